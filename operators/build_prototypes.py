@@ -1,0 +1,154 @@
+"""Build prototypes from references and keep them with the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from .base import RefSegOperator, Result, Work
+from .constants import PROTOTYPES_NAME, REFERENCE_TAG
+from .forms import (
+    Form,
+    default_model,
+    default_name,
+    default_source,
+    model_input,
+    name_input,
+    reference_field,
+    reference_field_input,
+    source_input,
+)
+from .messages import count, listing
+from .selection import all_images, chosen_classes, selected_label_ids, target_images
+
+
+class BuildPrototypes(RefSegOperator):
+    """Turns references into one prototype per class."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="build_prototypes",
+            label="Build prototypes",
+            description="Learn what to look for from references, and keep it with the dataset",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which references, which model, and a name."""
+        form = Form(ctx, "Build prototypes", "Turn references into one prototype per class", action="Take references from")
+        if form.usable:
+            reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
+            source_input(form)
+            form.names("classes", "Classes", "Only these; leave it empty for every class")
+            model_input(form)
+            name_input(form)
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Collect, build, keep."""
+        result: Result = yield from build(ctx, target_images(ctx))
+        return result
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Say what was built and which references were left out."""
+        yield ctx.ops.notify(describe(result), variant="warning" if result["skipped"] else "success")
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        field: str | None = None,
+        tag: str | None = REFERENCE_TAG,
+        label_ids: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        model: str | None = None,
+        name: str = PROTOTYPES_NAME,
+        overwrite: bool = False,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Build prototypes and keep them with the dataset.
+
+        Args:
+            sample_collection: a dataset or view of images that hold the references.
+            field: of the references; by default `ground_truth`, or the only field of objects.
+            tag: references carry it, or their samples do; None for every object.
+            label_ids: only these objects, whatever their tags.
+            classes: only these.
+            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            name: what the prototypes are called.
+            overwrite: replace prototypes of this name.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `model`, `path`,
+            `sha256`, `shots` (pairs of a class and its number of references) and `skipped` (pairs of an id and a reason).
+        """
+        params = {
+            "field": field,
+            **source_params(tag, label_ids),
+            "classes": None if classes is None else list(classes),
+            "model": model,
+            "name": name,
+            "overwrite": overwrite,
+        }
+        return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def source_params(tag: str | None, label_ids: Sequence[str] | None) -> dict[str, Any]:
+    """The form's choice of references, from a caller in Python."""
+    if label_ids is not None:
+        return {"source": "selection", "label_ids": list(label_ids)}
+    return {"source": "all"} if tag is None else {"source": "tag", "tag": tag}
+
+
+def build(ctx: Any, images: Any) -> Work[Result]:
+    """Collect references as the form says, build prototypes, keep them.
+
+    Args:
+        ctx: FiftyOne's execution context.
+        images: where to look for references, unless they are a selection.
+    """
+    from refseg.prototypes import iter_build_prototypes
+    from refseg.references import collect_references
+    from refseg.store import save_prototypes
+
+    field = ctx.params.get("field") or reference_field(ctx)
+    source = ctx.params.get("source") or default_source(ctx)
+    chosen = source == "selection"
+    references = collect_references(
+        all_images(ctx) if chosen else images,
+        field,
+        tags=(ctx.params.get("tag") or REFERENCE_TAG) if source == "tag" else None,
+        label_ids=selected_label_ids(ctx, field) or [] if chosen else None,
+        classes=chosen_classes(ctx),
+    )
+    prototypes = yield from iter_build_prototypes(references, ctx.params.get("model") or default_model(ctx))
+    name = ctx.params.get("name") or default_name(ctx)
+    stored = save_prototypes(ctx.dataset, prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
+    return {
+        "name": stored.name,
+        "model": prototypes.model,
+        "path": stored.path,
+        "sha256": stored.sha256,
+        "shots": [[label, number] for label, number in prototypes.shots.items()],
+        "skipped": [list(pair) for pair in prototypes.skipped],
+    }
+
+
+def describe(result: Result) -> str:
+    """One or two sentences on the prototypes."""
+    used = sum(number for _, number in result["shots"])
+    text = f"Prototypes {result['name']!r}: {count(len(result['shots']), 'class')} from {count(used, 'reference')}."
+    if result["skipped"]:
+        skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        text += f" Left out {count(len(result['skipped']), 'reference')}: {skips}."
+    return text

@@ -1,0 +1,30 @@
+"""Names and defaults shared by the forms. Some repeat the library's, because reading them there would import torch."""
+
+from __future__ import annotations
+
+PROTOTYPES_METHOD = "refseg/prototypes"
+SEGMENT_METHOD = "refseg/segment"
+
+REFERENCE_TAG = "reference"
+REFERENCE_FIELD = "ground_truth"
+LABEL_FIELD = "predictions"
+PROTOTYPES_NAME = "prototypes"
+EVAL_KEY = "eval"
+MAX_DETECTIONS = 100
+SHOTS = 3
+SEED = 33
+MIN_SIDE = 32
+BORDER = 10
+
+MODEL = "large"
+MODELS = {
+    "demo": "demo: ships with RefSeg, no download, for its synthetic demo images only",
+    "tiny": "tiny: SAM 2.1 tiny and DINOv2 small, downloads 0.2 GB",
+    "small": "small: SAM 2.1 small and DINOv2 small, downloads 0.3 GB",
+    "base": "base: SAM 2.1 base+ and DINOv2 base, downloads 0.7 GB",
+    "large": "large: SAM 2.1 large and DINOv2 large, downloads 2.1 GB, wants a GPU",
+    "paper": "paper: SAM 2 large and DINOv2 large exactly as published, downloads 2.1 GB, wants a GPU",
+}
+
+SKIPS_IN_RESULT = 100
+"""Skipped images named in an operator's result; the run holds all of them."""

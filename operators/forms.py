@@ -1,0 +1,311 @@
+"""Pieces of the forms, shared by the operators. They run at each keystroke and before each execution, so they stay cheap.
+
+A field that is wrong carries a sentence saying so: the App shows it under the field, Python gets it in the error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators.types as types
+
+from .constants import (
+    LABEL_FIELD,
+    MODEL,
+    MODELS,
+    PROTOTYPES_METHOD,
+    PROTOTYPES_NAME,
+    REFERENCE_FIELD,
+    REFERENCE_TAG,
+    SEGMENT_METHOD,
+)
+from .selection import selected_label_ids
+
+OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
+
+
+class Form:
+    """The inputs of one operator."""
+
+    def __init__(self, ctx: Any, label: str, description: str, action: str | None = None) -> None:
+        """Start a form.
+
+        Args:
+            ctx: FiftyOne's execution context.
+            label: the form's title.
+            description: what the operator does, in one or two sentences.
+            action: a verb for the choice of images; None where there is no such choice.
+        """
+        self.ctx = ctx
+        self.inputs = types.Object()
+        self._view = types.View(label=label, description=description)
+        problem = dataset_problem(ctx)
+        self.usable = problem is None
+        """Whether the other inputs can be asked for at all."""
+        if problem is not None:
+            notice = types.Error(label=problem)
+            self.inputs.view("dataset_problem", notice, invalid=True, error_message=problem)
+        elif action is not None:
+            self.inputs.view_target(ctx, action_description=action, require_flat=True)
+
+    def done(self) -> types.Property:
+        """What resolve_input returns."""
+        return types.Property(self.inputs, view=self._view)
+
+    def value(self, name: str, default: Any = None) -> Any:
+        """A parameter; an input that was emptied counts as not given."""
+        value = self.ctx.params.get(name)
+        return default if value is None or value == "" else value
+
+    def choice(
+        self,
+        name: str,
+        choices: Sequence[str] | Mapping[str, str],
+        default: str | None,
+        label: str,
+        description: str,
+        if_none: str,
+    ) -> None:
+        """A dropdown.
+
+        Args:
+            name: of the parameter.
+            choices: values, or values and what they are called.
+            default: chosen at first.
+            label: of the field.
+            description: its help.
+            if_none: the sentence shown where there is nothing to choose from.
+        """
+        names = dict(choices) if isinstance(choices, Mapping) else {choice: choice for choice in choices}
+        view = types.DropdownView()
+        for choice, shown in names.items():
+            view.add_choice(choice, label=shown)
+        value = self.value(name, default)
+        problem = None
+        if not names:
+            problem = if_none
+        elif value not in names:
+            problem = f"There is no {label.lower()} {value!r}: choose one of {', '.join(map(repr, names))}."
+        self._field(name, types.String(), label, description, problem, default=default, required=True, view=view)
+
+    def text(
+        self,
+        name: str,
+        default: str | None,
+        label: str,
+        description: str,
+        problem: str | None = None,
+        suggestions: Sequence[str] = (),
+    ) -> None:
+        """A line of text; optional where it has no default."""
+        view = None
+        if suggestions:
+            view = types.AutocompleteView(allow_user_input=True)
+            for suggestion in suggestions:
+                view.add_choice(suggestion, label=suggestion)
+        value = self.value(name, default)
+        if value is not None and not isinstance(value, str):
+            problem = f"{label} must be text, not {value!r}."
+        self._field(name, types.String(), label, description, problem, default=default, required=False, view=view)
+
+    def number(
+        self,
+        name: str,
+        default: float | None,
+        label: str,
+        description: str,
+        low: float,
+        high: float = float("inf"),
+        whole: bool = False,
+    ) -> None:
+        """A number in [low, high]; optional where it has no default."""
+        value = self.value(name, default)
+        kind = "a whole number" if whole else "a number"
+        wanted = f"{kind} of {low} or more" if high == float("inf") else f"{kind} from {low} to {high}"
+        fits = value is None or (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and low <= value <= high
+            and (not whole or value == int(value))
+        )
+        problem = None if fits else f"{label} must be {wanted}, not {value!r}."
+        self._field(
+            name, types.Number(int=whole, float=not whole), label, description, problem, default=default, required=False
+        )
+
+    def switch(self, name: str, default: bool, label: str, description: str) -> bool:
+        """A checkbox; returns its value."""
+        self._field(name, types.Boolean(), label, description, None, default=default, required=False)
+        return bool(self.value(name, default))
+
+    def names(self, name: str, label: str, description: str) -> None:
+        """An optional list of names."""
+        value = self.value(name)
+        fits = value is None or (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value))
+        problem = None if fits else f"{label} must be a list of names, not {value!r}."
+        self._field(name, types.List(types.String()), label, description, problem, required=False)
+
+    def _field(self, name: str, kind: Any, label: str, description: str, problem: str | None, **settings: Any) -> None:
+        if problem is not None:
+            settings |= {"invalid": True, "error_message": problem}
+        self.inputs.define_property(name, kind, label=label, description=description, **settings)
+
+
+def dataset_problem(ctx: Any) -> str | None:
+    """Why nothing can be done with what is open, or None."""
+    if importlib.util.find_spec("refseg") is None:
+        return "RefSeg's library is not installed where FiftyOne runs: in the plugin's folder run `pip install -e .`."
+    dataset = ctx.dataset
+    if dataset is None:
+        return "No dataset is open: open one first."
+    if len(dataset) == 0:
+        return f"The dataset {dataset.name!r} is empty: add images first."
+    media = ctx.active_media_type
+    if media != "image":
+        return f"The dataset {dataset.name!r} holds media of type {media!r} here, but RefSeg needs images."
+    if ctx.view._is_generated and not ctx.view._is_patches:
+        return "The open view holds clips or frames made from the dataset: go back to its images, or to their patches."
+    return None
+
+
+def object_fields(ctx: Any, kinds: tuple[type, ...] = OBJECT_TYPES) -> list[str]:
+    """Names of the fields that hold objects."""
+    schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    return [name for name, field in schema.items() if field.document_type in kinds]
+
+
+def kept_prototypes(ctx: Any) -> list[str]:
+    """Names of the prototypes kept with the dataset, newest last."""
+    dataset = ctx.dataset
+    names = dataset.list_runs(method=PROTOTYPES_METHOD)
+    return sorted(names, key=lambda name: dataset.get_run_info(name).timestamp)
+
+
+def reference_field_input(form: Form, label: str, description: str, name: str = "field") -> None:
+    """Where the references are."""
+    fields = object_fields(form.ctx)
+    form.choice(name, fields, reference_field(form.ctx), label, description, no_objects(form.ctx))
+
+
+def reference_field(ctx: Any) -> str | None:
+    """The field to look for references in, unless told otherwise: that of the selection, `ground_truth`, or the first."""
+    fields = object_fields(ctx)
+    selected = {label.get("field") for label in ctx.selected_labels}
+    return next((field for field in [*sorted(selected, key=str), REFERENCE_FIELD, *fields] if field in fields), None)
+
+
+def no_objects(ctx: Any) -> str:
+    """What to say where no field holds objects."""
+    return f"No field of dataset {ctx.dataset.name!r} holds detections or polylines: label some objects first."
+
+
+def tag_input(form: Form) -> None:
+    """The tag of references."""
+    tag = form.value("tag", REFERENCE_TAG)
+    problem = None if not isinstance(tag, str) or tag.strip() else "The tag must not be blank."
+    form.text("tag", REFERENCE_TAG, "Tag", "The tag that marks references, on labels or on whole samples", problem)
+
+
+def source_input(form: Form) -> str:
+    """Which objects are references; returns "tag", "selection" or "all"."""
+    chosen = len(selected_label_ids(form.ctx, form.value("field", reference_field(form.ctx))) or ())
+    choices = {"tag": "Objects with a tag", "all": "Every object"}
+    if chosen:
+        choices = {"selection": f"The selection ({chosen} objects)", **choices}
+    default = default_source(form.ctx)
+    form.choice("source", choices, default, "References", "Which objects show what to look for", "")
+    source = str(form.value("source", default))
+    if source == "tag":
+        tag_input(form)
+    return source
+
+
+def default_source(ctx: Any) -> str:
+    """The selection where there is one, else the tag."""
+    field = ctx.params.get("field") or reference_field(ctx)
+    return "selection" if field and selected_label_ids(ctx, field) else "tag"
+
+
+def model_input(form: Form) -> None:
+    """The preset."""
+    description = "Larger models find more and take longer. Models are downloaded once."
+    form.choice("model", MODELS, default_model(form.ctx), "Model", description, "")
+
+
+def default_model(ctx: Any) -> str:
+    """The model of the newest prototypes kept, so that a dataset stays with one; `large` where there are none."""
+    names = kept_prototypes(ctx)
+    model = ctx.dataset.get_run_info(names[-1]).config.model if names else MODEL
+    return model if model in MODELS else MODEL
+
+
+def name_input(form: Form) -> None:
+    """What the prototypes are called."""
+    ctx = form.ctx
+    default = default_name(ctx)
+    name = str(form.value("name", default))
+    overwrite = bool(form.value("overwrite", False))
+    problem = None
+    if not name.isidentifier():
+        problem = f"{name!r} cannot name prototypes: use letters, digits and underscores, and begin with a letter."
+    elif ctx.dataset.has_run(name) and name not in kept_prototypes(ctx):
+        problem = f"The dataset has another run named {name!r}: choose another name."
+    elif ctx.dataset.has_run(name) and not overwrite:
+        problem = f"The dataset keeps prototypes named {name!r}: choose another name or tick 'Replace'."
+    form.text("name", default, "Name", "What the prototypes are called; they are kept with the dataset", problem)
+    if ctx.dataset.has_run(name):
+        form.switch("overwrite", False, "Replace", "Replace the prototypes of this name")
+
+
+def default_name(ctx: Any) -> str:
+    """The first of `prototypes`, `prototypes_2` and so on that is free."""
+    name, number = PROTOTYPES_NAME, 2
+    while ctx.dataset.has_run(name):
+        name, number = f"{PROTOTYPES_NAME}_{number}", number + 1
+    return name
+
+
+def label_field_input(form: Form) -> None:
+    """Where predictions go; labels that no run of RefSeg wrote are replaced only on request."""
+    field = form.value("label_field", LABEL_FIELD)
+    dataset = form.ctx.dataset
+    detections = object_fields(form.ctx, (fo.Detections,))
+    existing = dataset.get_field(field) if isinstance(field, str) else None
+    problem, foreign = None, False
+    if existing is not None and field not in detections:
+        problem = f"The field {field!r} holds something else than detections: choose another, or a new name."
+    elif existing is not None and field not in segmented_fields(form.ctx):
+        foreign = True
+        if not form.value("overwrite_labels", False):
+            problem = f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
+    description = "A new field, or one of an earlier run, whose labels on the same images are replaced"
+    form.text("label_field", LABEL_FIELD, "Predictions", description, problem, segmented_fields(form.ctx))
+    if foreign:
+        form.switch("overwrite_labels", False, "Replace labels", f"Lose the labels in {field!r} of the images segmented")
+
+
+def segmented_fields(ctx: Any) -> list[str]:
+    """Fields of detections that runs of RefSeg have written, the latest first."""
+    dataset = ctx.dataset
+    infos = [dataset.get_run_info(name) for name in dataset.list_runs(method=SEGMENT_METHOD)]
+    infos.sort(key=lambda info: info.timestamp, reverse=True)
+    detections = object_fields(ctx, (fo.Detections,))
+    return list(dict.fromkeys(info.config.label_field for info in infos if info.config.label_field in detections))
+
+
+def limits_inputs(form: Form, max_detections: int) -> None:
+    """Which instances are written."""
+    form.number(
+        "min_confidence",
+        None,
+        "Minimum confidence",
+        "Instances with a lower score are not written; leave it empty for the model's own default",
+        0,
+        1,
+    )
+    form.number(
+        "max_detections", max_detections, "Maximum detections", "The best so many of each image are written", 1, whole=True
+    )

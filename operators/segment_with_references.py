@@ -1,0 +1,157 @@
+"""The whole loop in one job: prototypes from references, masks across the images, figures.
+
+Not a FiftyOne pipeline: one that runs immediately shows no progress, ends after FiftyOne's time limit, and returns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from . import build_prototypes, evaluate, segment
+from .base import RefSegOperator, Result, Work, relabel
+from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME, REFERENCE_TAG
+from .forms import (
+    Form,
+    label_field_input,
+    limits_inputs,
+    model_input,
+    name_input,
+    reference_field_input,
+    source_input,
+)
+from .selection import all_images, target_images
+
+
+class SegmentWithReferences(RefSegOperator):
+    """Builds prototypes, segments with them and evaluates."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="segment_with_references",
+            label="Segment with references",
+            description="Build prototypes from references, segment with them, and evaluate",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_placement(self, ctx: Any) -> types.Placement:
+        """A button above the grid."""
+        return types.Placement(
+            types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, types.Button(label="Segment with references", prompt=True)
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """What the three steps ask, once."""
+        form = Form(
+            ctx,
+            "Segment with references",
+            "Find objects like the references in every image. References may lie anywhere in the dataset.",
+            action="Segment",
+        )
+        if form.usable:
+            reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
+            source_input(form)
+            form.names("classes", "Classes", "Only these; leave it empty for every class")
+            model_input(form)
+            name_input(form)
+            label_field_input(form)
+            limits_inputs(form, MAX_DETECTIONS)
+            if form.switch("evaluate", True, "Evaluate", "Compare the predictions with ground truth afterwards"):
+                evaluate.ground_truth_input(form, "gt_field", form.value("label_field", LABEL_FIELD))
+                evaluate.eval_key_input(form)
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """The three steps, one after the other; what is done stays done where a later one fails."""
+        steps = 3 if ctx.params.get("evaluate", True) else 2
+        images = target_images(ctx)
+        built = yield from relabel(build_prototypes.build(ctx, all_images(ctx)), f"1 of {steps}, ")
+        found = yield from relabel(segment.segment(ctx, images, built["name"]), f"2 of {steps}, ")
+        measured = None
+        if steps == 3:
+            pred_field = found["label_field"]
+            gt_field = ctx.params.get("gt_field") or evaluate.default_ground_truth(ctx, pred_field)
+            classes = [name for name, _ in built["shots"]]
+            work = evaluate.evaluate(ctx, images, pred_field, gt_field, classes)
+            measured = yield from relabel(work, f"3 of {steps}, ")
+        return {"prototypes": built, "segmentation": found, "evaluation": measured}
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Show the new field and the figures."""
+        built, found, measured = result["prototypes"], result["segmentation"], result["evaluation"]
+        text = f"{build_prototypes.describe(built)} {segment.describe(found)}"
+        if measured is not None:
+            yield from evaluate.show_evaluation(ctx, measured, f"{text} {evaluate.describe(measured)}")
+        else:
+            yield ctx.ops.reload_dataset()
+            yield ctx.ops.notify(text, variant="warning" if found["num_skipped"] or built["skipped"] else "success")
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        field: str | None = None,
+        tag: str | None = REFERENCE_TAG,
+        label_ids: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        model: str | None = None,
+        name: str = PROTOTYPES_NAME,
+        overwrite: bool = False,
+        label_field: str = LABEL_FIELD,
+        min_confidence: float | None = None,
+        max_detections: int = MAX_DETECTIONS,
+        overwrite_labels: bool = False,
+        evaluate: bool = True,
+        gt_field: str | None = None,
+        eval_key: str | None = None,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Build prototypes from references, segment with them, and evaluate.
+
+        Args:
+            sample_collection: a dataset or view of images: those to segment. References may lie anywhere in its dataset.
+            field: of the references; by default `ground_truth`, or the only field of objects.
+            tag: references carry it, or their samples do; None for every object.
+            label_ids: only these objects are references, whatever their tags.
+            classes: only these.
+            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            name: what the prototypes are called.
+            overwrite: replace prototypes of this name.
+            label_field: where to write; a new field, or one that an earlier run wrote.
+            min_confidence: lower scores are not written; by default the preset's.
+            max_detections: the best so many of each image.
+            overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            evaluate: compare the predictions of the references' classes with ground truth.
+            gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
+            eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`,
+            `segmentation` and `evaluation`, each as its own operator returns it; the last is None where not asked for.
+        """
+        params = {
+            "field": field,
+            **build_prototypes.source_params(tag, label_ids),
+            "classes": None if classes is None else list(classes),
+            "model": model,
+            "name": name,
+            "overwrite": overwrite,
+            "label_field": label_field,
+            "min_confidence": min_confidence,
+            "max_detections": max_detections,
+            "overwrite_labels": overwrite_labels,
+            "evaluate": evaluate,
+            "gt_field": gt_field,
+            "eval_key": eval_key,
+        }
+        return self.call(sample_collection, params, delegate, delegation_target)

@@ -1,0 +1,53 @@
+"""What the user is looking at: the images an operator works on and the labels picked in the App."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+
+
+def target_images(ctx: Any) -> Any:
+    """The images chosen in the form; for patches, the images they were cut from."""
+    view = ctx.target_view(require_flat=True)
+    return images_of(ctx, view)
+
+
+def all_images(ctx: Any) -> Any:
+    """The whole dataset, of grouped data the active slice."""
+    return ctx.flatten_group_slices(ctx.dataset)
+
+
+def images_of(ctx: Any, view: Any) -> Any:
+    """The view itself, or the images that its patches were cut from."""
+    if not view._is_patches:
+        return view
+    return all_images(ctx).select(view.distinct("sample_id"))
+
+
+def selected_label_ids(ctx: Any, field: str | None) -> list[str] | None:
+    """Ids of the labels of a field that are selected in the App, or were given by a caller in Python; None for no selection.
+
+    Labels picked in an image come first. In a view of patches a selected patch stands for its label.
+    """
+    given = ctx.params.get("label_ids")
+    if given is not None:
+        return list(given)
+    picked = [label["label_id"] for label in ctx.selected_labels or () if label.get("field") == field]
+    if picked:
+        return picked
+    if ctx.selected and field is not None and getattr(ctx.view, "patches_field", None) == field:
+        return list(ctx.selected)
+    return None
+
+
+def chosen_classes(ctx: Any) -> list[str] | None:
+    """The classes named in the form; None for every class. Rows of the form's list that were left empty do not count."""
+    return [name for name in ctx.params.get("classes") or () if name] or None
+
+
+def labels_path(dataset: Any, field: str) -> str:
+    """The path of a field's labels: "ground_truth.detections" for Detections, "part" for a single Detection."""
+    kind: type[fo.Label] = dataset.get_field(field).document_type
+    inner = getattr(kind, "_LABEL_LIST_FIELD", None)
+    return f"{field}.{inner}" if inner else field

@@ -1,0 +1,1 @@
+"""A synthetic world of parts on trays: the demo dataset, and the training of the demo models."""

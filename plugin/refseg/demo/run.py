@@ -1,0 +1,115 @@
+"""`refseg demo`: the whole loop on the demo dataset, with a score and a picture at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation import evaluate, false_positives_per_empty_image
+from ..images import read_image
+from ..labels import object_region, objects_of
+from ..models import load_models
+from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
+from ..progress import Watcher
+from ..prototypes import build_prototypes, crop_corners
+from ..references import REFERENCE_TAG, collect_references, sample_references
+from ..runs import segment
+from ..store import save_prototypes
+from .dataset import CLASSES, build_demo_dataset
+
+SHOTS = 3
+PICTURED = 4
+
+
+def run_demo(out: Path, *, progress: bool | Watcher | None = None) -> dict[str, Any]:
+    """Draw the dataset, tag references, build prototypes, segment, evaluate; write `report.json` and `overview.png`.
+
+    The images that hold references are left out of the evaluation: scores are of images the prototypes have not seen. Scores
+    are of everything found; false positives are counted at the preset's default confidence.
+
+    Args:
+        out: folder for the two files.
+        progress: see `refseg.progress.drain`.
+
+    Returns:
+        What `report.json` holds.
+    """
+    print("Drawing 60 trays of parts…")
+    dataset = build_demo_dataset()
+    sample_references(dataset, "ground_truth", SHOTS)
+    references = collect_references(dataset, "ground_truth", tags=REFERENCE_TAG)
+    prototypes = build_prototypes(references, "demo", progress=progress)
+    save_prototypes(dataset, prototypes, "demo", overwrite=True)
+    print(f"{len(references)} references of {len(prototypes.classes)} classes. Segmenting…")
+    run = segment(dataset, prototypes, "predictions", min_confidence=0.0, progress=progress)
+    unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
+    scores = evaluate(unseen, "predictions", "ground_truth", eval_key="demo", classes=list(CLASSES), progress=False)
+    threshold = load_models("demo").preset.min_confidence
+    report = {
+        "mask_ap": scores.mask_ap,
+        "mask_ap50": scores.mask_ap50,
+        "mask_ap75": scores.mask_ap75,
+        "box_ap": scores.box_ap,
+        "images": len(dataset),
+        "evaluated_images": len(unseen),
+        "shots": SHOTS,
+        "seconds_per_image": round(run.seconds / max(1, run.num_images), 3),
+        "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", threshold),
+        "default_confidence": threshold,
+        "processor": platform.machine(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    draw_overview(dataset, unseen, threshold).save(out / "overview.png")
+    print(scores)
+    print(
+        f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at confidence {threshold}; "
+        f"{report['seconds_per_image']} s an image.\n"
+        f"Written: {out / 'report.json'} and {out / 'overview.png'}\n"
+        f"See it in the App: fiftyone app launch {dataset.name}"
+    )
+    return report
+
+
+def draw_overview(dataset: Any, unseen: Any, threshold: float) -> Any:
+    """References on top, then ground truth beside predictions on a few images with and without objects."""
+    rows = [[line_of_text(f"Shown: {SHOTS} references of each class", 1180)]]
+    crops: dict[str, list[Any]] = {name: [] for name in CLASSES}
+    for sample in dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth"):
+        image = read_image(sample.filepath)
+        for label in objects_of(sample.ground_truth):
+            if REFERENCE_TAG in label.tags:
+                box, _ = object_region(label, (image.height, image.width))
+                crops[label.label].append(fit(image.crop(crop_corners(box, (image.height, image.width))), 58, 58))
+    blocks = []
+    for name in CLASSES:
+        blocks.append(sheet([[line_of_text(name, 174, 14)], crops[name]], 4))
+    rows.append(blocks)
+    rows.append([line_of_text("Found in images it was not shown: ground truth, then predictions", 1180)])
+    full = unseen.match_tags("empty", bool=False).limit(2 * PICTURED - 2)
+    empty = unseen.match_tags("empty").limit(2)
+    pairs = []
+    for sample in [*full, *empty]:
+        image = read_image(sample.filepath)
+        truth = draw_objects(image, _drawn(sample.ground_truth, image, 0.0))
+        found = draw_objects(image, _drawn(sample.predictions, image, threshold))
+        pairs += [fit(truth, 288, 216), fit(found, 288, 216)]
+    rows += [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
+    return sheet(rows)
+
+
+def _drawn(labels: Any, image: Any, threshold: float) -> list[DrawnObject]:
+    objects = []
+    for label in reversed(objects_of(labels)):
+        if label.confidence is not None and label.confidence < threshold:
+            continue
+        box, mask = object_region(label, (image.height, image.width))
+        x0, y0, x1, y1 = (round(value) for value in box)
+        caption = label.label if label.confidence is None else f"{label.label} {label.confidence:.2f}"
+        drawn = mask if mask is not None else np.ones((y1 - y0, x1 - x0), bool)
+        objects.append(DrawnObject((x0, y0, x1, y1), drawn, CLASSES.index(label.label), caption))
+    return objects

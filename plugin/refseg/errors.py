@@ -1,0 +1,109 @@
+"""Every error RefSeg raises on purpose. Each message says what is wrong, for which sample or class, and what to do next.
+
+RefSegError
+├── ModelError
+│   ├── UnknownModelError        no preset of this name
+│   ├── ModelUnavailableError    weights are neither here nor to be had
+│   └── UnsafeCheckpointError    a checkpoint holds more than tensors, or not the expected ones
+├── ImageError                   an image cannot be read (recorded as a skip by long runs)
+├── ShapeError                   tensors disagree on a size
+├── BadReferenceError
+│   ├── NoReferencesError        nothing was selected
+│   └── ClassWithoutReferencesError  a class has no usable reference
+├── PrototypeError
+│   ├── PrototypeMismatchError   prototypes and model do not belong together
+│   └── PrototypeFileError       not a prototypes file, or of a newer version
+└── DatasetError                 a view, field, media type or label that does not fit
+    └── CocoError                a COCO file that cannot be used
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RefSegError(Exception):
+    """The root of the tree; the command line prints it as one line."""
+
+
+class ModelError(RefSegError):
+    """A model could not be had."""
+
+
+class UnknownModelError(ModelError):
+    """No preset has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no model preset {name!r}: choose one of {', '.join(known)}.")
+        self.name = name
+        self.known = tuple(known)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.known)
+
+
+class ModelUnavailableError(ModelError):
+    """Weights are not on this machine and could not be downloaded."""
+
+
+class UnsafeCheckpointError(ModelError):
+    """A checkpoint holds something other than the tensors the model expects."""
+
+
+class ImageError(RefSegError):
+    """An image is missing, truncated, or not an image."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, self.reason)
+
+
+class ShapeError(RefSegError):
+    """Tensors disagree on a size."""
+
+
+class BadReferenceError(RefSegError):
+    """References cannot be used."""
+
+
+class NoReferencesError(BadReferenceError):
+    """A selection holds no reference at all."""
+
+
+class ClassWithoutReferencesError(BadReferenceError):
+    """None of a class's references is usable."""
+
+    def __init__(self, label: str, reasons: Sequence[str]) -> None:
+        detail = f": {'; '.join(reasons)}" if reasons else ""
+        super().__init__(
+            f"The class {label!r} has no usable reference{detail}. Add a larger or complete object of it, or leave it out."
+        )
+        self.label = label
+        self.reasons = tuple(reasons)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.label, self.reasons)
+
+
+class PrototypeError(RefSegError):
+    """Prototypes cannot be used."""
+
+
+class PrototypeMismatchError(PrototypeError):
+    """Prototypes were built by another model than the one that is to use them."""
+
+
+class PrototypeFileError(PrototypeError):
+    """A file does not hold prototypes this version can read."""
+
+
+class DatasetError(RefSegError):
+    """A dataset, view, field or media type does not fit the request."""
+
+
+class CocoError(DatasetError):
+    """A COCO file is missing, malformed, or does not fit the images."""

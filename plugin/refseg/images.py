@@ -1,0 +1,110 @@
+"""From files to the models' inputs. Whatever Pillow can open becomes 8-bit RGB, upright; what it cannot is an ImageError.
+
+Costs one decoded copy of the image. The segmenter's input is resized by Pillow, the encoder's from that by torch: the
+two-step resize of method.md A2-A3, needed to match the published numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import ImageError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a file as an upright 8-bit RGB image.
+
+    The EXIF orientation is applied. 16-bit and floating images are scaled to 8 bit by their type's range (floats by 1);
+    palettes, grey and CMYK are converted; an alpha channel is dropped.
+
+    Raises:
+        ImageError: the file is missing, truncated, empty, or of no format Pillow knows.
+    """
+    name = os.fspath(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(name) as opened:
+                opened.load()
+                upright = ImageOps.exif_transpose(opened)
+        return to_rgb(upright)
+    except FileNotFoundError as error:
+        raise ImageError(name, "the file does not exist") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(name, "this is not an image that can be read") from error
+    except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(name, f"the image cannot be read ({error})") from error
+
+
+def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of the upright image, from its header alone.
+
+    Raises:
+        ImageError: the file is missing or no image.
+    """
+    name = os.fspath(path)
+    try:
+        with Image.open(name) as opened:
+            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (opened.width, opened.height) if turned else (opened.height, opened.width)
+    except FileNotFoundError as error:
+        raise ImageError(name, "the file does not exist") from error
+    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(name, "this is not an image that can be read") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any Pillow mode to RGB; see read_image for how."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        scale = 255.0 if image.mode == "F" else 255.0 / 65535.0
+        grey = np.clip(np.nan_to_num(values) * scale, 0, 255).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("LA", "PA", "La"):
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def segmenter_pixels(image: Image.Image, side: int) -> Tensor:
+    """Stretch an RGB image to the segmenter's square, bicubic as Pillow does it.
+
+    Returns:
+        (3, S, S) float32 in [0, 1], not normalised.
+    """
+    resized = image.resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+
+
+def encoder_pixels(pixels: Tensor, side: int) -> Tensor:
+    """Resize (B, 3, h, w) images in [0, 1] to the encoder's square: bicubic, corners not aligned, no antialias."""
+    return F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False, antialias=False)
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Subtract the ImageNet mean and divide by its deviation; pixels (B, 3, h, w) in [0, 1]."""
+    mean = pixels.new_tensor(MEAN).view(1, 3, 1, 1)
+    std = pixels.new_tensor(STD).view(1, 3, 1, 1)
+    return (pixels - mean) / std
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""The presets: which SAM 2 goes with which DINOv2, and how they are asked. A preset is a value; nothing is loaded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UnknownModelError
+
+DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
+
+# Revisions of the Hugging Face repositories, so that the same preset is the same weights for everybody.
+_DINOV2 = {
+    "small": ("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056", 88),
+    "base": ("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", 346),
+    "large": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c", 1218),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Names and settings of a pair of models.
+
+    Attributes:
+        name: what users type.
+        sam2_config: configuration inside the `sam2` package, or a YAML file.
+        sam2_zoo_name: the checkpoint's name in FiftyOne's model zoo; None where `sam2_file` ships with RefSeg.
+        sam2_megabytes: size of the download.
+        dinov2_repository: on the Hugging Face hub, or a folder that ships with RefSeg.
+        dinov2_revision: commit on the hub; None for a folder.
+        dinov2_megabytes: size of the download.
+        points_per_side: n of the n by n grid of prompts.
+        encoder_side: E, pixels, a multiple of the encoder's patch size.
+        add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
+        full_size_merge: merge overlaps on full-size masks, as published, instead of on the mask grid.
+        half: bfloat16 on CUDA; otherwise float32 everywhere.
+        min_confidence: default score below which `segment` writes nothing.
+    """
+
+    name: str
+    sam2_config: str
+    sam2_zoo_name: str | None
+    sam2_megabytes: int
+    dinov2_repository: str
+    dinov2_revision: str | None
+    dinov2_megabytes: int
+    points_per_side: int = 32
+    encoder_side: int = 518
+    add_no_memory: bool = True
+    full_size_merge: bool = False
+    half: bool = True
+    min_confidence: float = 0.3
+
+
+def _published(name: str, sam2_size: str, config: str, megabytes: int, dinov2_size: str) -> Preset:
+    repository, revision, dinov2_megabytes = _DINOV2[dinov2_size]
+    return Preset(
+        name,
+        f"configs/sam2.1/sam2.1_hiera_{config}.yaml",
+        f"segment-anything-2.1-hiera-{sam2_size}-image-torch",
+        megabytes,
+        repository,
+        revision,
+        dinov2_megabytes,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "demo",
+            str(DEMO_WEIGHTS / "sam2.yaml"),
+            None,
+            0,
+            str(DEMO_WEIGHTS / "dinov2"),
+            None,
+            0,
+            points_per_side=16,
+            encoder_side=224,
+            min_confidence=0.5,
+        ),
+        _published("tiny", "tiny", "t", 156, "small"),
+        _published("small", "small", "s", 184, "small"),
+        _published("base", "base-plus", "b+", 324, "base"),
+        _published("large", "large", "l", 898, "large"),
+        Preset(
+            "paper",
+            "configs/sam2/sam2_hiera_l.yaml",
+            "segment-anything-2-hiera-large-image-torch",
+            898,
+            *_DINOV2["large"],
+            add_no_memory=False,
+            full_size_merge=True,
+            half=False,
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of this name.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UnknownModelError(name, list(PRESETS)) from None

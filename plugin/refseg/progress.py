@@ -1,0 +1,109 @@
+"""Long work as generators: each yields Progress and returns its report, so that a console, the App or a job can watch it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TextIO, TypeVar
+
+Report = TypeVar("Report")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        done: finished steps.
+        total: all steps, at least 1.
+        label: what a step is, in the plural: "images".
+    """
+
+    done: int
+    total: int
+    label: str
+
+    @property
+    def fraction(self) -> float:
+        """Finished share in [0, 1]."""
+        return self.done / max(1, self.total)
+
+
+Watcher = Callable[[Progress], None]
+
+
+def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | None = None) -> Report:
+    """Run a generator to its end and return its report.
+
+    Args:
+        work: yields Progress, returns a report.
+        progress: a function called with every Progress; True for a bar on the console, False for silence, None for a bar
+            where the console is a terminal.
+    """
+    watch = progress if callable(progress) else None
+    if watch is None and (progress or (progress is None and sys.stderr.isatty())):
+        watch = ConsoleBar(sys.stderr)
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            if isinstance(watch, ConsoleBar):
+                watch.close()
+            report: Report = end.value
+            return report
+        if watch is not None:
+            watch(step)
+
+
+class ConsoleBar:
+    """A bar with steps per second and the time left, redrawn at most five times a second."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started = time.monotonic()
+        self._drawn = 0.0
+        self._last: Progress | None = None
+
+    def __call__(self, step: Progress) -> None:
+        """Show this step."""
+        now = time.monotonic()
+        if self._last is not None and self._last.label != step.label:
+            self.close()
+            self._started = now
+        self._last = step
+        if now - self._drawn >= 0.2 or step.done >= step.total:
+            self._drawn = now
+            self._stream.write("\r" + describe(step, now - self._started).ljust(79)[:110])
+            self._stream.flush()
+
+    def close(self) -> None:
+        """End the line of the bar."""
+        if self._last is not None:
+            self._stream.write("\n")
+            self._last = None
+
+
+def describe(step: Progress, seconds: float) -> str:
+    """One line: bar, counts, speed and time left after this many seconds.
+
+    Example:
+        >>> describe(Progress(5, 10, "images"), 2.0)
+        'images ████████████            5/10 · 2.5/s · 2 s left'
+    """
+    rate = step.done / seconds if seconds > 0 and step.done else 0.0
+    filled = round(24 * step.fraction)
+    line = f"{step.label} {'█' * filled}{' ' * (24 - filled)}{step.done}/{step.total}"
+    if rate:
+        line += f" · {rate:.1f}/s · {_duration((step.total - step.done) / rate)} left"
+    return line
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{round(whole / 60)} min"
+    return f"{whole / 3600:.1f} h"

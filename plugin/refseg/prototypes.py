@@ -1,0 +1,381 @@
+"""From references to prototypes: one vector per reference, one prototype per class (method.md, stage B).
+
+A reference costs one encoder pass over its crop; a box-only one a pass of the segmenter besides. The vectors of all references
+are kept, so that one can be added or removed without computing the rest again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .candidates import decode_boxes, embed_images, encode_patches
+from .errors import (
+    ClassWithoutReferencesError,
+    ImageError,
+    NoReferencesError,
+    PrototypeFileError,
+    PrototypeMismatchError,
+    ShapeError,
+)
+from .images import encoder_pixels, read_image, segmenter_pixels
+from .models import Models, load_models
+from .progress import Progress, Watcher, drain
+
+FILE_VERSION = 1
+CROP_MARGIN = 1.2
+"""Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One labelled object that shows what a class looks like.
+
+    Attributes:
+        id: of the label, unique.
+        label: its class.
+        image: path of the image.
+        box: x0, y0, x1, y1 in pixels of the upright image, far edge excluded.
+        mask: (h, w) bool, the object inside its box, stretched over the box rounded to pixels; None for a box alone.
+    """
+
+    id: str
+    label: str
+    image: str
+    box: tuple[float, float, float, float]
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Classes as the mean of their references.
+
+    Attributes:
+        classes: K names, in the order of the rows of `matrix`.
+        vectors: (R, C) float32 instance vectors, not normalised.
+        labels: (R,) int64, the class row of each vector.
+        reference_ids: id of each reference.
+        model: name of the preset that computed the vectors.
+        fingerprint: of its encoder; only candidates of the same encoder can be compared.
+        skipped: references that could not be used, each with the reason.
+    """
+
+    classes: tuple[str, ...]
+    vectors: Tensor
+    labels: Tensor
+    reference_ids: tuple[str, ...]
+    model: str
+    fingerprint: str
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.vectors) == len(self.labels) == len(self.reference_ids):
+            raise ShapeError(
+                f"Prototypes need one vector, label and id a reference, but there are {len(self.vectors)}, "
+                f"{len(self.labels)} and {len(self.reference_ids)}."
+            )
+        for row, name in enumerate(self.classes):
+            if not bool((self.labels == row).any()):
+                raise ClassWithoutReferencesError(name, ())
+
+    @property
+    def matrix(self) -> Tensor:
+        """(K, C) float32, unit length: the mean of each class's instance vectors (method.md B3)."""
+        return class_prototypes(self.vectors, self.labels, len(self.classes))
+
+    @property
+    def shots(self) -> dict[str, int]:
+        """Number of references of each class."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes))
+        return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+    def add(self, other: Prototypes) -> Prototypes:
+        """These and other's references together; a reference in both is taken from other.
+
+        Raises:
+            PrototypeMismatchError: the two come from different encoders.
+        """
+        if other.fingerprint != self.fingerprint:
+            raise PrototypeMismatchError(
+                f"Prototypes of the model {self.model!r} and of {other.model!r} cannot be joined: build both with one model."
+            )
+        kept = self.remove(other.reference_ids, keep_classes=False)
+        names = list(self.classes) + [name for name in other.classes if name not in self.classes]
+        rows = [names.index(owner.classes[row]) for owner in (kept, other) for row in owner.labels.tolist()]
+        used = sorted(set(rows))
+        return Prototypes(
+            tuple(names[row] for row in used),
+            torch.cat([kept.vectors, other.vectors]),
+            torch.tensor([used.index(row) for row in rows], dtype=torch.int64),
+            kept.reference_ids + other.reference_ids,
+            self.model,
+            self.fingerprint,
+            self.skipped + other.skipped,
+        )
+
+    def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
+        """These without some references; ids that are not here are ignored.
+
+        Args:
+            reference_ids: what to remove.
+            keep_classes: raise where a class would be left without reference, instead of dropping the class.
+
+        Raises:
+            ClassWithoutReferencesError: keep_classes is set and a class would be left empty.
+        """
+        gone = set(reference_ids)
+        keep = [row for row, name in enumerate(self.reference_ids) if name not in gone]
+        labels = self.labels[keep]
+        if keep_classes:
+            classes = self.classes
+        else:
+            used = sorted(set(labels.tolist()))
+            classes = tuple(self.classes[row] for row in used)
+            labels = torch.tensor([used.index(row) for row in labels.tolist()], dtype=torch.int64)
+        return Prototypes(
+            classes,
+            self.vectors[keep],
+            labels,
+            tuple(self.reference_ids[row] for row in keep),
+            self.model,
+            self.fingerprint,
+            self.skipped,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, complete or not at all."""
+        from safetensors.torch import save_file
+
+        about = {
+            "version": FILE_VERSION,
+            "classes": self.classes,
+            "reference_ids": self.reference_ids,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "skipped": self.skipped,
+        }
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + ".part")
+        tensors = {"vectors": self.vectors.contiguous(), "labels": self.labels.contiguous()}
+        save_file(tensors, draft, metadata={"refseg_prototypes": json.dumps(about)})
+        draft.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Prototypes:
+        """Read a file written by save.
+
+        Raises:
+            PrototypeFileError: the file is missing, holds something else, or was written by a newer version.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                about = json.loads((file.metadata() or {})["refseg_prototypes"])
+                if about["version"] > FILE_VERSION:
+                    raise PrototypeFileError(
+                        f"{path} was written by a newer RefSeg (file version {about['version']}, this one reads up to "
+                        f"{FILE_VERSION}): update with `pip install -U fiftyone-refseg`."
+                    )
+                vectors, labels = file.get_tensor("vectors"), file.get_tensor("labels")
+            return cls(
+                tuple(about["classes"]),
+                vectors,
+                labels,
+                tuple(about["reference_ids"]),
+                about["model"],
+                about["fingerprint"],
+                tuple((name, reason) for name, reason in about["skipped"]),
+            )
+        except FileNotFoundError as error:
+            raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
+
+
+def class_prototypes(vectors: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """(K, C) unit vectors: the mean of each class's un-normalised instance vectors (method.md B3).
+
+    Args:
+        vectors: (R, C) float32.
+        labels: (R,) int64 in [0, K).
+        num_classes: K.
+    """
+    members = F.one_hot(labels, num_classes).to(vectors.dtype)  # (R, K)
+    return F.normalize(members.T @ vectors / members.sum(0)[:, None], dim=-1)
+
+
+def instance_vector(patch_features: Tensor, weights: Tensor) -> Tensor | None:
+    """The weighted mean of patch features (method.md B2), or None where the weights sum to 0.
+
+    Args:
+        patch_features: (G², C), row-major.
+        weights: (G²,) in [0, 1].
+    """
+    total = weights.sum()
+    if not total > 0:
+        return None
+    return (weights.to(patch_features.dtype) @ patch_features) / total
+
+
+def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The square around a box, cut at the image's border (method.md B1).
+
+    Args:
+        box: x0, y0, x1, y1 in pixels.
+        image_hw: height and width of the image.
+
+    Returns:
+        x0, y0, x1, y1 in whole pixels, far edge excluded, at least one pixel wide and high.
+
+    Example:
+        >>> crop_corners((10, 10, 30, 20), (100, 100))
+        (8, 3, 32, 27)
+    """
+    x0, y0, x1, y1 = box
+    half = max(x1 - x0, y1 - y0) * CROP_MARGIN / 2
+    center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
+    height, width = image_hw
+    left = min(max(0, int(center_x - half)), width - 1)
+    top = min(max(0, int(center_y - half)), height - 1)
+    right, bottom = min(width, int(center_x + half)), min(height, int(center_y + half))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def iter_build_prototypes(
+    references: Sequence[Reference], model: str | Models = "large"
+) -> Generator[Progress, None, Prototypes]:
+    """The generator behind build_prototypes: yields after each reference."""
+    models = load_models(model) if isinstance(model, str) else model
+    if not references:
+        raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    vectors: list[Tensor] = []
+    used: list[Reference] = []
+    skipped: list[tuple[str, str]] = []
+    by_image = groupby(sorted(references, key=lambda reference: reference.image), key=lambda reference: reference.image)
+    done = 0
+    yield Progress(0, len(references), "references")
+    for path, group in by_image:
+        members = list(group)
+        try:
+            image = read_image(path)
+            outcomes = [_reference_vector(image, reference, models) for reference in members]
+        except ImageError as error:
+            outcomes = [error.reason] * len(members)
+        for reference, outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, str):
+                skipped.append((reference.id, outcome))
+            else:
+                vectors.append(outcome)
+                used.append(reference)
+            done += 1
+            yield Progress(done, len(references), "references")
+    classes = tuple(sorted({reference.label for reference in references}))
+    for name in classes:
+        if not any(reference.label == name for reference in used):
+            of_class = {reference.id for reference in references if reference.label == name}
+            raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
+    return Prototypes(
+        classes,
+        torch.stack(vectors),
+        torch.tensor([classes.index(reference.label) for reference in used], dtype=torch.int64),
+        tuple(reference.id for reference in used),
+        models.preset.name,
+        models.fingerprint,
+        tuple(skipped),
+    )
+
+
+def build_prototypes(
+    references: Sequence[Reference], model: str | Models = "large", *, progress: bool | Watcher | None = None
+) -> Prototypes:
+    """Build one prototype per class from its references.
+
+    Classes may have different numbers of references. A reference that cannot be used (an unreadable image, an object too
+    small or too thin to cover a patch) is left out and listed in `Prototypes.skipped`.
+
+    Args:
+        references: from `collect_references`, or your own.
+        model: a preset's name, or loaded models.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        NoReferencesError: there are none.
+        ClassWithoutReferencesError: none of a class's references can be used.
+    """
+    return drain(iter_build_prototypes(references, model), progress)
+
+
+@torch.inference_mode()
+def _reference_vector(image: Image.Image, reference: Reference, models: Models) -> Tensor | str:
+    """(C,) float32 on the CPU, or the reason why the reference cannot be used."""
+    x0, y0, x1, y1 = reference.box
+    if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
+        return "its box is empty or lies outside the image"
+    if reference.mask is None:
+        mask = _mask_of_box(image, reference.box, models)
+    else:
+        mask = _paste_mask(reference.mask, reference.box, (image.height, image.width))
+    if not mask.any():
+        return "its mask is empty"
+    corners = crop_corners(reference.box, (image.height, image.width))
+    left, top, right, bottom = corners
+    pixels = torch.from_numpy(np.array(image.crop(corners))).permute(2, 0, 1)[None].float() / 255
+    features = encode_patches(encoder_pixels(pixels.to(models.device), models.preset.encoder_side), models)[0]
+    weights = crop_weights(mask[top:bottom, left:right], models.preset.encoder_side, models.patches_side)
+    vector = instance_vector(features.float().cpu(), weights)
+    return "it is too small or too thin to cover a single patch" if vector is None else vector
+
+
+def crop_weights(mask: Tensor, encoder_side: int, patches_side: int) -> Tensor:
+    """Weight of each patch of a crop: the mask bilinear to E × E, then nearest to G × G (method.md B1).
+
+    Args:
+        mask: (h, w) bool, the crop's pixels.
+        encoder_side: E.
+        patches_side: G.
+
+    Returns:
+        (G²,) float32 in [0, 1], row-major.
+    """
+    fine = F.interpolate(mask[None, None].float(), size=(encoder_side, encoder_side), mode="bilinear", align_corners=False)
+    return F.interpolate(fine, size=(patches_side, patches_side), mode="nearest").flatten()
+
+
+def _paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> Tensor:
+    """(H, W) bool: the mask stretched over its box, rounded to whole pixels."""
+    height, width = image_hw
+    x0, y0 = round(box[0]), round(box[1])
+    w, h = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+    if mask.shape != (h, w):
+        if not mask.size:
+            return torch.zeros(height, width, dtype=torch.bool)
+        stretched = Image.fromarray(mask.astype(np.uint8) * 255).resize((w, h), Image.Resampling.NEAREST)
+        mask = np.asarray(stretched) > 0
+    whole = torch.zeros(height, width, dtype=torch.bool)
+    top, left, bottom, right = max(0, y0), max(0, x0), min(height, y0 + h), min(width, x0 + w)
+    if bottom > top and right > left:
+        whole[top:bottom, left:right] = torch.from_numpy(mask[top - y0 : bottom - y0, left - x0 : right - x0].copy())
+    return whole
+
+
+def _mask_of_box(image: Image.Image, box: Sequence[float], models: Models) -> Tensor:
+    """(H, W) bool: the segmenter's single answer to the box as a prompt."""
+    side = models.segmenter_side
+    pixels = segmenter_pixels(image, side)[None].to(models.device)
+    scale = torch.tensor([side / image.width, side / image.height] * 2)
+    prompt = (torch.tensor(box, dtype=torch.float32) * scale)[None].to(models.device)
+    logits = decode_boxes(prompt, embed_images(pixels, models), 0, models)
+    full = F.interpolate(logits[None].float().cpu(), size=(image.height, image.width), mode="bilinear", align_corners=False)
+    return full[0, 0] > 0

@@ -1,0 +1,240 @@
+"""From a FiftyOne view to references: choose labelled objects by tag, id or selection, or draw some of each class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fiftyone import ViewField as F
+
+from .errors import DatasetError, ImageError, NoReferencesError
+from .images import read_image_hw
+from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .prototypes import Reference
+
+logger = logging.getLogger(__name__)
+
+REFERENCE_TAG = "reference"
+
+
+@dataclass(frozen=True)
+class SampledReferences:
+    """What sample_references drew.
+
+    Attributes:
+        label_ids: for each class the ids of the labels drawn, now tagged.
+        short: for each class with too few suitable objects, how many were found.
+    """
+
+    label_ids: dict[str, list[str]]
+    short: dict[str, int]
+
+
+def collect_references(
+    view: Any,
+    field: str,
+    *,
+    tags: str | Sequence[str] | None = None,
+    label_ids: Iterable[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> list[Reference]:
+    """References from a field of detections or polylines.
+
+    Masks are taken from the document, from `mask_path` or from polylines; an object without one is a box reference, for which
+    the segmenter's mask of the box is used later. Crowds are left out.
+
+    Args:
+        view: a dataset or view of images.
+        field: holds Detections, Detection, Polylines or Polyline.
+        tags: an object counts when it, or its sample, carries one of these tags.
+        label_ids: only these objects, such as the App's selection.
+        classes: only these classes.
+
+    Returns:
+        One reference per object, in the view's order. Without tags and label_ids: every object of the view.
+
+    Raises:
+        DatasetError: no images, no such field, or a field of another type.
+        NoReferencesError: nothing matches.
+    """
+    require_images(view)
+    require_object_field(view, field)
+    wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
+    wanted_ids = None if label_ids is None else set(label_ids)
+    selected = _narrow(view, field, wanted_tags, wanted_ids)
+    references: list[Reference] = []
+    for sample in selected.iter_samples(progress=False):
+        whole_sample = not wanted_tags or bool(wanted_tags & set(sample.tags))
+        chosen = [
+            label
+            for label in objects_of(sample[field])
+            if (whole_sample or wanted_tags & set(label.tags))
+            and (wanted_ids is None or label.id in wanted_ids)
+            and (classes is None or label.label in classes)
+            and label.label is not None
+            and not _is_crowd(label)
+        ]
+        if chosen:
+            references += _references_of(sample.filepath, chosen)
+    if not references:
+        asked = f" with the tag {' or '.join(sorted(map(repr, wanted_tags)))}" if wanted_tags else ""
+        raise NoReferencesError(
+            f"No object in the field {field!r} of dataset {view._dataset.name!r}{asked} can serve as a reference: tag or "
+            "select at least one labelled object of each class."
+        )
+    return references
+
+
+def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = REFERENCE_TAG) -> int:
+    """Tag labels as references.
+
+    Args:
+        view: a dataset or view.
+        label_ids: the labels.
+        field: the field that holds them.
+        tag: the tag to add.
+
+    Returns:
+        How many labels carry the tag now among those asked for.
+
+    Raises:
+        DatasetError: the field holds no objects.
+    """
+    require_object_field(view, field)
+    chosen = view.select_labels(ids=list(label_ids), fields=field)
+    chosen.tag_labels(tag, label_fields=field)
+    return int(chosen.count_label_tags(label_fields=field).get(tag, 0))
+
+
+def sample_references(
+    view: Any,
+    field: str,
+    shots: int,
+    *,
+    seed: int = 33,
+    tag: str = REFERENCE_TAG,
+    min_side: float = 32,
+    border: float = 10,
+    classes: Sequence[str] | None = None,
+) -> SampledReferences:
+    """Draw and tag some references of each class, by the rule of the published few-shot benchmark (method.md).
+
+    At most one object of a class comes from one image; crowds, boxes with a side under min_side pixels and boxes nearer than
+    border pixels to the image's edge are passed over. The tag is first taken off every label of these classes in the view,
+    so that drawing twice does not mix two draws.
+
+    Args:
+        view: a dataset or view of images.
+        field: holds Detections or Polylines.
+        shots: references a class.
+        seed: of the draw; the same seed and labels give the same references.
+        tag: the label tag to write.
+        min_side: pixels.
+        border: pixels.
+        classes: by default every class in the field.
+
+    Raises:
+        DatasetError: no images, an empty view, no such field, or a shot count below one.
+    """
+    require_images(view)
+    require_samples(view)
+    require_object_field(view, field)
+    if shots < 1:
+        raise DatasetError(f"At least one shot a class is needed, not {shots}.")
+    suitable = _suitable(view, field, min_side, border)
+    names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)
+    drawn: dict[str, list[str]] = {}
+    short: dict[str, int] = {}
+    for number, name in enumerate(names):
+        by_sample = suitable.get(name, {})
+        rng = np.random.default_rng((seed, number))
+        samples = sorted(by_sample)
+        picks = rng.permutation(len(samples))[:shots]
+        drawn[name] = [str(rng.choice(sorted(by_sample[samples[pick]]))) for pick in picks]
+        if len(picks) < shots:
+            short[name] = len(picks)
+            logger.warning("The class %r has %d suitable objects in different images, not %d", name, len(picks), shots)
+    _clear_tag(view, field, tag, names)
+    every = [label_id for ids in drawn.values() for label_id in ids]
+    if every:
+        tag_references(view, every, field, tag)
+    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short)
+
+
+def _narrow(view: Any, field: str, tags: set[str], label_ids: set[str] | None) -> Any:
+    """The samples that can hold a wanted object: spares decoding all others."""
+    if label_ids is not None:
+        view = view.match_labels(ids=list(label_ids), fields=field)
+    if tags:
+        tagged = view.match_labels(tags=list(tags), fields=field).values("id")
+        tagged += view.match_tags(list(tags)).values("id")
+        view = view.select(sorted(set(tagged)))
+    return view.select_fields(field)
+
+
+def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
+    references = []
+    try:
+        image_hw = read_image_hw(path)
+    except ImageError as error:
+        # Left to the builder, which records it as a skip by id: nothing is lost by one bad image.
+        logger.warning("A reference image cannot be read: %s", error)
+        return [Reference(label.id, label.label, path, (0, 0, 1, 1)) for label in labels]
+    for label in labels:
+        try:
+            box, mask = object_region(label, image_hw)
+        except DatasetError as error:
+            logger.warning("%s", error)
+            box, mask = (0.0, 0.0, 1.0, 1.0), np.zeros((1, 1), bool)
+        references.append(Reference(label.id, label.label, path, box, mask))
+    return references
+
+
+def _is_crowd(label: Any) -> bool:
+    return bool(label.has_attribute("iscrowd") and label["iscrowd"]) or bool(label.get_attribute_value("iscrowd", False))
+
+
+def _label_path(view: Any, field: str) -> str:
+    inner = LIST_FIELDS.get(require_object_field(view, field).__name__)
+    return f"{field}.{inner}" if inner else field
+
+
+def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str, dict[str, list[str]]]:
+    """For each class and sample id the ids of the objects large enough, whole and not a crowd."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for sample in view.select_fields(field).iter_samples(progress=False):
+        labels = [label for label in objects_of(sample[field]) if label.label is not None and not _is_crowd(label)]
+        if not labels:
+            continue
+        try:
+            height, width = read_image_hw(sample.filepath)
+        except ImageError as error:
+            logger.warning("No reference is drawn from %s", error)
+            continue
+        for label in labels:
+            x0, y0, x1, y1 = _box(label, width, height)
+            inside = x0 >= border and y0 >= border and x1 <= width - border and y1 <= height - border
+            if inside and min(x1 - x0, y1 - y0) >= min_side:
+                found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
+    return found
+
+
+def _box(label: Any, width: int, height: int) -> tuple[float, float, float, float]:
+    if hasattr(label, "points"):
+        points = np.array([point for shape in label.points for point in shape], float).reshape(-1, 2)
+        if not len(points):
+            return 0.0, 0.0, 0.0, 0.0
+        (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    else:
+        x0, y0, w, h = label.bounding_box
+        x1, y1 = x0 + w, y0 + h
+    return x0 * width, y0 * height, x1 * width, y1 * height
+
+
+def _clear_tag(view: Any, field: str, tag: str, classes: Sequence[str]) -> None:
+    tagged = view.select_labels(tags=tag, fields=field)
+    if len(tagged):
+        tagged.filter_labels(field, F("label").is_in(list(classes))).untag_labels(tag, label_fields=field)

@@ -1,0 +1,146 @@
+"""Prototypes as a FiftyOne model, for those who prefer `dataset.apply_model`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.models as fom
+import fiftyone.utils.torch as fout
+import torch
+from PIL import Image
+
+from .candidates import propose_from_pixels
+from .images import segmenter_pixels, to_rgb
+from .labels import to_detections
+from .loading import LoadedImage, as_list, load_image, stack_pixels
+from .models import Models
+from .prototypes import Prototypes
+from .runs import SegmentSettings, match_image, models_for
+
+logger = logging.getLogger(__name__)
+
+
+class ReadImage(fout.GetItem):  # type: ignore[misc]
+    """Reads one sample's image in a loader's process."""
+
+    def __init__(self, side: int, field_mapping: dict[str, str] | None = None) -> None:
+        self.side = side
+        super().__init__(field_mapping=field_mapping)
+
+    @property
+    def required_keys(self) -> list[str]:
+        """The fields of the sample that are needed."""
+        return ["filepath"]
+
+    def __call__(self, fields: dict[str, Any]) -> LoadedImage:
+        """Load the image; one that cannot be read carries its error."""
+        return load_image(fields["filepath"], self.side)
+
+
+class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: ignore[misc]
+    """A FiftyOne model: `dataset.apply_model(refseg.Segmenter(prototypes), "predictions")`.
+
+    An image that cannot be read gets an empty answer and one warning, without costing its batch. `refseg.segment` also records
+    bad images and provenance; prefer it where those matter.
+
+    Args:
+        prototypes: what to look for.
+        model: preset's name or loaded models; by default the preset that built the prototypes.
+        min_confidence: lower scores are left out; by default the preset's.
+        max_detections: the best so many of each image.
+
+    Raises:
+        PrototypeMismatchError: the model is another than the one that built the prototypes.
+    """
+
+    def __init__(
+        self,
+        prototypes: Prototypes,
+        *,
+        model: str | Models | None = None,
+        min_confidence: float | None = None,
+        max_detections: int = 100,
+    ) -> None:
+        self.config = None
+        self.prototypes = prototypes
+        self.models = models_for(prototypes, model)
+        self.settings = SegmentSettings(min_confidence, max_detections)
+        self._preprocess = True
+
+    @property
+    def media_type(self) -> str:
+        """Images."""
+        return "image"
+
+    @property
+    def has_logits(self) -> bool:
+        """No logits are kept."""
+        return False
+
+    @property
+    def has_embeddings(self) -> bool:
+        """No image embedding is offered."""
+        return False
+
+    @property
+    def ragged_batches(self) -> bool:
+        """False: batches are welcome."""
+        return False
+
+    @property
+    def has_collate_fn(self) -> bool:
+        """A batch stays a list."""
+        return True
+
+    @staticmethod
+    def collate_fn(batch: list[LoadedImage]) -> list[LoadedImage]:
+        """A batch stays a list."""
+        return as_list(batch)
+
+    @property
+    def transforms(self) -> None:
+        """Resizing happens where the image is read."""
+        return None
+
+    @property
+    def preprocess(self) -> bool:
+        """Whether predict gets arrays rather than loaded images."""
+        return self._preprocess
+
+    @preprocess.setter
+    def preprocess(self, value: bool) -> None:
+        self._preprocess = value
+
+    def build_get_item(self, field_mapping: dict[str, str] | None = None) -> ReadImage:
+        """How loader processes read a sample."""
+        return ReadImage(self.models.segmenter_side, field_mapping)
+
+    def predict(self, image: Any) -> fo.Detections:
+        """Instances in one image: an (H, W, 3) uint8 array, a Pillow image, or one loaded by ReadImage."""
+        return self.predict_all([image])[0]
+
+    def predict_all(self, images: Sequence[Any]) -> list[fo.Detections]:
+        """Instances in each image; see predict."""
+        loaded = [image if isinstance(image, LoadedImage) else self._loaded(image) for image in images]
+        good = [image for image in loaded if image.error is None]
+        answers: list[fo.Detections] = []
+        with torch.inference_mode():
+            sizes = [image.image_hw for image in good]
+            proposed = iter(propose_from_pixels(stack_pixels(good), sizes, self.models) if good else [])
+        for image in loaded:
+            if image.error is not None:
+                logger.warning("An image was left empty: %s", image.error)
+                answers.append(fo.Detections())
+                continue
+            candidates = next(proposed)
+            found = match_image(candidates, self.prototypes, self.models, self.settings)
+            quality = candidates.predicted_iou[found.rows].tolist()
+            answers.append(to_detections(found, self.prototypes.classes, quality, image.image_hw, run_key=""))
+        return answers
+
+    def _loaded(self, image: Any) -> LoadedImage:
+        picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
+        return LoadedImage(0, segmenter_pixels(picture, self.models.segmenter_side), (picture.height, picture.width))

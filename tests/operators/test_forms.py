@@ -1,0 +1,206 @@
+"""The forms: defaults, choices, and a sentence for everything that is wrong."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+import pytest
+
+from tests.operators.helpers import form_of, problems_of, uri
+
+LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references"]
+ALL = ["tag_references", *LONG]
+
+
+@pytest.fixture
+def bare(make_dataset: Callable[..., fo.Dataset]) -> fo.Dataset:
+    """Images without a label."""
+    return make_dataset([fo.Sample("a.png"), fo.Sample("b.png")])
+
+
+def choices_of(field: dict) -> list[str]:
+    return [choice["value"] for choice in field["view"]["choices"]]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_dataset(name: str) -> None:
+    assert problems_of(form_of(None, name)) == {"dataset_problem": "No dataset is open: open one first."}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_empty_dataset(name: str, dataset: fo.Dataset) -> None:
+    sentence = f"The dataset {dataset.name!r} is empty: add images first."
+    assert problems_of(form_of(dataset, name)) == {"dataset_problem": sentence}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_videos_are_refused_by_name(name: str, make_dataset: Callable[..., fo.Dataset]) -> None:
+    dataset = make_dataset([fo.Sample("a.mp4")])
+    problem = problems_of(form_of(dataset, name))["dataset_problem"]
+    assert problem == f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images."
+
+
+@pytest.mark.parametrize("name", ["sample_references", "build_prototypes", "segment_with_references", "tag_references"])
+def test_no_field_of_objects(name: str, bare: fo.Dataset) -> None:
+    sentence = f"No field of dataset {bare.name!r} holds detections or polylines: label some objects first."
+    assert problems_of(form_of(bare, name))["field"] == sentence
+
+
+def test_segment_without_prototypes(bare: fo.Dataset) -> None:
+    sentence = f"The dataset {bare.name!r} keeps no prototypes yet: run 'Build prototypes' first."
+    assert problems_of(form_of(bare, "segment")) == {"prototypes": sentence}
+
+
+def test_evaluate_without_predictions(bare: fo.Dataset) -> None:
+    sentence = f"No field of dataset {bare.name!r} holds detections: run 'Segment' first."
+    assert problems_of(form_of(bare, "evaluate"))["pred_field"] == sentence
+
+
+def test_evaluate_with_one_field_alone(parts: fo.Dataset) -> None:
+    problems = problems_of(form_of(parts, "evaluate", {"pred_field": "ground_truth"}))
+    assert problems == {
+        "gt_field": "No field but 'ground_truth' holds objects, so there is nothing to compare the predictions with."
+    }
+
+
+@pytest.mark.parametrize("name", ["sample_references", "build_prototypes", "segment_with_references"])
+def test_labelled_images_are_enough(name: str, parts: fo.Dataset) -> None:
+    form = form_of(parts, name)
+    assert problems_of(form) == {}
+    assert form["field"]["default"] == "ground_truth"
+    assert "view_target" in form
+    assert [field for field, entry in form.items() if field != "view_target" and not entry["view"].get("description")] == []
+
+
+def test_fields_offered_hold_objects(parts: fo.Dataset) -> None:
+    parts.add_sample_field("weather", fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification)
+    parts.add_sample_field("lanes", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
+    parts.add_sample_field("one", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detection)
+    assert choices_of(form_of(parts, "build_prototypes")["field"]) == ["ground_truth", "lanes", "one"]
+    assert choices_of(form_of(parts, "evaluate")["pred_field"]) == ["ground_truth"]
+
+
+def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset) -> None:
+    foo.get_operator(uri("build_prototypes"))(with_prototypes, model="demo", name="a_later_one")
+    form = form_of(with_prototypes, "segment")
+    assert problems_of(form) == {}
+    assert choices_of(form["prototypes"]) == ["parts", "a_later_one"]
+    assert form["prototypes"]["default"] == "a_later_one"
+    # A dataset stays with the model its prototypes were built by.
+    assert form_of(with_prototypes, "build_prototypes")["model"]["default"] == "demo"
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "field", "words"),
+    [
+        ("sample_references", {"shots": 0}, "shots", "Shots must be a whole number of 1 or more, not 0."),
+        ("sample_references", {"shots": 2.5}, "shots", "Shots must be a whole number of 1 or more, not 2.5."),
+        ("sample_references", {"shots": True}, "shots", "Shots must be a whole number of 1 or more, not True."),
+        ("sample_references", {"seed": -1}, "seed", "Seed must be a whole number of 0 or more, not -1."),
+        ("sample_references", {"tag": "  "}, "tag", "The tag must not be blank."),
+        ("sample_references", {"classes": "gear"}, "classes", "Classes must be a list of names, not 'gear'."),
+        ("sample_references", {"field": "nope"}, "field", "There is no field 'nope': choose one of 'ground_truth'."),
+        ("build_prototypes", {"name": "my parts"}, "name", "'my parts' cannot name prototypes: use letters, digits"),
+        ("build_prototypes", {"name": "parts"}, "name", "The dataset keeps prototypes named 'parts': choose another name"),
+        ("build_prototypes", {"model": "huge"}, "model", "There is no model 'huge': choose one of 'demo', 'tiny',"),
+        ("build_prototypes", {"source": "selection"}, "source", "There is no references 'selection': choose one of"),
+        ("segment", {"prototypes": "nope"}, "prototypes", "There is no prototypes 'nope': choose one of 'parts'."),
+        ("segment", {"label_field": "filepath"}, "label_field", "The field 'filepath' holds something else than detec"),
+        ("segment", {"label_field": "ground_truth"}, "label_field", "The labels in the field 'ground_truth' are not Ref"),
+        ("segment", {"label_field": 3}, "label_field", "Predictions must be text, not 3."),
+        ("segment", {"min_confidence": 1.5}, "min_confidence", "Minimum confidence must be a number from 0 to 1, not 1.5."),
+        ("segment", {"min_confidence": "high"}, "min_confidence", "Minimum confidence must be a number from 0 to 1, not 'h"),
+        ("segment", {"max_detections": 0}, "max_detections", "Maximum detections must be a whole number of 1 or more"),
+        ("segment", {"run_key": "a b"}, "run_key", "'a b' cannot name a run: use letters, digits and underscores"),
+        ("segment", {"run_key": "parts"}, "run_key", "The dataset has a run named 'parts' already: choose another name."),
+        ("evaluate", {"eval_key": "1st"}, "eval_key", "'1st' cannot name an evaluation: use letters, digits"),
+    ],
+)
+def test_bad_values(with_prototypes: fo.Dataset, name: str, params: dict, field: str, words: str) -> None:
+    problems = problems_of(form_of(with_prototypes, name, params))
+    assert problems[field].startswith(words)
+    # Python gets the same sentence, and nothing is executed.
+    with pytest.raises(foo.ExecutionError) as caught:
+        foo.execute_operator(uri(name), {"dataset": with_prototypes, "params": params})
+    assert problems[field] in str(caught.value)
+
+
+def test_a_tick_allows_what_would_lose_labels(with_prototypes: fo.Dataset) -> None:
+    params = {"label_field": "ground_truth", "overwrite_labels": True}
+    assert problems_of(form_of(with_prototypes, "segment", params)) == {}
+    assert problems_of(form_of(with_prototypes, "build_prototypes", {"name": "parts", "overwrite": True})) == {}
+
+
+def test_a_run_of_another_method_is_never_replaced(parts: fo.Dataset) -> None:
+    parts.register_run("mine", parts.init_run(method="other"))
+    problems = problems_of(form_of(parts, "build_prototypes", {"name": "mine", "overwrite": True}))
+    assert problems == {"name": "The dataset has another run named 'mine': choose another name."}
+
+
+def test_numbers_may_be_emptied(with_prototypes: fo.Dataset) -> None:
+    assert problems_of(form_of(with_prototypes, "segment", {"min_confidence": "", "max_detections": None})) == {}
+
+
+def test_selection_becomes_the_source(parts: fo.Dataset) -> None:
+    sample = parts.first()
+    label = sample.ground_truth.detections[0]
+    picked = [{"label_id": label.id, "sample_id": sample.id, "field": "ground_truth"}]
+    assert form_of(parts, "build_prototypes")["source"]["default"] == "tag"
+    assert form_of(parts, "build_prototypes", selected_labels=picked)["source"]["default"] == "selection"
+
+
+def test_tagging_in_the_app_needs_a_selection(parts: fo.Dataset) -> None:
+    problems = problems_of(form_of(parts, "tag_references"))
+    assert problems["selection"].startswith("Nothing is selected in the field 'ground_truth'")
+    assert problems_of(form_of(parts, "tag_references", selected=[parts.first().id])) == {}
+
+
+def test_clips_are_refused(make_dataset: Callable[..., fo.Dataset]) -> None:
+    dataset = make_dataset([fo.Sample("a.mp4")])
+    dataset.first()["events"] = fo.TemporalDetections()
+    view = dataset.to_frames()
+    assert "dataset_problem" in problems_of(form_of(dataset, "segment", view=view))
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_view_target_offers_the_selection(name: str, with_prototypes: fo.Dataset) -> None:
+    form = form_of(with_prototypes, name, selected=[with_prototypes.first().id], view=with_prototypes.limit(3))
+    assert choices_of(form["view_target"]) == ["DATASET", "CURRENT_VIEW", "SELECTED_SAMPLES"]
+    assert form["view_target"]["default"] == "SELECTED_SAMPLES"
+
+
+@pytest.fixture(scope="module")
+def large() -> fo.Dataset:
+    """Ten thousand samples of five labels, fifty runs, made quickly."""
+    dataset = fo.Dataset()
+    mask = np.ones((16, 16), bool)
+    labels = [fo.Detection(label="gear", bounding_box=[0.1, 0.1, 0.2, 0.2], mask=mask) for _ in range(5)]
+    dataset.add_samples(
+        [fo.Sample(f"{number}.png", ground_truth=fo.Detections(detections=[d.copy() for d in labels])) for number in range(10_000)],
+        progress=False,
+    )
+    for number in range(50):
+        method = "refseg/prototypes" if number % 2 else "refseg/segment"
+        config = dataset.init_run(method=method, label_field="predictions", model="demo")
+        dataset.register_run(f"run_{number}", config)
+    yield dataset
+    dataset.delete()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_speed_on_ten_thousand_samples(name: str, large: fo.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    view = large.match_tags("nothing", bool=False)
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        form = form_of(large, name, view=view)
+        seconds.append(time.perf_counter() - started)
+    with capsys.disabled():
+        print(f"\n{name}: {1000 * statistics.median(seconds):.0f} ms a form, largest {1000 * max(seconds):.0f} ms")
+    assert form

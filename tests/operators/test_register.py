@@ -1,0 +1,122 @@
+"""Every operator is declared, loads without errors and without torch, and says how risky it is."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+import pytest
+import yaml
+
+from refseg.models import PRESETS
+from refseg.runs import SEGMENT_METHOD
+from refseg.store import PROTOTYPES_METHOD
+from tests.operators.helpers import PLUGIN, uri
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
+NAMES = MANIFEST["operators"]
+
+
+def test_manifest() -> None:
+    assert MANIFEST["name"] == PLUGIN
+    assert MANIFEST["fiftyone"]["version"] == ">=1.22"
+    assert (ROOT / MANIFEST["py_entry"]).is_file()
+    assert sorted(NAMES) == sorted(
+        ["tag_references", "sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references"]
+    )
+
+
+def test_manifest_has_the_librarys_version() -> None:
+    import refseg
+
+    assert MANIFEST["version"] == refseg.__version__
+
+
+def test_each_declared_operator_registers_without_errors() -> None:
+    registered = [operator.uri for operator in foo.list_operators() if operator.plugin_name == PLUGIN]
+    assert sorted(registered) == sorted(uri(name) for name in NAMES)
+    assert foo.OperatorRegistry().list_errors() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operator_declares_itself(name: str) -> None:
+    operator = foo.get_operator(uri(name))
+    config = operator.config
+    assert config.risk_level in (types.RiskLevel.LOW, types.RiskLevel.MEDIUM)
+    assert config.execute_as_generator
+    assert config.label != config.name
+    assert config.description
+    # FiftyOne swallows misspelt settings.
+    assert config.kwargs == {}
+    assert config.allow_immediate_execution
+    assert config.allow_delegated_execution is (name != "tag_references")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_call_has_an_explicit_signature_and_docstring(name: str) -> None:
+    call = type(foo.get_operator(uri(name))).__call__
+    parameters = list(inspect.signature(call).parameters.values())[1:]
+    assert parameters[0].name == "sample_collection"
+    assert all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+    text = inspect.getdoc(call) or ""
+    assert [p.name for p in parameters if f"\n    {p.name}: " not in text] == []
+    assert "Returns:" in text
+
+
+def test_placements_are_few() -> None:
+    placed = {name: foo.get_operator(uri(name)).resolve_placement(foo.ExecutionContext({})) for name in NAMES}
+    assert [name for name, placement in placed.items() if placement is not None] == [
+        "tag_references",
+        "segment_with_references",
+    ]
+
+
+def test_nothing_heavy_is_loaded_with_the_operators() -> None:
+    heavy = ("torch", "torchvision", "sam2", "transformers", "pycocotools", "refseg.runs", "refseg.prototypes")
+    code = (
+        "import sys, fiftyone.operators as foo\n"
+        f"loaded = [o for o in foo.list_operators() if o.plugin_name == {PLUGIN!r}]\n"
+        f"assert len(loaded) == {len(NAMES)}\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_repeated_constants_are_the_librarys() -> None:
+    from operators import constants
+    from refseg.references import REFERENCE_TAG
+
+    assert constants.PROTOTYPES_METHOD == PROTOTYPES_METHOD
+    assert constants.SEGMENT_METHOD == SEGMENT_METHOD
+    assert constants.REFERENCE_TAG == REFERENCE_TAG
+    assert list(constants.MODELS) == list(PRESETS)
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sam2_megabytes])
+def test_download_sizes_are_the_presets(name: str) -> None:
+    from operators.constants import MODELS
+
+    gigabytes = (PRESETS[name].sam2_megabytes + PRESETS[name].dinov2_megabytes) / 1000
+    assert f"downloads {gigabytes:.1f} GB" in MODELS[name]
+
+
+def test_defaults_are_the_librarys() -> None:
+    import refseg
+    from operators import constants
+
+    def default(function: object, name: str) -> object:
+        return inspect.signature(function).parameters[name].default  # type: ignore[arg-type]
+
+    assert constants.MODEL == default(refseg.build_prototypes, "model")
+    assert constants.LABEL_FIELD == default(refseg.segment, "label_field")
+    assert constants.MAX_DETECTIONS == default(refseg.segment, "max_detections")
+    assert constants.SEED == default(refseg.sample_references, "seed")
+    assert constants.MIN_SIDE == default(refseg.sample_references, "min_side")
+    assert constants.BORDER == default(refseg.sample_references, "border")
