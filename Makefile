@@ -49,7 +49,7 @@ test-fast: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow and not app'
 
 bench: $(READY) ## time the pipeline's stages with the demo preset
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python benchmarks/stages.py
 
 demo: $(READY) ## find objects in 60 synthetic images from three examples a class
 	$(QUIET_DB) $(BIN)/refseg demo

@@ -88,8 +88,8 @@ class Form:
         if not names:
             problem = if_none
         elif value not in names:
-            problem = f"There is no {label.lower()} {value!r}: choose one of {', '.join(map(repr, names))}."
-        self._field(name, types.String(), label, description, problem, default=default, required=True, view=view)
+            problem = f"{label} must be one of {', '.join(map(repr, names))}, not {value!r}."
+        self._field(name, types.String(), label, description, problem, default=default, required=False, view=view)
 
     def text(
         self,

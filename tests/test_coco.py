@@ -104,9 +104,7 @@ def test_a_mask_is_cut_at_the_border(write: Callable[..., Path], folder: Path) -
     assert reference.mask.all()
 
 
-def test_crowds_are_left_out_and_logged(
-    write: Callable[..., Path], folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_crowds_are_left_out_and_logged(write: Callable[..., Path], folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write({"bbox": [0, 0, 5, 5]}, {"bbox": [0, 0, 9, 9], "iscrowd": 1}, {"bbox": [1, 1, 5, 5], "category_id": 5})
     assert [(r.id, r.label) for r in read_references(path, folder)] == [("11", "star"), ("13", "tee")]
     assert "1 crowd annotations are left out" in caplog.text
@@ -176,7 +174,7 @@ def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
         ({"segmentation": [[1, 2, 1e9, 4, 5, 6]]}, "annotation 11 .* lies far outside its image of 20×12 pixels"),
         ({"segmentation": "sky"}, "annotation 11 .* is neither polygons nor"),
         ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [240]}}, r"made for the size \[20, 12\] .* is \[12, 20\]"),
-        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 2]}}, "damaged run-length code .* 12×20"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [3, 2]}}, "damaged run-length code.* add up to 20×12"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-1, 241]}}, "damaged run-length code"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "08"}}, "damaged run-length code"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "zz\n"}}, "damaged run-length code"),
@@ -184,9 +182,7 @@ def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": None}}, "damaged run-length code"),
     ],
 )
-def test_a_bad_annotation_is_named(
-    write: Callable[..., Path], folder: Path, annotation: dict[str, Any], words: str
-) -> None:
+def test_a_bad_annotation_is_named(write: Callable[..., Path], folder: Path, annotation: dict[str, Any], words: str) -> None:
     with pytest.raises(CocoError, match=words):
         read_references(write(annotation), folder)
 

@@ -18,6 +18,8 @@ from .prototypes import Reference
 logger = logging.getLogger(__name__)
 
 REFERENCE_TAG = "reference"
+ROUNDING = 1e-6
+"""Pixels by which a relative box may fall short of the whole pixels it was made from."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
 
 
 def _is_crowd(label: Any) -> bool:
-    return bool(label.has_attribute("iscrowd") and label["iscrowd"]) or bool(label.get_attribute_value("iscrowd", False))
+    return bool(label.get_attribute_value("iscrowd", False))
 
 
 def _label_path(view: Any, field: str) -> str:
@@ -216,8 +218,8 @@ def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str
             continue
         for label in labels:
             x0, y0, x1, y1 = _box(label, width, height)
-            inside = x0 >= border and y0 >= border and x1 <= width - border and y1 <= height - border
-            if inside and min(x1 - x0, y1 - y0) >= min_side:
+            margin = min(x0, y0, width - x1, height - y1)
+            if margin >= border - ROUNDING and min(x1 - x0, y1 - y0) >= min_side - ROUNDING:
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
     return found
 

@@ -128,7 +128,7 @@ def _checked_rle(code: dict[str, Any], image_hw: tuple[int, int], what: str) -> 
     except (IndexError, TypeError, ValueError):
         valid = False
     if not valid:
-        raise CocoError(f"{what} is a damaged run-length code: its runs do not add up to the {size[0]}×{size[1]} pixels.")
+        raise CocoError(f"{what} is a damaged run-length code: its runs do not add up to {size[1]}×{size[0]} pixels.")
     if isinstance(counts, str):
         return {"size": size, "counts": counts.encode("ascii")}
     compressed: dict[str, Any] = mask_utils.frPyObjects(code, *image_hw)

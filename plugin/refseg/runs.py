@@ -151,7 +151,8 @@ class _Writer:
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         if self.settings.mask_dir is not None:
-            return Path(self.settings.mask_dir) / sample_id
+            # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
+            return Path(self.settings.mask_dir).expanduser().absolute() / sample_id
         if needs_files(instances):
             return dataset_folder(self.dataset) / "masks" / self.run_key / sample_id
         return None
@@ -175,22 +176,26 @@ def iter_segment(
     dataset = view._dataset
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
-    _prepare_fields(dataset, label_field, settings, prototypes.classes)
-    models = models_for(prototypes, model)
+    fields = _check_fields(dataset, label_field, settings)
     key = run_key or _free_key(dataset, label_field)
+    _check_key(dataset, key)
+    models = models_for(prototypes, model)
+    _create_fields(dataset, fields, prototypes.classes)
     config = _register(view, key, prototypes, models, label_field, settings)
     writer = _Writer(dataset, label_field, key, prototypes.classes, settings)
     skipped: list[SkippedImage] = []
-    state = "failed"
+    config.state = "failed"
     try:
         yield from _segment_images(view, prototypes, models, writer, skipped, num_workers)
-        state = "completed"
+        config.state = "completed"
     except GeneratorExit:
-        state = "cancelled"
+        config.state = "cancelled"
+        raise
+    except Exception as error:
+        config.error = f"{type(error).__name__}: {error}"
         raise
     finally:
         writer.flush()
-        config.state = state
         config.num_images, config.num_instances = writer.num_images, writer.num_instances
         config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
         config.seconds = round(time.monotonic() - started, 3)
@@ -274,30 +279,35 @@ def _candidates(batch: Sequence[LoadedImage], models: Models) -> list[Candidates
         return propose_from_pixels(stack_pixels(batch), [image.image_hw for image in batch], models)
 
 
-def _prepare_fields(dataset: Any, label_field: str, settings: SegmentSettings, classes: Sequence[str]) -> None:
-    _require_type(dataset, label_field, fo.Detections)
+def _check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> dict[str, type]:
+    """The fields to write and their label types; raises where one holds something else, before anything is changed."""
+    fields: dict[str, type] = {label_field: fo.Detections}
     if settings.semantic_field:
         if settings.semantic_field == label_field:
             raise DatasetError(f"The semantic map needs a field of its own, not {label_field!r} again.")
-        _require_type(dataset, settings.semantic_field, fo.Segmentation)
-        targets = {index + 1: name for index, name in enumerate(classes)}
-        dataset.mask_targets = {**dataset.mask_targets, settings.semantic_field: targets}
-        dataset.save()
+        fields[settings.semantic_field] = fo.Segmentation
+    for name, kind in fields.items():
+        existing = dataset.get_field(name)
+        if existing is not None and getattr(existing, "document_type", None) is not kind:
+            held = getattr(existing, "document_type", type(existing)).__name__
+            raise DatasetError(
+                f"The field {name!r} of dataset {dataset.name!r} holds {held}, not {kind.__name__}: choose another field, so "
+                "that nothing is overwritten."
+            )
+    return fields
 
 
-def _require_type(dataset: Any, name: str, kind: type) -> None:
-    existing = dataset.get_field(name)
-    if existing is None:
-        try:
-            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
-        except ValueError as error:
-            raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
-    elif getattr(existing, "document_type", None) is not kind:
-        held = getattr(existing, "document_type", type(existing)).__name__
-        raise DatasetError(
-            f"The field {name!r} of dataset {dataset.name!r} holds {held}, not {kind.__name__}: choose another field, so "
-            "that nothing is overwritten."
-        )
+def _create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:
+    for name, kind in fields.items():
+        if dataset.get_field(name) is None:
+            try:
+                dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
+            except ValueError as error:
+                raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
+        if kind is fo.Segmentation:
+            targets = {index + 1: label for index, label in enumerate(classes)}
+            dataset.mask_targets = {**dataset.mask_targets, name: targets}
+            dataset.save()
 
 
 def _free_key(dataset: Any, label_field: str) -> str:
@@ -308,13 +318,16 @@ def _free_key(dataset: Any, label_field: str) -> str:
     return key
 
 
-def _register(view: Any, key: str, prototypes: Prototypes, models: Models, label_field: str, settings: SegmentSettings) -> Any:
-    """Record the run before work starts, so that even a killed one can be traced."""
-    dataset = view._dataset
+def _check_key(dataset: Any, key: str) -> None:
     if not key.isidentifier():
         raise DatasetError(f"{key!r} cannot name a run: use letters, digits and underscores, such as {run_key_from(key)!r}.")
     if dataset.has_run(key):
         raise DatasetError(f"The dataset {dataset.name!r} has a run named {key!r} already: choose another run key.")
+
+
+def _register(view: Any, key: str, prototypes: Prototypes, models: Models, label_field: str, settings: SegmentSettings) -> Any:
+    """Record the run before work starts, so that even a killed one can be traced."""
+    dataset = view._dataset
     stored = write_prototypes(dataset, prototypes)
     default = models.preset.min_confidence
     config = dataset.init_run(

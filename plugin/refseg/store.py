@@ -118,4 +118,5 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
 
 def list_prototypes(dataset: Any) -> list[str]:
     """Names of the prototypes kept with a dataset, newest last."""
-    return list(dataset.list_runs(method=PROTOTYPES_METHOD))
+    names = dataset.list_runs(method=PROTOTYPES_METHOD)  # by name
+    return sorted(names, key=lambda name: dataset.get_run_info(name).timestamp)

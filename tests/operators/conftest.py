@@ -18,7 +18,9 @@ from refseg.demo.world import NOVEL_PARTS, Scene, draw_family, render_scene
 if TYPE_CHECKING:
     import fiftyone as fo
 
-NUM_IMAGES = 5
+    from refseg.prototypes import Prototypes
+
+NUM_IMAGES = 4
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Scene]]
 
 @pytest.fixture
 def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scene]]) -> fo.Dataset:
-    """Five images with exact masks in `ground_truth`; the labels of the first two carry the tag `reference`."""
+    """Four images with exact masks in `ground_truth`; the labels of the first two carry the tag `reference`."""
     import fiftyone as fo
 
     samples = []
@@ -53,12 +55,25 @@ def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scen
     return make_dataset(samples)
 
 
-@pytest.fixture
-def with_prototypes(parts: fo.Dataset) -> fo.Dataset:
-    """The same with prototypes of the demo preset, kept as `parts`."""
-    import fiftyone.operators as foo
+@pytest.fixture(scope="session")
+def prototypes(scenes: list[tuple[Path, Scene]]) -> Prototypes:
+    """One reference a class, from the first scene, by the demo preset."""
+    from refseg.prototypes import Reference, build_prototypes
 
-    operator = foo.get_operator("@refseg/reference-segmentation/build_prototypes")
-    result = operator(parts, model="demo", name="parts")
-    assert result.result["name"] == "parts"
+    path, scene = scenes[0]
+    references = []
+    for mask, family in zip(scene.masks, scene.families, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        label = NOVEL_PARTS[family]
+        references.append(Reference(label, label, str(path), (x0, y0, x1, y1), mask[y0:y1, x0:x1]))
+    return build_prototypes(references, "demo")
+
+
+@pytest.fixture
+def with_prototypes(parts: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
+    """The same with prototypes of the demo preset, kept as `parts`."""
+    from refseg.store import save_prototypes
+
+    save_prototypes(parts, prototypes, "parts")
     return parts

@@ -10,7 +10,10 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 import pytest
+from fiftyone.operators.executor import ExecutionError
 
+from refseg.prototypes import Prototypes
+from refseg.store import save_prototypes
 from tests.operators.helpers import form_of, problems_of, uri
 
 LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references"]
@@ -85,8 +88,8 @@ def test_fields_offered_hold_objects(parts: fo.Dataset) -> None:
     assert choices_of(form_of(parts, "evaluate")["pred_field"]) == ["ground_truth"]
 
 
-def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset) -> None:
-    foo.get_operator(uri("build_prototypes"))(with_prototypes, model="demo", name="a_later_one")
+def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototypes: Prototypes) -> None:
+    save_prototypes(with_prototypes, prototypes, "a_later_one")
     form = form_of(with_prototypes, "segment")
     assert problems_of(form) == {}
     assert choices_of(form["prototypes"]) == ["parts", "a_later_one"]
@@ -104,12 +107,12 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset) -> None:
         ("sample_references", {"seed": -1}, "seed", "Seed must be a whole number of 0 or more, not -1."),
         ("sample_references", {"tag": "  "}, "tag", "The tag must not be blank."),
         ("sample_references", {"classes": "gear"}, "classes", "Classes must be a list of names, not 'gear'."),
-        ("sample_references", {"field": "nope"}, "field", "There is no field 'nope': choose one of 'ground_truth'."),
+        ("sample_references", {"field": "nope"}, "field", "Field must be one of 'ground_truth', not 'nope'."),
         ("build_prototypes", {"name": "my parts"}, "name", "'my parts' cannot name prototypes: use letters, digits"),
         ("build_prototypes", {"name": "parts"}, "name", "The dataset keeps prototypes named 'parts': choose another name"),
-        ("build_prototypes", {"model": "huge"}, "model", "There is no model 'huge': choose one of 'demo', 'tiny',"),
-        ("build_prototypes", {"source": "selection"}, "source", "There is no references 'selection': choose one of"),
-        ("segment", {"prototypes": "nope"}, "prototypes", "There is no prototypes 'nope': choose one of 'parts'."),
+        ("build_prototypes", {"model": "huge"}, "model", "Model must be one of 'demo', 'tiny', 'small', 'base',"),
+        ("build_prototypes", {"source": "selection"}, "source", "References must be one of 'tag', 'all', not 'selection'."),
+        ("segment", {"prototypes": "nope"}, "prototypes", "Prototypes must be one of 'parts', not 'nope'."),
         ("segment", {"label_field": "filepath"}, "label_field", "The field 'filepath' holds something else than detec"),
         ("segment", {"label_field": "ground_truth"}, "label_field", "The labels in the field 'ground_truth' are not Ref"),
         ("segment", {"label_field": 3}, "label_field", "Predictions must be text, not 3."),
@@ -125,7 +128,7 @@ def test_bad_values(with_prototypes: fo.Dataset, name: str, params: dict, field:
     problems = problems_of(form_of(with_prototypes, name, params))
     assert problems[field].startswith(words)
     # Python gets the same sentence, and nothing is executed.
-    with pytest.raises(foo.ExecutionError) as caught:
+    with pytest.raises(ExecutionError) as caught:
         foo.execute_operator(uri(name), {"dataset": with_prototypes, "params": params})
     assert problems[field] in str(caught.value)
 
@@ -181,7 +184,10 @@ def large() -> fo.Dataset:
     mask = np.ones((16, 16), bool)
     labels = [fo.Detection(label="gear", bounding_box=[0.1, 0.1, 0.2, 0.2], mask=mask) for _ in range(5)]
     dataset.add_samples(
-        [fo.Sample(f"{number}.png", ground_truth=fo.Detections(detections=[d.copy() for d in labels])) for number in range(10_000)],
+        [
+            fo.Sample(f"{number}.png", ground_truth=fo.Detections(detections=[d.copy() for d in labels]))
+            for number in range(10_000)
+        ],
         progress=False,
     )
     for number in range(50):
@@ -202,5 +208,5 @@ def test_speed_on_ten_thousand_samples(name: str, large: fo.Dataset, capsys: pyt
         form = form_of(large, name, view=view)
         seconds.append(time.perf_counter() - started)
     with capsys.disabled():
-        print(f"\n{name}: {1000 * statistics.median(seconds):.0f} ms a form, largest {1000 * max(seconds):.0f} ms")
+        print(f"\n{name}: {1000 * statistics.median(seconds):.0f} ms a form, largest {1000 * max(seconds):.0f} ms")  # noqa: T201
     assert form

@@ -114,9 +114,9 @@ def test_defaults_are_the_librarys() -> None:
     def default(function: object, name: str) -> object:
         return inspect.signature(function).parameters[name].default  # type: ignore[arg-type]
 
-    assert constants.MODEL == default(refseg.build_prototypes, "model")
-    assert constants.LABEL_FIELD == default(refseg.segment, "label_field")
-    assert constants.MAX_DETECTIONS == default(refseg.segment, "max_detections")
-    assert constants.SEED == default(refseg.sample_references, "seed")
-    assert constants.MIN_SIDE == default(refseg.sample_references, "min_side")
-    assert constants.BORDER == default(refseg.sample_references, "border")
+    assert default(refseg.build_prototypes, "model") == constants.MODEL
+    assert default(refseg.segment, "label_field") == constants.LABEL_FIELD
+    assert default(refseg.segment, "max_detections") == constants.MAX_DETECTIONS
+    assert default(refseg.sample_references, "seed") == constants.SEED
+    assert default(refseg.sample_references, "min_side") == constants.MIN_SIDE
+    assert default(refseg.sample_references, "border") == constants.BORDER

@@ -70,15 +70,18 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
                 f"The DINOv2 folder {local} lacks {' and '.join(missing)}: give a folder written by save_pretrained."
             )
         return Path(local)
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     files = ["config.json", "model.safetensors"]
     download = partial(snapshot_download, preset.dinov2_repository, revision=preset.dinov2_revision, allow_patterns=files)
     try:
-        return Path(str(download(local_files_only=True)))
-    except Exception:
-        logger.info("Downloading DINOv2 for the preset %s (%d MB)", preset.name, preset.dinov2_megabytes)
+        cached = Path(str(download(local_files_only=True)))
+        if all((cached / name).is_file() for name in files):  # an interrupted download leaves a folder with some of them
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    logger.info("Downloading DINOv2 for the preset %s (%d MB)", preset.name, preset.dinov2_megabytes)
     try:
         # Asked once and without the client's retries, which would take 25 seconds to say that there is no network.
         get_session().head(constants.ENDPOINT, timeout=10)

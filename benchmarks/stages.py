@@ -1,6 +1,6 @@
 """Time the stages between an image and its instances: read, propose, match.
 
-    python scripts/bench.py --model demo --images 20
+    python benchmarks/stages.py --model demo --images 20
 
 Draws its own images. Each stage is timed for every image after three that warm up; the table gives the median and the
 middle half. Matching uses five random prototypes: its time does not depend on what they look like.
@@ -65,18 +65,14 @@ def main() -> None:
     stages: dict[str, list[float]] = {"read": [], "propose": [], "match": []}
     models = load_models(options.model)
     generator = torch.Generator().manual_seed(1)
-    prototypes = torch.nn.functional.normalize(
-        torch.randn(NUM_CLASSES, models.feature_width, generator=generator), dim=1
-    )
+    prototypes = torch.nn.functional.normalize(torch.randn(NUM_CLASSES, models.feature_width, generator=generator), dim=1)
     with tempfile.TemporaryDirectory() as folder:
         for path in write_images(Path(folder), NUM_WARM_UP + options.images):
             image = timed(lambda path=path: read_image(path), stages["read"])
             candidates = timed(lambda image=image: propose([image], models)[0], stages["propose"])
             timed(lambda candidates=candidates: match(candidates, prototypes), stages["match"])
 
-    print(
-        f"model {options.model}, {models.device}, {models.dtype}, torch {torch.__version__}, {torch.get_num_threads()}"
-    )
+    print(f"model {options.model}, {models.device}, {models.dtype}, torch {torch.__version__}, {torch.get_num_threads()}")
     print(f"{options.images} images after {NUM_WARM_UP}; {platform.machine()}, {os.cpu_count()} cores\n")
     print(f"{'stage':<10}{'median ms':>12}{'middle half ms':>20}")
     for name, seconds in stages.items():

@@ -1,0 +1,74 @@
+"""Draw docs/how_it_works.png from a real run of the demo preset: an image, its candidates, the references, the match.
+
+python scripts/draw_method.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from refseg.candidates import propose
+from refseg.demo.dataset import CLASSES, draw_classes, draw_tray
+from refseg.matching import Instances, match
+from refseg.models import load_models
+from refseg.pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
+from refseg.prototypes import Reference, build_prototypes, crop_corners
+
+OUT = Path(__file__).resolve().parent.parent / "docs" / "how_it_works.png"
+WIDTH, HEIGHT = 384, 288
+
+
+def main() -> None:
+    """Draw the figure."""
+    rng = np.random.default_rng(7)
+    families = draw_classes(rng)
+    models = load_models("demo")
+    references: list[Reference] = []
+    crops: list[Image.Image] = []
+    with tempfile.TemporaryDirectory() as folder:
+        while len({reference.label for reference in references}) < len(CLASSES):
+            scene, names = draw_tray(rng, families, empty=False)
+            path = Path(folder) / f"{len(crops)}.png"
+            picture = Image.fromarray(scene.image)
+            picture.save(path)
+            for mask, name in zip(scene.masks, names, strict=True):
+                if name is not None and all(reference.label != name for reference in references):
+                    rows, columns = np.nonzero(mask)
+                    x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+                    box = (float(x0), float(y0), float(x1), float(y1))
+                    references.append(Reference(name, name, str(path), box, mask[y0:y1, x0:x1]))
+                    crops.append(fit(picture.crop(crop_corners(box, (picture.height, picture.width))), 120, 120))
+        prototypes = build_prototypes(references, models, progress=False)
+    scene, _ = draw_tray(rng, families, empty=False)
+    image = Image.fromarray(scene.image)
+    candidates = propose([image], models)[0]
+    everything = match(candidates, prototypes.matrix, max_detections=400)
+    found = match(candidates, prototypes.matrix, min_score=models.preset.min_confidence)
+    panels = [
+        ("An image", image),
+        (f"A. {len(candidates)} candidates (SAM 2)", draw_objects(image, _drawn(everything, captions=False))),
+        ("B. References, one a class (DINOv2)", sheet([crops[:3], crops[3:6]], 4)),
+        ("C. Matched, thinned, scored", draw_objects(image, _drawn(found, captions=True))),
+    ]
+    blocks = [sheet([[line_of_text(title, WIDTH)], [fit(panel, WIDTH, HEIGHT)]], 4) for title, panel in panels]
+    OUT.parent.mkdir(exist_ok=True)
+    sheet([blocks[:2], blocks[2:]]).save(OUT)
+    print(f"Written: {OUT}")
+
+
+def _drawn(instances: Instances, *, captions: bool) -> list[DrawnObject]:
+    objects = []
+    for index, (mask, box) in enumerate(zip(instances.masks, instances.boxes.tolist(), strict=True)):
+        label = int(instances.labels[index])
+        caption = f"{CLASSES[label]} {float(instances.scores[index]):.2f}" if captions else ""
+        x0, y0, x1, y1 = box
+        objects.append(DrawnObject((x0, y0, x1, y1), mask.numpy(), label if captions else index, caption))
+    return objects[::-1]
+
+
+if __name__ == "__main__":
+    main()

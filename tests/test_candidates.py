@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from refseg import candidates as candidates_module
+from refseg.candidates import (
+    Candidates,
+    ImageEmbeddings,
+    decode_boxes,
+    decode_points,
+    embed_images,
+    encode_patches,
+    interpolation_matrix,
+    patch_weights,
+    pool_features,
+    prompt_grid,
+    propose,
+    propose_from_pixels,
+)
+from refseg.demo.world import draw_family, render_scene
+from refseg.errors import ShapeError
+from refseg.images import MEAN, STD, encoder_pixels, segmenter_pixels
+from refseg.models import Models, load_models
+from tests.tolerance import assert_near
+
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models("demo", device="cpu", dtype=torch.float32)
+
+
+def make_image(seed: int, image_hw: tuple[int, int] = (120, 160)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(render_scene(rng, [draw_family(rng) for _ in range(4)], image_hw).image)
+
+
+def embed(image: Image.Image, models: Models) -> ImageEmbeddings:
+    return embed_images(segmenter_pixels(image, SIDE)[None], models)
+
+
+@pytest.fixture
+def keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may depend on how sure of its masks a segmenter is."""
+    monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", -1.0)
+
+
+class TestCandidates:
+    def test_masks_are_where_logits_are_positive(self) -> None:
+        logits = torch.tensor([[[1.0, 0.0], [-1.0, 2.0]]])
+        found = Candidates(logits, torch.ones(1), torch.ones(1, 3), (5, 7))
+        assert found.masks.tolist() == [[[True, False], [False, True]]]
+        assert len(found) == 1
+
+    @pytest.mark.parametrize("counts", [(1, 2, 2), (2, 1, 2), (2, 2, 1)])
+    def test_disagreeing_parts_are_refused(self, counts: tuple[int, int, int]) -> None:
+        with pytest.raises(ShapeError, match="there are {}, {} and {}".format(*counts)):
+            Candidates(torch.zeros(counts[0], 4, 4), torch.zeros(counts[1]), torch.zeros(counts[2], 3), (5, 7))
+
+
+class TestPromptGrid:
+    def test_row_major_from_corner_to_corner(self) -> None:
+        points = prompt_grid(3, 101)
+        assert points.tolist() == [[x, y] for y in (0, 50, 100) for x in (0, 50, 100)]
+        assert points.dtype == torch.float32
+
+    @pytest.mark.parametrize(("per_side", "side"), [(16, 256), (32, 1024)])
+    def test_shape(self, per_side: int, side: int) -> None:
+        points = prompt_grid(per_side, side)
+        assert points.shape == (per_side**2, 2)
+        assert points.max() == side - 1
+
+
+class TestPooling:
+    def test_interpolation_by_hand(self) -> None:
+        expected = torch.tensor([[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]])
+        assert_near(interpolation_matrix(2, 4), expected)
+
+    @pytest.mark.parametrize(("patches_side", "grid_side"), [(37, 256), (16, 64), (5, 3), (1, 8)])
+    def test_interpolation_upsamples_one_axis(self, patches_side: int, grid_side: int) -> None:
+        values = torch.randn(patches_side, patches_side, generator=torch.Generator().manual_seed(0))
+        axis = interpolation_matrix(patches_side, grid_side)
+        expected = F.interpolate(
+            values[None, None], size=(grid_side, grid_side), mode="bilinear", align_corners=False, antialias=True
+        )[0, 0]
+        assert_near(axis @ values @ axis.T, expected)
+        assert_near(axis.sum(1), torch.ones(grid_side))
+
+    def test_weights_add_up_to_the_mask(self) -> None:
+        masks = torch.rand(6, 64, 64, generator=torch.Generator().manual_seed(0)) > 0.7
+        assert_near(patch_weights(masks, 16).sum(1), masks.flatten(1).sum(1).float(), at_most=1e-3)
+
+    def test_weights_of_one_patch_are_the_area(self) -> None:
+        mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        mask[0, 2:4, 1:6] = True
+        assert_near(patch_weights(mask, 1), torch.tensor([[10.0]]))
+
+    @pytest.mark.parametrize(("patches_side", "grid_side"), [(37, 256), (16, 64)])
+    def test_adjoint_is_upsampling_and_averaging(self, patches_side: int, grid_side: int) -> None:
+        generator = torch.Generator().manual_seed(2)
+        features = torch.randn(patches_side**2, 12, generator=generator)
+        coarse = torch.randn(10, 1, 9, 9, generator=generator)
+        masks = F.interpolate(coarse, size=(grid_side, grid_side), mode="bicubic", align_corners=False)[:, 0] > 0.3
+        single = torch.zeros_like(masks[:1])
+        single[0, grid_side // 3, -1] = True
+        masks = torch.cat([masks, single, torch.ones_like(single)])
+
+        square = features.T.reshape(1, 12, patches_side, patches_side)
+        full = F.interpolate(square, size=(grid_side, grid_side), mode="bilinear", align_corners=False, antialias=True)[0]
+        literal = torch.stack([F.normalize(full[:, mask].mean(1), dim=0) for mask in masks])
+        assert_near(pool_features(masks, features), literal, at_most=1e-5)
+
+    def test_are_of_unit_length_and_permute_with_the_masks(self) -> None:
+        generator = torch.Generator().manual_seed(2)
+        masks = torch.rand(5, 64, 64, generator=generator) > 0.5
+        features = torch.randn(256, 7, generator=generator)
+        found = pool_features(masks, features)
+        assert_near(found.norm(dim=1), torch.ones(5))
+        order = torch.tensor([3, 0, 4, 2, 1])
+        assert_near(pool_features(masks[order], features), found[order])
+
+    def test_half_precision_features_are_pooled_in_float32(self) -> None:
+        features = torch.randn(16, 7, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
+        masks = torch.ones(1, 8, 8, dtype=torch.bool)
+        found = pool_features(masks, features)
+        assert found.dtype == torch.float32
+        assert_near(found, pool_features(masks, features.float()))
+
+    def test_empty_mask_has_no_direction(self) -> None:
+        assert pool_features(torch.zeros(1, 8, 8, dtype=torch.bool), torch.ones(16, 3)).tolist() == [[0, 0, 0]]
+
+    def test_of_nothing(self) -> None:
+        assert pool_features(torch.zeros(0, 8, 8, dtype=torch.bool), torch.ones(16, 3)).shape == (0, 3)
+
+    def test_patches_must_be_a_square(self) -> None:
+        with pytest.raises(ShapeError, match="square of patches, but there are 17"):
+            pool_features(torch.ones(1, 8, 8, dtype=torch.bool), torch.ones(17, 3))
+
+
+class TestEncodePatches:
+    def test_are_the_encoders_patch_tokens(self, models: Models) -> None:
+        pixels = encoder_pixels(segmenter_pixels(make_image(0), SIDE)[None], 224)
+        found = encode_patches(pixels, models)
+        assert found.shape == (1, models.patches_side**2, models.feature_width)
+        normalized = torch.stack([(pixels[:, c] - MEAN[c]) / STD[c] for c in range(3)], 1)
+        with torch.no_grad():
+            tokens = models.dinov2(normalized).last_hidden_state
+        assert tokens.shape[1] == models.patches_side**2 + 1  # the class token comes first
+        assert_near(found, tokens[:, 1:])
+
+    def test_are_row_major(self, models: Models) -> None:
+        # A change in the lower left corner moves the token of that corner most.
+        plain = torch.full((1, 3, 224, 224), 0.5)
+        marked = plain.clone()
+        marked[:, :, -14:, :14] = torch.rand(3, 14, 14, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            patch_embeddings = models.dinov2.embeddings.patch_embeddings
+            moved = (patch_embeddings(marked) - patch_embeddings(plain)).norm(dim=-1)[0]
+        assert int(moved.argmax()) == models.patches_side * (models.patches_side - 1)
+
+
+class TestDecode:
+    """Against `SAM2ImagePredictor` of the sam2 package, which the default presets must agree with."""
+
+    @pytest.fixture(scope="class")
+    def image(self) -> Image.Image:
+        return make_image(4, (SIDE, SIDE))  # of the segmenter's side, so that no resize comes between the two
+
+    @pytest.fixture(scope="class")
+    def predictor(self, models: Models, image: Image.Image) -> object:
+        from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+        predictor = SAM2ImagePredictor(models.sam2)
+        # The package writes the sizes for an input of 1024 pixels in the class.
+        predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
+        predictor.set_image(np.array(image))
+        return predictor
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_points_are_the_predictors_best_of_three(self, models: Models, image: Image.Image, predictor: object) -> None:
+        points = torch.tensor([[10.0, 20.0], [128.0, 99.0], [200.0, 240.0], [255.0, 0.0]])
+        logits, predicted = decode_points(points, embed(image, models), 0, models)
+        assert logits.shape == (4, 64, 64)
+        for point, found, iou in zip(points.numpy(), logits, predicted, strict=True):
+            _, scores, low_res = predictor.predict(point[None], np.ones(1), multimask_output=True)
+            best = scores.argmax()
+            assert float(iou) == pytest.approx(float(scores[best]), abs=1e-4)
+            # The predictor cuts its logits at ±32.
+            assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[best]), at_most=1e-3)
+
+    def test_boxes_are_the_predictors_single_answer(self, models: Models, image: Image.Image, predictor: object) -> None:
+        boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0]])
+        logits = decode_boxes(boxes, embed(image, models), 0, models)
+        assert logits.shape == (2, 64, 64)
+        for box, found in zip(boxes.numpy(), logits, strict=True):
+            _, _, low_res = predictor.predict(box=box, multimask_output=False)
+            assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[0]), at_most=1e-3)
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_prompts_a_batch_do_not_matter(self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+        points, embeddings = prompt_grid(3, SIDE), embed(image, models)
+        at_once = decode_points(points, embeddings, 0, models)
+        monkeypatch.setattr(candidates_module, "PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
+        in_parts = decode_points(points, embeddings, 0, models)
+        assert_near(in_parts[0], at_once[0], at_most=1e-3)
+        assert_near(in_parts[1], at_once[1], at_most=1e-4)
+
+    def test_masks_above_the_limit_are_kept_in_order(
+        self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        points, embeddings = prompt_grid(4, SIDE), embed(image, models)
+        monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", -1.0)
+        every_logits, every_iou = decode_points(points, embeddings, 0, models)
+        limit = float(every_iou.sort().values[8])
+        monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", limit)
+        logits, predicted = decode_points(points, embeddings, 0, models)
+        keep = every_iou > limit
+        assert 0 < int(keep.sum()) < len(points)
+        assert torch.equal(predicted, every_iou[keep])
+        assert torch.equal(logits, every_logits[keep])
+
+    def test_profile_paper_leaves_out_the_no_memory_embedding(self, models: Models, image: Image.Image) -> None:
+        from dataclasses import replace
+
+        paper = replace(models, preset=replace(models.preset, add_no_memory=False))
+        difference = embed(image, models).coarse - embed(image, paper).coarse
+        assert_near(difference, models.sam2.no_mem_embed.detach().reshape(1, -1, 1, 1).expand_as(difference), at_most=1e-5)
+
+
+class TestPropose:
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_shapes_and_sizes(self, models: Models) -> None:
+        (found,) = propose([make_image(0, (50, 90))], models)
+        count = models.preset.points_per_side**2
+        assert len(found) == count
+        assert found.logits.shape == (count, 64, 64)
+        assert found.predicted_iou.shape == (count,)
+        assert found.features.shape == (count, models.feature_width)
+        assert found.image_hw == (50, 90)
+        for tensor in (found.logits, found.predicted_iou, found.features):
+            assert tensor.dtype == torch.float32
+            assert tensor.device.type == "cpu"
+            assert not tensor.requires_grad
+        lengths = found.features.norm(dim=1)[found.masks.flatten(1).any(1)]
+        assert_near(lengths, torch.ones_like(lengths))
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_two_images_at_once_are_each_alone(self, models: Models) -> None:
+        images = [make_image(1), make_image(2, (200, 90))]
+        together = propose(images, models)
+        for image, found in zip(images, together, strict=True):
+            (alone,) = propose([image], models)
+            assert found.image_hw == alone.image_hw == (image.height, image.width)
+            assert_near(found.predicted_iou, alone.predicted_iou, at_most=1e-4)
+            assert_near(found.features, alone.features, at_most=1e-4)
+            assert_near(found.logits, alone.logits, at_most=1e-2)
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_features_are_pooled_over_the_masks(self, models: Models) -> None:
+        image = make_image(3)
+        (found,) = propose([image], models)
+        pixels = segmenter_pixels(image, SIDE)[None]
+        patches = encode_patches(encoder_pixels(pixels, 224), models)[0]
+        assert_near(found.features, pool_features(found.masks, patches), at_most=1e-4)
+
+    def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", 1.1)
+        for found in propose([make_image(1), make_image(2)], models):
+            assert len(found) == 0
+            assert found.logits.shape == (0, 64, 64)
+            assert found.predicted_iou.shape == (0,)
+            assert found.features.shape == (0, models.feature_width)
+
+    def test_gradients_stay_as_they_were(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(2, side))
+        propose([make_image(1)], models)
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        parameters = [*models.sam2.parameters(), *models.dinov2.parameters()]
+        assert all(parameter.grad is None for parameter in parameters)
+        # The cached interpolation must not be an inference tensor: training pools with it too.
+        assert not interpolation_matrix(models.patches_side, models.grid_side).is_inference()
+
+    def test_from_pixels_is_from_images(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", -1.0)
+        monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(2, side))
+        image = make_image(5)
+        (found,) = propose([image], models)
+        pixels: Tensor = segmenter_pixels(image, SIDE)[None]
+        (same,) = propose_from_pixels(pixels, [(120, 160)], models)
+        assert torch.equal(found.logits, same.logits)
+        assert torch.equal(found.features, same.features)
+        assert same.image_hw == (120, 160)

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as mask_utils
+from pycocotools.coco import COCO
+
+import refseg
+import refseg.candidates
+import refseg.coco_run
+from refseg.candidates import Candidates
+from refseg.cli import main
+from refseg.demo.world import Scene, draw_family, render_scene
+from refseg.models import PRESETS, Models
+from refseg.prototypes import Prototypes
+
+CLASSES = ("star", "tee")
+NUM_IMAGES = 4
+BOX_ONLY = ["bbox"]
+Run = Callable[..., int]
+
+
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    code = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": code["counts"].decode()}
+
+
+def uncompressed(mask: np.ndarray) -> dict[str, Any]:
+    values = np.concatenate([[False], mask.T.flatten()])
+    edges = np.flatnonzero(values[1:] != values[:-1])
+    return {"size": list(mask.shape), "counts": np.diff([0, *edges, mask.size]).tolist()}
+
+
+def polygon(mask: np.ndarray) -> list[list[int]]:
+    """The outline's leftmost and rightmost pixels of each row: right for parts without notches, near enough for others."""
+    rows = mask.any(1).nonzero()[0]
+    left = [(int(mask[y].argmax()), int(y)) for y in rows]
+    right = [(mask.shape[1] - int(mask[y, ::-1].argmax()), int(y) + 1) for y in rows]
+    return [[value for point in [*left, *right[::-1]] for value in point]]
+
+
+def annotate(scenes: list[Scene]) -> dict[str, Any]:
+    """A COCO file of all objects; masks in the three forms by turns."""
+    annotations: list[dict[str, Any]] = []
+    for number, scene in enumerate(scenes):
+        for mask, family in zip(scene.masks, scene.families, strict=True):
+            ys, xs = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+            box = [int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)]
+            form = (polygon, compressed, uncompressed)[len(annotations) % 3]
+            about = {"id": len(annotations), "image_id": 10 + number, "category_id": 1 + family % 2, "iscrowd": 0}
+            annotations.append({**about, "bbox": box, "area": int(mask.sum()), "segmentation": form(mask)})
+    height, width = scenes[0].ids.shape
+    return {
+        "images": [{"id": 10 + n, "file_name": f"sub/{n}.png", "height": height, "width": width} for n in range(len(scenes))],
+        "categories": [{"id": 1 + row, "name": name} for row, name in enumerate(CLASSES)],
+        "annotations": annotations,
+    }
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder of images and the COCO content of all their objects."""
+    rng = np.random.default_rng(4)
+    families = [draw_family(rng, [name]) for name in CLASSES] * 2
+    drawn = [render_scene(rng, families, (120, 160), radius=(0.1, 0.14), max_overlap=0.0) for _ in range(NUM_IMAGES)]
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "sub").mkdir()
+    for number, scene in enumerate(drawn):
+        Image.fromarray(scene.image).save(folder / "sub" / f"{number}.png")
+    return folder, annotate(drawn)
+
+
+@pytest.fixture
+def content(scenes: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """A copy of the COCO content, to be changed."""
+    copy: dict[str, Any] = json.loads(json.dumps(scenes[1]))
+    return copy
+
+
+@pytest.fixture
+def run(scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `refseg coco` in this process, on the content as it is by then; a dictionary as argument becomes a file."""
+    # Formats are tested here, not the models: every prompt gives a candidate, whatever the segmenter thinks of it.
+    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+
+    def call(*more: str, references: Any = None, targets: Any = None, images: Path | None = None) -> int:
+        arguments = ["coco", "--images", str(images or scenes[0]), "--model", "demo", "--out", str(tmp_path / "results.json")]
+        for name, value in (("references", references or content), ("targets", targets)):
+            if isinstance(value, dict):
+                (tmp_path / f"{name}.json").write_text(json.dumps(value))
+                value = tmp_path / f"{name}.json"
+            if value is not None:
+                arguments += [f"--{name}", str(value)]
+        return main([*arguments, "--workers", "0", "--quiet", *more])
+
+    return call
+
+
+def loaded(tmp_path: Path, listing: Any) -> Any:
+    """The results as pycocotools loads them."""
+    (tmp_path / "index.json").write_text(json.dumps(listing))
+    return COCO(str(tmp_path / "index.json")).loadRes(str(tmp_path / "results.json"))
+
+
+def test_a_folder_without_targets(
+    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, told = tmp_path / "made" / "p.safetensors", tmp_path / "told.json"
+    assert run("--min-score", "0", "--prototypes", str(saved), "--report", str(told)) == 0
+    out, err = capsys.readouterr()
+    listing = json.loads((tmp_path / "results.images.json").read_text())
+    expected = [{"id": n + 1, "file_name": f"sub/{n}.png", "height": 120, "width": 160} for n in range(NUM_IMAGES)]
+    assert listing["images"] == expected
+    assert listing["categories"] == content["categories"]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert f"{len(results)} instances in {NUM_IMAGES} images" in out
+    assert err == ""
+    index = loaded(tmp_path, listing)
+    for result in index.dataset["annotations"]:
+        # The box is tight around the mask, in whole-image pixels.
+        assert result["segmentation"]["size"] == [120, 160]
+        assert mask_utils.toBbox(result["segmentation"]).tolist() == result["bbox"]
+        assert 0 <= result["score"] <= 1
+        assert result["category_id"] in (1, 2)
+    assert {result["image_id"] for result in results} <= {1, 2, 3, 4}
+    assert Prototypes.load(saved).classes == CLASSES
+    report = json.loads(told.read_text())
+    assert (report["num_images"], report["num_instances"], report["model"]) == (NUM_IMAGES, len(results), "demo")
+    assert sum(report["shots"].values()) == len(content["annotations"])
+    assert (report["mask"], report["box"], report["skipped_images"]) == (None, None, [])
+
+
+def test_targets_keep_their_ids_and_are_scored(
+    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references = json.loads(json.dumps(content))
+    references["annotations"] = [
+        {key: value for key, value in a.items() if key != "segmentation"}
+        for a in references["annotations"]
+        if a["image_id"] == 10
+    ]
+    assert len(references["annotations"]) >= 2
+    # The targets know the classes by other ids, in another order, and a third that nobody asks for.
+    content["categories"] = [{"id": 7, "name": "other"}, {"id": 8, "name": "tee"}, {"id": 9, "name": "star"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = {1: 9, 2: 8}[annotation["category_id"]]
+    content["images"] = content["images"][1:3]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in (11, 12)]
+    content["annotations"].append({"id": 999, "image_id": 11, "category_id": 7, "bbox": [0, 0, 5, 5]})
+    told = tmp_path / "told.json"
+    assert run("--min-score", "0", "--report", str(told), references=references, targets=content) == 0
+    out = capsys.readouterr().out
+    assert not (tmp_path / "results.images.json").exists()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {r["image_id"] for r in results} <= {11, 12}
+    assert {r["category_id"] for r in results} <= {8, 9}
+    loaded(tmp_path, content)
+    report = json.loads(told.read_text())
+    for kind in ("mask", "box"):
+        assert set(report[kind]["per_class"]) == {"star", "tee"}
+        assert 0 <= report[kind]["ap"] <= report[kind]["ap50"] <= 1
+    assert [line.split()[0] for line in out.splitlines() if line][1:] == ["AP", "mask", "box", "mask", "tee", "star"]
+
+
+def test_box_ground_truth_is_scored_by_boxes(run: Run, content: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    targets = json.loads(json.dumps(content))
+    targets["images"] = targets["images"][:1]
+    targets["annotations"] = [a for a in targets["annotations"] if a["image_id"] == 10]
+    for annotation in targets["annotations"]:
+        del annotation["segmentation"]
+    assert run(targets=targets) == 0
+    out = capsys.readouterr().out
+    assert "box" in out
+    assert "mask" not in out
+
+
+def test_targets_without_annotations_are_not_scored(
+    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = {"images": content["images"][:1], "categories": content["categories"]}
+    assert run("--min-score", "1", targets=targets) == 0
+    assert "0 instances in 1 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models) -> list[Candidates]:
+    """Candidates of each image: three squares, each with a feature and its opposite, of which one is like some class."""
+    logits = torch.full((6, models.grid_side, models.grid_side), -1.0)
+    for row in range(6):
+        start = row // 2 * 16
+        logits[row, start : start + 12, start : start + 12] = 1
+    feature = torch.nn.functional.normalize(torch.linspace(-1, 1, models.feature_width), dim=0)
+    features = torch.stack([feature, -feature] * 3)
+    return [Candidates(logits, torch.linspace(0.9, 0.5, 6), features, image_hw) for image_hw in sizes]
+
+
+def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refseg.coco_run, "propose_from_pixels", three_squares)
+    targets = {"images": content["images"][:2], "categories": content["categories"]}
+
+    def results(*arguments: str) -> list[list[float]]:
+        assert run(*arguments, targets=targets) == 0
+        found = json.loads((tmp_path / "results.json").read_text())
+        return [[r["score"] for r in found if r["image_id"] == image_id] for image_id in (10, 11)]
+
+    every = results("--min-score", "0")
+    assert all(len(scores) >= 3 and scores == sorted(scores, reverse=True) for scores in every)
+    assert results("--min-score", "0", "--max-detections", "2") == [scores[:2] for scores in every]
+    limit = every[0][1]
+    assert results("--min-score", repr(limit)) == [[s for s in scores if s >= limit] for scores in every]
+    default = PRESETS["demo"].min_confidence
+    assert results() == [[s for s in scores if s >= default] for scores in every]
+
+
+def test_bad_images_are_skipped_and_listed(
+    run: Run,
+    scenes: tuple[Path, dict[str, Any]],
+    content: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(2):
+        (folder / "sub" / f"{number}.png").write_bytes((scenes[0] / "sub" / f"{number}.png").read_bytes())
+    (folder / "sub" / "2.png").write_bytes((scenes[0] / "sub" / "2.png").read_bytes()[:500])
+    (folder / "notes.txt").write_text("no image")
+    content["images"][1]["width"] = 99
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 11]
+    told = tmp_path / "told.json"
+    assert run("--report", str(told), targets=content, images=folder) == 0
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("refseg: skipped")]
+    for name, words in (
+        ("1.png", "is listed with 99×120 pixels, but the upright image has 160×120"),
+        ("2.png", "the image cannot be read"),
+        ("3.png", "the file does not exist"),
+    ):
+        assert any(name in line and words in line for line in lines)
+    report = json.loads(told.read_text())
+    assert report["num_images"] == 1
+    assert len(report["skipped_images"]) == 3
+    missing = [a["id"] for a in content["annotations"] if a["image_id"] == 13]
+    assert {f"reference {name}" for name in missing} <= {name for name, _ in report["skipped_references"]}
+    # The same folder without targets: what can be read is segmented, and the ids of the others are not given away.
+    assert (
+        run(images=folder, references={**content, "images": [content["images"][0]], "annotations": content["annotations"][:2]})
+        == 0
+    )
+    listing = json.loads((tmp_path / "results.images.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in listing["images"]] == [(1, "sub/0.png"), (2, "sub/1.png")]
+
+
+def test_crowds_show_no_object(run: Run, content: dict[str, Any], tmp_path: Path) -> None:
+    targets = {"images": content["images"][:1], "categories": content["categories"]}
+    for annotation in content["annotations"][1:]:
+        annotation["iscrowd"] = int(annotation["image_id"] != 10)
+    told = tmp_path / "told.json"
+    assert run("--report", str(told), targets=targets) == 0
+    shown = [a for a in content["annotations"] if not a["iscrowd"]]
+    assert sum(json.loads(told.read_text())["shots"].values()) == len(shown) < len(content["annotations"])
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that holds these words."""
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("refseg: error: ")
+    assert words in line
+
+
+def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.json").write_text("{oops")
+    (tmp_path / "file").write_text("")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    unknown = {**content, "categories": [{"id": 1, "name": "star"}, {"id": 2, "name": "moon"}]}
+    damaged = json.loads(json.dumps(content))
+    damaged["annotations"][0]["segmentation"] = {"size": [120, 160], "counts": [5]}
+    cases: list[tuple[int, str]] = []
+    for words, call in {
+        "bad.json is not JSON": lambda: run(references=tmp_path / "bad.json"),
+        "There is no COCO file at": lambda: run(references=tmp_path / "none.json"),
+        "has no list 'images'": lambda: run(references={"annotations": []}),
+        "has no annotation of a single object": lambda: run(references={**content, "annotations": []}),
+        "the class 'tee', which is not in the categories of": lambda: run(targets=unknown),
+        "lists no image to segment": lambda: run(targets={**content, "images": [], "annotations": []}),
+        "damaged run-length code": lambda: run(targets=damaged),
+        "There is no folder of images": lambda: run(images=tmp_path / "none"),
+        "There is no model preset 'huge'": lambda: run("--model", "huge"),
+        "The device 'warp:9' is not to be had": lambda: run("--device", "warp:9"),
+        "There is no SAM 2 checkpoint at": lambda: run("--sam2-path", str(tmp_path / "none.pt")),
+        "is a folder: name a file": lambda: run("--report", str(tmp_path)),
+        "file: File exists": lambda: run("--report", str(tmp_path / "file" / "report.json")),
+        "2 does not lie between 0 and 1": lambda: run("--min-score", "2"),
+        "argument --min-score: invalid _score value: 'x'": lambda: run("--min-score", "x"),
+        "0 is less than 1": lambda: run("--max-detections", "0"),
+        "unrecognized arguments: --nonsense (see refseg": lambda: run("--nonsense"),
+        "the following arguments are required: --images": lambda: main(["coco"]),
+        "the following arguments are required: coco": lambda: main([]),
+        "invalid choice: 'fly'": lambda: main(["fly"]),
+    }.items():
+        cases.append((call(), words))
+        fails(capsys, *cases[-1])
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_an_empty_folder_is_an_error(
+    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(images=tmp_path / "empty") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("refseg: error: There is no image under")
+    assert run(images=tmp_path / "empty", targets=content) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "The class 'star' has no usable reference" in last
+    assert "the file does not exist" in last
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in ((["--version"], f"refseg {refseg.__version__}"), (["coco", "--help"], "--references JSON")):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+def test_demo_is_told_where_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Path, Any]] = []
+    module = types.ModuleType("refseg.demo.run")
+    module.run_demo = lambda out, *, progress=None: calls.append((out, progress))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "refseg.demo.run", module)
+    assert main(["demo"]) == 0
+    assert main(["demo", "--out", str(tmp_path), "--quiet"]) == 0
+    assert calls == [(Path("demo"), None), (tmp_path, False)]
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = types.ModuleType("refseg.demo.run")
+
+    def run_demo(out: Path, *, progress: Any = None) -> None:
+        raise KeyboardInterrupt
+
+    module.run_demo = run_demo  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "refseg.demo.run", module)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "refseg: interrupted\n"
+
+
+def test_the_installed_command_works_without_fiftyone(
+    scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "refs.json").write_text(json.dumps(content))
+    targets = {"images": content["images"], "categories": content["categories"]}
+    (tmp_path / "targets.json").write_text(json.dumps(targets))
+    # A loader that fails stands where FiftyOne would be: importing it at all ends the run.
+    (tmp_path / "fiftyone.py").write_text("raise SystemExit('refseg coco imported fiftyone')\n")
+    arguments = ["coco", "--images", scenes[0], "--references", "refs.json", "--targets", "targets.json"]
+    arguments += ["--model", "demo", "--device", "cpu", "--out", "results.json", "--workers", "1"]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from refseg.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"in {NUM_IMAGES} images written to results.json" in done.stdout
+    assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
+    bad = subprocess.run(
+        [sys.executable, "-m", "refseg", "coco"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("refseg: error: the following arguments are required: --images")
+    assert bad.stderr.count("\n") == 1

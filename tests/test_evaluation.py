@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from PIL import Image
+
+from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
+from refseg.errors import DatasetError
+from refseg.evaluation import EvaluationReport, evaluate, false_positives_per_empty_image, iter_evaluate
+from refseg.progress import Progress
+
+MakeDataset = Callable[..., Any]
+SIDE = 100
+
+
+def detection(x0: int, y0: int, x1: int, y1: int, label: str = "star", *, side: int = SIDE, **rest: Any) -> Any:
+    """A filled rectangle, as a Detection with a mask."""
+    mask = rest.pop("mask", np.ones((y1 - y0, x1 - x0), bool))
+    box = [x0 / side, y0 / side, (x1 - x0) / side, (y1 - y0) / side]
+    return fo.Detection(label=label, bounding_box=box, mask=mask, **rest)
+
+
+def sample(folder: Path, name: str, truth: list[Any], found: list[Any] | None, *, save: bool = True) -> Any:
+    path = folder / name
+    if save:
+        Image.new("RGB", (SIDE, SIDE)).save(path)
+    answer = fo.Sample(filepath=str(path), ground_truth=fo.Detections(detections=truth))
+    answer["predictions"] = None if found is None else fo.Detections(detections=found)
+    return answer
+
+
+def crop(mask: np.ndarray, label: str, **rest: Any) -> Any:
+    """A Detection of a mask of the whole image."""
+    height, width = mask.shape
+    ys, xs = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    x0, y0, x1, y1 = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+    box = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+    return fo.Detection(label=label, bounding_box=box, mask=mask[y0:y1, x0:x1], **rest)
+
+
+def perturbed_scenes(folder: Path, rng: np.random.Generator, count: int) -> list[Any]:
+    """Scenes whose predictions are shifted ground truth, with some dropped, some relabelled and some made up."""
+    names = ("star", "tee", "crescent")
+    families = [draw_family(rng, [part]) for part in names]
+    samples = []
+    for number in range(count):
+        rows = rng.integers(0, 3, 0 if number % 4 == 3 else 4).tolist()
+        scene = render_scene(rng, [families[row] for row in rows], (150, 201), radius=(0.06, 0.2))
+        path = folder / f"{number}.png"
+        Image.fromarray(scene.image).save(path)
+        truth, found = [], []
+        for mask, place in zip(scene.masks, scene.families, strict=True):
+            label = names[rows[place]]
+            truth.append(crop(mask, label))
+            moved = np.roll(mask, rng.integers(-2, 3, 2), (0, 1))
+            if rng.random() < 0.85:
+                guess = label if rng.random() < 0.9 else names[0]
+                found.append(crop(moved, guess, confidence=float(rng.random())))
+        for _ in range(int(rng.integers(0, 3))):
+            noise = np.zeros((150, 201), bool)
+            top, left = rng.integers(0, 100, 2)
+            noise[top : top + 30, left : left + 45] = True
+            found.append(crop(noise, names[int(rng.integers(3))], confidence=float(rng.random())))
+        samples.append(
+            fo.Sample(
+                filepath=str(path),
+                ground_truth=fo.Detections(detections=truth),
+                predictions=fo.Detections(detections=found),
+            )
+        )
+    return samples
+
+
+def test_fiftyone_and_pycocotools_agree(make_dataset: MakeDataset, tmp_path: Path, rng: np.random.Generator) -> None:
+    assert {"star", "tee", "crescent"} <= set(NOVEL_PARTS)
+    dataset = make_dataset(perturbed_scenes(tmp_path, rng, 16))
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert report.mask_ap is not None
+    assert report.fiftyone_mask_ap is not None
+    # Far from both ends, so that agreeing means something.
+    assert 0.2 < report.mask_ap < 0.9
+    assert report.fiftyone_mask_ap == pytest.approx(report.mask_ap, abs=1e-4)
+    boxes = dataset.evaluate_detections("predictions", "ground_truth", compute_mAP=True, progress=False)
+    assert boxes.mAP() == pytest.approx(report.box_ap, abs=0.02)
+    theirs = dataset.load_evaluation_results(report.eval_key)
+    assert theirs.mAP() == pytest.approx(report.fiftyone_mask_ap)
+    for name, scores in report.per_class.items():
+        assert theirs.mAP(classes=[name]) == pytest.approx(scores["mask_ap"], abs=0.02)
+    assert dataset.values("metadata") == [None] * 16
+
+
+def test_figures_by_hand(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    # Two stars: one found exactly, one with IoU 0.8 after a false positive of higher score; a tee that is never found.
+    one = sample(
+        tmp_path,
+        "1.png",
+        [detection(0, 0, 20, 20), detection(40, 40, 90, 90), detection(60, 0, 80, 20, "tee")],
+        [
+            detection(0, 0, 20, 20, confidence=0.9),
+            detection(0, 60, 20, 80, confidence=0.8),
+            detection(40, 40, 90, 80, confidence=0.7),
+        ],
+    )
+    two = sample(tmp_path, "2.png", [], None)
+    dataset = make_dataset([one, two])
+    report = evaluate(dataset, "predictions", "ground_truth", eval_key="mine", progress=False)
+    hit, miss = (51 + 50 * 2 / 3) / 101, 51 / 101
+    star = (7 * hit + 3 * miss) / 10
+    assert report.per_class["star"] == {"mask_ap": pytest.approx(star), "box_ap": pytest.approx(star)}
+    assert report.per_class["tee"] == {"mask_ap": 0, "box_ap": 0}
+    for value in (report.mask_ap, report.box_ap, report.fiftyone_mask_ap):
+        assert value == pytest.approx(star / 2)
+    assert report.mask_ap50 == report.box_ap75 == pytest.approx(hit / 2)
+    assert (report.num_images, report.num_ground_truth, report.num_predictions) == (2, 3, 3)
+    assert report.eval_key == "mine"
+    # What the App shows: each object's verdict, and counts a sample.
+    assert dataset.values("predictions.detections.mine") == [["tp", "fp", "tp"], None]
+    assert dataset.values("mine_fn") == [1, 0]
+
+
+def test_the_report_reads_as_a_table(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.9)]
+    dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], found)])
+    text = str(evaluate(dataset, "predictions", "ground_truth", progress=False))
+    lines = [line.split() for line in text.splitlines()]
+    assert text.startswith("1 predictions, 1 objects in 1 images")
+    assert ["mask", "1.000", "1.000", "1.000", "1.000", "–", "–"] in lines
+    assert ["box", "1.000", "1.000", "1.000", "1.000", "–", "–"] in lines
+    assert ["star", "1.000", "1.000"] in lines
+    assert "FiftyOne's mask mAP: 1.000 (evaluation 'eval_predictions')" in text
+
+
+def test_ground_truth_of_boxes_has_no_mask_figures(
+    make_dataset: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = [detection(0, 0, 20, 20, mask=None), detection(40, 40, 90, 90)]
+    found = [detection(0, 0, 20, 20, confidence=0.9)]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, found)])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.mask_ap50, report.fiftyone_mask_ap) == (None, None, None)
+    assert report.box_ap50 == pytest.approx(51 / 101)
+    assert report.per_class["star"]["mask_ap"] is None
+    assert report.eval_key is not None
+    assert dataset.load_evaluation_results(report.eval_key).mAP() == pytest.approx(51 / 101)
+    assert "1 of 2 objects and 0 of 1 predictions have no mask" in caplog.text
+    assert "mask" not in str(report)
+
+
+def test_masks_in_files_count_like_masks_in_the_document(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    disc = np.hypot(*np.mgrid[-20:20, -20:20]) < 18
+    reports = []
+    for in_files in (False, True):
+        truth = detection(10, 20, 50, 60, mask=disc)
+        found = detection(13, 20, 53, 60, mask=disc, confidence=0.5)
+        if in_files:
+            for number, label in enumerate((truth, found)):
+                label.export_mask(str(tmp_path / f"mask{number}.png"), update=True)
+                assert label.mask is None
+        dataset = make_dataset([sample(tmp_path, "1.png", [truth], [found])])
+        reports.append(evaluate(dataset, "predictions", "ground_truth", progress=False))
+    assert reports[0] == reports[1]
+    assert reports[0].mask_ap == pytest.approx(0.7, abs=0.15)
+
+
+def test_an_unreadable_mask_file_is_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = detection(0, 0, 20, 20, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.5)
+    dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], [found])])
+    with pytest.raises(DatasetError, match=f"mask of the label {found.id} cannot be read from .*gone.png"):
+        evaluate(dataset, "predictions", "ground_truth", progress=False)
+
+
+def test_polylines_are_compared_by_pycocotools_alone(
+    make_dataset: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = sample(tmp_path, "1.png", [], [detection(10, 10, 50, 50, confidence=0.9)])
+    corners = [[(0.1, 0.1), (0.5, 0.1), (0.5, 0.5), (0.1, 0.5)]]
+    shape = fo.Polyline(label="star", points=corners, closed=True, filled=True)
+    one["shapes"] = fo.Polylines(polylines=[shape])
+    dataset = make_dataset([one])
+    report = evaluate(dataset, "predictions", "shapes", progress=False)
+    assert (report.mask_ap50, report.box_ap) == (pytest.approx(1), pytest.approx(1))
+    assert (report.eval_key, report.fiftyone_mask_ap) == (None, None)
+    assert dataset.list_evaluations() == []
+    assert "the Polylines of the field 'shapes': only pycocotools is asked" in caplog.text
+
+
+def test_predictions_in_a_crowd_do_not_count(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    crowd = detection(40, 40, 100, 100, iscrowd=1)
+    found = [detection(45, 45, 60, 60, confidence=0.9), detection(0, 0, 20, 20, confidence=0.5)]
+    dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20), crowd], found)])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.box_ap) == (pytest.approx(1), pytest.approx(1))
+    assert report.num_ground_truth == 1
+    # The difference the docstring of evaluate tells of; when FiftyOne mends it, that sentence must go.
+    assert report.fiftyone_mask_ap == pytest.approx(0.5)
+
+
+def test_classes_restrict_both_fields(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    truth = [detection(0, 0, 20, 20), detection(60, 0, 80, 20, "tee")]
+    found = [detection(0, 0, 20, 20, confidence=0.5), detection(30, 30, 50, 50, "key", confidence=0.9)]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, found), sample(tmp_path, "2.png", truth[1:], [])])
+    report = evaluate(dataset, "predictions", "ground_truth", classes=["star", "hook"], progress=False)
+    assert report.per_class == {
+        "hook": {"mask_ap": None, "box_ap": None},
+        "star": {"mask_ap": pytest.approx(1), "box_ap": pytest.approx(1)},
+    }
+    assert (report.num_images, report.num_ground_truth, report.num_predictions) == (2, 1, 1)
+    assert report.fiftyone_mask_ap == pytest.approx(1)
+    assert dataset.values("eval_predictions_fp") == [0, 0]
+    assert dataset.count("ground_truth.detections") == 3
+    every = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert every.per_class["tee"]["mask_ap"] == 0
+    assert every.per_class["key"]["mask_ap"] is None
+    with pytest.raises(DatasetError, match="None of the classes 'hook' is in the view, which holds 'key', 'star', 'tee'"):
+        evaluate(dataset, "predictions", "ground_truth", classes=["hook"], progress=False)
+
+
+def test_labels_of_any_spelling(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    names = ["a.b", "$x", "🔩 nut", ""]
+    truth = [detection(20 * i, 0, 20 * i + 15, 20, name) for i, name in enumerate(names)]
+    found = [detection(20 * i, 0, 20 * i + 15, 20, name, confidence=0.5) for i, name in enumerate(names)]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, found)])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.fiftyone_mask_ap) == (pytest.approx(1), pytest.approx(1))
+    assert set(report.per_class) == set(names)
+
+
+def test_what_cannot_be_ranked_or_named_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    bare = make_dataset([sample(tmp_path, "1.png", [], [detection(0, 0, 20, 20)])])
+    with pytest.raises(DatasetError, match=f"sample {bare.first().id} .*1.png.* has no confidence"):
+        evaluate(bare, "predictions", "ground_truth", progress=False)
+    with pytest.raises(DatasetError, match="has no confidence"):
+        false_positives_per_empty_image(bare, "predictions", "ground_truth", 0.5)
+    nameless = detection(0, 0, 20, 20)
+    nameless.label = None
+    dataset = make_dataset([sample(tmp_path, "1.png", [nameless], [])])
+    with pytest.raises(DatasetError, match=f"label {nameless.id} in the field 'ground_truth' .* has no class"):
+        evaluate(dataset, "predictions", "ground_truth", progress=False)
+
+
+def test_fields_and_views_that_do_not_fit_are_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    one = sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], [])
+    one["weather"] = fo.Classification(label="sun")
+    one["shape"] = fo.Polylines(polylines=[])
+    dataset = make_dataset([one])
+    for call in (evaluate, lambda *a, **k: false_positives_per_empty_image(*a, min_confidence=0.5)):
+        with pytest.raises(DatasetError, match=r"'nothing' .* does not exist.*'ground_truth', 'predictions', 'shape'"):
+            call(dataset, "nothing", "ground_truth", progress=False)
+        with pytest.raises(DatasetError, match=r"'weather' .* holds Classification"):
+            call(dataset, "predictions", "weather", progress=False)
+        with pytest.raises(DatasetError, match="'shape' must be Detections"):
+            call(dataset, "shape", "ground_truth", progress=False)
+        with pytest.raises(DatasetError, match="are the same field, 'predictions'"):
+            call(dataset, "predictions", "predictions", progress=False)
+        with pytest.raises(DatasetError, match="is empty"):
+            call(dataset.limit(1).skip(1), "predictions", "ground_truth", progress=False)
+        with pytest.raises(DatasetError, match="holds videos"):
+            call(make_dataset(media_type="video"), "predictions", "ground_truth", progress=False)
+
+
+def test_keys_are_checked_and_replaced(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.5)]
+    one = sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], found)
+    one["my_other"] = fo.Detections(detections=[detection(0, 0, 20, 20, confidence=0.5)])
+    dataset = make_dataset([one])
+    for key in ("a b", "1st", "_hidden", ""):
+        with pytest.raises(DatasetError, match="cannot name an evaluation"):
+            evaluate(dataset, "predictions", "ground_truth", eval_key=key, progress=False)
+    assert evaluate(dataset, "predictions", "ground_truth", progress=False).eval_key == "eval_predictions"
+    assert evaluate(dataset, "predictions", "ground_truth", progress=False).eval_key == "eval_predictions"
+    assert evaluate(dataset, "my_other", "ground_truth", progress=False).eval_key == "eval_my_other"
+    with pytest.raises(DatasetError, match="has another evaluation named 'eval_predictions'"):
+        evaluate(dataset, "my_other", "ground_truth", eval_key="eval_predictions", progress=False)
+    assert sorted(dataset.list_evaluations()) == ["eval_my_other", "eval_predictions"]
+
+
+def test_a_missing_image_needs_metadata(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.5)]
+    samples = [sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], found)]
+    samples.append(sample(tmp_path, "gone.png", [detection(0, 0, 20, 20)], None, save=False))
+    dataset = make_dataset(samples)
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert report.skipped == ((str(tmp_path / "gone.png"), "the file does not exist"),)
+    assert (report.mask_ap, report.fiftyone_mask_ap, report.num_images) == (pytest.approx(1), pytest.approx(1), 1)
+    assert "left out" in str(report)
+    samples[1]["metadata"] = fo.ImageMetadata(width=SIDE, height=SIDE)
+    samples[1].save()
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.skipped, report.num_images, report.mask_ap50) == ((), 2, pytest.approx(51 / 101))
+    samples[1]["metadata"] = None
+    samples[1].save()
+    with pytest.raises(DatasetError, match=r"None of the 1 images can be evaluated; the first is .*gone\.png"):
+        evaluate(dataset.skip(1), "predictions", "ground_truth", progress=False)
+
+
+def test_no_objects_at_all_is_no_error(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.5)]
+    dataset = make_dataset([sample(tmp_path, "1.png", [], found)])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.box_ap, report.fiftyone_mask_ap, report.num_predictions) == (None, None, None, 1)
+    dataset = make_dataset([sample(tmp_path, "1.png", [], [])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.per_class, report.eval_key) == (None, {}, None)
+    assert "0 predictions, 0 objects in 1 images" in str(report)
+
+
+def test_progress_only_grows_and_ends_at_the_total(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.5)]
+    labels = [detection(0, 0, 20, 20)]
+    dataset = make_dataset([sample(tmp_path, f"{i}.png", [labels[0].copy()], [found[0].copy()]) for i in range(5)])
+    before = fo.config.show_progress_bars
+    seen: list[Progress] = []
+    report = evaluate(dataset, "predictions", "ground_truth", progress=seen.append)
+    assert isinstance(report, EvaluationReport)
+    assert {step.total for step in seen} == {15}
+    assert [step.done for step in seen] == sorted(step.done for step in seen)
+    assert {0, 5, 10, 15} <= {step.done for step in seen}
+    assert fo.config.show_progress_bars == before
+
+
+def test_closing_early_leaves_no_half_evaluation(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 20, confidence=0.5)]
+    truth = detection(0, 0, 20, 20)
+    dataset = make_dataset([sample(tmp_path, f"{i}.png", [truth.copy()], [found[0].copy()]) for i in range(4)])
+    work = iter_evaluate(dataset, "predictions", "ground_truth")
+    while next(work).done <= 5:
+        pass
+    work.close()
+    assert dataset.list_evaluations() == []
+    assert evaluate(dataset, "predictions", "ground_truth", progress=False).mask_ap == pytest.approx(1)
+
+
+def test_false_positives_per_empty_image(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    low, high = detection(0, 0, 20, 20, confidence=0.2), detection(0, 0, 20, 20, confidence=0.6)
+    samples = [
+        sample(tmp_path, "1.png", [], [low.copy(), high.copy(), high.copy()]),
+        sample(tmp_path, "2.png", [], None),
+        sample(tmp_path, "3.png", [detection(0, 0, 20, 20)], [high.copy()]),
+        sample(tmp_path, "4.png", [detection(0, 0, 20, 20, iscrowd=1)], [high.copy()]),
+    ]
+    dataset = make_dataset(samples)
+    arguments = ("predictions", "ground_truth")
+    assert false_positives_per_empty_image(dataset, *arguments, 0.6) == 1.0
+    assert false_positives_per_empty_image(dataset, *arguments, 0.1) == 1.5
+    assert false_positives_per_empty_image(dataset, *arguments, 0.7) == 0.0
+    assert math.isnan(false_positives_per_empty_image(dataset.skip(2), *arguments, 0.5))

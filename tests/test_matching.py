@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refseg import matching
+from refseg.candidates import Candidates
+from refseg.errors import ShapeError
+from refseg.matching import Instances, classify, grid_boxes, match, merge_overlaps, upsample
+from tests.tolerance import TOLERANCE, assert_near
+
+GRID = 16
+WIDTH = 8
+
+
+def random_unit(generator: torch.Generator, *shape: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+def make_candidates(count: int = 30, seed: int = 0, image_hw: tuple[int, int] = (48, 64)) -> Candidates:
+    """Random ellipses on the grid; the predicted IoU of each differs."""
+    generator = torch.Generator().manual_seed(seed)
+    center = (torch.rand(count, 2, 1, 1, generator=generator) * 0.6 + 0.2) * GRID
+    radius = (torch.rand(count, 2, 1, 1, generator=generator) * 0.2 + 0.12) * GRID
+    line = torch.arange(GRID) + 0.5
+    logits = 4 * (1 - ((line[None, :] - center[:, 0]) / radius[:, 0]) ** 2 - ((line[:, None] - center[:, 1]) / radius[:, 1]) ** 2)
+    predicted_iou = 0.4 + 0.6 * torch.rand(count, generator=generator)
+    return Candidates(logits, predicted_iou, random_unit(generator, count, WIDTH), image_hw)
+
+
+def make_prototypes(count: int = 3, seed: int = 1) -> Tensor:
+    return random_unit(torch.Generator().manual_seed(seed), count, WIDTH)
+
+
+def take(candidates: Candidates, rows: Tensor) -> Candidates:
+    return Candidates(candidates.logits[rows], candidates.predicted_iou[rows], candidates.features[rows], candidates.image_hw)
+
+
+def box_mask(x0: int, y0: int, x1: int, y1: int, side: int = GRID) -> Tensor:
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def match_plainly(candidates: Candidates, prototypes: Tensor, max_detections: int) -> list[tuple[int, int, float]]:
+    """method by method, one mask at a time: (row, label, score), best first."""
+    best: list[tuple[float, int]] = []
+    boxes = []
+    for feature, mask in zip(candidates.features, candidates.masks, strict=True):
+        similar = [max(0.0, float(feature @ prototype)) for prototype in prototypes]
+        best.append((max(similar), similar.index(max(similar))))
+        inside = mask.nonzero().tolist()
+        ys, xs = [y for y, _ in inside], [x for _, x in inside]
+        boxes.append((min(xs), min(ys), max(xs), max(ys)))
+
+    def overlap(a: int, b: int) -> float:
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = boxes[a], boxes[b]
+        both = max(0, min(ax1, bx1) - max(ax0, bx0)) * max(0, min(ay1, by1) - max(ay0, by0))
+        return both / ((ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - both)
+
+    kept: list[int] = []
+    for row in sorted(range(len(candidates)), key=lambda row: -float(candidates.predicted_iou[row])):
+        if all(best[other][1] != best[row][1] or overlap(other, row) <= 0.5 for other in kept):
+            kept.append(row)
+    kept = [row for row in kept[: 8 * max_detections] if best[row][0] > 0]
+    answer = []
+    for position, row in enumerate(kept):
+        decay = 0.0
+        for other in kept[:position]:
+            if best[other][1] == best[row][1]:
+                both = float((candidates.masks[row] & candidates.masks[other]).sum())
+                alike = max(0.0, float(candidates.features[row] @ candidates.features[other]))
+                decay = max(decay, both / float(candidates.masks[row].sum()) * alike)
+        answer.append((row, best[row][1], best[row][0] * (1 - decay) ** 0.5))
+    return sorted(answer, key=lambda found: -found[2])[:max_detections]
+
+
+class TestClassify:
+    def test_by_hand(self) -> None:
+        features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+        prototypes = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        scores, labels = classify(features, prototypes)
+        assert_near(scores, torch.tensor([1.0, 0.8, 0.0]))
+        assert labels[:2].tolist() == [1, 0]
+        assert (scores.dtype, labels.dtype) == (torch.float32, torch.int64)
+
+    def test_is_a_loop_over_pairs(self) -> None:
+        features, prototypes = make_candidates().features, make_prototypes(4)
+        scores, labels = classify(features, prototypes)
+        for feature, score, label in zip(features, scores, labels, strict=True):
+            similar = [max(0.0, float((feature * prototype).sum())) for prototype in prototypes]
+            assert float(score) == pytest.approx(max(similar), abs=TOLERANCE[torch.float32])
+            assert similar[int(label)] == max(similar)
+
+    def test_one_class(self) -> None:
+        assert classify(make_candidates().features, make_prototypes(1))[1].unique().tolist() == [0]
+
+    def test_of_nothing(self) -> None:
+        scores, labels = classify(torch.zeros(0, WIDTH), make_prototypes())
+        assert scores.shape == labels.shape == (0,)
+
+
+class TestGridBoxes:
+    def test_is_a_loop_over_pixels(self) -> None:
+        masks = torch.rand(20, 9, 13, generator=torch.Generator().manual_seed(0)) > 0.97
+        masks = masks[masks.flatten(1).any(1)]
+        for mask, box in zip(masks, grid_boxes(masks).tolist(), strict=True):
+            inside = mask.nonzero().tolist()
+            ys, xs = [y for y, _ in inside], [x for _, x in inside]
+            assert box == [min(xs), min(ys), max(xs), max(ys)]
+
+    def test_full_and_single_pixel(self) -> None:
+        single = box_mask(3, 5, 4, 6)
+        full = torch.ones(GRID, GRID, dtype=torch.bool)
+        assert grid_boxes(torch.stack([single, full])).tolist() == [[3, 5, 3, 5], [0, 0, 15, 15]]
+
+    def test_of_nothing(self) -> None:
+        assert grid_boxes(torch.zeros(0, 4, 4, dtype=torch.bool)).shape == (0, 4)
+
+
+class TestMergeOverlaps:
+    def test_by_hand(self) -> None:
+        # The second lies half in the first and their features have cosine 0.6: 0.9·√(1 − 0.5·0.6). The third is alone.
+        masks = torch.stack([box_mask(0, 0, 8, 8), box_mask(4, 0, 12, 8), box_mask(0, 12, 4, 16)])
+        features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]])
+        found = merge_overlaps(masks, features, torch.tensor([0.5, 0.9, 0.8]), torch.tensor([0, 0, 0]))
+        assert_near(found, torch.tensor([0.5, 0.9 * 0.7**0.5, 0.8]))
+
+    def test_other_labels_do_not_count(self) -> None:
+        masks = box_mask(0, 0, 8, 8).expand(2, -1, -1)
+        features = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        scores = torch.tensor([0.5, 0.9])
+        assert torch.equal(merge_overlaps(masks, features, scores, torch.tensor([0, 1])), scores)
+
+    def test_a_copy_falls_to_zero(self) -> None:
+        masks = box_mask(0, 0, 8, 8).expand(2, -1, -1)
+        features = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        found = merge_overlaps(masks, features, torch.tensor([0.5, 0.9]), torch.tensor([2, 2]))
+        assert_near(found, torch.tensor([0.5, 0.0]))
+
+    def test_opposite_features_do_not_raise_a_score(self) -> None:
+        masks = box_mask(0, 0, 8, 8).expand(2, -1, -1)
+        features = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        scores = torch.tensor([0.5, 0.9])
+        assert torch.equal(merge_overlaps(masks, features, scores, torch.tensor([0, 0])), scores)
+
+    def test_an_empty_mask_stays_finite(self) -> None:
+        masks = torch.stack([box_mask(0, 0, 8, 8), box_mask(0, 0, 0, 0)])
+        features = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        assert merge_overlaps(masks, features, torch.ones(2), torch.tensor([0, 0])).tolist() == [1, 1]
+
+    def test_is_a_loop_over_pairs_and_leaves_its_arguments(self) -> None:
+        candidates = make_candidates(40, seed=3)
+        scores, labels = classify(candidates.features, make_prototypes())
+        before = [tensor.clone() for tensor in (candidates.masks, candidates.features, scores, labels)]
+        found = merge_overlaps(candidates.masks, candidates.features, scores, labels)
+        for i in range(len(candidates)):
+            decay = 0.0
+            for j in range(i):
+                if labels[i] == labels[j]:
+                    share = float((candidates.masks[i] & candidates.masks[j]).sum() / candidates.masks[i].sum())
+                    decay = max(decay, share * max(0.0, float(candidates.features[i] @ candidates.features[j])))
+            assert float(found[i]) == pytest.approx(float(scores[i]) * (1 - decay) ** 0.5, abs=1e-4)
+        assert bool((found < scores - 0.01).any())
+        for tensor, copy in zip((candidates.masks, candidates.features, scores, labels), before, strict=True):
+            assert torch.equal(tensor, copy)
+
+    def test_of_nothing(self) -> None:
+        empty = torch.zeros(0)
+        found = merge_overlaps(torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(0, WIDTH), empty, empty.long())
+        assert found.shape == (0,)
+
+    def test_disagreeing_arguments_are_counted_in_the_error(self) -> None:
+        with pytest.raises(ShapeError, match="there are 2, 2, 3 and 2"):
+            merge_overlaps(torch.zeros(2, 4, 4).bool(), torch.zeros(2, WIDTH), torch.zeros(3), torch.zeros(2).long())
+
+
+class TestUpsample:
+    def test_of_that_size_is_the_sign(self) -> None:
+        logits = make_candidates(3).logits
+        assert torch.equal(upsample(logits, (GRID, GRID)), logits > 0)
+
+    def test_zero_is_outside(self) -> None:
+        assert not upsample(torch.zeros(1, 4, 4), (8, 8)).any()
+
+    def test_by_hand(self) -> None:
+        # One row of (-1, 3), twice as wide: -1, 0, 2, 3.
+        logits = torch.tensor([[-1.0, 3.0], [-1.0, 3.0]])[None]
+        assert upsample(logits, (2, 4)).tolist() == [[[False, False, True, True]] * 2]
+
+    @pytest.mark.parametrize("image_hw", [(1, 5000), (5000, 1), (2, 3), (48, 64)])
+    def test_shapes(self, image_hw: tuple[int, int]) -> None:
+        masks = upsample(make_candidates(2).logits, image_hw)
+        assert masks.shape == (2, *image_hw)
+        assert masks.dtype == torch.bool
+
+    def test_of_nothing(self) -> None:
+        assert upsample(torch.zeros(0, 4, 4), (5, 7)).shape == (0, 5, 7)
+
+
+def assert_consistent(found: Instances, candidates: Candidates) -> None:
+    """What holds of every answer."""
+    height, width = candidates.image_hw
+    assert found.boxes.shape == (len(found), 4)
+    assert found.boxes.dtype == found.labels.dtype == found.rows.dtype == torch.int64
+    assert found.scores.dtype == torch.float32
+    assert len(found) == len(found.boxes) == len(found.labels) == len(found.scores) == len(found.rows)
+    assert bool((found.scores.diff() <= 0).all())
+    for mask, (x0, y0, x1, y1), row in zip(found.masks, found.boxes.tolist(), found.rows, strict=True):
+        assert 0 <= x0 < x1 <= width
+        assert 0 <= y0 < y1 <= height
+        assert mask.shape == (y1 - y0, x1 - x0)
+        # Tight: each side of the box touches the mask; whole: nothing of the mask lies outside the box.
+        assert all(bool(edge.any()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+        whole = torch.zeros(height, width, dtype=torch.bool)
+        whole[y0:y1, x0:x1] = mask
+        assert torch.equal(whole, upsample(candidates.logits[row][None], candidates.image_hw)[0])
+
+
+class TestMatch:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_is_the_plain_method(self, seed: int) -> None:
+        candidates, prototypes = make_candidates(40, seed), make_prototypes()
+        found = match(candidates, prototypes, max_detections=20)
+        plain = match_plainly(candidates, prototypes, 20)
+        assert list(zip(found.rows.tolist(), found.labels.tolist(), strict=True)) == [(row, label) for row, label, _ in plain]
+        assert found.scores.tolist() == pytest.approx([score for _, _, score in plain], abs=1e-4)
+        assert_consistent(found, candidates)
+
+    @pytest.mark.parametrize("full_size_merge", [False, True])
+    def test_no_candidate(self, full_size_merge: bool) -> None:
+        candidates = take(make_candidates(), torch.zeros(0, dtype=torch.int64))
+        found = match(candidates, make_prototypes(), full_size_merge=full_size_merge)
+        assert len(found) == 0
+        assert_consistent(found, candidates)
+
+    @pytest.mark.parametrize("full_size_merge", [False, True])
+    def test_one_candidate(self, full_size_merge: bool) -> None:
+        candidates = take(make_candidates(), torch.tensor([4]))
+        found = match(candidates, candidates.features, full_size_merge=full_size_merge)
+        assert found.scores.tolist() == pytest.approx([1.0])
+        assert_consistent(found, candidates)
+
+    def test_all_scores_zero(self) -> None:
+        candidates = make_candidates(5)
+        away = torch.zeros(5, WIDTH)
+        away[:, 0] = -1
+        prototypes = torch.eye(WIDTH)[:1]
+        assert len(match(Candidates(candidates.logits, candidates.predicted_iou, away, (48, 64)), prototypes)) == 0
+
+    def test_best_so_many_are_returned(self) -> None:
+        # On the grid, NMS keeps 8 × 3 of all these, so three and ten differ by the cut alone.
+        candidates, prototypes = make_candidates(20), make_prototypes()
+        ten, three = match(candidates, prototypes, max_detections=10), match(candidates, prototypes, max_detections=3)
+        assert len(three) == 3
+        assert three.rows.tolist() == ten.rows.tolist()[:3]
+
+    def test_fewer_than_asked_for(self) -> None:
+        candidates = make_candidates(6)
+        found = match(candidates, make_prototypes(), max_detections=100)
+        assert 0 < len(found) <= 6
+
+    def test_nms_keeps_eight_times_what_is_asked_for(self) -> None:
+        # 16 disjoint masks, the better the segmenter's opinion the lower the score: of one asked for, the eighth wins.
+        logits = torch.full((16, GRID, GRID), -5.0)
+        for row in range(16):
+            logits[row, 4 * (row // 4) : 4 * (row // 4) + 3, 4 * (row % 4) : 4 * (row % 4) + 3] = 5.0
+        angle = torch.linspace(1.5, 0, 16)
+        features = torch.stack([angle.cos(), angle.sin()], 1)
+        candidates = Candidates(logits, torch.linspace(1, 0.5, 16), features, (32, 32))
+        prototypes = torch.tensor([[1.0, 0.0]])
+        assert match(candidates, prototypes, max_detections=1).rows.tolist() == [7]
+        assert match(candidates, prototypes, max_detections=2).rows.tolist() == [15, 14]
+
+    def test_better_predicted_iou_wins_over_better_score(self) -> None:
+        logits = make_candidates(1).logits.expand(2, -1, -1)
+        features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        candidates = Candidates(logits, torch.tensor([0.5, 0.9]), features, (32, 32))
+        found = match(candidates, torch.tensor([[1.0, 0.0]]))
+        assert found.rows.tolist() == [1]
+        assert found.scores.tolist() == pytest.approx([0.6])
+
+    def test_min_score_is_included(self) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes()
+        every = match(candidates, prototypes)
+        limit = float(every.scores[4])
+        found = match(candidates, prototypes, min_score=limit)
+        assert found.rows.tolist() == every.rows.tolist()[:5]
+        assert len(match(candidates, prototypes, min_score=1.01)) == 0
+
+    def test_order_of_the_candidates_does_not_matter(self) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes()
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(5))
+        found, shuffled = match(candidates, prototypes), match(take(candidates, order), prototypes)
+        assert order[shuffled.rows].tolist() == found.rows.tolist()
+        assert shuffled.labels.tolist() == found.labels.tolist()
+        assert_near(shuffled.scores, found.scores)
+
+    def test_order_of_the_classes_permutes_the_labels(self) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes(4)
+        order = torch.tensor([2, 0, 3, 1])
+        found, permuted = match(candidates, prototypes), match(candidates, prototypes[order])
+        assert permuted.rows.tolist() == found.rows.tolist()
+        assert order[permuted.labels].tolist() == found.labels.tolist()
+        assert_near(permuted.scores, found.scores)
+
+    @pytest.mark.parametrize("full_size_merge", [False, True])
+    def test_empty_mask_among_the_candidates_is_left_out(self, full_size_merge: bool) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes()
+        logits = candidates.logits.clone()
+        logits[[3, 11]] = -1.0
+        rest = torch.tensor([row for row in range(30) if row not in (3, 11)])
+        emptied = Candidates(logits, candidates.predicted_iou, candidates.features, candidates.image_hw)
+        found = match(emptied, prototypes, full_size_merge=full_size_merge)
+        expected = match(take(candidates, rest), prototypes, full_size_merge=full_size_merge)
+        assert found.rows.tolist() == rest[expected.rows].tolist()
+        assert_near(found.scores, expected.scores)
+
+    def test_all_masks_empty(self) -> None:
+        candidates = make_candidates(4)
+        emptied = Candidates(candidates.logits * 0 - 1, candidates.predicted_iou, candidates.features, (48, 64))
+        assert len(match(emptied, make_prototypes())) == 0
+
+    @pytest.mark.parametrize("full_size_merge", [False, True])
+    def test_mask_empty_at_full_size_gives_way_to_the_next(self, full_size_merge: bool) -> None:
+        # In an image of 3 × 2 pixels a single cell of the grid is averaged away; the half of the grid stays.
+        logits = torch.full((2, GRID, GRID), -5.0)
+        logits[0, 2, 2] = 5.0
+        logits[1, :, 8:] = 5.0
+        features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        candidates = Candidates(logits, torch.tensor([0.9, 0.8]), features, (2, 3))
+        found = match(candidates, torch.tensor([[1.0, 0.0]]), max_detections=1, full_size_merge=full_size_merge)
+        assert found.rows.tolist() == [1]
+        assert found.boxes[0, 2:].tolist() == [3, 2]
+        assert_consistent(found, candidates)
+
+    @pytest.mark.parametrize("image_hw", [(1, 5000), (5000, 1), (1, 1)])
+    def test_extreme_images(self, image_hw: tuple[int, int]) -> None:
+        candidates = make_candidates(image_hw=image_hw)
+        for full_size_merge in (False, True):
+            assert_consistent(match(candidates, make_prototypes(), full_size_merge=full_size_merge), candidates)
+
+    def test_full_size_merge_in_chunks_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes()
+        whole = match(candidates, prototypes, full_size_merge=True)
+        monkeypatch.setattr(matching, "PIXELS_A_CHUNK", 2 * 48 * 64)
+        parts = match(candidates, prototypes, full_size_merge=True)
+        assert parts.rows.tolist() == whole.rows.tolist()
+        assert_near(parts.scores, whole.scores)
+        assert all(torch.equal(a, b) for a, b in zip(parts.masks, whole.masks, strict=True))
+
+    def test_changes_nothing_it_was_given(self) -> None:
+        candidates, prototypes = make_candidates(), make_prototypes()
+        given = (candidates.logits, candidates.predicted_iou, candidates.features, prototypes)
+        before = [tensor.clone() for tensor in given]
+        match(candidates, prototypes)
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(given, before, strict=True))
+
+    @pytest.mark.parametrize("prototypes", [torch.zeros(3, WIDTH + 1), torch.zeros(WIDTH), torch.zeros(1, 3, WIDTH)])
+    def test_wrong_width_is_refused(self, prototypes: Tensor) -> None:
+        with pytest.raises(ShapeError, match=r"do not fit candidates with features of width 8: build them with the same"):
+            match(make_candidates(), prototypes)

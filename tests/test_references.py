@@ -1,0 +1,414 @@
+"""References out of every kind of label field, by tag, id and class; and the rule by which they are drawn."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from PIL import Image
+
+from refseg.errors import DatasetError, NoReferencesError
+from refseg.images import read_image
+from refseg.prototypes import build_prototypes
+from refseg.references import collect_references, sample_references, tag_references
+from tests.trays import IMAGE_HW, PARTS, tray_samples, whole_mask
+
+MakeDataset = Callable[..., fo.Dataset]
+SIZE = 200, 160  # width, height of the plain images below
+
+
+@pytest.fixture
+def trays(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
+    return make_dataset(tray_samples(tmp_path))
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> str:
+    """An image without anything on it: for tests that are about labels alone."""
+    path = tmp_path / "plain.png"
+    Image.new("RGB", SIZE, (90, 120, 60)).save(path)
+    return str(path)
+
+
+def box_of(x0: float, y0: float, x1: float, y1: float) -> list[float]:
+    width, height = SIZE
+    return [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
+
+
+def boxed(label: str, *box: float, **attributes: object) -> fo.Detection:
+    return fo.Detection(label=label, bounding_box=box_of(*box), **attributes)
+
+
+def square(label: str, x0: float, y0: float, x1: float, y1: float, **options: object) -> fo.Polyline:
+    width, height = SIZE
+    corners = [(x0 / width, y0 / height), (x1 / width, y0 / height), (x1 / width, y1 / height), (x0 / width, y1 / height)]
+    return fo.Polyline(label=label, points=[corners], closed=True, filled=True, **options)
+
+
+def ids_of(dataset: fo.Dataset) -> list[str]:
+    return [label_id for ids in dataset.values("ground_truth.detections.id") for label_id in ids]
+
+
+class TestCollect:
+    def test_every_object_in_the_views_order(self, trays: fo.Dataset) -> None:
+        references = collect_references(trays, "ground_truth")
+        assert [reference.id for reference in references] == ids_of(trays)
+        objects = [(sample.filepath, label) for sample in trays for label in sample.ground_truth.detections]
+        for reference, (path, label) in zip(references, objects, strict=True):
+            rows, columns = np.nonzero(whole_mask(label))
+            tight = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert (reference.label, reference.image) == (label.label, path)
+            assert reference.box == pytest.approx(tight)
+            assert reference.mask is not None
+            assert reference.mask.dtype == bool
+            np.testing.assert_array_equal(reference.mask, label.mask)
+
+    def test_a_views_samples_and_order(self, trays: fo.Dataset) -> None:
+        view = trays[2:].sort_by("filepath", reverse=True)
+        assert [reference.image for reference in collect_references(view, "ground_truth")] == [
+            path for path in view.values("filepath") for _ in PARTS
+        ]
+
+    def test_sample_tag(self, trays: fo.Dataset) -> None:
+        trays[1:3].tag_samples("shown")
+        assert [reference.id for reference in collect_references(trays, "ground_truth", tags="shown")] == ids_of(trays)[2:6]
+
+    def test_label_tag(self, trays: fo.Dataset) -> None:
+        chosen = [ids_of(trays)[1], ids_of(trays)[4]]
+        trays.select_labels(ids=chosen).tag_labels("shown")
+        assert [reference.id for reference in collect_references(trays, "ground_truth", tags="shown")] == chosen
+
+    def test_several_tags_of_samples_and_labels(self, trays: fo.Dataset) -> None:
+        every = ids_of(trays)
+        trays[:1].tag_samples("whole")
+        trays.select_labels(ids=every[7]).tag_labels("one")
+        assert [r.id for r in collect_references(trays, "ground_truth", tags=["whole", "one"])] == [
+            every[0],
+            every[1],
+            every[7],
+        ]
+
+    def test_label_ids(self, trays: fo.Dataset) -> None:
+        every = ids_of(trays)
+        found = collect_references(trays, "ground_truth", label_ids=iter([every[5], every[0]]))
+        assert [reference.id for reference in found] == [every[0], every[5]]
+
+    def test_label_ids_and_tags_both_hold(self, trays: fo.Dataset) -> None:
+        every = ids_of(trays)
+        trays[:1].tag_samples("shown")
+        found = collect_references(trays, "ground_truth", label_ids=[every[1], every[2]], tags="shown")
+        assert [reference.id for reference in found] == [every[1]]
+
+    def test_classes(self, trays: fo.Dataset) -> None:
+        assert {reference.label for reference in collect_references(trays, "ground_truth", classes=["tee"])} == {"tee"}
+
+    def test_crowds_and_nameless_objects_are_left_out(self, dataset: fo.Dataset, plain: str) -> None:
+        objects = [
+            boxed("a", 10, 10, 60, 60, iscrowd=1),
+            boxed("a", 10, 10, 60, 60, iscrowd=0),
+            boxed("a", 10, 10, 60, 60, attributes={"iscrowd": fo.NumericAttribute(value=1)}),
+            fo.Detection(bounding_box=box_of(10, 10, 60, 60)),
+        ]
+        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=objects)))
+        assert [reference.id for reference in collect_references(dataset, "ground_truth")] == [objects[1].id]
+
+    def test_box_only(self, dataset: fo.Dataset, plain: str) -> None:
+        dataset.add_sample(fo.Sample(plain, objects=fo.Detections(detections=[boxed("a", 20, 30, 70, 90)])))
+        (reference,) = collect_references(dataset, "objects")
+        assert reference.mask is None
+        assert reference.box == pytest.approx((20, 30, 70, 90))
+
+    def test_field_of_one_detection(self, dataset: fo.Dataset, plain: str) -> None:
+        mask = np.eye(50, dtype=bool)
+        samples = [fo.Sample(plain, part=boxed("a", 20, 30, 70, 80, mask=mask, tags=["shown"])), fo.Sample(plain)]
+        dataset.add_samples(samples, progress=False)
+        for options in ({}, {"tags": "shown"}, {"label_ids": [samples[0].part.id]}):
+            (reference,) = collect_references(dataset, "part", **options)
+            assert reference.box == pytest.approx((20, 30, 70, 80))
+            np.testing.assert_array_equal(reference.mask, mask)
+
+    @pytest.mark.parametrize("kind", ["Polyline", "Polylines"])
+    def test_polygons(self, dataset: fo.Dataset, plain: str, kind: str) -> None:
+        polygon = square("a", 20, 30, 70, 90, tags=["shown"])
+        value = polygon if kind == "Polyline" else fo.Polylines(polylines=[polygon, square("b", 0, 0, 5, 5)])
+        dataset.add_sample(fo.Sample(plain, outline=value))
+        (reference,) = collect_references(dataset, "outline", tags="shown")
+        assert (reference.id, reference.label) == (polygon.id, "a")
+        assert reference.box == pytest.approx((20, 30, 70, 90))
+        assert reference.mask is not None
+        assert reference.mask.shape == (60, 50)
+        assert reference.mask.mean() > 0.9
+
+    def test_polygon_with_a_hole_beside_it(self, dataset: fo.Dataset, plain: str) -> None:
+        """Two shapes of one object: the gap between them belongs to neither."""
+        first, second = square("a", 20, 30, 40, 90), square("a", 60, 30, 80, 90)
+        both = fo.Polyline(label="a", points=[*first.points, *second.points], closed=True, filled=True)
+        dataset.add_sample(fo.Sample(plain, outline=both))
+        (reference,) = collect_references(dataset, "outline")
+        assert reference.mask is not None
+        assert reference.mask[:, 25:35].sum() == 0
+        assert reference.mask[:, :15].all()
+        assert reference.mask[:, 45:55].all()
+
+    def test_polyline_without_points_is_skipped_by_id(self, dataset: fo.Dataset, plain: str) -> None:
+        empty = fo.Polyline(label="a", points=[], closed=True, filled=True)
+        good = square("a", 20, 30, 90, 100)
+        dataset.add_sample(fo.Sample(plain, outline=fo.Polylines(polylines=[empty, good])))
+        prototypes = build_prototypes(collect_references(dataset, "outline"), "demo", progress=False)
+        assert prototypes.reference_ids == (good.id,)
+        assert [label_id for label_id, _ in prototypes.skipped] == [empty.id]
+
+    def test_mask_in_a_file(self, dataset: fo.Dataset, plain: str, tmp_path: Path) -> None:
+        mask = np.tri(60, 50, dtype=bool)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+        label = boxed("a", 20, 30, 70, 90, mask_path=str(tmp_path / "mask.png"))
+        dataset.add_sample(fo.Sample(plain, objects=fo.Detections(detections=[label])))
+        np.testing.assert_array_equal(collect_references(dataset, "objects")[0].mask, mask)
+
+    @pytest.mark.parametrize("content", [None, b"", b"no image at all"])
+    def test_unreadable_mask_file_is_skipped_by_id(
+        self, dataset: fo.Dataset, plain: str, tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "mask.png"
+        if content is not None:
+            path.write_bytes(content)
+        bad = boxed("a", 20, 30, 70, 90, mask_path=str(path))
+        good = boxed("a", 20, 30, 120, 130, mask=np.ones((100, 100), bool))
+        dataset.add_sample(fo.Sample(plain, objects=fo.Detections(detections=[bad, good])))
+        with caplog.at_level(logging.WARNING, "refseg"):
+            references = collect_references(dataset, "objects")
+        assert bad.id in caplog.text
+        assert str(path) in caplog.text
+        prototypes = build_prototypes(references, "demo", progress=False)
+        assert prototypes.reference_ids == (good.id,)
+        assert [label_id for label_id, _ in prototypes.skipped] == [bad.id]
+
+    def test_unreadable_image_is_skipped_by_id(self, trays: fo.Dataset) -> None:
+        sample = trays.first()
+        Path(sample.filepath).unlink()
+        prototypes = build_prototypes(collect_references(trays, "ground_truth"), "demo", progress=False)
+        assert len(prototypes.reference_ids) == 2 * (len(trays) - 1)
+        assert prototypes.skipped == tuple((label.id, "the file does not exist") for label in sample.ground_truth.detections)
+
+    @pytest.mark.parametrize("orientation", [3, 6, 8])
+    def test_exif_orientation(self, dataset: fo.Dataset, tmp_path: Path, orientation: int) -> None:
+        """Labels are relative to the picture as it is seen; the file holds it turned."""
+        upright = np.zeros((200, 160, 3), np.uint8)
+        upright[40:90, 20:50] = 250
+        turns = {3: 2, 6: 1, 8: 3}[orientation]  # quarter turns anticlockwise from seen to stored
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = str(tmp_path / "turned.png")
+        Image.fromarray(np.rot90(upright, turns).copy()).save(path, exif=exif)
+        label = fo.Detection(label="a", bounding_box=[20 / 160, 40 / 200, 30 / 160, 50 / 200])
+        dataset.add_sample(fo.Sample(path, objects=fo.Detections(detections=[label])))
+        (reference,) = collect_references(dataset, "objects")
+        assert reference.box == pytest.approx((20, 40, 50, 90))
+        x0, y0, x1, y1 = (round(value) for value in reference.box)
+        seen = np.asarray(read_image(path))
+        assert (seen[y0:y1, x0:x1] == 250).all()
+        assert (seen == 250).all(-1).sum() == 50 * 30
+
+    def test_nothing_chosen(self, trays: fo.Dataset) -> None:
+        with pytest.raises(NoReferencesError) as caught:
+            collect_references(trays, "ground_truth", tags=["none", "neither"])
+        assert str(caught.value) == (
+            f"No object in the field 'ground_truth' of dataset {trays.name!r} with the tag 'neither' or 'none' can serve as a "
+            "reference: tag or select at least one labelled object of each class."
+        )
+        for options in ({"label_ids": []}, {"label_ids": ["0" * 24]}, {"classes": ["gear"]}):
+            with pytest.raises(NoReferencesError, match="tag or select"):
+                collect_references(trays, "ground_truth", **options)
+
+    def test_empty_view(self, trays: fo.Dataset) -> None:
+        with pytest.raises(NoReferencesError, match=trays.name):
+            collect_references(trays.limit(0), "ground_truth")
+
+    def test_no_such_field(self, trays: fo.Dataset) -> None:
+        trays.add_sample_field("lanes", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
+        with pytest.raises(DatasetError) as caught:
+            collect_references(trays, "truth")
+        assert str(caught.value) == (
+            f"The field 'truth' of dataset {trays.name!r} does not exist, but objects are needed: choose one of "
+            "'ground_truth', 'lanes'."
+        )
+
+    def test_field_of_another_type(self, trays: fo.Dataset) -> None:
+        trays.add_sample_field("weather", fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification)
+        with pytest.raises(DatasetError, match=r"'weather' .* holds Classification.* choose one of 'ground_truth'\."):
+            collect_references(trays, "weather")
+        with pytest.raises(DatasetError, match=r"'filepath' .* holds no labels.* choose one of 'ground_truth'\."):
+            collect_references(trays, "filepath")
+
+    def test_no_field_of_objects_at_all(self, dataset: fo.Dataset, plain: str) -> None:
+        dataset.add_sample(fo.Sample(plain))
+        with pytest.raises(DatasetError, match="label some objects first"):
+            collect_references(dataset, "ground_truth")
+
+    def test_videos(self, dataset: fo.Dataset) -> None:
+        dataset.add_sample(fo.Sample("clip.mp4"))
+        with pytest.raises(DatasetError, match=f"{dataset.name!r} holds videos"):
+            collect_references(dataset, "ground_truth")
+
+
+class TestTag:
+    def test_count(self, trays: fo.Dataset) -> None:
+        every = ids_of(trays)
+        assert tag_references(trays, every[:3], "ground_truth") == 3
+        assert tag_references(trays, [*every[2:4], "0" * 24], "ground_truth") == 2
+        assert trays.count_label_tags(label_fields="ground_truth") == {"reference": 4}
+        assert tag_references(trays, [], "ground_truth") == 0
+
+    def test_other_fields_are_left_alone(self, trays: fo.Dataset) -> None:
+        trays.clone_sample_field("ground_truth", "copies")
+        tag_references(trays, ids_of(trays)[:2], "ground_truth", "mine")
+        assert trays.count_label_tags(label_fields="ground_truth") == {"mine": 2}
+        assert trays.count_label_tags(label_fields="copies") == {}
+
+    def test_field_without_objects(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="objects are needed"):
+            tag_references(trays, ids_of(trays), "filepath")
+
+
+class TestSample:
+    def test_rule(self, dataset: fo.Dataset, plain: str) -> None:
+        """One suitable object, and around it one that breaks each rule by a pixel."""
+        good = boxed("a", 10, 10, 42, 42)
+        bad = [
+            boxed("a", 9, 10, 60, 60),
+            boxed("a", 10, 9, 60, 60),
+            boxed("a", 100, 50, 191, 100),
+            boxed("a", 100, 50, 150, 151),
+            boxed("a", 50, 50, 81, 90),
+            boxed("a", 50, 50, 90, 81),
+            boxed("a", 50, 50, 100, 100, iscrowd=True),
+        ]
+        for label in [*bad, good]:
+            dataset.add_sample(fo.Sample(plain, objects=fo.Detections(detections=[label])))
+        drawn = sample_references(dataset, "objects", 2)
+        assert drawn.label_ids == {"a": [good.id]}
+        assert drawn.short == {"a": 1}
+        assert len(sample_references(dataset, "objects", 9, min_side=31, border=9).label_ids["a"]) == 7
+
+    def test_boxes_of_whole_pixels_pass_at_the_limit(self, dataset: fo.Dataset, tmp_path: Path) -> None:
+        """Relative boxes come back from floating point a hair short: 32 pixels must still be 32."""
+        path = tmp_path / "wide.png"
+        Image.new("RGB", (699, 160)).save(path)
+        labels = [
+            fo.Detection(label=f"at {x}", bounding_box=[x / 699, 10 / 160, 32 / 699, 32 / 160]) for x in range(10, 657, 7)
+        ]
+        dataset.add_sample(fo.Sample(str(path), objects=fo.Detections(detections=labels)))
+        assert sample_references(dataset, "objects", 1).short == {}
+
+    def test_one_object_of_a_class_from_an_image(self, dataset: fo.Dataset, plain: str) -> None:
+        for _ in range(3):
+            twins = [boxed(label, x, 20, x + 40, 60) for label in "ab" for x in (20, 80, 140)]
+            dataset.add_sample(fo.Sample(plain, objects=fo.Detections(detections=twins)))
+        drawn = sample_references(dataset, "objects", 3)
+        assert drawn.short == {}
+        for label, ids in drawn.label_ids.items():
+            chosen = dataset.select_labels(ids=ids, fields="objects")
+            assert chosen.values("objects.detections.label") == [[label]] * 3
+
+    def test_seed(self, dataset: fo.Dataset, plain: str) -> None:
+        labels = [boxed("a", 20, 20, 60, 60) for _ in range(12)]
+        samples = [fo.Sample(plain, objects=fo.Detections(detections=[label])) for label in labels]
+        dataset.add_samples(samples, progress=False)
+        draws = {seed: sample_references(dataset, "objects", 4, seed=seed).label_ids for seed in (1, 2)}
+        assert sample_references(dataset, "objects", 4, seed=1).label_ids == draws[1]
+        assert draws[1] != draws[2]
+        # Another order of the same samples is the same draw.
+        assert sample_references(dataset.shuffle(seed=3), "objects", 4, seed=1).label_ids == draws[1]
+
+    def test_tags_are_what_is_reported_and_collected(self, trays: fo.Dataset) -> None:
+        drawn = sample_references(trays, "ground_truth", 2, seed=1, min_side=1, border=0)
+        assert sorted(drawn.label_ids) == list(PARTS)
+        assert drawn.short == {}
+        collected = collect_references(trays, "ground_truth", tags="reference")
+        for part in PARTS:
+            assert {r.id for r in collected if r.label == part} == set(drawn.label_ids[part])
+
+    def test_drawing_again_replaces(self, trays: fo.Dataset) -> None:
+        for seed in range(4):
+            drawn = sample_references(trays, "ground_truth", 1, seed=seed, min_side=1, border=0)
+            tagged = trays.select_labels(tags="reference", fields="ground_truth").values(
+                "ground_truth.detections.id", unwind=True
+            )
+            assert sorted(tagged) == sorted(label_id for ids in drawn.label_ids.values() for label_id in ids)
+
+    def test_drawing_one_class_leaves_the_others_tags(self, trays: fo.Dataset) -> None:
+        first = sample_references(trays, "ground_truth", 1, min_side=1, border=0)
+        again = sample_references(trays, "ground_truth", 3, min_side=1, border=0, classes=["tee"])
+        assert list(again.label_ids) == ["tee"]
+        tagged = {r.id for r in collect_references(trays, "ground_truth", tags="reference")}
+        assert tagged == {*first.label_ids["star"], *again.label_ids["tee"]}
+
+    def test_own_tag(self, trays: fo.Dataset) -> None:
+        sample_references(trays, "ground_truth", 1, min_side=1, border=0)
+        sample_references(trays, "ground_truth", 2, tag="more", min_side=1, border=0)
+        assert trays.count_label_tags(label_fields="ground_truth") == {"reference": 2, "more": 4}
+
+    def test_short_classes(self, trays: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        sample = trays.first()
+        sample.ground_truth.detections[0].label = "lonely"
+        sample.save()
+        with caplog.at_level(logging.WARNING, "refseg"):
+            drawn = sample_references(trays, "ground_truth", 3, min_side=1, border=0, classes=["lonely", "none", "tee"])
+        assert drawn.short["lonely"] == 1
+        assert drawn.short["none"] == 0
+        assert "none" not in drawn.label_ids
+        assert len(drawn.label_ids["lonely"]) == 1
+        assert "'lonely' has 1 suitable" in caplog.text
+
+    def test_polygons(self, dataset: fo.Dataset, plain: str) -> None:
+        good = [square("a", 20, 20, 70, 70), square("a", 30, 30, 80, 80)]
+        bad = [square("a", 5, 20, 70, 70), square("a", 20, 20, 40, 70), fo.Polyline(label="a", points=[])]
+        for polygon in [*good, *bad]:
+            dataset.add_sample(fo.Sample(plain, lanes=fo.Polylines(polylines=[polygon])))
+        drawn = sample_references(dataset, "lanes", 5)
+        assert set(drawn.label_ids["a"]) == {polygon.id for polygon in good}
+        assert dataset.count_label_tags(label_fields="lanes") == {"reference": 2}
+
+    def test_single_detections(self, dataset: fo.Dataset, plain: str) -> None:
+        parts = [boxed("a", 20, 20, 70, 70), boxed("b", 20, 20, 70, 70)]
+        dataset.add_samples([fo.Sample(plain, part=part) for part in parts] + [fo.Sample(plain)], progress=False)
+        for _ in range(2):
+            assert sample_references(dataset, "part", 1).label_ids == {"a": [parts[0].id], "b": [parts[1].id]}
+        assert dataset.count_label_tags(label_fields="part") == {"reference": 2}
+
+    def test_unreadable_image_gives_no_reference(self, trays: fo.Dataset) -> None:
+        Path(trays.first().filepath).unlink()
+        drawn = sample_references(trays, "ground_truth", 4, min_side=1, border=0)
+        assert drawn.short == dict.fromkeys(PARTS, len(trays) - 1)
+        assert not set(ids_of(trays)[:2]) & {label_id for ids in drawn.label_ids.values() for label_id in ids}
+
+    def test_upright_size_counts(self, dataset: fo.Dataset, tmp_path: Path) -> None:
+        """A file of 200 by 160 turned by EXIF is 160 wide: 12 % of that is 19 pixels, of 200 it would be 24."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = str(tmp_path / "turned.jpg")
+        Image.new("RGB", (200, 160)).save(path, exif=exif)
+        label = fo.Detection(label="a", bounding_box=[0.3, 0.3, 0.12, 0.3])
+        dataset.add_sample(fo.Sample(path, objects=fo.Detections(detections=[label])))
+        assert sample_references(dataset, "objects", 1, min_side=20).short == {"a": 0}
+        assert sample_references(dataset, "objects", 1, min_side=19).short == {}
+
+    def test_no_shots(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="At least one shot a class is needed, not 0"):
+            sample_references(trays, "ground_truth", 0)
+
+    def test_empty_view(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match=r"is empty: choose at least one image"):
+            sample_references(trays.limit(0), "ground_truth", 1)
+
+    def test_field_without_objects(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="objects are needed"):
+            sample_references(trays, "filepath", 1)
+
+
+def test_image_size_of_the_trays(trays: fo.Dataset) -> None:
+    assert {read_image(path).size for path in trays.values("filepath")} == {IMAGE_HW[::-1]}

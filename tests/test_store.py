@@ -1,0 +1,166 @@
+"""Prototypes kept with a dataset: written once, found again, and never a changed file in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import fiftyone as fo
+import pytest
+import torch
+
+from refseg.errors import DatasetError, PrototypeFileError
+from refseg.images import file_sha256
+from refseg.prototypes import Prototypes
+from refseg.store import (
+    PROTOTYPES_METHOD,
+    dataset_folder,
+    list_prototypes,
+    load_prototypes,
+    run_key_from,
+    save_prototypes,
+    write_prototypes,
+)
+
+MakeDataset = Callable[..., fo.Dataset]
+
+
+def prototypes_of(*classes: str, seed: int = 0) -> Prototypes:
+    """Two references of the first class, one of every other."""
+    labels = [0, *range(len(classes))]
+    vectors = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(seed))
+    ids = tuple(f"reference {row}" for row in range(len(labels)))
+    return Prototypes(classes, vectors, torch.tensor(labels), ids, "demo", "0123456789ab", (("other", "too small"),))
+
+
+def test_round_trip(dataset: fo.Dataset) -> None:
+    prototypes = prototypes_of("a.b", "$c", "🦋 d")
+    stored = save_prototypes(dataset, prototypes, "parts")
+    assert stored.name == "parts"
+    assert stored.sha256 == file_sha256(stored.path)
+    loaded = load_prototypes(dataset, "parts")
+    assert loaded.classes == prototypes.classes
+    assert loaded.reference_ids == prototypes.reference_ids
+    assert loaded.skipped == prototypes.skipped
+    assert (loaded.model, loaded.fingerprint) == ("demo", "0123456789ab")
+    torch.testing.assert_close(loaded.vectors, prototypes.vectors, rtol=0, atol=0)
+    torch.testing.assert_close(loaded.labels, prototypes.labels, rtol=0, atol=0)
+
+
+def test_run_holds_what_a_reader_wants_to_know(dataset: fo.Dataset) -> None:
+    stored = save_prototypes(dataset, prototypes_of("a.b", "$c"), "parts")
+    config = dataset.get_run_info("parts").config
+    assert config.method == PROTOTYPES_METHOD
+    assert (config.path, config.sha256) == (stored.path, stored.sha256)
+    assert (config.model, config.fingerprint) == ("demo", "0123456789ab")
+    assert config.shots == [["a.b", 2], ["$c", 1]]
+    assert config.reference_ids == ["reference 0", "reference 1", "reference 2"]
+    assert config.skipped == [["other", "too small"]]
+
+
+def test_same_content_is_one_file(dataset: fo.Dataset) -> None:
+    first = save_prototypes(dataset, prototypes_of("a"), "first")
+    second = save_prototypes(dataset, prototypes_of("a"), "second")
+    other = write_prototypes(dataset, prototypes_of("a", seed=1))
+    assert first.path == second.path != other.path
+    folder = dataset_folder(dataset) / "prototypes"
+    assert sorted(map(str, folder.iterdir())) == sorted([first.path, other.path])
+    assert list_prototypes(dataset) == ["first", "second"]
+
+
+def test_newest_last(dataset: fo.Dataset) -> None:
+    for name in ("zebra", "ant", "mole"):
+        save_prototypes(dataset, prototypes_of("a"), name)
+    dataset.register_run("other", dataset.init_run(method="other"))
+    assert list_prototypes(dataset) == ["zebra", "ant", "mole"]
+    save_prototypes(dataset, prototypes_of("a"), "zebra", overwrite=True)
+    assert list_prototypes(dataset) == ["ant", "mole", "zebra"]
+    dataset.reload()
+    assert list_prototypes(fo.load_dataset(dataset.name)) == ["ant", "mole", "zebra"]
+
+
+def test_folders_are_the_datasets_own(make_dataset: MakeDataset) -> None:
+    one, two = make_dataset(), make_dataset()
+    save_prototypes(one, prototypes_of("a"), "parts")
+    assert list_prototypes(two) == []
+    assert dataset_folder(one) != dataset_folder(two)
+    assert Path(fo.config.default_dataset_dir) in dataset_folder(one).parents
+
+
+def test_renamed_dataset(dataset: fo.Dataset) -> None:
+    save_prototypes(dataset, prototypes_of("a"), "parts")
+    folder = dataset_folder(dataset)
+    dataset.name = f"{dataset.name}-renamed"
+    assert dataset_folder(dataset) == folder
+    assert load_prototypes(dataset, "parts").classes == ("a",)
+
+
+def test_name_taken(dataset: fo.Dataset) -> None:
+    save_prototypes(dataset, prototypes_of("a"), "parts")
+    with pytest.raises(DatasetError, match=f"{dataset.name!r} has a run named 'parts' already: choose another name"):
+        save_prototypes(dataset, prototypes_of("b"), "parts")
+    assert load_prototypes(dataset, "parts").classes == ("a",)
+    save_prototypes(dataset, prototypes_of("b"), "parts", overwrite=True)
+    assert load_prototypes(dataset, "parts").classes == ("b",)
+
+
+def test_a_run_of_another_method_is_never_overwritten(dataset: fo.Dataset) -> None:
+    dataset.register_run("mine", dataset.init_run(method="other"))
+    with pytest.raises(DatasetError, match="has a run named 'mine' already"):
+        save_prototypes(dataset, prototypes_of("a"), "mine", overwrite=True)
+    assert dataset.get_run_info("mine").config.method == "other"
+    with pytest.raises(DatasetError, match="keeps no prototypes named 'mine'"):
+        load_prototypes(dataset, "mine")
+
+
+@pytest.mark.parametrize("name", ["my parts", "", "1st", "a.b", "$a"])
+def test_name_is_no_identifier(dataset: fo.Dataset, name: str) -> None:
+    with pytest.raises(DatasetError, match="use letters, digits and underscores, such as") as caught:
+        save_prototypes(dataset, prototypes_of("a"), name)
+    assert repr(run_key_from(name)) in str(caught.value)
+    assert dataset.list_runs() == []
+
+
+def test_unknown_name_lists_the_known(dataset: fo.Dataset) -> None:
+    with pytest.raises(DatasetError, match=r"keeps no prototypes named 'parts'; it keeps none yet: build some first\."):
+        load_prototypes(dataset, "parts")
+    for name in ("one", "two"):
+        save_prototypes(dataset, prototypes_of("a"), name)
+    with pytest.raises(DatasetError, match=r"named 'parts'; it keeps 'one', 'two'\."):
+        load_prototypes(dataset, "parts")
+
+
+def test_file_gone(dataset: fo.Dataset) -> None:
+    stored = save_prototypes(dataset, prototypes_of("a"), "parts")
+    Path(stored.path).unlink()
+    with pytest.raises(PrototypeFileError, match=r"prototypes 'parts' is gone .*: build them again"):
+        load_prototypes(dataset, "parts")
+
+
+def test_file_changed(dataset: fo.Dataset) -> None:
+    stored = save_prototypes(dataset, prototypes_of("a"), "parts")
+    prototypes_of("a", seed=1).save(stored.path)  # a valid file, only not the one that was kept
+    with pytest.raises(PrototypeFileError, match=r"prototypes 'parts' was changed .*: build them again"):
+        load_prototypes(dataset, "parts")
+    # Building them again mends it.
+    save_prototypes(dataset, prototypes_of("a"), "parts", overwrite=True)
+    assert load_prototypes(dataset, "parts").classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("parts", "parts"),
+        ("my parts, v2", "my_parts_v2"),
+        ("  a--b  ", "a_b"),
+        ("2 shots", "refseg_2_shots"),
+        ("Schräubchen", "Schraubchen"),
+        ("a.b$c", "a_b_c"),
+        ("🦋", "refseg"),
+        ("", "refseg"),
+        ("_", "refseg"),
+    ],
+)
+def test_run_key_from(text: str, key: str) -> None:
+    assert run_key_from(text) == key
+    assert key.isidentifier()

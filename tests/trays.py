@@ -1,0 +1,106 @@
+"""Small trays of parts with exact masks, and candidates made of those masks.
+
+The demo segmenter need not find anything on images this small. Where a test is about matching and writing, `propose_truth` puts
+the ground truth in its place; features, prototypes, matching and labels stay the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from refseg.candidates import Candidates, encode_patches, pool_features
+from refseg.demo.world import Scene, draw_family, render_scene
+from refseg.images import encoder_pixels, read_image, segmenter_pixels
+from refseg.models import Models, load_models
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+PARTS = ("star", "tee")
+IMAGE_HW = (160, 200)
+
+
+def draw_trays(num_images: int = 4, *, seed: int = 33) -> list[Scene]:
+    """Scenes with one whole object of each of PARTS."""
+    rng = np.random.default_rng(seed)
+    families = [draw_family(rng, [part]) for part in PARTS]
+    scenes = []
+    while len(scenes) < num_images:
+        scene = render_scene(rng, families, IMAGE_HW, radius=(0.14, 0.18), max_overlap=0.0)
+        if len(scene.families) == len(PARTS):
+            scenes.append(scene)
+    return scenes
+
+
+def tray_samples(folder: Path, num_images: int = 4, *, labels: Sequence[str] = PARTS, seed: int = 33) -> list[fo.Sample]:
+    """Trays as samples with exact masks in `ground_truth`, the classes of PARTS called by these labels."""
+    import fiftyone as fo
+
+    samples = []
+    for number, scene in enumerate(draw_trays(num_images, seed=seed)):
+        path = folder / f"tray_{number}.png"
+        Image.fromarray(scene.image).save(path)
+        objects = [
+            fo.Detection.from_mask(mask, label=labels[family]) for mask, family in zip(scene.masks, scene.families, strict=True)
+        ]
+        samples.append(fo.Sample(str(path), ground_truth=fo.Detections(detections=objects)))
+    return samples
+
+
+def whole_mask(detection: fo.Detection, image_hw: tuple[int, int] = IMAGE_HW) -> NDArray[np.bool_]:
+    """(H, W) bool: a detection's mask at its place in the image."""
+    height, width = image_hw
+    x, y, _, _ = detection.bounding_box
+    left, top = round(x * width), round(y * height)
+    mask = np.asarray(detection.get_mask()) > 0
+    whole = np.zeros(image_hw, bool)
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    return whole
+
+
+def candidates_of(pixels: Tensor, masks: NDArray[np.bool_], image_hw: tuple[int, int], models: Models) -> Candidates:
+    """Candidates with these masks, on an image as the segmenter gets it.
+
+    Args:
+        pixels: (3, S, S) float32 in [0, 1].
+        masks: (N, H, W) bool, original image.
+        image_hw: height and width of the original image.
+        models: their encoder computes the features.
+    """
+    side = models.grid_side
+    small = [np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)) for mask in masks]
+    grid = torch.from_numpy(np.array(small, bool).reshape(-1, side, side))
+    features = encode_patches(encoder_pixels(pixels[None], models.preset.encoder_side), models)[0]
+    return Candidates(
+        torch.where(grid, 10.0, -10.0), torch.linspace(0.9, 0.8, len(grid)), pool_features(grid, features), image_hw
+    )
+
+
+def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: str = "ground_truth") -> None:
+    """Let every readable image of a dataset have its labelled objects as candidates; all other images have none."""
+    side = load_models("demo").segmenter_side
+    truth: dict[bytes, NDArray[np.bool_]] = {}
+    for sample in dataset:
+        if sample[field] is not None and sample[field].detections:
+            image = read_image(sample.filepath)
+            masks = [whole_mask(detection, (image.height, image.width)) for detection in sample[field].detections]
+            truth[segmenter_pixels(image, side).numpy().tobytes()] = np.array(masks)
+
+    @torch.inference_mode()
+    def propose_from_pixels(pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models) -> list[Candidates]:
+        return [
+            candidates_of(row, truth.get(row.numpy().tobytes(), np.zeros((0, *image_hw), bool)), image_hw, models)
+            for row, image_hw in zip(pixels, sizes, strict=True)
+        ]
+
+    monkeypatch.setattr("refseg.runs.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.segmenter.propose_from_pixels", propose_from_pixels)
