@@ -87,6 +87,8 @@ class Form:
         problem = None
         if not names:
             problem = if_none
+        elif value is None:
+            problem = f"Choose {label.lower()}: {', '.join(map(repr, names))}."
         elif value not in names:
             problem = f"{label} must be one of {', '.join(map(repr, names))}, not {value!r}."
         self._field(name, types.String(), label, description, problem, default=default, required=False, view=view)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,12 @@ def make_image(seed: int, image_hw: tuple[int, int] = (120, 160)) -> Image.Image
 
 def embed(image: Image.Image, models: Models) -> ImageEmbeddings:
     return embed_images(segmenter_pixels(image, SIDE)[None], models)
+
+
+@pytest.fixture
+def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask at 5 × 5 points: what is tested does not depend on their number, the time it takes does."""
+    monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(5, side))
 
 
 @pytest.fixture
@@ -165,25 +174,30 @@ class TestEncodePatches:
         assert int(moved.argmax()) == models.patches_side * (models.patches_side - 1)
 
 
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    """Of the segmenter's side, so that no resize comes between two ways of running it."""
+    return make_image(4, (SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def predictor(models: Models, image: Image.Image) -> Any:
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it scripts its resize, which torch discourages by now
+        predictor = SAM2ImagePredictor(models.sam2)
+    # The package writes the sizes for an input of 1024 pixels into the class.
+    predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
+    predictor.set_image(np.array(image))
+    return predictor
+
+
 class TestDecode:
     """Against `SAM2ImagePredictor` of the sam2 package, which the default presets must agree with."""
 
-    @pytest.fixture(scope="class")
-    def image(self) -> Image.Image:
-        return make_image(4, (SIDE, SIDE))  # of the segmenter's side, so that no resize comes between the two
-
-    @pytest.fixture(scope="class")
-    def predictor(self, models: Models, image: Image.Image) -> object:
-        from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-        predictor = SAM2ImagePredictor(models.sam2)
-        # The package writes the sizes for an input of 1024 pixels in the class.
-        predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
-        predictor.set_image(np.array(image))
-        return predictor
-
     @pytest.mark.usefixtures("keep_every_mask")
-    def test_points_are_the_predictors_best_of_three(self, models: Models, image: Image.Image, predictor: object) -> None:
+    def test_points_are_the_predictors_best_of_three(self, models: Models, image: Image.Image, predictor: Any) -> None:
         points = torch.tensor([[10.0, 20.0], [128.0, 99.0], [200.0, 240.0], [255.0, 0.0]])
         logits, predicted = decode_points(points, embed(image, models), 0, models)
         assert logits.shape == (4, 64, 64)
@@ -194,7 +208,7 @@ class TestDecode:
             # The predictor cuts its logits at ±32.
             assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[best]), at_most=1e-3)
 
-    def test_boxes_are_the_predictors_single_answer(self, models: Models, image: Image.Image, predictor: object) -> None:
+    def test_boxes_are_the_predictors_single_answer(self, models: Models, image: Image.Image, predictor: Any) -> None:
         boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0]])
         logits = decode_boxes(boxes, embed(image, models), 0, models)
         assert logits.shape == (2, 64, 64)
@@ -250,7 +264,7 @@ class TestPropose:
         lengths = found.features.norm(dim=1)[found.masks.flatten(1).any(1)]
         assert_near(lengths, torch.ones_like(lengths))
 
-    @pytest.mark.usefixtures("keep_every_mask")
+    @pytest.mark.usefixtures("keep_every_mask", "few_prompts")
     def test_two_images_at_once_are_each_alone(self, models: Models) -> None:
         images = [make_image(1), make_image(2, (200, 90))]
         together = propose(images, models)
@@ -261,7 +275,7 @@ class TestPropose:
             assert_near(found.features, alone.features, at_most=1e-4)
             assert_near(found.logits, alone.logits, at_most=1e-2)
 
-    @pytest.mark.usefixtures("keep_every_mask")
+    @pytest.mark.usefixtures("keep_every_mask", "few_prompts")
     def test_features_are_pooled_over_the_masks(self, models: Models) -> None:
         image = make_image(3)
         (found,) = propose([image], models)
@@ -269,6 +283,7 @@ class TestPropose:
         patches = encode_patches(encoder_pixels(pixels, 224), models)[0]
         assert_near(found.features, pool_features(found.masks, patches), at_most=1e-4)
 
+    @pytest.mark.usefixtures("few_prompts")
     def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", 1.1)
         for found in propose([make_image(1), make_image(2)], models):
@@ -277,8 +292,8 @@ class TestPropose:
             assert found.predicted_iou.shape == (0,)
             assert found.features.shape == (0, models.feature_width)
 
-    def test_gradients_stay_as_they_were(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(2, side))
+    @pytest.mark.usefixtures("few_prompts")
+    def test_gradients_stay_as_they_were(self, models: Models) -> None:
         propose([make_image(1)], models)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
@@ -287,9 +302,8 @@ class TestPropose:
         # The cached interpolation must not be an inference tensor: training pools with it too.
         assert not interpolation_matrix(models.patches_side, models.grid_side).is_inference()
 
-    def test_from_pixels_is_from_images(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", -1.0)
-        monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(2, side))
+    @pytest.mark.usefixtures("keep_every_mask", "few_prompts")
+    def test_from_pixels_is_from_images(self, models: Models) -> None:
         image = make_image(5)
         (found,) = propose([image], models)
         pixels: Tensor = segmenter_pixels(image, SIDE)[None]

@@ -141,7 +141,11 @@ def test_a_folder_without_targets(
 
 
 def test_targets_keep_their_ids_and_are_scored(
-    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    content: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     references = json.loads(json.dumps(content))
     references["annotations"] = [
@@ -165,6 +169,18 @@ def test_targets_keep_their_ids_and_are_scored(
     assert {r["image_id"] for r in results} <= {11, 12}
     assert {r["category_id"] for r in results} <= {8, 9}
     loaded(tmp_path, content)
+    monkeypatch.setattr(refseg.coco_run, "propose_from_pixels", three_squares)
+    labels = []
+    for categories, numbers in (
+        (content["categories"], {8: "tee", 9: "star"}),
+        (references["categories"], {1: "star", 2: "tee"}),
+    ):
+        targets = {"images": content["images"], "categories": categories}
+        assert run("--min-score", "0", references=references, targets=targets) == 0
+        found = json.loads((tmp_path / "results.json").read_text())
+        labels.append([numbers[r["category_id"]] for r in found])
+    assert labels[0] == labels[1]
+    assert labels[0]
     report = json.loads(told.read_text())
     for kind in ("mask", "box"):
         assert set(report[kind]["per_class"]) == {"star", "tee"}
@@ -303,9 +319,10 @@ def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, 
         "There is no SAM 2 checkpoint at": lambda: run("--sam2-path", str(tmp_path / "none.pt")),
         "is a folder: name a file": lambda: run("--report", str(tmp_path)),
         "file: File exists": lambda: run("--report", str(tmp_path / "file" / "report.json")),
-        "2 does not lie between 0 and 1": lambda: run("--min-score", "2"),
-        "argument --min-score: invalid _score value: 'x'": lambda: run("--min-score", "x"),
-        "0 is less than 1": lambda: run("--max-detections", "0"),
+        "'2' is not a number between 0 and 1": lambda: run("--min-score", "2"),
+        "argument --min-score: 'x' is not a number": lambda: run("--min-score", "x"),
+        "'0' is not a whole number of 1 or more": lambda: run("--max-detections", "0"),
+        "'two' is not a whole number of 0 or more": lambda: run("--workers", "two"),
         "unrecognized arguments: --nonsense (see refseg": lambda: run("--nonsense"),
         "the following arguments are required: --images": lambda: main(["coco"]),
         "the following arguments are required: coco": lambda: main([]),
@@ -358,6 +375,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == "refseg: interrupted\n"
 
 
+@pytest.mark.slow
 def test_the_installed_command_works_without_fiftyone(
     scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def test_other_seed_other_scene() -> None:
 
 
 def test_chance_is_the_generators_alone() -> None:
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     before = np.random.get_state()[1].copy()
     draw_scene(5)
     np.testing.assert_array_equal(np.random.get_state()[1], before)

@@ -32,9 +32,7 @@ def test_database_is_the_sessions_own(session_folder: Path) -> None:
     assert Path(foc.FIFTYONE_CONFIG_DIR) not in running_in.parents
 
 
-@pytest.mark.parametrize(
-    "setting", ["database_dir", "default_dataset_dir", "dataset_zoo_dir", "model_zoo_dir", "plugins_dir"]
-)
+@pytest.mark.parametrize("setting", ["database_dir", "default_dataset_dir", "dataset_zoo_dir", "model_zoo_dir", "plugins_dir"])
 def test_folders_are_the_sessions_own(setting: str, session_folder: Path) -> None:
     assert Path(getattr(fo.config, setting)).parent == session_folder
 

@@ -72,7 +72,9 @@ def test_drain_passes_a_watchers_error_on_and_ends_the_work() -> None:
     assert done == [0, 1]
 
 
-@pytest.mark.parametrize(("progress", "terminal", "shown"), [(None, False, False), (None, True, True), (True, False, True), (False, True, False)])
+@pytest.mark.parametrize(
+    ("progress", "terminal", "shown"), [(None, False, False), (None, True, True), (True, False, True), (False, True, False)]
+)
 def test_bar_is_shown_where_asked_for(
     progress: bool | None, terminal: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

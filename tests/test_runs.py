@@ -22,7 +22,7 @@ from refseg.references import collect_references
 from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, segment
 from refseg.segmenter import Segmenter
 from refseg.store import dataset_folder, load_prototypes, save_prototypes
-from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, tray_samples, whole_mask
+from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
@@ -30,16 +30,22 @@ ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
 
 @pytest.fixture
 def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth; the first two carry the sample tag `shown`."""
+    """Four trays whose candidates are the ground truth."""
     dataset = make_dataset(tray_samples(tmp_path))
-    dataset[:2].tag_samples("shown")
     propose_truth(monkeypatch, dataset)
     return dataset
 
 
-@pytest.fixture
-def prototypes(trays: fo.Dataset) -> Prototypes:
-    return build_prototypes(collect_references(trays, "ground_truth", tags="shown"), "demo", progress=False)
+@pytest.fixture(scope="module")
+def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
+    """Two references of each of PARTS."""
+    return tray_prototypes(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(autouse=True)
+def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every device."""
+    monkeypatch.setattr("refseg.runs.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def run(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> Any:
@@ -128,7 +134,7 @@ class TestPredictions:
         dataset = make_dataset(tray_samples(tmp_path, 2))
         found = build_prototypes(collect_references(dataset, "ground_truth"), "demo", progress=False)
         monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1)
-        report = run(dataset, found, max_detections=7)
+        report = run(dataset, found, model=quick_models(), max_detections=7)
         assert report.num_instances == sum(len(ids) for ids in dataset.values("predictions.detections.id"))
         assert 2 <= report.num_instances <= 14
         for sample in dataset:
@@ -387,7 +393,7 @@ class TestRefused:
             run(trays, prototypes, field)
 
     def test_semantic_field(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        with pytest.raises(DatasetError, match="'ground_truth' .* holds Detections, not Segmentation"):
+        with pytest.raises(DatasetError, match=r"'ground_truth' .* holds Detections, not Segmentation"):
             run(trays, prototypes, semantic_field="ground_truth")
         with pytest.raises(DatasetError, match="needs a field of its own, not 'predictions' again"):
             run(trays, prototypes, semantic_field="predictions")
@@ -409,7 +415,7 @@ class TestRefused:
         if give == "by name":
             save_prototypes(trays, other, "others")
         try:
-            with pytest.raises(PrototypeMismatchError, match="f{12}.*build them again with the model that is to use them"):
+            with pytest.raises(PrototypeMismatchError, match=r"f{12}.*build them again with the model that is to use them"):
                 run(trays, "others" if give == "by name" else other)
         finally:
             if give == "by name":
@@ -427,7 +433,7 @@ def test_field_of_another_label_type_is_not_overwritten(trays: fo.Dataset, proto
     sample = trays.first()
     sample["weather"] = fo.Classification(label="sunny")
     sample.save()
-    with pytest.raises(DatasetError, match="'weather' .* holds Classification, not Detections: choose another field"):
+    with pytest.raises(DatasetError, match=r"'weather' .* holds Classification, not Detections: choose another field"):
         run(trays, prototypes, "weather")
     assert trays.values("weather.label") == ["sunny", None, None, None]
     assert trays.list_runs() == []

@@ -6,6 +6,7 @@ the ground truth in its place; features, prototypes, matching and labels stay th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from refseg.candidates import Candidates, encode_patches, pool_features
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import Models, load_models
+from refseg.prototypes import Prototypes, Reference, build_prototypes
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -56,6 +58,26 @@ def tray_samples(folder: Path, num_images: int = 4, *, labels: Sequence[str] = P
     return samples
 
 
+def tray_prototypes(folder: Path, num_images: int = 2) -> Prototypes:
+    """Prototypes of the demo preset from the objects of the first trays, without a dataset."""
+    references = []
+    for number, scene in enumerate(draw_trays(num_images)):
+        path = folder / f"reference_{number}.png"
+        Image.fromarray(scene.image).save(path)
+        for family, mask in zip(scene.families, scene.masks, strict=True):
+            rows, columns = np.nonzero(mask)
+            box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            tight = mask[box[1] : box[3], box[0] : box[2]]
+            references.append(Reference(f"{PARTS[family]} {number}", PARTS[family], str(path), box, tight))
+    return build_prototypes(references, "demo", progress=False)
+
+
+def quick_models() -> Models:
+    """The demo preset asked at 36 points an image instead of 256."""
+    models = load_models("demo")
+    return dataclasses.replace(models, preset=dataclasses.replace(models.preset, points_per_side=6))
+
+
 def whole_mask(detection: fo.Detection, image_hw: tuple[int, int] = IMAGE_HW) -> NDArray[np.bool_]:
     """(H, W) bool: a detection's mask at its place in the image."""
     height, width = image_hw
@@ -79,7 +101,8 @@ def candidates_of(pixels: Tensor, masks: NDArray[np.bool_], image_hw: tuple[int,
     side = models.grid_side
     small = [np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)) for mask in masks]
     grid = torch.from_numpy(np.array(small, bool).reshape(-1, side, side))
-    features = encode_patches(encoder_pixels(pixels[None], models.preset.encoder_side), models)[0]
+    on_device = pixels[None].to(models.device)
+    features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)[0].float().cpu()
     return Candidates(
         torch.where(grid, 10.0, -10.0), torch.linspace(0.9, 0.8, len(grid)), pool_features(grid, features), image_hw
     )

@@ -65,6 +65,8 @@ def propose(images: Sequence[Image.Image], models: Models) -> list[Candidates]:
         images: upright RGB; any size.
         models: a loaded preset.
     """
+    if not images:
+        return []
     pixels = torch.stack([segmenter_pixels(image, models.segmenter_side) for image in images])
     sizes = [(image.height, image.width) for image in images]
     return propose_from_pixels(pixels, sizes, models)

@@ -14,7 +14,7 @@ from .average_precision import AveragePrecision, evaluate_results, format_table,
 from .candidates import propose_from_pixels
 from .coco import CocoDataset, CocoImage, ImageId, read_coco, read_references, size_mismatch, to_listing, to_results, write_json
 from .errors import CocoError, ModelError
-from .loading import LoadedImage, load_batches, stack_pixels
+from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .matching import match
 from .models import Models, load_models
 from .progress import Progress, Watcher, drain
@@ -22,7 +22,6 @@ from .prototypes import Prototypes, build_prototypes
 from .rle import annotation_rle
 
 IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 
 
 @dataclass(frozen=True)

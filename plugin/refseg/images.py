@@ -56,7 +56,7 @@ def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     name = os.fspath(path)
     try:
-        with Image.open(name) as opened:
+        with warnings.catch_warnings(), Image.open(name) as opened:
             turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except FileNotFoundError as error:

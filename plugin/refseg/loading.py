@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from .errors import ImageError
 from .images import read_image, segmenter_pixels
 
+IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
+"""Images that go through the models together, by the device's type."""
+
 
 @dataclass(frozen=True)
 class LoadedImage:

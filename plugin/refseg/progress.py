@@ -45,16 +45,17 @@ def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | No
     watch = progress if callable(progress) else None
     if watch is None and (progress or (progress is None and sys.stderr.isatty())):
         watch = ConsoleBar(sys.stderr)
-    while True:
-        try:
+    try:
+        while True:
             step = next(work)
-        except StopIteration as end:
-            if isinstance(watch, ConsoleBar):
-                watch.close()
-            report: Report = end.value
-            return report
-        if watch is not None:
-            watch(step)
+            if watch is not None:
+                watch(step)
+    except StopIteration as end:
+        report: Report = end.value
+        return report
+    finally:
+        if isinstance(watch, ConsoleBar):
+            watch.close()
 
 
 class ConsoleBar:

@@ -7,6 +7,7 @@ are kept, so that one can be added or removed without computing the rest again.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -270,7 +271,8 @@ def iter_build_prototypes(
         members = list(group)
         try:
             image = read_image(path)
-            outcomes = [_reference_vector(image, reference, models) for reference in members]
+            with models.lock:
+                outcomes = [_reference_vector(image, reference, models) for reference in members]
         except ImageError as error:
             outcomes = [error.reason] * len(members)
         for reference, outcome in zip(members, outcomes, strict=True):
@@ -321,6 +323,8 @@ def build_prototypes(
 def _reference_vector(image: Image.Image, reference: Reference, models: Models) -> Tensor | str:
     """(C,) float32 on the CPU, or the reason why the reference cannot be used."""
     x0, y0, x1, y1 = reference.box
+    if not all(map(math.isfinite, reference.box)):
+        return "its box is not finite"
     if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
         return "its box is empty or lies outside the image"
     if reference.mask is None:

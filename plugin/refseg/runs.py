@@ -16,7 +16,7 @@ import torch
 from .candidates import Candidates, propose_from_pixels
 from .errors import DatasetError, PrototypeMismatchError
 from .labels import needs_files, require_images, require_samples, semantic_map, to_detections
-from .loading import LoadedImage, load_batches, stack_pixels
+from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .matching import Instances, match
 from .models import Models, load_models
 from .progress import Progress, Watcher, drain
@@ -26,7 +26,6 @@ from .store import dataset_folder, load_prototypes, run_key_from, write_prototyp
 logger = logging.getLogger(__name__)
 
 SEGMENT_METHOD = "refseg/segment"
-IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 BATCHES_A_WRITE = 8
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UnsafeCheckpointError
+from ..errors import ModelError, UnsafeCheckpointError
 from ..images import file_sha256
 from .presets import PRESETS, Preset, get_preset
 from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
@@ -102,7 +102,7 @@ def load_models(
         UnsafeCheckpointError: a file holds something other than this model's tensors.
     """
     preset = get_preset(name)
-    place = torch.device(device) if device else default_device()
+    place = parse_device(device)
     kind = dtype or (torch.bfloat16 if preset.half and place.type == "cuda" else torch.float32)
     key = (name, str(place), str(kind), str(sam2_path), str(dinov2_path))
     with _lock:
@@ -129,6 +129,22 @@ def unload_models() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def parse_device(name: str | None) -> torch.device:
+    """The device of this name, or the default one.
+
+    Raises:
+        ModelError: torch knows no such device, or this machine has none.
+    """
+    if not name:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"There is no device {name!r} on this machine: choose 'cuda', 'mps' or 'cpu'.") from error
+    return device
 
 
 def default_device() -> torch.device:

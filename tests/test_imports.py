@@ -1,0 +1,73 @@
+"""What importing costs: the package itself nothing, the engine no FiftyOne."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import refseg
+
+ENGINE = (
+    "errors",
+    "images",
+    "progress",
+    "models",
+    "models.presets",
+    "models.weights",
+    "candidates",
+    "prototypes",
+    "matching",
+    "demo.world",
+)
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_package_loads_nothing_heavy() -> None:
+    heavy = ("torch", "torchvision", "fiftyone", "transformers", "sam2", "numpy", "PIL")
+    assert run_python(f"import sys, refseg; print([name for name in {heavy} if name in sys.modules])") == "[]"
+
+
+@pytest.mark.slow
+def test_engine_works_without_fiftyone() -> None:
+    # None in sys.modules makes every import of fiftyone fail, as on a machine without it.
+    code = "import sys; sys.modules['fiftyone'] = None; import importlib\n"
+    code += f"for name in {ENGINE}: importlib.import_module('refseg.' + name)\n"
+    code += "models = refseg.load_models('demo', device='cpu'); print(models.preset.name)"
+    assert run_python("import refseg\n" + code) == "demo"
+
+
+@pytest.mark.parametrize("name", refseg.__all__)
+def test_public_name_resolves(name: str) -> None:
+    found = getattr(refseg, name)
+    if hasattr(found, "__module__"):
+        assert found.__module__.startswith("refseg.")
+
+
+def test_public_names_are_sorted_listed_once_and_shown() -> None:
+    constants = sorted(name for name in refseg.__all__ if name.isupper())
+    classes = sorted(name for name in refseg.__all__ if name[0].isupper() and not name.isupper())
+    functions = sorted(name for name in refseg.__all__ if name.islower())
+    assert refseg.__all__ == [*constants, *classes, *functions]
+    assert len(set(refseg.__all__)) == len(refseg.__all__)
+    assert set(refseg.__all__) <= set(dir(refseg))
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'refseg' has no attribute 'segmentation'"):
+        refseg.segmentation  # noqa: B018
+
+
+def test_functions_and_modules_do_not_collide() -> None:
+    import refseg.prototypes
+    import refseg.references
+
+    assert callable(refseg.build_prototypes)
+    assert callable(refseg.collect_references)
+    assert not callable(refseg.prototypes)
