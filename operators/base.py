@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,9 +27,10 @@ SECONDS_BETWEEN_MESSAGES = 0.2
 SECONDS_BETWEEN_DATABASE_WRITES = 1.0
 
 
-class RefSegOperator(foo.Operator):
+class RefSegOperator(foo.Operator, ABC):
     """An operator whose work is a generator."""
 
+    @abstractmethod
     def work(self, ctx: Any) -> Work[Result]:
         """Do the job, yielding progress.
 
@@ -41,11 +43,10 @@ class RefSegOperator(foo.Operator):
         Raises:
             refseg.errors.RefSegError: something the user can put right, in one sentence.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Messages to the App once the work is done."""
-        raise NotImplementedError
 
     def execute(self, ctx: Any) -> Any:
         """Run the work where it was asked for; errors reach Python as exceptions and the App as a notification."""

@@ -297,9 +297,13 @@ class TestSample:
     def test_boxes_of_whole_pixels_pass_at_the_limit(self, dataset: fo.Dataset, tmp_path: Path) -> None:
         """Relative boxes come back from floating point a hair short: 32 pixels must still be 32."""
         path = tmp_path / "wide.png"
-        Image.new("RGB", (699, 160)).save(path)
+        Image.new("RGB", (641, 160)).save(path)
         labels = [
-            fo.Detection(label=f"at {x}", bounding_box=[x / 699, 10 / 160, 32 / 699, 32 / 160]) for x in range(10, 657, 7)
+            fo.Detection(label=f"at {x}", bounding_box=[x / 641, 10 / 160, 32 / 641, 32 / 160]) for x in range(10, 599, 7)
+        ]
+        labels += [
+            fo.Detection(label=f"up to the border from {x}", bounding_box=[x / 641, 10 / 160, (631 - x) / 641, 140 / 160])
+            for x in range(11, 591, 7)
         ]
         dataset.add_sample(fo.Sample(str(path), objects=fo.Detections(detections=labels)))
         assert sample_references(dataset, "objects", 1).short == {}

@@ -28,7 +28,10 @@ def require_images(view: Any) -> None:
     """
     name = f"The dataset {view._dataset.name!r}"
     if view.media_type == "video":
-        raise DatasetError(f"{name} holds videos, which RefSeg cannot segment: make images of them with view.to_frames().")
+        raise DatasetError(
+            f"{name} holds videos, which RefSeg cannot segment: make images of them with"
+            " view.to_frames(sample_frames=True).clone()."
+        )
     if view.media_type == "group":
         raise DatasetError(f"{name} is grouped: choose its images with view.select_group_slices(media_type='image').")
     if view.media_type not in ("image", None):

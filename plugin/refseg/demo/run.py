@@ -19,13 +19,15 @@ from ..prototypes import build_prototypes, crop_corners
 from ..references import REFERENCE_TAG, collect_references, sample_references
 from ..runs import segment
 from ..store import save_prototypes
-from .dataset import CLASSES, build_demo_dataset
+from .dataset import CLASSES, NAME, NUM_IMAGES, build_demo_dataset
 
 SHOTS = 3
 PICTURED = 4
 
 
-def run_demo(out: Path, *, progress: bool | Watcher | None = None) -> dict[str, Any]:
+def run_demo(
+    out: Path, *, progress: bool | Watcher | None = None, name: str = NAME, num_images: int = NUM_IMAGES
+) -> dict[str, Any]:
     """Draw the dataset, tag references, build prototypes, segment, evaluate; write `report.json` and `overview.png`.
 
     The images that hold references are left out of the evaluation: scores are of images the prototypes have not seen. Scores
@@ -34,12 +36,14 @@ def run_demo(out: Path, *, progress: bool | Watcher | None = None) -> dict[str, 
     Args:
         out: folder for the two files.
         progress: see `refseg.progress.drain`.
+        name: of the dataset; one of this name is replaced.
+        num_images: trays to draw.
 
     Returns:
         What `report.json` holds.
     """
-    print("Drawing 60 trays of parts…")
-    dataset = build_demo_dataset()
+    print(f"Drawing {num_images} trays of parts…")
+    dataset = build_demo_dataset(name=name, num_images=num_images)
     sample_references(dataset, "ground_truth", SHOTS)
     references = collect_references(dataset, "ground_truth", tags=REFERENCE_TAG)
     prototypes = build_prototypes(references, "demo", progress=progress)

@@ -2,9 +2,10 @@
 
 Clicks fall on every pixel of an object and, one in seven, on the tray; boxes are drawn a little off the object. The best of
 the three masks takes the loss with a share of the mean; the predicted IoU learns the measured one, and zero on the tray. A
-dense auxiliary loss at stride 4 (foreground, and an embedding that tells instances apart) gets the encoder off the ground; a second one, which asks each mask
-token where its prompt is and what embedding its object has, the decoder: without it the masks ignored the clicks for more
-than a thousand steps. Steps whose gradient is not finite are skipped. About a second a step on one core.
+dense auxiliary loss at stride 4 (foreground, and an embedding that tells instances apart) gets the encoder off the ground. A
+second one gets the decoder there: its tokens are asked where their prompt is and what embedding its object has, and are told
+to look at that object; without it the masks ignored the clicks for more than a thousand steps. Steps whose gradient is not
+finite are skipped. About a second a step on two cores.
 """
 
 from __future__ import annotations
@@ -229,12 +230,51 @@ def encode(model: Any, images: Tensor) -> dict[str, Any]:
     }
 
 
+class Gaze:
+    """Where the decoder's tokens look on the image, read off the projections of its cross attentions while it runs."""
+
+    def __init__(self, model: Any) -> None:
+        transformer = model.sam_mask_decoder.transformer
+        self._attentions = [layer.cross_attn_token_to_image for layer in transformer.layers]
+        self._attentions.append(transformer.final_attn_token_to_image)
+        self._seen: dict[Any, Tensor] = {}
+        for attention in self._attentions:
+            for projection in (attention.q_proj, attention.k_proj):
+                projection.register_forward_hook(self._remember)
+
+    def _remember(self, projection: nn.Module, _: Any, output: Tensor) -> None:
+        self._seen[projection] = output
+
+    def loss(self, target: Tensor, on_object: Tensor, num_prompt_tokens: int) -> Tensor:
+        """How much of their looks goes past the object: the mean of -log of the share that falls on it.
+
+        Args:
+            target: (P, 1, GRID, GRID) covered share of each cell.
+            on_object: (P,) bool; the others are left out.
+            num_prompt_tokens: of each prompt, behind the six tokens of the decoder itself.
+        """
+        cover = (2 * F.avg_pool2d(target, GRID // (SIDE // 16))).clamp(max=1).flatten(1)[on_object]  # (P, S/16 squared)
+        loss = cover.new_zeros(())
+        for number, attention in enumerate(self._attentions):
+            if number == 0 and num_prompt_tokens == 0:
+                continue
+            q, k = (self._seen[projection][on_object] for projection in (attention.q_proj, attention.k_proj))
+            # In the first layer only the prompt's own tokens can know the place; the others hear of it from them.
+            q = q[:, 6 if number == 0 else 0 : 6 + num_prompt_tokens]
+            q, k = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (q, k))
+            looks = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1).mean(1)  # (P, tokens, S/16 squared)
+            loss = loss - torch.log(torch.einsum("pts,ps->pt", looks, cover) + 1e-4).mean()
+        return loss
+
+
 def _target(labels: Tensor, owner: Tensor) -> Tensor:
     """(P, 1, GRID, GRID) share of each cell that belongs to the owner of each prompt; labels (SIDE, SIDE)."""
     return F.avg_pool2d((labels[None] == owner[:, None, None]).float()[:, None], 4)
 
 
-def _step_loss(rng: np.random.Generator, model: Any, auxiliary: nn.ModuleDict, pool: Pool) -> tuple[Tensor, list[Any]]:
+def _step_loss(
+    rng: np.random.Generator, model: Any, auxiliary: nn.ModuleDict, gaze: Gaze, pool: Pool
+) -> tuple[Tensor, list[Any]]:
     batch: list[tuple[Any, ...]] = []
     while len(batch) < IMAGES_A_STEP:
         pair, which = int(rng.integers(len(pool.images))), int(rng.integers(2))
@@ -256,12 +296,14 @@ def _step_loss(rng: np.random.Generator, model: Any, auxiliary: nn.ModuleDict, p
         target, box_target = _target(labels[number], owner), _target(labels[number], inside)
         logits, iou, tokens = decode(model, features, number, places)
         image_loss, image_iou = _mask_loss(logits, iou, target, owner > 0)
+        gaze_loss = gaze.loss(target, owner > 0, num_prompt_tokens=1)
         box_logits, box_iou, box_tokens = decode(model, features, number, corners_xy)
         box_loss, _ = _mask_loss(box_logits, box_iou, box_target, inside > 0)
+        gaze_loss = gaze_loss + 0.4 * gaze.loss(box_target, inside > 0, num_prompt_tokens=0)
         told, box_told = auxiliary["tokens"](tokens), auxiliary["tokens"](box_tokens)
         token_loss = _token_loss(told[owner > 0], places[owner > 0], embedding[number], target[owner > 0])
         token_loss = token_loss + 0.4 * _token_loss(box_told, corners_xy.mean(1), embedding[number], box_target)
-        loss = loss + (image_loss + 0.4 * box_loss + token_loss) / len(batch)
+        loss = loss + (image_loss + 0.4 * box_loss + token_loss + 0.5 * gaze_loss) / len(batch)
         hit = image_iou[owner > 0]
         chosen = hit.gather(1, iou[owner > 0].argmax(1, keepdim=True))
         measured.append((chosen.mean().item(), hit.max(1).values.mean().item()))
@@ -314,12 +356,13 @@ def train_segmenter(state_path: Path, pool: Pool, held_out: Pool, num_steps: int
     step = state.load()
     if not step:
         tie_positions(model)
+    gaze = Gaze(model)
     recent: list[Any] = []
     while step < num_steps:
         rng = np.random.default_rng((1, step))
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(rate, step, num_steps, warm_up=100)
-        loss, measured = _step_loss(rng, model, auxiliary, pool)
+        loss, measured = _step_loss(rng, model, auxiliary, gaze, pool)
         optimizer.zero_grad()
         if torch.isfinite(loss):
             loss.backward()

@@ -1,0 +1,28 @@
+"""`refseg demo` on a few images: the report, the picture, the dataset. Accuracy is what `make demo` is for."""
+
+import json
+
+import fiftyone as fo
+import pytest
+from PIL import Image
+
+from refseg.demo.run import run_demo
+
+
+@pytest.mark.slow
+def test_run_demo_writes_a_report_and_a_picture(tmp_path, capsys):
+    report = run_demo(tmp_path, progress=False, name="refseg-demo-run", num_images=30)
+    try:
+        assert json.loads((tmp_path / "report.json").read_text()) == report
+        for key in ("mask_ap", "mask_ap50", "box_ap", "seconds_per_image", "false_positives_per_empty_image"):
+            assert report[key] >= 0, key
+        assert report["images"] == 30
+        assert 0 < report["evaluated_images"] < 30, "images with references must be left out"
+        with Image.open(tmp_path / "overview.png") as picture:
+            assert picture.width > 1000
+        dataset = fo.load_dataset("refseg-demo-run")
+        assert dataset.count_label_tags("ground_truth")["reference"] == 18
+        assert dataset.has_evaluation("demo")
+        assert "See it in the App" in capsys.readouterr().out
+    finally:
+        fo.delete_dataset("refseg-demo-run")
