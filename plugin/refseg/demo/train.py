@@ -11,7 +11,7 @@ import torch
 from .pool import load_pool
 
 WEIGHTS = Path(__file__).parent / "weights"
-STEPS = {"segmenter": 4600, "encoder": 2200}
+STEPS = {"segmenter": 3000, "encoder": 1560}
 NUM_PAIRS = 2200
 
 
@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="cores to use; train both models beside each other")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options.out.mkdir(parents=True, exist_ok=True)
+    handlers = [logging.StreamHandler(), logging.FileHandler(options.out / f"{options.model}.log")]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     torch.set_num_threads(options.threads)
     held_out = load_pool(options.work / "novel", 900, 40, novel=True)
     pool = load_pool(options.work / "pool", 1, options.pairs)
