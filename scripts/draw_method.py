@@ -6,6 +6,7 @@ python scripts/draw_method.py
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from refseg.prototypes import Reference, build_prototypes, crop_corners
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "how_it_works.png"
 WIDTH, HEIGHT = 384, 288
+SHOTS = 3
 
 
 def main() -> None:
@@ -28,20 +30,21 @@ def main() -> None:
     families = draw_classes(rng)
     models = load_models("demo")
     references: list[Reference] = []
-    crops: list[Image.Image] = []
+    crops: dict[str, list[Image.Image]] = {name: [] for name in CLASSES}
     with tempfile.TemporaryDirectory() as folder:
-        while len({reference.label for reference in references}) < len(CLASSES):
+        while any(len(shown) < SHOTS for shown in crops.values()):
             scene, names = draw_tray(rng, families, empty=False)
-            path = Path(folder) / f"{len(crops)}.png"
+            path = Path(folder) / f"{len(references)}.png"
             picture = Image.fromarray(scene.image)
             picture.save(path)
             for mask, name in zip(scene.masks, names, strict=True):
-                if name is not None and all(reference.label != name for reference in references):
+                if name is not None and len(crops[name]) < SHOTS:
                     rows, columns = np.nonzero(mask)
                     x0, y0, x1, y1 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
                     box = (float(x0), float(y0), float(x1), float(y1))
-                    references.append(Reference(name, name, str(path), box, mask[y0:y1, x0:x1]))
-                    crops.append(fit(picture.crop(crop_corners(box, (picture.height, picture.width))), 120, 120))
+                    reference_id = f"{name} {len(crops[name])}"
+                    references.append(Reference(reference_id, name, str(path), box, mask[y0:y1, x0:x1]))
+                    crops[name].append(fit(picture.crop(crop_corners(box, (picture.height, picture.width))), 60, 60))
         prototypes = build_prototypes(references, models, progress=False)
     scene, _ = draw_tray(rng, families, empty=False)
     image = Image.fromarray(scene.image)
@@ -50,9 +53,12 @@ def main() -> None:
     found = match(candidates, prototypes.matrix, min_score=models.preset.min_confidence)
     panels = [
         ("An image", image),
-        (f"A. {len(candidates)} candidates (SAM 2)", draw_objects(image, _drawn(everything, captions=False))),
-        ("B. References, one a class (DINOv2)", sheet([crops[:3], crops[3:6]], 4)),
-        ("C. Matched, thinned, scored", draw_objects(image, _drawn(found, captions=True))),
+        (f"A. {len(candidates)} candidates (SAM 2)", draw_objects(image, _drawn(everything, ()))),
+        (
+            f"B. {SHOTS} references a class (DINOv2)",
+            sheet([[crops[name][shot] for name in CLASSES] for shot in range(SHOTS)], 4),
+        ),
+        ("C. Matched, thinned, scored", draw_objects(image, _drawn(found, prototypes.classes))),
     ]
     blocks = [sheet([[line_of_text(title, WIDTH)], [fit(panel, WIDTH, HEIGHT)]], 4) for title, panel in panels]
     OUT.parent.mkdir(exist_ok=True)
@@ -60,13 +66,14 @@ def main() -> None:
     print(f"Written: {OUT}")
 
 
-def _drawn(instances: Instances, *, captions: bool) -> list[DrawnObject]:
+def _drawn(instances: Instances, classes: Sequence[str]) -> list[DrawnObject]:
+    """One colour a class, or a mask where there are no classes."""
     objects = []
     for index, (mask, box) in enumerate(zip(instances.masks, instances.boxes.tolist(), strict=True)):
         label = int(instances.labels[index])
-        caption = f"{CLASSES[label]} {float(instances.scores[index]):.2f}" if captions else ""
+        caption = f"{classes[label]} {float(instances.scores[index]):.2f}" if classes else ""
         x0, y0, x1, y1 = box
-        objects.append(DrawnObject((x0, y0, x1, y1), mask.numpy(), label if captions else index, caption))
+        objects.append(DrawnObject((x0, y0, x1, y1), mask.numpy(), label if classes else index, caption))
     return objects[::-1]
 
 

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder for the weights")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.StreamHandler(), logging.FileHandler(options.out / f"{options.model}.log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(options.out / f"{options.model}.log")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     torch.set_num_threads(options.threads)
     held_out = load_pool(options.work / "novel", 900, 40, novel=True)
