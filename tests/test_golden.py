@@ -86,7 +86,7 @@ def test_prototypes_are_the_published_ones(path: Path) -> None:
 
 def test_profile_paper_is_the_published_answer(path: Path) -> None:
     case = read_case(path)
-    found = match(case.candidates, case.prototypes, max_detections=int(case.inputs["num_out"]), full_size_merge=True)
+    found = match(case.candidates, case.prototypes, max_detections=int(case.inputs["num_out"]), as_published=True)
     assert len(found) == len(case.inputs["out_scores"]) > 0
     np.testing.assert_array_equal(found.labels.numpy(), case.inputs["out_labels"])
     np.testing.assert_allclose(found.scores.numpy(), case.inputs["out_scores"], rtol=0, atol=1e-4)

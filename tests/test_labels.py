@@ -55,7 +55,11 @@ class TestRequire:
 
     @pytest.mark.parametrize(
         ("path", "words"),
-        [("a.mp4", r"holds videos, .*to_frames\(\)"), ("a.pcd", "holds media of type 'point-cloud'"), ("a.fo3d", "'3d'")],
+        [
+            ("a.mp4", r"holds videos, .*to_frames\(sample_frames=True\)"),
+            ("a.pcd", "holds media of type 'point-cloud'"),
+            ("a.fo3d", "'3d'"),
+        ],
     )
     def test_other_media(self, make_dataset: MakeDataset, path: str, words: str) -> None:
         dataset = make_dataset([fo.Sample(path)])

@@ -64,9 +64,9 @@ def match_plainly(candidates: Candidates, prototypes: Tensor, max_detections: in
 
     kept: list[int] = []
     for row in sorted(range(len(candidates)), key=lambda row: -float(candidates.predicted_iou[row])):
-        if all(best[other][1] != best[row][1] or overlap(other, row) <= 0.5 for other in kept):
+        if best[row][0] > 0 and all(best[other][1] != best[row][1] or overlap(other, row) <= 0.5 for other in kept):
             kept.append(row)
-    kept = [row for row in kept[: 8 * max_detections] if best[row][0] > 0]
+    kept = kept[: 8 * max_detections]
     answer = []
     for position, row in enumerate(kept):
         decay = 0.0
@@ -231,17 +231,17 @@ class TestMatch:
         assert found.scores.tolist() == pytest.approx([score for _, _, score in plain], abs=1e-4)
         assert_consistent(found, candidates)
 
-    @pytest.mark.parametrize("full_size_merge", [False, True])
-    def test_no_candidate(self, full_size_merge: bool) -> None:
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_no_candidate(self, as_published: bool) -> None:
         candidates = take(make_candidates(), torch.zeros(0, dtype=torch.int64))
-        found = match(candidates, make_prototypes(), full_size_merge=full_size_merge)
+        found = match(candidates, make_prototypes(), as_published=as_published)
         assert len(found) == 0
         assert_consistent(found, candidates)
 
-    @pytest.mark.parametrize("full_size_merge", [False, True])
-    def test_one_candidate(self, full_size_merge: bool) -> None:
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_one_candidate(self, as_published: bool) -> None:
         candidates = take(make_candidates(), torch.tensor([4]))
-        found = match(candidates, candidates.features, full_size_merge=full_size_merge)
+        found = match(candidates, candidates.features, as_published=as_published)
         assert found.scores.tolist() == pytest.approx([1.0])
         assert_consistent(found, candidates)
 
@@ -300,25 +300,32 @@ class TestMatch:
         assert shuffled.labels.tolist() == found.labels.tolist()
         assert_near(shuffled.scores, found.scores)
 
+    def test_mask_like_no_class_pushes_out_none_unless_as_published(self) -> None:
+        logits = torch.full((2, 16, 16), -1.0)
+        logits[:, 4:12, 4:12] = 1
+        features = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # the first, with the better predicted IoU, is like no class
+        candidates = Candidates(logits, torch.tensor([0.9, 0.8]), features, (16, 16))
+        prototypes = torch.tensor([[1.0, 0.0]])
+        assert match(candidates, prototypes).rows.tolist() == [1]
+        assert match(candidates, prototypes, as_published=True).rows.tolist() == []
+
     def test_order_of_the_classes_permutes_the_labels(self) -> None:
         candidates, prototypes = make_candidates(), make_prototypes(4)
-        # A mask like no class at all has no winner to be permuted; as published it counts as the first class in the NMS.
-        candidates = take(candidates, (classify(candidates.features, prototypes)[0] > 0).nonzero()[:, 0])
         order = torch.tensor([2, 0, 3, 1])
         found, permuted = match(candidates, prototypes), match(candidates, prototypes[order])
         assert permuted.rows.tolist() == found.rows.tolist()
         assert order[permuted.labels].tolist() == found.labels.tolist()
         assert_near(permuted.scores, found.scores)
 
-    @pytest.mark.parametrize("full_size_merge", [False, True])
-    def test_empty_mask_among_the_candidates_is_left_out(self, full_size_merge: bool) -> None:
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_empty_mask_among_the_candidates_is_left_out(self, as_published: bool) -> None:
         candidates, prototypes = make_candidates(), make_prototypes()
         logits = candidates.logits.clone()
         logits[[3, 11]] = -1.0
         rest = torch.tensor([row for row in range(30) if row not in (3, 11)])
         emptied = Candidates(logits, candidates.predicted_iou, candidates.features, candidates.image_hw)
-        found = match(emptied, prototypes, full_size_merge=full_size_merge)
-        expected = match(take(candidates, rest), prototypes, full_size_merge=full_size_merge)
+        found = match(emptied, prototypes, as_published=as_published)
+        expected = match(take(candidates, rest), prototypes, as_published=as_published)
         assert found.rows.tolist() == rest[expected.rows].tolist()
         assert_near(found.scores, expected.scores)
 
@@ -327,15 +334,15 @@ class TestMatch:
         emptied = Candidates(candidates.logits * 0 - 1, candidates.predicted_iou, candidates.features, (48, 64))
         assert len(match(emptied, make_prototypes())) == 0
 
-    @pytest.mark.parametrize("full_size_merge", [False, True])
-    def test_mask_empty_at_full_size_gives_way_to_the_next(self, full_size_merge: bool) -> None:
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_mask_empty_at_full_size_gives_way_to_the_next(self, as_published: bool) -> None:
         # In an image of 3 × 2 pixels a single cell of the grid is averaged away; the half of the grid stays.
         logits = torch.full((2, GRID, GRID), -5.0)
         logits[0, 2, 2] = 5.0
         logits[1, :, 8:] = 5.0
         features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
         candidates = Candidates(logits, torch.tensor([0.9, 0.8]), features, (2, 3))
-        found = match(candidates, torch.tensor([[1.0, 0.0]]), max_detections=1, full_size_merge=full_size_merge)
+        found = match(candidates, torch.tensor([[1.0, 0.0]]), max_detections=1, as_published=as_published)
         assert found.rows.tolist() == [1]
         assert found.boxes[0, 2:].tolist() == [3, 2]
         assert_consistent(found, candidates)
@@ -343,14 +350,14 @@ class TestMatch:
     @pytest.mark.parametrize("image_hw", [(1, 5000), (5000, 1), (1, 1)])
     def test_extreme_images(self, image_hw: tuple[int, int]) -> None:
         candidates = make_candidates(image_hw=image_hw)
-        for full_size_merge in (False, True):
-            assert_consistent(match(candidates, make_prototypes(), full_size_merge=full_size_merge), candidates)
+        for as_published in (False, True):
+            assert_consistent(match(candidates, make_prototypes(), as_published=as_published), candidates)
 
-    def test_full_size_merge_in_chunks_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_as_published_in_chunks_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         candidates, prototypes = make_candidates(), make_prototypes()
-        whole = match(candidates, prototypes, full_size_merge=True)
+        whole = match(candidates, prototypes, as_published=True)
         monkeypatch.setattr(matching, "PIXELS_A_CHUNK", 2 * 48 * 64)
-        parts = match(candidates, prototypes, full_size_merge=True)
+        parts = match(candidates, prototypes, as_published=True)
         assert parts.rows.tolist() == whole.rows.tolist()
         assert_near(parts.scores, whole.scores)
         assert all(torch.equal(a, b) for a, b in zip(parts.masks, whole.masks, strict=True))

@@ -36,11 +36,11 @@ def test_settings_are_the_published_ones(preset) -> None:
 
 def test_paper_differs_where_the_publication_does() -> None:
     paper = PRESETS["paper"]
-    assert (paper.add_no_memory, paper.full_size_merge, paper.half) == (False, True, False)
+    assert (paper.add_no_memory, paper.as_published, paper.half) == (False, True, False)
     assert paper.sam2_config == "configs/sam2/sam2_hiera_l.yaml"  # SAM 2, not 2.1
     for preset in DOWNLOADED:
         if preset is not paper:
-            assert (preset.add_no_memory, preset.full_size_merge, preset.half) == (True, False, True)
+            assert (preset.add_no_memory, preset.as_published, preset.half) == (True, False, True)
             assert preset.sam2_config.startswith("configs/sam2.1/")
 
 

@@ -284,7 +284,8 @@ class TestBuild:
             ((10, 160, 40, 190), np.ones((30, 30), bool), EMPTY_BOX),
             ((40, 20, 40, 50), np.ones((30, 1), bool), EMPTY_BOX),
             ((60, 20, 40, 50), np.ones((30, 20), bool), EMPTY_BOX),
-            ((float("nan"), 20, 40, 50), np.ones((30, 20), bool), EMPTY_BOX),
+            ((float("nan"), 20, 40, 50), np.ones((30, 20), bool), "its box is not finite"),
+            ((10, 20, float("inf"), 50), np.ones((30, 20), bool), "its box is not finite"),
             ((10, 20, 40, 50), np.zeros((30, 30), bool), EMPTY_MASK),
             ((10, 20, 40, 50), np.zeros((0, 0), bool), EMPTY_MASK),
             ((-30, 20, 30, 50), np.repeat([[True, False]], 30, 0).repeat(30, 1), EMPTY_MASK),  # its object is outside

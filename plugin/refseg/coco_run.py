@@ -206,7 +206,7 @@ def _segment_batch(
             prototypes.matrix,
             max_detections=job.max_detections,
             min_score=models.preset.min_confidence if job.min_score is None else job.min_score,
-            full_size_merge=models.preset.full_size_merge,
+            as_published=models.preset.as_published,
         )
         image_id = images[loaded.index].id
         found.sizes[image_id] = loaded.image_hw

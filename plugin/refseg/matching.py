@@ -52,7 +52,7 @@ def match(
     *,
     max_detections: int = 100,
     min_score: float = 0.0,
-    full_size_merge: bool = False,
+    as_published: bool = False,
 ) -> Instances:
     """Label, rank, merge and cut the candidates of one image.
 
@@ -61,7 +61,8 @@ def match(
         prototypes: (K, C) float32, unit length.
         max_detections: the best so many are returned.
         min_score: lower scores are left out.
-        full_size_merge: merge on full-size masks as published, instead of on the mask grid.
+        as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
+            the NMS, where they can push out masks of the first class that do.
 
     Raises:
         ShapeError: candidates and prototypes differ in width.
@@ -73,13 +74,16 @@ def match(
         )
     scores, labels = classify(candidates.features, prototypes)
     masks = candidates.masks
-    filled = masks.flatten(1).any(1).nonzero()[:, 0]
+    filled = masks.flatten(1).any(1)
+    if not as_published:
+        filled = filled & (scores > 0)
+    filled = filled.nonzero()[:, 0]
     boxes = grid_boxes(masks[filled])
     keep = batched_nms(boxes, candidates.predicted_iou[filled], labels[filled], NMS_IOU)
     rows = filled[keep[: NMS_KEEPS * max_detections]]
     rows = rows[scores[rows] > 0]
     labels, features = labels[rows], candidates.features[rows]
-    merged = _full_size(candidates, rows) if full_size_merge else masks[rows]
+    merged = _full_size(candidates, rows) if as_published else masks[rows]
     scores = merge_overlaps(merged, features, scores[rows], labels)
     order = scores.argsort(descending=True, stable=True)
     order = order[scores[order] >= min_score]

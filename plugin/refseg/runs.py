@@ -114,7 +114,7 @@ def match_image(candidates: Candidates, prototypes: Prototypes, models: Models, 
         prototypes.matrix,
         max_detections=settings.max_detections,
         min_score=models.preset.min_confidence if chosen is None else chosen,
-        full_size_merge=models.preset.full_size_merge,
+        as_published=models.preset.as_published,
     )
 
 

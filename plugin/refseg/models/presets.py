@@ -32,7 +32,7 @@ class Preset:
         points_per_side: n of the n by n grid of prompts.
         encoder_side: E, pixels, a multiple of the encoder's patch size.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
-        full_size_merge: merge overlaps on full-size masks, as published, instead of on the mask grid.
+        as_published: match to the letter of the paper; see `refseg.matching.match`.
         half: bfloat16 on CUDA; otherwise float32 everywhere.
         min_confidence: default score below which `segment` writes nothing.
     """
@@ -47,7 +47,7 @@ class Preset:
     points_per_side: int = 32
     encoder_side: int = 518
     add_no_memory: bool = True
-    full_size_merge: bool = False
+    as_published: bool = False
     half: bool = True
     min_confidence: float = 0.3
 
@@ -91,7 +91,7 @@ PRESETS: dict[str, Preset] = {
             898,
             *_DINOV2["large"],
             add_no_memory=False,
-            full_size_merge=True,
+            as_published=True,
             half=False,
         ),
     )
