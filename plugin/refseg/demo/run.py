@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fiftyone import ViewField as F
 
 from ..evaluation import evaluate, false_positives_per_empty_image
 from ..images import read_image
@@ -53,6 +54,8 @@ def run_demo(
     unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
     scores = evaluate(unseen, "predictions", "ground_truth", eval_key="demo", classes=list(CLASSES), progress=False)
     threshold = load_models("demo").preset.min_confidence
+    confident = dataset.filter_labels("predictions", F("confidence") >= threshold, only_matches=False)
+    dataset.save_view("confident", confident, f"Predictions of at least the default confidence, {threshold}")
     report = {
         "mask_ap": scores.mask_ap,
         "mask_ap50": scores.mask_ap50,
@@ -74,7 +77,7 @@ def run_demo(
         f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at confidence {threshold}; "
         f"{report['seconds_per_image']} s an image.\n"
         f"Written: {out / 'report.json'} and {out / 'overview.png'}\n"
-        f"See it in the App: fiftyone app launch {dataset.name}"
+        f"See it in the App: fiftyone app launch {dataset.name}, and choose the saved view 'confident'"
     )
     return report
 
