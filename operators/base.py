@@ -1,6 +1,7 @@
 """How every operator of RefSeg runs: streamed to the App, as a delegated job, or to its end when called from Python.
 
-A subclass writes `work`, a generator of progress that returns a JSON result, and `tell`, what the App shows at the end.
+A subclass writes `work`, a generator of progress that returns a JSON result, and `tell`, what the App shows at the end. What
+may be delegated may be long: it is listed as a job while it runs, and ends between two steps where someone cancels it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
 import fiftyone.operators as foo
+
+from .jobs import JobCancelledError, Listing
 
 if TYPE_CHECKING:
     from refseg.progress import Progress
@@ -30,9 +34,12 @@ SECONDS_BETWEEN_DATABASE_WRITES = 1.0
 class RefSegOperator(foo.Operator, ABC):
     """An operator whose work is a generator."""
 
+    kept_when_cancelled = "what was done is kept"
+    """What a cancelled execution leaves behind, as the end of a sentence."""
+
     @abstractmethod
     def work(self, ctx: Any) -> Work[Result]:
-        """Do the job, yielding progress.
+        """Do the job, yielding progress. Where the execution is cancelled this generator is closed after a step.
 
         Args:
             ctx: FiftyOne's execution context.
@@ -49,12 +56,19 @@ class RefSegOperator(foo.Operator, ABC):
         """Messages to the App once the work is done."""
 
     def execute(self, ctx: Any) -> Any:
-        """Run the work where it was asked for; errors reach Python as exceptions and the App as a notification."""
+        """Run the work where it was asked for; errors reach Python as exceptions and the App as a notification.
+
+        Raises:
+            JobCancelledError: the execution was delegated or called from Python, and someone cancelled it. An exception, so
+                that no script or pipeline goes on with half a result; FiftyOne marks a delegated operation as failed, with
+                this reason.
+        """
         if came_from_app(ctx):
             return self._stream(ctx)
         from refseg.progress import drain
 
-        return drain(self.work(ctx), delegated_watcher(ctx) if ctx.delegated else None)
+        with closing(self._cancellable(ctx)) as work:
+            return drain(work, delegated_watcher(ctx) if ctx.delegated else None)
 
     def call(
         self,
@@ -77,10 +91,14 @@ class RefSegOperator(foo.Operator, ABC):
     def _stream(self, ctx: Any) -> Iterator[Any]:
         from refseg.errors import RefSegError
 
-        work = self.work(ctx)
+        work = self._cancellable(ctx)
         try:
             result = yield from _show_progress(ctx, work)
             yield from self.tell(ctx, result)
+        except JobCancelledError as cancelled:
+            # What was done may have made a new field.
+            yield ctx.ops.reload_dataset()
+            yield ctx.ops.notify(str(cancelled), variant="info")
         except RefSegError as error:
             yield ctx.ops.notify(str(error), variant="error")
         except Exception as error:
@@ -91,6 +109,13 @@ class RefSegOperator(foo.Operator, ABC):
         finally:
             # Reached too when the user leaves: the run is then marked cancelled and keeps what is done.
             work.close()
+
+    def _cancellable(self, ctx: Any) -> Work[Result]:
+        config = self.config
+        if not config.allow_delegated_execution:
+            return self.work(ctx)
+        farewell = f"{config.label} was cancelled; {self.kept_when_cancelled}."
+        return _listed(self.work(ctx), Listing(ctx, config.name, config.label), farewell)
 
 
 def came_from_app(ctx: Any) -> bool:
@@ -123,6 +148,26 @@ def relabel(work: Work[Report], prefix: str) -> Work[Report]:
             yield Progress(step.done, step.total, prefix + step.label)
     finally:
         work.close()
+
+
+def _listed(work: Work[Report], listing: Listing, farewell: str) -> Work[Report]:
+    """The same work, listed as a job while it runs; raises JobCancelledError with the farewell where someone cancels it."""
+    is_due = _Clock(SECONDS_BETWEEN_DATABASE_WRITES)
+    listing.open()
+    try:
+        with closing(work):
+            while True:
+                try:
+                    step = next(work)
+                except StopIteration as end:
+                    report: Report = end.value
+                    return report
+                yield step
+                # After the step was shown, so that a request made meanwhile does not wait for another batch.
+                if is_due(step) and listing.update(step):
+                    raise JobCancelledError(farewell)
+    finally:
+        listing.close()
 
 
 def _show_progress(ctx: Any, work: Work[Result]) -> Generator[Any, None, Result]:

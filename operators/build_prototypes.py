@@ -90,7 +90,8 @@ class BuildPrototypes(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `model`, `path`,
-            `sha256`, `shots` (pairs of a class and its number of references) and `skipped` (pairs of an id and a reason).
+            `sha256`, `shots` (pairs of a class and its number of references), `reused` (the number of references that have not
+            changed since an earlier build, whose vectors were kept) and `skipped` (pairs of an id and a reason).
         """
         params = {
             "field": field,
@@ -113,13 +114,15 @@ def source_params(tag: str | None, label_ids: Sequence[str] | None) -> dict[str,
 def build(ctx: Any, images: Any) -> Work[Result]:
     """Collect references as the form says, build prototypes, keep them.
 
+    References that prototypes of the same name, or else the newest, were built from cost nothing again.
+
     Args:
         ctx: FiftyOne's execution context.
         images: where to look for references, unless they are a selection.
     """
     from refseg.prototypes import iter_build_prototypes
     from refseg.references import collect_references
-    from refseg.store import save_prototypes
+    from refseg.store import reusable_prototypes, save_prototypes
 
     field = ctx.params.get("field") or reference_field(ctx)
     source = ctx.params.get("source") or default_source(ctx)
@@ -131,7 +134,8 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         label_ids=selected_label_ids(ctx, field) or [] if chosen else None,
         classes=chosen_classes(ctx),
     )
-    prototypes = yield from iter_build_prototypes(references, ctx.params.get("model") or default_model(ctx))
+    earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
+    prototypes = yield from iter_build_prototypes(references, ctx.params.get("model") or default_model(ctx), earlier)
     name = ctx.params.get("name") or default_name(ctx)
     stored = save_prototypes(ctx.dataset, prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
     return {
@@ -140,6 +144,7 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         "path": stored.path,
         "sha256": stored.sha256,
         "shots": [[label, number] for label, number in prototypes.shots.items()],
+        "reused": 0 if earlier is None else prototypes.num_shared(earlier),
         "skipped": [list(pair) for pair in prototypes.skipped],
     }
 
@@ -147,7 +152,8 @@ def build(ctx: Any, images: Any) -> Work[Result]:
 def describe(result: Result) -> str:
     """One or two sentences on the prototypes."""
     used = sum(number for _, number in result["shots"])
-    text = f"Prototypes {result['name']!r}: {count(len(result['shots']), 'class')} from {count(used, 'reference')}."
+    reused = f" ({result['reused']:,} reused)" if result["reused"] else ""
+    text = f"Prototypes {result['name']!r}: {count(len(result['shots']), 'class')} from {count(used, 'reference')}{reused}."
     if result["skipped"]:
         skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {skips}."

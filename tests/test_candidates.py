@@ -262,7 +262,8 @@ class TestPropose:
             assert tensor.device.type == "cpu"
             assert not tensor.requires_grad
         lengths = found.features.norm(dim=1)[found.masks.flatten(1).any(1)]
-        assert_near(lengths, torch.ones_like(lengths))
+        assert_near(lengths, torch.ones_like(lengths), at_most=5e-4)  # half precision
+        assert_near(found.features, found.features.half().float(), at_most=0)
 
     @pytest.mark.usefixtures("keep_every_mask", "few_prompts")
     def test_two_images_at_once_are_each_alone(self, models: Models) -> None:

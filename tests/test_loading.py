@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,10 @@ from refseg.images import read_image, segmenter_pixels
 from refseg.loading import LoadedImage, default_workers, load_batches, load_image, stack_pixels
 
 SIDE = 32
+PATIENCE = 10.0
+"""Seconds after which a thread that waits for another gives up, so that a broken loader fails instead of hanging."""
+
+BeforeLoad = Callable[[int], None]
 
 
 @pytest.fixture
@@ -67,18 +73,115 @@ def test_batches_in_order(paths: list[str], num_workers: int) -> None:
             torch.testing.assert_close(image.pixels, alone.pixels, rtol=0, atol=0)
 
 
-def test_one_batch_needs_no_process(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[BeforeLoad], list[int]]:
+    """Have a function called with an image's index before it is loaded; returns the indexes loaded, as they are finished."""
 
-    class Loader(loading.DataLoader):  # type: ignore[type-arg]
-        def __init__(self, *arguments: object, num_workers: int, **options: object) -> None:
-            asked.append(num_workers)
-            super().__init__(*arguments, num_workers=0, **options)  # type: ignore[arg-type]
+    def install(before: BeforeLoad) -> list[int]:
+        finished: list[int] = []
 
-    monkeypatch.setattr(loading, "DataLoader", Loader)
-    for batch_size in (7, 6):
-        assert sum(map(len, load_batches(paths, SIDE, batch_size=batch_size, num_workers=3))) == 7
-    assert asked == [0, 3]
+        def load(path: str, side: int, index: int = 0) -> LoadedImage:
+            before(index)
+            loaded = load_image(path, side, index)
+            finished.append(index)
+            return loaded
+
+        monkeypatch.setattr(loading, "load_image", load)
+        return finished
+
+    return install
+
+
+def loading_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("refseg-loading")]
+
+
+def test_order_when_the_first_takes_longest(paths: list[str], watch: Callable[[BeforeLoad], list[int]]) -> None:
+    others = threading.Event()
+
+    def before(index: int) -> None:
+        if index == 0:
+            assert others.wait(PATIENCE)
+        elif index == 3:
+            others.set()
+
+    finished = watch(before)
+    loaded = [image for batch in load_batches(paths, SIDE, batch_size=2, num_workers=2) for image in batch]
+    assert finished[:2] == [1, 2]
+    assert [image.index for image in loaded] == list(range(7))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_loads_ahead_but_not_without_bound(paths: list[str], watch: Callable[[BeforeLoad], list[int]], workers: int) -> None:
+    many = paths * 5
+    bound = 2 + 2 * 2 + workers  # the batch taken, two that wait, one a thread
+    reached, passed = threading.Event(), threading.Event()
+    lock, begun = threading.Lock(), 0
+
+    def before(index: int) -> None:
+        nonlocal begun
+        with lock:
+            begun += 1
+            if begun == bound:
+                reached.set()
+            elif begun > bound:
+                passed.set()
+
+    finished = watch(before)
+    batches = load_batches(many, SIDE, batch_size=2, num_workers=workers)
+    assert begun == 0
+    assert [image.index for image in next(batches)] == [0, 1]
+    assert reached.wait(PATIENCE)
+    assert not passed.wait(0.2)
+    assert [image.index for image in next(batches)] == [2, 3]
+    assert passed.wait(PATIENCE)
+    assert sum(map(len, batches)) == len(many) - 4
+    assert sorted(finished) == list(range(len(many)))
+
+
+def test_closing_drops_what_is_queued(paths: list[str], watch: Callable[[BeforeLoad], list[int]]) -> None:
+    slow = threading.Event()  # never set: each image after the first batch takes its time
+    begun = []
+
+    def before(index: int) -> None:
+        begun.append(index)
+        if index >= 2:
+            slow.wait(0.3)
+
+    finished = watch(before)
+    batches = load_batches(paths * 5, SIDE, batch_size=2, num_workers=1)
+    next(batches)
+    assert loading_threads()
+    batches.close()
+    assert loading_threads() == []
+    assert finished == begun  # what was being read is complete
+    assert len(finished) < 2 + 2 * 2 + 1  # of the five that were queued, some were never begun
+    assert list(batches) == []
+
+
+def test_unexpected_error_surfaces(paths: list[str], watch: Callable[[BeforeLoad], list[int]]) -> None:
+    def before(index: int) -> None:
+        if index == 4:
+            raise ZeroDivisionError("a mistake in the code")
+
+    watch(before)
+    for workers in (0, 2):
+        batches = load_batches(paths, SIDE, batch_size=3, num_workers=workers)
+        assert len(next(batches)) == 3
+        with pytest.raises(ZeroDivisionError, match="a mistake in the code"):
+            next(batches)
+        assert loading_threads() == []
+
+
+def test_without_workers_the_caller_loads_and_nothing_ahead(paths: list[str], watch: Callable[[BeforeLoad], list[int]]) -> None:
+    names = []
+    finished = watch(lambda index: names.append(threading.current_thread().name))
+    next(load_batches(paths, SIDE, batch_size=3, num_workers=0))
+    assert finished == [0, 1, 2]
+    assert set(names) == {threading.current_thread().name}
+    names.clear()
+    assert sum(map(len, load_batches(paths, SIDE, batch_size=3))) == 7
+    assert all(name.startswith("refseg-loading") for name in names)
 
 
 def test_no_files() -> None:

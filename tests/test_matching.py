@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg import matching
-from refseg.candidates import Candidates
+from refseg.candidates import Candidates, grid_boxes
 from refseg.errors import ShapeError
-from refseg.matching import Instances, classify, grid_boxes, match, merge_overlaps, upsample
+from refseg.matching import Instances, classify, match, merge_overlaps, upsample
 from tests.tolerance import TOLERANCE, assert_near
 
 GRID = 16
@@ -339,7 +339,7 @@ class TestMatch:
         # In an image of 3 × 2 pixels a single cell of the grid is averaged away; the half of the grid stays.
         logits = torch.full((2, GRID, GRID), -5.0)
         logits[0, 2, 2] = 5.0
-        logits[1, :, 8:] = 5.0
+        logits[1, :, 9:] = 5.0
         features = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
         candidates = Candidates(logits, torch.tensor([0.9, 0.8]), features, (2, 3))
         found = match(candidates, torch.tensor([[1.0, 0.0]]), max_detections=1, as_published=as_published)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,6 +21,7 @@ from refseg.candidates import encode_patches
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import (
     ClassWithoutReferencesError,
+    ImageError,
     NoReferencesError,
     PrototypeFileError,
     PrototypeMismatchError,
@@ -36,6 +40,7 @@ from refseg.prototypes import (
     crop_weights,
     instance_vector,
     iter_build_prototypes,
+    reference_digest,
 )
 from tests.tolerance import assert_near
 
@@ -86,6 +91,14 @@ def make_prototypes(
 
 def vector_of(prototypes: Prototypes, reference_id: str) -> Tensor:
     return prototypes.vectors[prototypes.reference_ids.index(reference_id)]
+
+
+def assert_same(found: Prototypes, expected: Prototypes) -> None:
+    """Bit for bit, whatever the digests."""
+    assert torch.equal(found.vectors, expected.vectors)
+    assert torch.equal(found.labels, expected.labels)
+    for name in ("classes", "reference_ids", "model", "fingerprint", "skipped"):
+        assert getattr(found, name) == getattr(expected, name)
 
 
 class TestInstanceVector:
@@ -407,6 +420,211 @@ class TestBoxOnly:
         assert bool(found.vectors.isfinite().all())
 
 
+class TestReuse:
+    @pytest.fixture
+    def own(self, references: list[Reference], tmp_path: Path) -> list[Reference]:
+        """The same references in copies of the images, which a test may change."""
+        for path in {reference.image for reference in references}:
+            shutil.copy2(path, tmp_path)
+        return [replace(reference, image=str(tmp_path / Path(reference.image).name)) for reference in references]
+
+    @pytest.fixture
+    def passes(self, models: Models) -> Iterator[list[str]]:
+        """Names of the models that were run, one for each pass of their image encoders."""
+        seen: list[str] = []
+        handles = [
+            models.dinov2.register_forward_hook(lambda *_: seen.append("dinov2")),
+            models.sam2.image_encoder.register_forward_hook(lambda *_: seen.append("sam2")),
+        ]
+        yield seen
+        for handle in handles:
+            handle.remove()
+
+    def test_one_added_costs_one_pass(self, own: list[Reference], models: Models, passes: list[str]) -> None:
+        # Of another image and of one of the three's: what is new may come first or in the midst of them.
+        for added in (own[5], own[1]):
+            three = [own[0], own[2], own[4]]
+            earlier = build_prototypes(three, models)
+            fresh = build_prototypes([*three, added], models)
+            passes.clear()
+            found = build_prototypes([*three, added], models, reuse=earlier)
+            assert passes == ["dinov2"]
+            assert_same(found, fresh)
+            assert found.digests == fresh.digests
+            assert found.num_shared(earlier) == 3
+
+    def test_one_removed_costs_none(
+        self, own: list[Reference], models: Models, passes: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        earlier = build_prototypes(own, models)
+        left = [own[3], own[1], own[0], own[5]]  # another order too
+        fresh = build_prototypes(left, models)
+        passes.clear()
+
+        def no_reading(path: str) -> Image.Image:
+            raise AssertionError(f"{path} was opened")
+
+        monkeypatch.setattr(prototypes_module, "read_image", no_reading)
+        steps: list[Progress] = []
+        found = build_prototypes(left, models, reuse=earlier, progress=steps.append)
+        assert passes == []
+        assert_same(found, fresh)
+        assert found.num_shared(earlier) == 4
+        assert steps == [Progress(done, 4, "references") for done in range(5)]
+
+    def test_relabelled_keeps_its_vector(self, own: list[Reference], models: Models, passes: list[str]) -> None:
+        earlier = build_prototypes(own, models)
+        relabelled = [replace(own[0], label="washer"), *own[1:]]
+        passes.clear()
+        found = build_prototypes(relabelled, models, reuse=earlier)
+        assert passes == []
+        assert found.shots == {"nut": 2, "ring": 3, "washer": 1}
+        assert_same(found, build_prototypes(relabelled, models))
+
+    @pytest.mark.parametrize("change", ["mask", "mask's shape", "box", "image", "time", "path", "id"])
+    def test_changed_is_computed_anew(
+        self, own: list[Reference], models: Models, passes: list[str], change: str, tmp_path: Path
+    ) -> None:
+        earlier = build_prototypes(own, models)
+        first, path = own[0], Path(own[0].image)
+        assert first.mask is not None
+        status = path.stat()
+        others = 0  # in the same file
+        if change == "mask":
+            mask = first.mask.copy()
+            mask[: len(mask) // 2] = False
+            first = replace(first, mask=mask)
+        elif change == "mask's shape":
+            first = replace(first, mask=first.mask.reshape(1, -1))  # the same bytes
+        elif change == "box":
+            x0, y0, x1, y1 = first.box
+            first = replace(first, box=(x0, y0, x1, y1 + 0.25))
+        elif change == "image":
+            Image.fromarray(np.asarray(Image.open(path))[:, :, ::-1].copy()).save(path)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            assert path.stat().st_size != status.st_size
+            others = 2
+        elif change == "time":
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+            others = 2
+        elif change == "path":
+            (tmp_path / "deeper").mkdir()
+            first = replace(first, image=str(shutil.copy2(path, tmp_path / "deeper")))
+        else:
+            first = replace(first, id="another")
+        wanted = [first, *own[1:]]
+        passes.clear()
+        found = build_prototypes(wanted, models, reuse=earlier)
+        assert passes == ["dinov2"] * (1 + others)
+        assert found.num_shared(earlier) == 5 - others
+        assert_same(found, build_prototypes(wanted, models))
+
+    def test_of_another_encoder_is_ignored(self, own: list[Reference], models: Models, passes: list[str]) -> None:
+        earlier = build_prototypes(own[:3], models)
+        other = replace(models, revisions={**models.revisions, "dinov2": "another"})
+        passes.clear()
+        found = build_prototypes(own[:3], other, reuse=earlier)
+        assert passes == ["dinov2"] * 3
+        assert found.fingerprint == other.fingerprint != earlier.fingerprint
+        assert found.num_shared(earlier) == 0
+
+    def test_box_alone_follows_the_segmenter(
+        self, own: list[Reference], models: Models, passes: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # What the segmenter answers is not the point; that its image encoder is not run is.
+        monkeypatch.setattr(prototypes_module, "decode_boxes", lambda *_: torch.ones(1, 64, 64))
+        wanted = [*own, replace(own[0], id="box", mask=None)]
+        earlier = build_prototypes(wanted, models)
+        passes.clear()
+        assert_same(build_prototypes(wanted, models, reuse=earlier), earlier)
+        assert passes == []
+        other = replace(models, revisions={**models.revisions, "sam2": "another"})
+        assert other.fingerprint == models.fingerprint
+        assert build_prototypes(wanted, other, reuse=earlier).num_shared(earlier) == 6
+        assert passes == ["sam2", "dinov2"]
+
+    def test_unusable_references_are_tried_again(
+        self, own: list[Reference], models: Models, passes: list[str], tmp_path: Path
+    ) -> None:
+        empty = replace(own[0], id="empty", mask=np.zeros((3, 3), bool))
+        gone = replace(own[0], id="gone", image=str(tmp_path / "gone.png"))
+        earlier = build_prototypes([own[0], empty, gone], models)
+        assert [name for name, _ in earlier.skipped] == ["empty", "gone"]
+        shutil.copy2(own[0].image, gone.image)
+        passes.clear()
+        found = build_prototypes([own[0], empty, gone], models, reuse=earlier)
+        assert passes == ["dinov2"]
+        assert found.skipped == (("empty", EMPTY_MASK),)
+        assert torch.equal(vector_of(found, "gone"), vector_of(found, "label-0"))
+
+    def test_image_that_cannot_be_read_any_more_spares_what_is_known(
+        self, own: list[Reference], models: Models, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        earlier = build_prototypes(own[:1], models)
+
+        def fail(path: str) -> Image.Image:
+            raise ImageError(path, "the image cannot be read (permission denied)")
+
+        monkeypatch.setattr(prototypes_module, "read_image", fail)
+        found = build_prototypes([own[0], replace(own[1], label="gear")], models, reuse=earlier)
+        assert found.reference_ids == ("label-0",)
+        assert found.skipped == (("label-1", "the image cannot be read (permission denied)"),)
+
+    def test_after_add_remove_and_a_file(self, own: list[Reference], models: Models, passes: list[str], tmp_path: Path) -> None:
+        grown = build_prototypes(own[:4], models).add(build_prototypes(own[3:], models)).remove(["label-1"])
+        grown.save(tmp_path / "a.safetensors")
+        passes.clear()
+        found = build_prototypes(own, models, reuse=Prototypes.load(tmp_path / "a.safetensors"))
+        assert passes == ["dinov2"]
+        assert_same(found, build_prototypes(own, models))
+
+    def test_without_digests_nothing_is_reused(self, own: list[Reference], models: Models, passes: list[str]) -> None:
+        fresh = build_prototypes(own[:2], models)
+        for digests in ((), ("", fresh.digests[1])):
+            earlier = replace(fresh, digests=digests)
+            passes.clear()
+            assert_same(build_prototypes(own[:2], models, reuse=earlier), fresh)
+            assert passes == ["dinov2"] * (2 - sum(map(bool, digests)))
+
+
+class TestReferenceDigest:
+    def test_is_sixteen_digits_and_always_the_same(
+        self, references: list[Reference], models: Models, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = references[0]
+        digest = reference_digest(first, models)
+        assert digest is not None
+        assert len(digest) == 16
+        assert int(digest, 16) >= 0
+        assert first.mask is not None
+        monkeypatch.chdir(Path(first.image).parent)
+        again = replace(
+            first,
+            image=Path(first.image).name,
+            box=tuple(np.array(first.box, np.float32)),
+            mask=np.asfortranarray(first.mask),
+            label="nut",
+        )
+        assert reference_digest(again, models) == digest
+
+    def test_tells_references_and_models_apart(self, references: list[Reference], models: Models) -> None:
+        alone = replace(references[0], mask=None)
+        narrow = replace(models, dtype=torch.bfloat16)
+        segmenter = replace(models, revisions={**models.revisions, "sam2": "another"})
+        found = [reference_digest(reference, models) for reference in (*references, alone)]
+        found += [reference_digest(references[0], narrow), reference_digest(alone, segmenter)]
+        assert len(set(found)) == len(found)
+        assert reference_digest(references[0], segmenter) == found[0]
+
+    @pytest.mark.parametrize("path", ["nowhere/a.png", "", "a\0.png"])
+    def test_no_file(self, references: list[Reference], models: Models, path: str) -> None:
+        assert reference_digest(replace(references[0], image=path), models) is None
+
+    @pytest.mark.parametrize("side", [float("nan"), float("inf")])
+    def test_odd_box(self, references: list[Reference], models: Models, side: float) -> None:
+        assert reference_digest(replace(references[0], box=(0, 0, side, 5)), models) is not None
+
+
 class TestEditing:
     def test_add_joins_classes_and_references(self) -> None:
         first, second = make_prototypes([0, 1]), make_prototypes([0, 1, 1], classes=("nut", "ring"), first=10)
@@ -439,6 +657,22 @@ class TestEditing:
         first = make_prototypes([0, 1], skipped=(("x", "too thin"),))
         second = make_prototypes([0, 1], first=10, skipped=(("y", "empty"),))
         assert first.add(second).skipped == (("x", "too thin"), ("y", "empty"))
+
+    def test_digests_follow_their_references(self) -> None:
+        first = make_prototypes([0, 0, 1], digests=("a", "b", "c"))
+        second = make_prototypes([0, 1], first=2, digests=("d", "e"))
+        assert first.add(second).digests == ("a", "b", "d", "e")
+        assert first.remove(["label-1"]).digests == ("a", "c")
+
+    def test_unknown_digests_stay_unknown(self) -> None:
+        known, unknown = make_prototypes([0, 1], digests=("a", "b")), make_prototypes([0, 1], first=10)
+        assert unknown.digests == ()
+        assert known.add(unknown).digests == ("a", "b", "", "")
+        assert unknown.add(known).digests == ("", "", "a", "b")
+        assert unknown.add(make_prototypes([0, 1], first=20)).digests == ()
+        assert unknown.remove(["label-10"], keep_classes=False).digests == ()
+        assert known.add(unknown).num_shared(known) == 2
+        assert known.add(unknown).num_shared(unknown) == 0
 
     def test_add_of_another_encoder_is_refused(self) -> None:
         other = replace(make_prototypes([0, 1], first=10), model="large", fingerprint="f01")
@@ -480,6 +714,10 @@ class TestEditing:
         with pytest.raises(ShapeError, match="there are {}, {} and {}".format(*counts)):
             Prototypes(("gear",), torch.zeros(counts[0], 5), torch.zeros(counts[1]).long(), ids, "demo", "f00")
 
+    def test_digests_of_another_number_are_refused(self) -> None:
+        with pytest.raises(ShapeError, match="one digest a reference or none at all, but there are 1 of 2 references"):
+            make_prototypes([0, 1], digests=("a",))
+
     def test_class_without_vector_is_refused(self) -> None:
         with pytest.raises(ClassWithoutReferencesError, match="'nut'"):
             make_prototypes([0, 0])
@@ -490,15 +728,39 @@ class TestFile:
         first = make_prototypes([0, 1, 1], classes=("a.b $", "⚙️"), skipped=(("x", "too thin"), ("y", "its mask is empty")))
         first.save(tmp_path / "deep" / "er" / "a.safetensors")
         again = Prototypes.load(str(tmp_path / "deep" / "er" / "a.safetensors"))
-        assert torch.equal(again.vectors, first.vectors)
-        assert torch.equal(again.labels, first.labels)
-        for name in ("classes", "reference_ids", "model", "fingerprint", "skipped"):
-            assert getattr(again, name) == getattr(first, name)
+        assert_same(again, first)
+        assert again.digests == ()
         assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["a.safetensors"]
 
     def test_of_real_references(self, built: Prototypes, tmp_path: Path) -> None:
         built.save(tmp_path / "a.safetensors")
-        assert torch.equal(Prototypes.load(tmp_path / "a.safetensors").matrix, built.matrix)
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert torch.equal(again.matrix, built.matrix)
+        assert again.digests == built.digests
+        assert len(set(again.digests)) == 6
+
+    def test_of_version_1(self, tmp_path: Path) -> None:
+        # As release 0.1.0 wrote it.
+        about = (
+            '{"version": 1, "classes": ["gear", "nut"], "reference_ids": ["label-0", "label-1", "label-2"], "model": "demo", '
+            '"fingerprint": "f00", "skipped": [["x", "too thin"]]}'
+        )
+        expected = make_prototypes([0, 1, 1], skipped=(("x", "too thin"),))
+        tensors = {"vectors": expected.vectors, "labels": expected.labels}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": about})
+        found = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(found, expected)
+        assert found.digests == ()
+
+    @pytest.mark.parametrize(("key", "value"), [("digests", ["a"]), ("reference_ids", ["x"]), ("classes", ["a", "b", "c"])])
+    def test_parts_that_disagree(self, tmp_path: Path, key: str, value: list[str]) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads(file.metadata()["refseg_prototypes"])
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({**about, key: value})})
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(path)
 
     def test_save_replaces(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
@@ -561,6 +823,6 @@ class TestFile:
     def test_newer_version(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         make_prototypes([0, 1]).save(path)
-        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 2, "news": True})})
-        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 2, this one reads up to 1\): update"):
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 3, "news": True})})
+        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 3, this one reads up to 2\): update"):
             Prototypes.load(path)

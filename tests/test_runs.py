@@ -45,7 +45,7 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.runs.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def run(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> Any:
@@ -242,7 +242,7 @@ class TestPredictions:
 
 class TestSegmenter:
     def test_apply_model_writes_the_same(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        run(trays, prototypes)
+        run(trays, prototypes, index=False)
         model = Segmenter(prototypes, min_confidence=0.0)
         trays.apply_model(model, "applied", batch_size=3, num_workers=0, progress=False)
         assert content_of(trays, "applied", with_run=False) == content_of(trays, with_run=False)
@@ -305,15 +305,15 @@ class TestProvenance:
     def test_failed_half_way(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
         import refseg.runs
 
-        real, calls = refseg.runs.match_image, []
+        real, calls = refseg.runs.rank, []
 
-        def fails_at_the_third(*arguments: Any) -> Any:
+        def fails_at_the_third(*arguments: Any, **options: Any) -> Any:
             calls.append(arguments)
             if len(calls) == 3:
                 raise RuntimeError("out of memory")
-            return real(*arguments)
+            return real(*arguments, **options)
 
-        monkeypatch.setattr(refseg.runs, "match_image", fails_at_the_third)
+        monkeypatch.setattr(refseg.runs, "rank", fails_at_the_third)
         with pytest.raises(RuntimeError, match="out of memory"):
             run(trays, prototypes, run_key="r")
         config = trays.get_run_info("r").config

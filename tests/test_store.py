@@ -17,6 +17,7 @@ from refseg.store import (
     dataset_folder,
     list_prototypes,
     load_prototypes,
+    reusable_prototypes,
     run_key_from,
     save_prototypes,
     write_prototypes,
@@ -30,7 +31,12 @@ def prototypes_of(*classes: str, seed: int = 0) -> Prototypes:
     labels = [0, *range(len(classes))]
     vectors = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(seed))
     ids = tuple(f"reference {row}" for row in range(len(labels)))
-    return Prototypes(classes, vectors, torch.tensor(labels), ids, "demo", "0123456789ab", (("other", "too small"),))
+    skipped, digests = (("other", "too small"),), tuple(f"digest {row}" for row in range(len(labels)))
+    return Prototypes(classes, vectors, torch.tensor(labels), ids, "demo", "0123456789ab", skipped, digests)
+
+
+def deny(path: str) -> str:
+    raise PermissionError(13, "Permission denied", path)
 
 
 def test_round_trip(dataset: fo.Dataset) -> None:
@@ -42,6 +48,7 @@ def test_round_trip(dataset: fo.Dataset) -> None:
     assert loaded.classes == prototypes.classes
     assert loaded.reference_ids == prototypes.reference_ids
     assert loaded.skipped == prototypes.skipped
+    assert loaded.digests == prototypes.digests
     assert (loaded.model, loaded.fingerprint) == ("demo", "0123456789ab")
     torch.testing.assert_close(loaded.vectors, prototypes.vectors, rtol=0, atol=0)
     torch.testing.assert_close(loaded.labels, prototypes.labels, rtol=0, atol=0)
@@ -145,6 +152,46 @@ def test_file_changed(dataset: fo.Dataset) -> None:
     # Building them again mends it.
     save_prototypes(dataset, prototypes_of("a"), "parts", overwrite=True)
     assert load_prototypes(dataset, "parts").classes == ("a",)
+
+
+def test_reusable_are_those_of_the_name_or_the_newest(dataset: fo.Dataset) -> None:
+    def classes(name: str | None = None) -> tuple[str, ...] | None:
+        found = reusable_prototypes(dataset, name)
+        return None if found is None else found.classes
+
+    assert classes() is None
+    assert classes("first") is None
+    for name in ("first", "second"):
+        save_prototypes(dataset, prototypes_of(f"of {name}"), name)
+    dataset.register_run("other", dataset.init_run(method="other"))
+    assert classes("first") == ("of first",)
+    assert classes("third") == classes("other") == classes() == ("of second",)
+
+
+def test_file_unreadable(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_prototypes(dataset, prototypes_of("a"), "parts")
+    monkeypatch.setattr("refseg.store.file_sha256", deny)
+    with pytest.raises(PrototypeFileError, match=r"prototypes 'parts' cannot be read .*Permission denied.*: build them again"):
+        load_prototypes(dataset, "parts")
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "a folder", "unreadable"])
+def test_damaged_prototypes_are_not_reused(
+    dataset: fo.Dataset, damage: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(save_prototypes(dataset, prototypes_of("a"), "parts").path)
+    assert reusable_prototypes(dataset, "parts") is not None
+    if damage == "changed":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "unreadable":
+        monkeypatch.setattr("refseg.store.file_sha256", deny)  # root, who may run the tests, can read every file
+    else:
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+    assert caplog.messages == []
+    assert reusable_prototypes(dataset, "parts") is None
+    assert [message.split(":")[0] for message in caplog.messages] == ["No earlier prototypes are reused"]
 
 
 @pytest.mark.parametrize(

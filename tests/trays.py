@@ -103,9 +103,8 @@ def candidates_of(pixels: Tensor, masks: NDArray[np.bool_], image_hw: tuple[int,
     grid = torch.from_numpy(np.array(small, bool).reshape(-1, side, side))
     on_device = pixels[None].to(models.device)
     features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)[0].float().cpu()
-    return Candidates(
-        torch.where(grid, 10.0, -10.0), torch.linspace(0.9, 0.8, len(grid)), pool_features(grid, features), image_hw
-    )
+    pooled = pool_features(grid, features).half().float()
+    return Candidates(torch.where(grid, 10.0, -10.0), torch.linspace(0.9, 0.8, len(grid)), pooled, image_hw)
 
 
 def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: str = "ground_truth") -> None:
@@ -119,11 +118,13 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
             truth[segmenter_pixels(image, side).numpy().tobytes()] = np.array(masks)
 
     @torch.inference_mode()
-    def propose_from_pixels(pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models) -> list[Candidates]:
+    def propose_from_pixels(
+        pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None
+    ) -> list[Candidates]:
         return [
             candidates_of(row, truth.get(row.numpy().tobytes(), np.zeros((0, *image_hw), bool)), image_hw, models)
             for row, image_hw in zip(pixels, sizes, strict=True)
         ]
 
-    monkeypatch.setattr("refseg.runs.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
     monkeypatch.setattr("refseg.segmenter.propose_from_pixels", propose_from_pixels)

@@ -10,30 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluation import EvaluationReport, evaluate
+    from .indexing import DatasetIndex, IndexReport, IndexStatus, SkippedImage, VerifyReport, build_index, open_index
     from .models import PRESETS, load_models, unload_models
     from .prototypes import Prototypes, Reference, build_prototypes
     from .references import SampledReferences, collect_references, sample_references, tag_references
-    from .runs import SegmentReport, SkippedImage, segment
+    from .runs import SegmentReport, segment
     from .segmenter import Segmenter
     from .store import list_prototypes, load_prototypes, save_prototypes
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "DatasetIndex": "indexing",
     "EvaluationReport": "evaluation",
+    "IndexReport": "indexing",
+    "IndexStatus": "indexing",
     "PRESETS": "models",
     "Prototypes": "prototypes",
     "Reference": "prototypes",
     "SampledReferences": "references",
     "SegmentReport": "runs",
     "Segmenter": "segmenter",
-    "SkippedImage": "runs",
+    "SkippedImage": "indexing",
+    "VerifyReport": "indexing",
+    "build_index": "indexing",
     "build_prototypes": "prototypes",
     "collect_references": "references",
     "evaluate": "evaluation",
     "list_prototypes": "store",
     "load_models": "models",
     "load_prototypes": "store",
+    "open_index": "indexing",
     "sample_references": "references",
     "save_prototypes": "store",
     "segment": "runs",
@@ -43,19 +50,25 @@ _HOME = {
 
 __all__ = [
     "PRESETS",
+    "DatasetIndex",
     "EvaluationReport",
+    "IndexReport",
+    "IndexStatus",
     "Prototypes",
     "Reference",
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
     "SkippedImage",
+    "VerifyReport",
+    "build_index",
     "build_prototypes",
     "collect_references",
     "evaluate",
     "list_prototypes",
     "load_models",
     "load_prototypes",
+    "open_index",
     "sample_references",
     "save_prototypes",
     "segment",

@@ -6,11 +6,12 @@ decoder once a prompt. Memory grows with the kept masks, N × M² half-precision
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -21,6 +22,8 @@ from .images import encoder_pixels, normalize, segmenter_pixels
 from .models import Models
 
 MIN_PREDICTED_IOU = 0.4
+NEAR_DUPLICATE_IOU = 0.95
+"""Masks that agree to this IoU count as one in an index that is not exact."""
 PROMPTS_A_BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
 """Prompts decoded at once. On a CPU more than 64 fall out of the cache and run at half the speed."""
 
@@ -32,7 +35,7 @@ class Candidates:
     Attributes:
         logits: (N, M, M) float32, segmenter grid; the mask is where they are above 0.
         predicted_iou: (N,) float32, the segmenter's own estimate of each mask's quality.
-        features: (N, C) float32, unit length.
+        features: (N, C) float32, unit length up to the rounding of half precision.
         image_hw: height and width of the image in pixels.
     """
 
@@ -56,30 +59,64 @@ class Candidates:
         """(N, M, M) bool, segmenter grid."""
         return self.logits > 0
 
+    @property
+    def grid_side(self) -> int:
+        """M."""
+        return self.logits.shape[-1]
+
+    @property
+    def filled(self) -> Tensor:
+        """(N,) bool: masks that are not empty."""
+        return self.masks.flatten(1).any(1)
+
+    def boxes_of(self, rows: Tensor) -> Tensor:
+        """(n, 4) float32 xyxy cells of some masks that are not empty; see grid_boxes."""
+        return grid_boxes(self.logits[rows] > 0)
+
+    def logits_of(self, rows: Tensor) -> Tensor:
+        """(n, M, M) float32 logits of some masks."""
+        return self.logits[rows]
+
+    def crops(self, rows: Tensor, windows: Sequence[tuple[int, int, int, int]]) -> list[Tensor]:
+        """The logits of some masks, each within a window: xyxy cells of the grid, far edge excluded."""
+        return [
+            self.logits[row, top:bottom, left:right]
+            for row, (left, top, right, bottom) in zip(rows.tolist(), windows, strict=True)
+        ]
+
+    def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> Tensor:
+        """How much of each mask lies inside each other of its group; see share_in_groups."""
+        masks = self.logits[rows] > 0
+        return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]), groups, wanted)
+
 
 @torch.inference_mode()
-def propose(images: Sequence[Image.Image], models: Models) -> list[Candidates]:
+def propose(images: Sequence[Image.Image], models: Models, *, max_iou: float | None = None) -> list[Candidates]:
     """Candidates of some RGB images, on the CPU, in the order of the prompts.
 
     Args:
         images: upright RGB; any size.
         models: a loaded preset.
+        max_iou: see drop_near_duplicates; None keeps them.
     """
     if not images:
         return []
     pixels = torch.stack([segmenter_pixels(image, models.segmenter_side) for image in images])
     sizes = [(image.height, image.width) for image in images]
-    return propose_from_pixels(pixels, sizes, models)
+    return propose_from_pixels(pixels, sizes, models, max_iou=max_iou)
 
 
 @torch.inference_mode()
-def propose_from_pixels(pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models) -> list[Candidates]:
+def propose_from_pixels(
+    pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None
+) -> list[Candidates]:
     """Candidates of images already resized for the segmenter.
 
     Args:
         pixels: (B, 3, S, S) float32 in [0, 1].
         sizes: height and width of each original image.
         models: a loaded preset.
+        max_iou: see drop_near_duplicates; None keeps them.
     """
     with models.lock:
         on_device = pixels.to(models.device)
@@ -89,8 +126,13 @@ def propose_from_pixels(pixels: Tensor, sizes: Sequence[tuple[int, int]], models
         answer = []
         for row, image_hw in enumerate(sizes):
             logits, predicted = decode_points(prompts, embeddings, row, models)
+            if max_iou is not None:
+                kept = drop_near_duplicates(logits > 0, predicted, max_iou)
+                logits, predicted = logits[kept], predicted[kept]
             pooled = pool_features(logits > 0, features[row])
-            answer.append(Candidates(logits.float().cpu(), predicted.float().cpu(), pooled.float().cpu(), image_hw))
+            # Rounded as the index keeps them, so that an image scores the same whether it comes from there or not.
+            pooled = pooled.half().float().cpu()
+            answer.append(Candidates(logits.float().cpu(), predicted.float().cpu(), pooled, image_hw))
         return answer
 
 
@@ -171,6 +213,83 @@ def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models:
 
 
 @torch.inference_mode()
+def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float) -> Tensor:
+    """Rows of the masks that are left when, of any two that nearly coincide, only the one of higher predicted IoU stays.
+
+    Clicks next to each other mostly mean the same object: half of the demo segmenter's masks are such repeats. Memory is that
+    of the masks as float32, and time grows with N².
+
+    Args:
+        masks: (N, M, M) bool, segmenter grid.
+        predicted_iou: (N,).
+        max_iou: masks with at least this IoU nearly coincide.
+
+    Returns:
+        (n,) int64, ascending.
+
+    Example:
+        >>> masks = torch.zeros(3, 2, 2, dtype=torch.bool)
+        >>> masks[0, 0], masks[1, 0], masks[2, 1] = True, True, True
+        >>> drop_near_duplicates(masks, torch.tensor([0.5, 0.9, 0.7]), 0.95).tolist()
+        [1, 2]
+    """
+    flat = masks.flatten(1).float()
+    areas = flat.sum(1)
+    shared = flat @ flat.T
+    alike = (shared >= max_iou * (areas[:, None] + areas[None] - shared).clamp(min=1)).cpu().numpy()
+    gone = np.zeros(len(alike), bool)
+    kept = []
+    for row in predicted_iou.argsort(descending=True, stable=True).tolist():
+        if not gone[row]:
+            kept.append(row)
+            gone |= alike[row]
+    return torch.tensor(sorted(kept), dtype=torch.int64, device=masks.device)
+
+
+def shares_of(masks: Tensor, others: Tensor) -> Tensor:
+    """(n, k) float32: how much of each of n bool masks (n, H, W) lies inside each of k others; 0 for an empty mask."""
+    flat = masks.flatten(1).float()
+    return (flat @ others.flatten(1).float().T) / flat.sum(1).clamp(min=1)[:, None]
+
+
+def share_in_groups(share: Callable[[Tensor, Tensor], Tensor], groups: Tensor, wanted: Tensor) -> Tensor:
+    """How much of each mask lies inside each other mask of its group.
+
+    Args:
+        share: gives the (n, k) shares of some masks in others, both (…,) int64 positions.
+        groups: (N,) int64, the group of each mask.
+        wanted: (N,) bool, the masks whose shares are needed.
+
+    Returns:
+        (N, N) float32, 0 between groups and in rows that are not wanted.
+    """
+    shares = torch.zeros(len(groups), len(groups))
+    for group in groups[wanted].unique().tolist():
+        members = (groups == group).nonzero()[:, 0]
+        if len(members) > 1:
+            some = members[wanted[members]]
+            shares[some[:, None], members] = share(some, members)
+    return shares
+
+
+def grid_boxes(masks: Tensor) -> Tensor:
+    """(N, 4) float32 xyxy: smallest and largest cell index of each mask (N, H, W), which must not be empty.
+
+    Example:
+        >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
+        >>> mask[0, 1:3, 2] = True
+        >>> grid_boxes(mask).tolist()
+        [[2.0, 1.0, 2.0, 2.0]]
+    """
+    columns, rows = masks.any(1), masks.any(2)
+    width, height = masks.shape[2], masks.shape[1]
+    x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
+    x1 = width - 1 - columns.flip(1).int().argmax(1)
+    y1 = height - 1 - rows.flip(1).int().argmax(1)
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+@torch.inference_mode()
 def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> Tensor:
     """The segmenter's single answer to each box: (B, M, M) logits of (B, 4) xyxy pixels of the S by S input."""
     labels = torch.tensor([[2, 3]], dtype=torch.int, device=boxes.device).expand(len(boxes), -1)
@@ -195,12 +314,12 @@ def _decode(
     return logits, iou
 
 
-@lru_cache(maxsize=16)
-def interpolation_matrix(patches_side: int, grid_side: int) -> Tensor:
-    """(M, G) float32: one axis of bilinear upsampling, corners not aligned, antialias on."""
+@lru_cache(maxsize=32)
+def interpolation_matrix(side: int, new_side: int) -> Tensor:
+    """(new side, side) float32: one axis of bilinear resizing, corners not aligned, antialias on."""
     with torch.inference_mode(False):
-        identity = torch.eye(patches_side)[None, None]
-        resized = F.interpolate(identity, size=(grid_side, patches_side), mode="bilinear", align_corners=False, antialias=True)
+        identity = torch.eye(side)[None, None]
+        resized = F.interpolate(identity, size=(new_side, side), mode="bilinear", align_corners=False, antialias=True)
         return resized[0, 0].contiguous()
 
 

@@ -13,6 +13,11 @@ RefSegError
 ├── PrototypeError
 │   ├── PrototypeMismatchError   prototypes and model do not belong together
 │   └── PrototypeFileError       not a prototypes file, or of a newer version
+├── CandidateIndexError
+│   ├── IndexNotFoundError       no index at this place
+│   ├── IndexMismatchError       an index of another model, other settings or another dataset
+│   ├── IndexDamagedError        an index that cannot be read
+│   └── IndexWriteError          no space or no right to write; what was written before is kept
 └── DatasetError                 a view, field, media type or label that does not fit
     └── CocoError                a COCO file that cannot be used
 """
@@ -107,3 +112,23 @@ class DatasetError(RefSegError):
 
 class CocoError(DatasetError):
     """A COCO file is missing, malformed, or does not fit the images."""
+
+
+class CandidateIndexError(RefSegError):
+    """A candidate index cannot be used."""
+
+
+class IndexNotFoundError(CandidateIndexError):
+    """There is no candidate index at this place."""
+
+
+class IndexMismatchError(CandidateIndexError):
+    """An index holds candidates of another model, other settings or another dataset."""
+
+
+class IndexDamagedError(CandidateIndexError):
+    """An index cannot be read."""
+
+
+class IndexWriteError(CandidateIndexError):
+    """Candidates could not be written, for want of space or rights; what was written before is kept."""

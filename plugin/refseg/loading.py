@@ -1,20 +1,31 @@
-"""Images decoded and resized in worker processes, ahead of the model. No FiftyOne, so that workers never touch its database."""
+"""Images decoded and resized in threads, ahead of the model: at most three batches, and an image a thread, are in memory.
+
+Threads and not processes: Pillow lets go of the interpreter while it decodes and resizes, a process that holds an open index
+cannot be forked, and one started afresh would run its caller's script again. No FiftyOne here all the same: its own loader's
+processes, which load images for `refseg.Segmenter`, must never touch its database.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from .errors import ImageError
 from .images import read_image, segmenter_pixels
 
 IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 """Images that go through the models together, by the device's type."""
+
+BATCHES_AHEAD = 2
+"""Batches that may wait for the model, besides one image in each thread."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +43,6 @@ class LoadedImage:
     pixels: Tensor | None
     image_hw: tuple[int, int]
     error: str | None = None
-
-
-class ImageFiles(Dataset[LoadedImage]):
-    """Image files as a torch dataset; a bad file is an item with an error, never an exception."""
-
-    def __init__(self, paths: Sequence[str], side: int) -> None:
-        self.paths = list(paths)
-        self.side = side
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> LoadedImage:
-        return load_image(self.paths[index], self.side, index)
 
 
 def load_image(path: str, side: int, index: int = 0) -> LoadedImage:
@@ -71,24 +68,45 @@ def default_workers() -> int:
 
 def load_batches(
     paths: Sequence[str], side: int, *, batch_size: int, num_workers: int | None = None
-) -> Iterator[list[LoadedImage]]:
-    """Load images in order, in batches.
+) -> Generator[list[LoadedImage], None, None]:
+    """Load images in order, in batches; a bad file is an item with an error, never an exception.
+
+    Closing the generator drops what is queued and waits for the images that are being read.
 
     Args:
         paths: image files.
         side: S.
         batch_size: images a batch; the last may be short.
-        num_workers: processes; 0 loads in this one, None chooses.
+        num_workers: threads; 0 loads in the calling one and nothing ahead, None chooses.
     """
     workers = default_workers() if num_workers is None else num_workers
-    if len(paths) <= batch_size:
-        workers = 0
-    loader: DataLoader[LoadedImage] = DataLoader(
-        ImageFiles(paths, side), batch_size=batch_size, num_workers=workers, collate_fn=as_list
-    )
-    yield from loader
+    ahead = BATCHES_AHEAD * batch_size + workers
+    images = _load_ahead(paths, side, workers, ahead) if workers else _load_here(paths, side)
+    with closing(images):
+        for _ in range(0, len(paths), batch_size):
+            yield list(islice(images, batch_size))
 
 
 def stack_pixels(batch: Sequence[LoadedImage]) -> Tensor:
     """(B, 3, S, S) float32 of the good images of a batch."""
     return torch.stack([image.pixels for image in batch if image.pixels is not None])
+
+
+def _load_here(paths: Sequence[str], side: int) -> Generator[LoadedImage, None, None]:
+    for index, path in enumerate(paths):
+        yield load_image(path, side, index)
+
+
+def _load_ahead(paths: Sequence[str], side: int, workers: int, ahead: int) -> Generator[LoadedImage, None, None]:
+    """Images in order, while threads load up to this many more."""
+    queue: deque[Future[LoadedImage]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="refseg-loading")
+    try:
+        for index, path in enumerate(paths):
+            queue.append(pool.submit(load_image, path, side, index))
+            if len(queue) > ahead:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,26 +1,33 @@
 """From candidates and prototypes to scored, labelled instances (method.md, stage C): pure tensor functions.
 
-Takes about a millisecond an image. Memory: the merge multiplies up to 8 × max_detections masks with each other; on the mask
-grid that is 0.2 GB, on full-size masks (profile `paper`) it grows with the image.
+Takes about a millisecond an image, and more the more instances there are to cut out. Memory: profile `paper` compares up to
+8 × max_detections masks at the image's size; otherwise masks are compared on the segmenter grid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from .candidates import Candidates
+from .candidates import Candidates, interpolation_matrix, share_in_groups, shares_of
 from .errors import ShapeError
+from .packing import PackedCandidates
 
 NMS_IOU = 0.5
 NMS_KEEPS = 8
 """NMS keeps this many times the detections asked for (method.md C2)."""
 PIXELS_A_CHUNK = 1 << 25
-"""Upsampled logits held at once, in pixels: 128 MB of float32."""
+"""Upsampled logits held at once by profile `paper`, in pixels: 128 MB of float32."""
+MASKS_A_CHUNK = 16
+"""Masks resized at once: often fewer instances are wanted than there are."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,27 @@ class Instances:
         return len(self.masks)
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates of one image that are instances, on the mask grid, best first.
+
+    Attributes:
+        rows: (n,) int64, the row of each in the candidates.
+        labels: (n,) int64, the row of the prototype that won.
+        scores: (n,) float32 in [0, 1].
+    """
+
+    rows: Tensor
+    labels: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 @torch.inference_mode()
 def match(
-    candidates: Candidates,
+    candidates: Candidates | PackedCandidates,
     prototypes: Tensor,
     *,
     max_detections: int = 100,
@@ -61,64 +86,72 @@ def match(
         prototypes: (K, C) float32, unit length.
         max_detections: the best so many are returned.
         min_score: lower scores are left out.
-        as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
-            the NMS, where they can push out masks of the first class that do.
+        as_published: see rank.
 
     Raises:
         ShapeError: candidates and prototypes differ in width.
     """
-    if prototypes.ndim != 2 or prototypes.shape[1] != candidates.features.shape[1]:
-        raise ShapeError(
-            f"Prototypes of shape {tuple(prototypes.shape)} do not fit candidates with features of width "
-            f"{candidates.features.shape[1]}: build them with the same model."
-        )
     scores, labels = classify(candidates.features, prototypes)
-    masks = candidates.masks
-    filled = masks.flatten(1).any(1)
-    if not as_published:
-        filled = filled & (scores > 0)
+    ranking = rank(candidates, scores, labels, max_detections=max_detections, min_score=min_score, as_published=as_published)
+    return crop_instances(candidates, ranking, max_detections)
+
+
+@torch.inference_mode()
+def rank(
+    candidates: Candidates | PackedCandidates,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    max_detections: int = 100,
+    min_score: float = 0.0,
+    as_published: bool = False,
+) -> Ranking:
+    """Thin out, merge and order the candidates of one image (method.md C2, C4, C5), without making full-size masks.
+
+    Args:
+        candidates: of one image.
+        scores: (N,) float32, from classify.
+        labels: (N,) int64, from classify.
+        max_detections: NMS keeps eight times as many; more than this may be returned, for masks that vanish at full size.
+        min_score: lower scores are left out.
+        as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
+            the NMS, where they can push out masks of the first class that do.
+    """
+    filled = candidates.filled if as_published else candidates.filled & (scores > 0)
     filled = filled.nonzero()[:, 0]
-    boxes = grid_boxes(masks[filled])
-    keep = batched_nms(boxes, candidates.predicted_iou[filled], labels[filled], NMS_IOU)
+    keep = batched_nms(candidates.boxes_of(filled), candidates.predicted_iou[filled], labels[filled], NMS_IOU)
     rows = filled[keep[: NMS_KEEPS * max_detections]]
     rows = rows[scores[rows] > 0]
-    labels, features = labels[rows], candidates.features[rows]
-    merged = _full_size(candidates, rows) if as_published else masks[rows]
-    scores = merge_overlaps(merged, features, scores[rows], labels)
+    labels, scores, features = labels[rows], scores[rows], candidates.features[rows]
+    if as_published:
+        scores = merge_overlaps(_full_size(candidates, rows), features, scores, labels)
+    else:
+        scores = _merge(candidates.shares(rows, labels, scores >= min_score), features, scores)
     order = scores.argsort(descending=True, stable=True)
     order = order[scores[order] >= min_score]
-    return _crop_instances(candidates, rows[order], labels[order], scores[order], max_detections)
+    return Ranking(rows[order], labels[order], scores[order])
 
 
 def classify(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     """Score and label of each candidate: the best cosine similarity, cut at 0, and its row (method.md C1).
 
     Args:
-        features: (N, C) float32, unit length.
+        features: (N, C) float32, unit length; of one image or of many.
         prototypes: (K, C) float32, unit length.
 
     Returns:
         (N,) float32 scores in [0, 1] and (N,) int64 labels.
+
+    Raises:
+        ShapeError: candidates and prototypes differ in width.
     """
+    if prototypes.ndim != 2 or prototypes.shape[1] != features.shape[1]:
+        raise ShapeError(
+            f"Prototypes of shape {tuple(prototypes.shape)} do not fit candidates with features of width "
+            f"{features.shape[1]}: build them with the same model."
+        )
     scores, labels = (features @ prototypes.T).clamp(min=0).max(1)
     return scores, labels
-
-
-def grid_boxes(masks: Tensor) -> Tensor:
-    """(N, 4) float32 xyxy: smallest and largest pixel index of each mask (N, H, W), which must not be empty.
-
-    Example:
-        >>> mask = torch.zeros(1, 4, 4, dtype=torch.bool)
-        >>> mask[0, 1:3, 2] = True
-        >>> grid_boxes(mask).tolist()
-        [[2.0, 1.0, 2.0, 2.0]]
-    """
-    columns, rows = masks.any(1), masks.any(2)
-    width, height = masks.shape[2], masks.shape[1]
-    x0, y0 = columns.int().argmax(1), rows.int().argmax(1)
-    x1 = width - 1 - columns.flip(1).int().argmax(1)
-    y1 = height - 1 - rows.flip(1).int().argmax(1)
-    return torch.stack([x0, y0, x1, y1], 1).float()
 
 
 def merge_overlaps(masks: Tensor, features: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
@@ -143,14 +176,17 @@ def merge_overlaps(masks: Tensor, features: Tensor, scores: Tensor, labels: Tens
             f"Merging needs one mask, feature, score and label each, but there are {len(masks)}, {len(features)}, "
             f"{len(scores)} and {len(labels)}."
         )
-    if len(masks) == 0:
+    every = torch.ones(len(masks), dtype=torch.bool)
+    shares = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]), labels, every)
+    return _merge(shares, features, scores)
+
+
+def _merge(shares: Tensor, features: Tensor, scores: Tensor) -> Tensor:
+    """merge_overlaps for masks known by how much of each lies inside each other of its label, (N, N)."""
+    if not len(scores):
         return scores.clone()
-    flat = masks.flatten(1).float()
-    inside = (flat @ flat.T) / flat.sum(1).clamp(min=1)[:, None]  # (N, N), share of i that lies in j
     alike = (features @ features.T).clamp(min=0)
-    before = torch.ones(len(masks), len(masks), dtype=torch.bool, device=masks.device).tril(-1)
-    rivals = before & (labels[:, None] == labels[None])
-    decay = (inside * alike * rivals).max(1).values.clamp(0, 1)
+    decay = (shares * alike).tril(-1).max(1).values.clamp(0, 1)
     return scores * (1 - decay).sqrt()
 
 
@@ -165,35 +201,91 @@ def upsample(logits: Tensor, image_hw: tuple[int, int]) -> Tensor:
     return full[0] > 0
 
 
-def _full_size(candidates: Candidates, rows: Tensor) -> Tensor:
-    chunks = rows.split(_chunk(candidates.image_hw))
-    return torch.cat([upsample(candidates.logits[chunk], candidates.image_hw) for chunk in chunks])
+@torch.inference_mode()
+def crop_instances(candidates: Candidates | PackedCandidates, ranking: Ranking, max_detections: int = 100) -> Instances:
+    """Masks at the image's size for the first max_detections of a ranking that are not empty there (method.md C3, C5).
 
-
-def _chunk(image_hw: tuple[int, int]) -> int:
-    return max(1, PIXELS_A_CHUNK // (image_hw[0] * image_hw[1]))
-
-
-def _crop_instances(candidates: Candidates, rows: Tensor, labels: Tensor, scores: Tensor, max_detections: int) -> Instances:
-    """Masks at full size for the first max_detections rows that are not empty there."""
+    Each mask is resized within its own box only: that takes as long as the objects are large, whatever the image's size.
+    """
     masks: list[Tensor] = []
-    boxes: list[list[int]] = []
+    boxes: list[tuple[int, int, int, int]] = []
     kept: list[int] = []
-    for chunk in torch.arange(len(rows)).split(_chunk(candidates.image_hw)):
-        full = upsample(candidates.logits[rows[chunk]], candidates.image_hw)
-        for position, mask in zip(chunk.tolist(), full, strict=True):
-            if len(kept) < max_detections and bool(mask.any()):
-                x0, y0, x1, y1 = (int(v) for v in grid_boxes(mask[None])[0].tolist())
-                masks.append(mask[y0 : y1 + 1, x0 : x1 + 1].clone())
-                boxes.append([x0, y0, x1 + 1, y1 + 1])
-                kept.append(position)
-        if len(kept) >= max_detections:
+    rows_axis, columns_axis = (_axis(candidates.grid_side, side) for side in candidates.image_hw)
+    for chunk in torch.arange(len(ranking)).split(MASKS_A_CHUNK):
+        if len(kept) == max_detections:
             break
+        rows = ranking.rows[chunk]
+        reaches = [_reach(cells, rows_axis, columns_axis) for cells in candidates.boxes_of(rows).int().tolist()]
+        crops = candidates.crops(rows, [reach.window for reach in reaches])
+        for position, crop, reach in zip(chunk.tolist(), crops, reaches, strict=True):
+            found = _resize(crop, reach, rows_axis, columns_axis)
+            if found is not None and len(kept) < max_detections:
+                masks.append(found[0])
+                boxes.append(found[1])
+                kept.append(position)
     index = torch.tensor(kept, dtype=torch.int64)
     return Instances(
         tuple(masks),
         torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4),
-        labels[index],
-        scores[index],
-        rows[index],
+        ranking.labels[index],
+        ranking.scores[index],
+        ranking.rows[index],
     )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a resize: weights (new, old), and between which old cells a new one looks and the other way round."""
+
+    weights: Tensor
+    old_from: NDArray[np.int64]
+    old_to: NDArray[np.int64]
+    new_from: NDArray[np.int64]
+    new_to: NDArray[np.int64]
+
+
+@lru_cache(maxsize=64)
+def _axis(side: int, new_side: int) -> _Axis:
+    weights = interpolation_matrix(side, new_side)
+    used = weights.numpy() != 0
+    return _Axis(weights, *_ends(used), *_ends(used.T))
+
+
+def _ends(used: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """The part of the image that cells of a box can fill, and the window of cells that decides it; xyxy, far edge excluded."""
+
+    pixels: tuple[int, int, int, int]
+    window: tuple[int, int, int, int]
+
+
+def _reach(cells: Sequence[int], rows: _Axis, columns: _Axis) -> _Reach:
+    x0, y0, x1, y1 = cells
+    left, right = int(columns.new_from[x0 : x1 + 1].min()), int(columns.new_to[x0 : x1 + 1].max())
+    top, bottom = int(rows.new_from[y0 : y1 + 1].min()), int(rows.new_to[y0 : y1 + 1].max())
+    window = (columns.old_from[left], rows.old_from[top], columns.old_to[right - 1], rows.old_to[bottom - 1])
+    return _Reach((left, top, right, bottom), (int(window[0]), int(window[1]), int(window[2]), int(window[3])))
+
+
+def _resize(crop: Tensor, reach: _Reach, rows: _Axis, columns: _Axis) -> tuple[Tensor, tuple[int, int, int, int]] | None:
+    """The tight mask and its box, xyxy pixels of the image, far edge excluded; None where nothing is left."""
+    left, top, right, bottom = reach.pixels
+    x0, y0, x1, y1 = reach.window
+    tall = rows.weights[top:bottom, y0:y1] @ crop
+    mask = (tall @ columns.weights[left:right, x0:x1].T > 0).numpy()
+    used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(used_rows):
+        return None
+    (y0, y1), (x0, x1) = used_rows[[0, -1]].tolist(), used_columns[[0, -1]].tolist()
+    tight = torch.from_numpy(mask[y0 : y1 + 1, x0 : x1 + 1].copy())
+    return tight, (left + x0, top + y0, left + x1 + 1, top + y1 + 1)
+
+
+def _full_size(candidates: Candidates | PackedCandidates, rows: Tensor) -> Tensor:
+    image_hw = candidates.image_hw
+    chunks = rows.split(max(1, PIXELS_A_CHUNK // (image_hw[0] * image_hw[1])))
+    return torch.cat([upsample(candidates.logits_of(chunk), image_hw) for chunk in chunks])

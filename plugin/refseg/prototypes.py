@@ -1,13 +1,15 @@
 """From references to prototypes: one vector per reference, one prototype per class (method.md, stage B).
 
 A reference costs one encoder pass over its crop; a box-only one a pass of the segmenter besides. The vectors of all references
-are kept, so that one can be added or removed without computing the rest again.
+are kept with digests of what they were computed from, so that building again computes only what is new or has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,7 +35,12 @@ from .images import encoder_pixels, read_image, segmenter_pixels
 from .models import Models, load_models
 from .progress import Progress, Watcher, drain
 
-FILE_VERSION = 1
+FILE_VERSION = 2
+"""1 had no digests."""
+
+VECTOR_VERSION = 1
+"""To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
+
 CROP_MARGIN = 1.2
 """Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
 
@@ -69,6 +76,7 @@ class Prototypes:
         model: name of the preset that computed the vectors.
         fingerprint: of its encoder; only candidates of the same encoder can be compared.
         skipped: references that could not be used, each with the reason.
+        digests: of what each vector was computed from, see reference_digest; "" where unknown, () where all are.
     """
 
     classes: tuple[str, ...]
@@ -78,12 +86,18 @@ class Prototypes:
     model: str
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
+    digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.vectors) == len(self.labels) == len(self.reference_ids):
             raise ShapeError(
                 f"Prototypes need one vector, label and id a reference, but there are {len(self.vectors)}, "
                 f"{len(self.labels)} and {len(self.reference_ids)}."
+            )
+        if self.digests and len(self.digests) != len(self.reference_ids):
+            raise ShapeError(
+                f"Prototypes need one digest a reference or none at all, but there are {len(self.digests)} of "
+                f"{len(self.reference_ids)} references."
             )
         for row, name in enumerate(self.classes):
             if not bool((self.labels == row).any()):
@@ -99,6 +113,22 @@ class Prototypes:
         """Number of references of each class."""
         counts = torch.bincount(self.labels, minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+    @property
+    def known_vectors(self) -> dict[tuple[str, str], Tensor]:
+        """(C,) float32 vectors by reference id and digest, without those of unknown digest."""
+        keys = zip(self.reference_ids, self._digest_of_each, strict=True)
+        return {key: vector for key, vector in zip(keys, self.vectors, strict=True) if key[1]}
+
+    @property
+    def _digest_of_each(self) -> tuple[str, ...]:
+        return self.digests or ("",) * len(self.reference_ids)
+
+    def num_shared(self, other: Prototypes) -> int:
+        """Number of references whose vector is the same in other: by the same encoder, from the same object."""
+        if other.fingerprint != self.fingerprint:
+            return 0
+        return len(self.known_vectors.keys() & other.known_vectors.keys())
 
     def add(self, other: Prototypes) -> Prototypes:
         """These and other's references together; a reference in both is taken from other.
@@ -122,6 +152,7 @@ class Prototypes:
             self.model,
             self.fingerprint,
             self.skipped + other.skipped,
+            kept._digest_of_each + other._digest_of_each if kept.digests or other.digests else (),
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
@@ -151,6 +182,7 @@ class Prototypes:
             self.model,
             self.fingerprint,
             self.skipped,
+            tuple(self.digests[row] for row in keep) if self.digests else (),
         )
 
     def save(self, path: str | Path) -> None:
@@ -164,6 +196,7 @@ class Prototypes:
             "model": self.model,
             "fingerprint": self.fingerprint,
             "skipped": self.skipped,
+            "digests": self.digests,
         }
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -198,10 +231,11 @@ class Prototypes:
                 about["model"],
                 about["fingerprint"],
                 tuple((name, reason) for name, reason in about["skipped"]),
+                tuple(about["digests"]) if about["version"] > 1 else (),
             )
         except FileNotFoundError as error:
             raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, ShapeError, ClassWithoutReferencesError) as error:
             raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
 
 
@@ -254,32 +288,60 @@ def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, 
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
+def reference_digest(reference: Reference, models: Models) -> str | None:
+    """Sixteen hexadecimal digits that change with whatever a reference's vector depends on, apart from the encoder.
+
+    The image counts by its path, size and time of change; it is not opened. The label does not count, so a reference keeps
+    its vector when it is relabelled.
+
+    Args:
+        reference: one labelled object.
+        models: whose number format computes the vector, and whose segmenter finds the mask of a box.
+
+    Returns:
+        The digest, or None where there is no such file.
+    """
+    try:
+        file = os.stat(reference.image)
+    except (OSError, ValueError):
+        return None
+    if reference.mask is None:
+        region = ["the segmenter's", models.revisions["sam2"]]
+    else:
+        mask = np.asarray(reference.mask, bool)
+        region = [*map(str, mask.shape), hashlib.sha256(mask.tobytes()).hexdigest()]
+    box = [float(side) for side in reference.box]
+    path = os.path.abspath(reference.image)
+    about = [VECTOR_VERSION, path, file.st_size, file.st_mtime_ns, box, region, str(models.dtype)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
 def iter_build_prototypes(
-    references: Sequence[Reference], model: str | Models = "large"
+    references: Sequence[Reference], model: str | Models = "large", reuse: Prototypes | None = None
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind build_prototypes: yields after each reference."""
     models = load_models(model) if isinstance(model, str) else model
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
     vectors: list[Tensor] = []
+    digests: list[str] = []
     used: list[Reference] = []
     skipped: list[tuple[str, str]] = []
     by_image = groupby(sorted(references, key=lambda reference: reference.image), key=lambda reference: reference.image)
     done = 0
     yield Progress(0, len(references), "references")
-    for path, group in by_image:
+    for _, group in by_image:
         members = list(group)
-        try:
-            image = read_image(path)
-            with models.lock:
-                outcomes = [_reference_vector(image, reference, models) for reference in members]
-        except ImageError as error:
-            outcomes = [error.reason] * len(members)
-        for reference, outcome in zip(members, outcomes, strict=True):
+        # Before the image is read: if it changes meanwhile, the next build sees another digest.
+        keys = [(reference.id, reference_digest(reference, models) or "") for reference in members]
+        outcomes = _image_vectors(members, [known.get(key) for key in keys], models)
+        for reference, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
                 skipped.append((reference.id, outcome))
             else:
                 vectors.append(outcome)
+                digests.append(digest)
                 used.append(reference)
             done += 1
             yield Progress(done, len(references), "references")
@@ -296,11 +358,16 @@ def iter_build_prototypes(
         models.preset.name,
         models.fingerprint,
         tuple(skipped),
+        tuple(digests),
     )
 
 
 def build_prototypes(
-    references: Sequence[Reference], model: str | Models = "large", *, progress: bool | Watcher | None = None
+    references: Sequence[Reference],
+    model: str | Models = "large",
+    *,
+    reuse: Prototypes | None = None,
+    progress: bool | Watcher | None = None,
 ) -> Prototypes:
     """Build one prototype per class from its references.
 
@@ -310,13 +377,31 @@ def build_prototypes(
     Args:
         references: from `collect_references`, or your own.
         model: a preset's name, or loaded models.
+        reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference whose image, box and mask
+            have not changed since takes its vector from there. The result is the one of a build from nothing.
         progress: see `refseg.progress.drain`.
 
     Raises:
         NoReferencesError: there are none.
         ClassWithoutReferencesError: none of a class's references can be used.
     """
-    return drain(iter_build_prototypes(references, model), progress)
+    return drain(iter_build_prototypes(references, model, reuse), progress)
+
+
+def _image_vectors(members: Sequence[Reference], known: Sequence[Tensor | None], models: Models) -> list[Tensor | str]:
+    """Vector of each reference in one image, or why it cannot be used; the image is opened for those not known."""
+    outcomes: list[Tensor | str] = [vector for vector in known if vector is not None]
+    if len(outcomes) == len(members):
+        return outcomes
+    try:
+        image = read_image(members[0].image)
+    except ImageError as error:
+        return [error.reason if vector is None else vector for vector in known]
+    with models.lock:
+        return [
+            _reference_vector(image, reference, models) if vector is None else vector
+            for reference, vector in zip(members, known, strict=True)
+        ]
 
 
 @torch.inference_mode()

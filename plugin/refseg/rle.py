@@ -98,9 +98,8 @@ def encode_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[i
 def decode_mask(code: Mapping[str, Any]) -> NDArray[np.bool_]:
     """(H, W) bool of a checked compressed code; pycocotools' own decoder warns under NumPy 2."""
     height, width = code["size"]
-    runs = _run_lengths(code["counts"])
-    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return values.reshape(width, height).T
+    mask: NDArray[np.bool_] = decode_masks([code["counts"]], (height, width))[0]
+    return mask
 
 
 def crop_mask(whole: NDArray[np.bool_], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
@@ -123,7 +122,7 @@ def _checked_rle(code: dict[str, Any], image_hw: tuple[int, int], what: str) -> 
     if isinstance(counts, bytes):  # never from JSON: our own encoder's
         return code
     try:
-        runs = _run_lengths(counts.encode("ascii")) if isinstance(counts, str) else counts
+        runs = run_lengths([counts.encode("ascii")])[0].tolist() if isinstance(counts, str) else counts
         valid = isinstance(runs, list) and sum(runs) == size[0] * size[1] and min(runs) >= 0
     except (IndexError, TypeError, ValueError):
         valid = False
@@ -135,26 +134,57 @@ def _checked_rle(code: dict[str, Any], image_hw: tuple[int, int], what: str) -> 
     return compressed
 
 
-def _run_lengths(text: bytes) -> list[int]:
-    """Run lengths of a compressed code: five bits a character, from the fourth on as differences to the last but one.
+def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """(n, h, w) bool of many compressed codes of one size at once.
+
+    Raises:
+        ValueError: a code is damaged or made for another size.
+    """
+    height, width = mask_hw
+    runs, starts = run_lengths(codes)
+    sums = np.add.reduceat(runs, starts[:-1]) if len(codes) else runs
+    if (sums != height * width).any() or (runs < 0).any():
+        raise ValueError("a run-length code does not add up to the size of its mask")
+    # Runs alternate from background on; each mask begins anew.
+    inside = (np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) % 2 == 1
+    return np.repeat(inside, runs).reshape(len(codes), width, height).transpose(0, 2, 1)
+
+
+def run_lengths(codes: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Run lengths of compressed codes: five bits a character, from the fourth run on as differences to the last but one.
+
+    Returns:
+        All runs one after the other, and where each code's begin: (n + 1,), the last entry is their number.
+
+    Raises:
+        ValueError: a code is empty, breaks off, or holds other characters.
 
     Example:
-        >>> _run_lengths(mask_utils.encode(np.asfortranarray(np.eye(3, dtype=np.uint8)))["counts"])
-        [0, 1, 3, 1, 3, 1]
+        >>> diagonal, bar = mask_utils.encode(np.stack([np.eye(3), np.ones((3, 3))], 2).astype(np.uint8, order="F"))
+        >>> run_lengths([diagonal["counts"], bar["counts"]])
+        (array([0, 1, 3, 1, 3, 1, 0, 9]), array([0, 6, 8]))
     """
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            digit = text[position] - 48
-            if not 0 <= digit < 64:
-                raise ValueError("not a character of a run-length code")
-            value |= (digit & 31) << shift
-            shift += 5
-            position += 1
-            more = bool(digit & 32)
-        if digit & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-    return runs
+    digits = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - 48
+    ends = np.cumsum([len(code) for code in codes], dtype=np.int64)
+    if not len(codes):
+        return np.zeros(0, np.int64), np.zeros(1, np.int64)
+    last = (digits & 32) == 0  # of its number
+    if np.diff(ends, prepend=0).min() == 0 or digits.min() < 0 or digits.max() > 63 or not last[ends - 1].all():
+        raise ValueError("a run-length code is empty, breaks off or holds characters of none")
+    stops = np.flatnonzero(last)
+    begins = np.concatenate([[0], stops[:-1] + 1])
+    place = 5 * (np.arange(len(digits)) - np.repeat(begins, stops - begins + 1))
+    if place.max() > 55:
+        raise ValueError("a run-length code holds a number that is too long")
+    numbers = np.add.reduceat((digits & 31) << place, begins)
+    numbers -= np.where(digits[stops] & 16, np.int64(1) << (place[stops] + 5), 0)
+    starts = np.concatenate([[0], np.searchsorted(stops, ends - 1) + 1])
+    within = np.arange(len(numbers)) - np.repeat(starts[:-1], np.diff(starts))
+    for chain in (within % 2 == 1, (within % 2 == 0) & (within > 0)):
+        members = np.flatnonzero(chain)
+        if len(members):
+            totals = np.cumsum(numbers[members])
+            heads = np.flatnonzero(within[members] <= 2)  # the first of its chain in each code
+            before = totals[heads] - numbers[members[heads]]
+            numbers[members] = totals - np.repeat(before, np.diff(np.append(heads, len(members))))
+    return numbers, starts

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-import torch
+from fiftyone.core.odm import validate_field_name
+from torch import Tensor
 
-from .candidates import Candidates, propose_from_pixels
-from .errors import DatasetError, PrototypeMismatchError
+from .candidates import Candidates
+from .errors import DatasetError, IndexMismatchError, PrototypeMismatchError
+from .indexing import (
+    Builder,
+    DatasetIndex,
+    SkippedImage,
+    ViewImages,
+    find_index,
+    images_of,
+    index_for,
+    settings_of,
+)
 from .labels import needs_files, require_images, require_samples, semantic_map, to_detections
-from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .matching import Instances, match
-from .models import Models, load_models
+from .matching import Instances, Ranking, classify, crop_instances, rank
+from .models import Models, Preset, get_preset, load_models
+from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .store import dataset_folder, load_prototypes, run_key_from, write_prototypes
@@ -26,16 +37,15 @@ from .store import dataset_folder, load_prototypes, run_key_from, write_prototyp
 logger = logging.getLogger(__name__)
 
 SEGMENT_METHOD = "refseg/segment"
-BATCHES_A_WRITE = 8
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be segmented; its earlier predictions stay as they are."""
-
-    sample_id: str
-    filepath: str
-    reason: str
+IMAGES_A_WRITE = 256
+SECONDS_A_WRITE = 5.0
+"""Predictions are written when either is reached: what a killed process loses."""
+PREVIEWED = 100
+"""Images that a preview writes."""
+IMAGES_A_LOOK = 64
+"""Images that a preview looks at before it asks again whether better ones can follow."""
+SAME_SCORE = 1e-6
+"""Scores may differ by this much with the company in which they were computed."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +55,41 @@ class SegmentReport:
     Attributes:
         run_key: of the FiftyOne run that holds its settings.
         label_field: where the predictions are.
-        num_images: images segmented.
-        num_instances: instances written.
-        skipped: images that could not be read.
+        num_images: images segmented; of a preview, images ranked.
+        num_instances: instances found in them; of a preview, instances written.
+        num_written: images whose predictions were written; those of all others were the same already.
+        num_from_index: images whose candidates came from the index.
+        num_left_out: images that a preview left out because they are not indexed.
+        skipped: images that could not be read; their earlier predictions stay as they are.
         seconds: wall-clock time, writing included.
+        best: of a preview, sample id and best score of each image written, best first.
+        index_trouble: why candidates could not be kept in the index, or None.
     """
 
     run_key: str
     label_field: str
     num_images: int
     num_instances: int
+    num_written: int
+    num_from_index: int
+    num_left_out: int
     skipped: tuple[SkippedImage, ...]
     seconds: float
+    best: tuple[tuple[str, float], ...] = ()
+    index_trouble: str | None = None
 
     def __str__(self) -> str:
-        rate = self.seconds / max(1, self.num_images)
+        rate = 1000 * self.seconds / max(1, self.num_images)
         lines = [
             f"{self.num_instances} instances in {self.num_images} images in the field {self.label_field!r} "
-            f"({self.seconds:.1f} s, {rate:.2f} s an image; run {self.run_key!r})"
+            f"({self.seconds:.1f} s, {rate:.1f} ms an image; run {self.run_key!r})",
+            f"{self.num_from_index} images came from the index; predictions of {self.num_written} images were written, "
+            "all others are as they were",
         ]
+        if self.num_left_out:
+            lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
+        if self.index_trouble:
+            lines.append(f"Candidates were not kept: {self.index_trouble}")
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
 
@@ -77,12 +103,14 @@ class SegmentSettings:
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder instead of into the database.
         semantic_field: also write a `Segmentation` map to this field.
+        preview: write the hundred images with the best scores alone, of those that are indexed.
     """
 
     min_confidence: float | None = None
     max_detections: int = 100
     mask_dir: str | None = None
     semantic_field: str | None = None
+    preview: bool = False
 
     def __post_init__(self) -> None:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
@@ -108,53 +136,178 @@ def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
 
 def match_image(candidates: Candidates, prototypes: Prototypes, models: Models, settings: SegmentSettings) -> Instances:
     """Instances of one image under the preset's profile."""
-    chosen = settings.min_confidence
-    return match(
-        candidates,
-        prototypes.matrix,
-        max_detections=settings.max_detections,
-        min_score=models.preset.min_confidence if chosen is None else chosen,
-        as_published=models.preset.as_published,
-    )
+    matcher = _matcher(prototypes, models.preset, settings)
+    ranking = matcher.rank(candidates, *matcher.classify(candidates.features))
+    return crop_instances(candidates, ranking, settings.max_detections)
+
+
+@dataclass(frozen=True)
+class _Matcher:
+    """Prototypes and settings, ready to be compared with the candidates of any image."""
+
+    prototypes: Prototypes
+    matrix: Tensor
+    max_detections: int
+    min_score: float
+    as_published: bool
+
+    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return classify(features, self.matrix)
+
+    def rank(self, candidates: Candidates | PackedCandidates, scores: Tensor, labels: Tensor) -> Ranking:
+        return rank(
+            candidates,
+            scores,
+            labels,
+            max_detections=self.max_detections,
+            min_score=self.min_score,
+            as_published=self.as_published,
+        )
 
 
 @dataclass
 class _Writer:
-    """Collects the labels of some images and writes them in bulk."""
+    """Collects the answers of some images and writes those that differ from what the samples hold, in bulk."""
 
-    dataset: Any
+    view: Any
     label_field: str
     run_key: str
     classes: tuple[str, ...]
     settings: SegmentSettings
-    labels: dict[str, Any] = field(default_factory=dict)
-    maps: dict[str, Any] = field(default_factory=dict)
+    compares: bool
+    answers: dict[str, tuple[Candidates | PackedCandidates, Ranking]] = field(default_factory=dict)
     num_images: int = 0
     num_instances: int = 0
+    num_written: int = 0
+    _written_at: float = field(default_factory=time.monotonic)
 
-    def add(self, sample_id: str, instances: Instances, candidates: Candidates) -> None:
-        quality = candidates.predicted_iou[instances.rows].tolist()
-        folder = self._mask_folder(sample_id, instances)
-        self.labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
-        if self.settings.semantic_field:
-            self.maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
+    def add(self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking) -> None:
+        self.answers[sample_id] = candidates, ranking
         self.num_images += 1
-        self.num_instances += len(instances)
+
+    def flush_if_due(self) -> None:
+        if len(self.answers) >= IMAGES_A_WRITE or time.monotonic() - self._written_at >= SECONDS_A_WRITE:
+            self.flush()
 
     def flush(self) -> None:
-        if self.labels:
-            self.dataset.set_values(self.label_field, self.labels, key_field="id", dynamic=True)
-        if self.maps:
-            self.dataset.set_values(self.settings.semantic_field, self.maps, key_field="id")
-        self.labels, self.maps = {}, {}
+        answers, self.answers = self.answers, {}
+        labels: dict[str, Any] = {}
+        maps: dict[str, Any] = {}
+        written = self._written_answers(list(answers)) if self.compares else {}
+        for sample_id, (candidates, ranking) in answers.items():
+            before = written.get(sample_id)
+            if before is not None and self._is_same(before, candidates, ranking):
+                self.num_instances += len(before)
+                continue
+            instances = crop_instances(candidates, ranking, self.settings.max_detections)
+            quality = candidates.predicted_iou[instances.rows].tolist()
+            folder = self._mask_folder(sample_id, instances)
+            labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
+            if self.settings.semantic_field:
+                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
+            self.num_instances += len(instances)
+        dataset = self.view._dataset
+        if labels:
+            dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
+        if maps:
+            dataset.set_values(self.settings.semantic_field, maps, key_field="id")
+        self.num_written += len(labels)
+        self._written_at = time.monotonic()
+
+    def _written_answers(self, sample_ids: list[str]) -> dict[str, list[tuple[Any, ...]]]:
+        """For each sample that holds predictions: label, score, predicted IoU and relative xywh box of each."""
+        path = f"{self.label_field}.detections"
+        if self.view._dataset.get_field(f"{path}.predicted_iou") is None:
+            return {}
+        names = ("label", "confidence", "predicted_iou", "bounding_box")
+        columns = self.view.select(sample_ids).values(["id", *(f"{path}.{name}" for name in names)])
+        return {
+            sample_id: list(zip(*values, strict=True))
+            for sample_id, *values in zip(*columns, strict=True)
+            if values[0] is not None
+        }
+
+    def _is_same(self, before: Sequence[tuple[Any, ...]], candidates: Candidates | PackedCandidates, ranking: Ranking) -> bool:
+        number = min(len(ranking), self.settings.max_detections)
+        if len(before) != number:
+            return False
+        rows = ranking.rows[:number]
+        new = zip(
+            ranking.labels.tolist(),
+            ranking.scores.tolist(),
+            candidates.predicted_iou[rows].tolist(),
+            candidates.boxes_of(rows).tolist(),
+            strict=False,
+        )
+        side = candidates.grid_side
+        for (label, score, quality, box), (row, new_score, new_quality, cells) in zip(before, new, strict=False):
+            if score is None or quality is None or label != self.classes[row]:
+                return False
+            if abs(score - new_score) > SAME_SCORE or abs(quality - new_quality) > SAME_SCORE:
+                return False
+            # The box of the full-size mask lies within a cell of that of the grid; further off somebody has moved it.
+            x, y, w, h = box
+            corners = (x, y, x + w, y + h)
+            grid = (cells[0] / side, cells[1] / side, (cells[2] + 1) / side, (cells[3] + 1) / side)
+            if any(abs(a - b) > 1.5 / side for a, b in zip(corners, grid, strict=True)):
+                return False
+        return True
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         if self.settings.mask_dir is not None:
             # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
             return Path(self.settings.mask_dir).expanduser().absolute() / sample_id
         if needs_files(instances):
-            return dataset_folder(self.dataset) / "masks" / self.run_key / sample_id
+            return dataset_folder(self.view._dataset) / "masks" / self.run_key / sample_id
         return None
+
+
+@dataclass
+class _Source:
+    """Where candidates come from. Models are loaded when an image has to be computed, not before."""
+
+    preset: Preset
+    index: DatasetIndex | None
+    models: Models | None
+    asked: str
+
+    def images(self, view: Any) -> ViewImages:
+        return images_of(view, self.index)
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        if self.models is not None:
+            return self.models.revisions
+        assert self.index is not None
+        return self.index.index.settings.revisions
+
+
+def find_source(
+    dataset: Any, prototypes: Prototypes, model: str | Models | None, index: bool | DatasetIndex, *, creates: bool = True
+) -> _Source:
+    """The index, or the models, that candidates for these prototypes come from.
+
+    Raises:
+        PrototypeMismatchError: model or index are of another encoder than the prototypes.
+    """
+    name = model.preset.name if isinstance(model, Models) else model or prototypes.model
+    if isinstance(index, DatasetIndex):
+        settings = index.index.settings
+        if settings.encoder != prototypes.fingerprint:
+            raise PrototypeMismatchError(
+                f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
+                f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
+            )
+        if settings.dataset_id != str(dataset._doc.id):
+            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
+        return _Source(preset, index, model if isinstance(model, Models) else None, settings.model)
+    if index and not isinstance(model, Models):
+        found = find_index(dataset, name, prototypes.fingerprint)
+        if found is not None:
+            return _Source(get_preset(name), found, None, name)
+    models = models_for(prototypes, model)
+    return _Source(models.preset, index_for(dataset, models) if index and creates else None, models, name)
 
 
 def iter_segment(
@@ -164,6 +317,7 @@ def iter_segment(
     *,
     model: str | Models | None = None,
     settings: SegmentSettings | None = None,
+    index: bool | DatasetIndex = True,
     run_key: str | None = None,
     num_workers: int | None = None,
 ) -> Generator[Progress, None, SegmentReport]:
@@ -178,14 +332,29 @@ def iter_segment(
     fields = _check_fields(dataset, label_field, settings)
     key = run_key or _free_key(dataset, label_field)
     _check_key(dataset, key)
-    models = models_for(prototypes, model)
+    source = find_source(dataset, prototypes, model, index, creates=not settings.preview)
+    images = source.images(view)
+    if settings.preview and not images.held:
+        raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
+    if not settings.preview and images.missing:
+        images = _load_models(source, images, view, prototypes)
+    compares = dataset.has_field(label_field) and not settings.mask_dir and not settings.semantic_field
     _create_fields(dataset, fields, prototypes.classes)
-    config = _register(view, key, prototypes, models, label_field, settings)
-    writer = _Writer(dataset, label_field, key, prototypes.classes, settings)
-    skipped: list[SkippedImage] = []
+    config = _register(view, key, prototypes, source, label_field, settings)
+    writer = _Writer(view, label_field, key, prototypes.classes, settings, compares)
+    matcher = _matcher(prototypes, source.preset, settings)
+    builder = None
+    best: list[tuple[str, float]] = []
+    num_held = 0
     config.state = "failed"
     try:
-        yield from _segment_images(view, prototypes, models, writer, skipped, num_workers)
+        if settings.preview:
+            best = yield from _preview(source, images.held, matcher, writer)
+            num_held = len(images.held)
+        else:
+            if source.models is not None:
+                builder = Builder(source.index, source.models, num_workers, goes_on=True)
+            num_held = yield from _segment_images(source, images, builder, matcher, writer)
         config.state = "completed"
     except GeneratorExit:
         config.state = "cancelled"
@@ -194,14 +363,32 @@ def iter_segment(
         config.error = f"{type(error).__name__}: {error}"
         raise
     finally:
-        writer.flush()
-        config.num_images, config.num_instances = writer.num_images, writer.num_instances
-        config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
-        config.seconds = round(time.monotonic() - started, 3)
-        dataset.update_run_config(key, config)
+        skipped = [] if builder is None else builder.skipped
+        try:
+            writer.flush()
+        finally:
+            if builder is not None:
+                builder.close()
+            config.num_images, config.num_instances = writer.num_images, writer.num_instances
+            config.num_written, config.num_from_index = writer.num_written, num_held
+            config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
+            config.seconds = round(time.monotonic() - started, 3)
+            dataset.update_run_config(key, config)
     for image in skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
-    return SegmentReport(key, label_field, writer.num_images, writer.num_instances, tuple(skipped), time.monotonic() - started)
+    return SegmentReport(
+        run_key=key,
+        label_field=label_field,
+        num_images=num_held if settings.preview else writer.num_images,
+        num_instances=writer.num_instances,
+        num_written=writer.num_written,
+        num_from_index=num_held,
+        num_left_out=len(images.missing) if settings.preview else 0,
+        skipped=tuple(skipped),
+        seconds=time.monotonic() - started,
+        best=tuple(best),
+        index_trouble=None if builder is None else builder.trouble,
+    )
 
 
 def segment(
@@ -214,15 +401,19 @@ def segment(
     max_detections: int = 100,
     mask_dir: str | None = None,
     semantic_field: str | None = None,
+    preview: bool = False,
+    index: bool | DatasetIndex = True,
     run_key: str | None = None,
     num_workers: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> SegmentReport:
     """Find and segment the prototypes' classes in every image of a view.
 
+    Candidates of images that the dataset's index holds come from there; those of all others are computed and added to it.
     Predictions are `Detections` with tight boolean masks, label, confidence, boxes on whole pixels, and the attributes
-    `predicted_iou` and `run`; those of an earlier run on the same image and field are replaced. An image that cannot be read
-    is skipped, recorded on the run, and reported.
+    `predicted_iou` and `run`; those of an earlier run on the same image and field are replaced, unless they are the same: then
+    nothing is written, and `run` names the run that wrote them. An image that cannot be read is skipped, recorded on the run,
+    and reported.
 
     Args:
         view: a dataset or view of images.
@@ -233,49 +424,122 @@ def segment(
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
+        preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
+        index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
         run_key: of the FiftyOne run; by default made from the field's name.
-        num_workers: processes that decode images; 0 for none.
+        num_workers: threads that decode images; 0 for none.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes.
-        PrototypeMismatchError: the model is another than the one that built the prototypes.
+        DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes, or a preview
+            of images none of which is indexed.
+        PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
+        IndexDamagedError: the dataset's index cannot be read.
     """
-    settings = SegmentSettings(min_confidence, max_detections, mask_dir, semantic_field)
-    work = iter_segment(view, prototypes, label_field, model=model, settings=settings, run_key=run_key, num_workers=num_workers)
+    settings = SegmentSettings(min_confidence, max_detections, mask_dir, semantic_field, preview)
+    work = iter_segment(
+        view,
+        prototypes,
+        label_field,
+        model=model,
+        settings=settings,
+        index=index,
+        run_key=run_key,
+        num_workers=num_workers,
+    )
     return drain(work, progress)
 
 
+def _matcher(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> _Matcher:
+    chosen = settings.min_confidence
+    least = preset.min_confidence if chosen is None else chosen
+    return _Matcher(prototypes, prototypes.matrix, settings.max_detections, least, preset.as_published)
+
+
+def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
+    """Load the models that missing images need; where they are not those of the index any more, change to their own index."""
+    if source.models is None:
+        source.models = models_for(prototypes, source.asked)
+    if source.index is None:
+        return images
+    settings = source.index.index.settings
+    wanted = settings_of(view._dataset, source.models, settings.exact)
+    if wanted.fingerprint == settings.fingerprint:
+        return images
+    source.index = index_for(view._dataset, source.models)
+    return source.images(view)
+
+
 def _segment_images(
-    view: Any,
-    prototypes: Prototypes,
-    models: Models,
-    writer: _Writer,
-    skipped: list[SkippedImage],
-    num_workers: int | None,
-) -> Generator[Progress, None, None]:
-    sample_ids, paths = view.values(["id", "filepath"])
-    done = 0
-    yield Progress(0, len(paths), "images")
-    batches = load_batches(paths, models.segmenter_side, batch_size=IMAGES_A_BATCH[models.device.type], num_workers=num_workers)
-    for number, batch in enumerate(batches, 1):
-        good = [image for image in batch if image.error is None]
-        for image in batch:
-            if image.error is not None:
-                skipped.append(SkippedImage(sample_ids[image.index], paths[image.index], image.error))
-        for image, candidates in zip(good, _candidates(good, models), strict=True):
-            writer.add(sample_ids[image.index], match_image(candidates, prototypes, models, writer.settings), candidates)
-        if number % BATCHES_A_WRITE == 0:
-            writer.flush()
-        done += len(batch)
-        yield Progress(done, len(paths), "images")
+    source: _Source, images: ViewImages, builder: Builder | None, matcher: _Matcher, writer: _Writer
+) -> Generator[Progress, None, int]:
+    """Returns how many images came from the index."""
+    total, done = len(images.held) + len(images.missing), 0
+    yield Progress(0, total, "images")
+    for sample_id, candidates, ranking in _ranked(source, images.held, matcher):
+        writer.add(sample_id, candidates, ranking)
+        done += 1
+        if done % IMAGES_A_LOOK == 0:
+            writer.flush_if_due()
+            yield Progress(done, total, "images")
+    if builder is not None:
+        for batch in builder.compute(images.missing):
+            for computed in batch:
+                if computed.candidates is not None:
+                    ranking = matcher.rank(computed.candidates, *matcher.classify(computed.candidates.features))
+                    writer.add(computed.image.sample_id, computed.candidates, ranking)
+            writer.flush_if_due()
+            done += len(batch)
+            yield Progress(done, total, "images")
+        for sample_id, candidates, ranking in _ranked(source, builder.done_elsewhere, matcher):
+            writer.add(sample_id, candidates, ranking)
+    return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
 
 
-def _candidates(batch: Sequence[LoadedImage], models: Models) -> list[Candidates]:
-    if not batch:
-        return []
-    with torch.inference_mode():
-        return propose_from_pixels(stack_pixels(batch), [image.image_hw for image in batch], models)
+def _ranked(source: _Source, sample_ids: Sequence[str], matcher: _Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
+    """The indexed images among these, ranked."""
+    if source.index is None:
+        return
+    for chunk in source.index.index.scan(sample_ids):
+        scores, labels = matcher.classify(chunk.features.float())
+        for number, image in enumerate(chunk.images):
+            rows = slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))
+            candidates = chunk.candidates(number)
+            yield image.sample_id, candidates, matcher.rank(candidates, scores[rows], labels[rows])
+
+
+def _preview(
+    source: _Source, sample_ids: Sequence[str], matcher: _Matcher, writer: _Writer
+) -> Generator[Progress, None, list[tuple[str, float]]]:
+    """Write the images with the best scores, and return them, best first.
+
+    Merging only lowers scores, so the best similarity in an image bounds its best score: images are looked at in the order of
+    this bound, until no bound is above the worst score that would be written.
+    """
+    assert source.index is not None
+    bounds: dict[str, float] = {}
+    yield Progress(0, len(sample_ids), "images")
+    for chunk in source.index.index.scan(sample_ids, features_only=True):
+        scores, _ = matcher.classify(chunk.features.float())
+        for number, image in enumerate(chunk.images):
+            own = scores[int(chunk.starts[number]) : int(chunk.starts[number + 1])]
+            bounds[image.sample_id] = float(own.max()) if len(own) else 0.0
+        yield Progress(len(bounds), len(sample_ids), "images")
+    order = sorted(bounds, key=lambda name: -bounds[name])
+    found: list[tuple[float, str, PackedCandidates, Ranking]] = []
+    for start in range(0, len(order), IMAGES_A_LOOK):
+        look = order[start : start + IMAGES_A_LOOK]
+        if bounds[look[0]] < matcher.min_score or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
+            break
+        for sample_id, candidates, ranking in _ranked(source, look, matcher):
+            if len(ranking):
+                found.append((float(ranking.scores[0]), sample_id, candidates, ranking))
+        found = sorted(found, key=lambda item: -item[0])[:PREVIEWED]
+        yield Progress(min(start + IMAGES_A_LOOK, len(order)), len(order), "best images")
+    for _, sample_id, candidates, ranking in found:
+        writer.add(sample_id, candidates, ranking)
+    writer.flush()
+    return [(sample_id, score) for score, sample_id, _, _ in found]
 
 
 def _check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> dict[str, type]:
@@ -287,7 +551,14 @@ def _check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> 
         fields[settings.semantic_field] = fo.Segmentation
     for name, kind in fields.items():
         existing = dataset.get_field(name)
-        if existing is not None and getattr(existing, "document_type", None) is not kind:
+        if existing is None:
+            try:
+                validate_field_name(name, media_type=dataset.media_type)
+                if "." in name:
+                    raise ValueError("predictions need a field of their own, without a dot in its name")
+            except ValueError as error:
+                raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
+        elif getattr(existing, "document_type", None) is not kind:
             held = getattr(existing, "document_type", type(existing)).__name__
             raise DatasetError(
                 f"The field {name!r} of dataset {dataset.name!r} holds {held}, not {kind.__name__}: choose another field, so "
@@ -299,10 +570,7 @@ def _check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> 
 def _create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:
     for name, kind in fields.items():
         if dataset.get_field(name) is None:
-            try:
-                dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
-            except ValueError as error:
-                raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
+            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
         if kind is fo.Segmentation:
             targets = {index + 1: label for index, label in enumerate(classes)}
             dataset.mask_targets = {**dataset.mask_targets, name: targets}
@@ -324,11 +592,12 @@ def _check_key(dataset: Any, key: str) -> None:
         raise DatasetError(f"The dataset {dataset.name!r} has a run named {key!r} already: choose another run key.")
 
 
-def _register(view: Any, key: str, prototypes: Prototypes, models: Models, label_field: str, settings: SegmentSettings) -> Any:
+def _register(view: Any, key: str, prototypes: Prototypes, source: _Source, label_field: str, settings: SegmentSettings) -> Any:
     """Record the run before work starts, so that even a killed one can be traced."""
     dataset = view._dataset
     stored = write_prototypes(dataset, prototypes)
-    default = models.preset.min_confidence
+    default = source.preset.min_confidence
+    tables = None if source.index is None else source.index.index
     config = dataset.init_run(
         method=SEGMENT_METHOD,
         state="running",
@@ -337,9 +606,12 @@ def _register(view: Any, key: str, prototypes: Prototypes, models: Models, label
         prototypes_path=stored.path,
         prototypes_sha256=stored.sha256,
         reference_ids=list(prototypes.reference_ids),
-        model=models.preset.name,
-        revisions=models.revisions,
-        dtype=str(models.dtype),
+        model=source.preset.name,
+        revisions=source.revisions,
+        dtype=None if source.models is None else str(source.models.dtype),
+        index_uri=None if tables is None else tables.uri,
+        exact=tables is None or tables.settings.exact,
+        preview=settings.preview,
         min_confidence=default if settings.min_confidence is None else settings.min_confidence,
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,

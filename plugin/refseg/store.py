@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import fiftyone as fo
 from .errors import DatasetError, PrototypeFileError
 from .images import file_sha256
 from .prototypes import Prototypes
+
+logger = logging.getLogger(__name__)
 
 PROTOTYPES_METHOD = "refseg/prototypes"
 
@@ -103,7 +106,7 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
 
     Raises:
         DatasetError: the dataset keeps none of this name; the message lists those it does.
-        PrototypeFileError: the file is gone, damaged or was changed.
+        PrototypeFileError: the file is gone, cannot be read, or was changed.
     """
     if not dataset.has_run(name) or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
         known = ", ".join(map(repr, list_prototypes(dataset))) or "none yet: build some first"
@@ -111,9 +114,28 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
     config = dataset.get_run_info(name).config
     if not Path(config.path).is_file():
         raise PrototypeFileError(f"The file of the prototypes {name!r} is gone ({config.path}): build them again.")
-    if file_sha256(config.path) != config.sha256:
+    try:
+        sha256 = file_sha256(config.path)
+    except OSError as error:
+        raise PrototypeFileError(f"The file of the prototypes {name!r} cannot be read ({error}): build them again.") from error
+    if sha256 != config.sha256:
         raise PrototypeFileError(f"The file of the prototypes {name!r} was changed ({config.path}): build them again.")
     return Prototypes.load(config.path)
+
+
+def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | None:
+    """Prototypes from which the next build can take vectors: those kept under this name, else the newest kept.
+
+    None where there are none. A file that is gone or damaged only costs time, so it is logged and counts as none.
+    """
+    names = list_prototypes(dataset)
+    if not names:
+        return None
+    try:
+        return load_prototypes(dataset, name if name in names else names[-1])
+    except PrototypeFileError as error:
+        logger.warning("No earlier prototypes are reused: %s", error)
+        return None
 
 
 def list_prototypes(dataset: Any) -> list[str]:

@@ -27,7 +27,7 @@ def test_manifest() -> None:
     assert MANIFEST["fiftyone"]["version"] == ">=1.22"
     assert (ROOT / MANIFEST["py_entry"]).is_file()
     assert sorted(NAMES) == sorted(
-        ["tag_references", "sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references"]
+        ["tag_references", "sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "cancel"]
     )
 
 
@@ -54,7 +54,7 @@ def test_operator_declares_itself(name: str) -> None:
     # FiftyOne swallows misspelt settings.
     assert config.kwargs == {}
     assert config.allow_immediate_execution
-    assert config.allow_delegated_execution is (name != "tag_references")
+    assert config.allow_delegated_execution is (name not in ("tag_references", "cancel"))
 
 
 @pytest.mark.parametrize("name", NAMES)

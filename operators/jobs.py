@@ -1,0 +1,161 @@
+"""Long executions on a dataset: each lists itself in the dataset's execution store and ends where someone asks for it.
+
+A job writes only its entry, and whoever cancels writes only a request beside it, so neither can undo what the other wrote.
+Noting a step costs one write and one read of MongoDB.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refseg.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+ENTRIES = "refseg_jobs"
+REQUESTS = "refseg_cancel_requests"
+
+SECONDS_UNTIL_GONE = 30 * 60
+"""A job silent for so long counts as killed. Generous, because jobs are heard of between batches alone: a batch of the largest
+model takes minutes on a CPU, and a first use downloads gigabytes. One that is only slow lists itself again at its next step."""
+
+SECONDS_KEPT = 24 * 3600
+"""After which MongoDB removes what a killed process left behind. FiftyOne counts it from the first write; the entry of a job
+that runs longer comes back with its next step."""
+
+SECONDS_OF_SILENCE = 60
+"""After which the list says how long nothing was heard of a job."""
+
+
+class JobCancelledError(Exception):
+    """Someone asked for this job to be cancelled, and it has ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An execution that runs now.
+
+    Attributes:
+        id: of the delegated operation, where it is one.
+        operator: the operator's name.
+        label: what the App calls the operator.
+        started_at: seconds since the epoch.
+        updated_at: when it was last heard of, seconds since the epoch.
+        done: finished steps.
+        total: all steps; 0 before the first is known.
+        step: what a step is, in the plural: "images".
+        is_cancelled: whether it was asked to end, and will after its current batch.
+    """
+
+    id: str
+    operator: str
+    label: str
+    started_at: float
+    updated_at: float
+    done: int = 0
+    total: int = 0
+    step: str = ""
+    is_cancelled: bool = False
+
+    def describe(self, now: float) -> str:
+        """One line for a list, at this time in seconds since the epoch.
+
+        Example:
+            >>> Job("7f", "segment", "Segment", 0.0, 600.0, 120, 1000, "images").describe(610.0)
+            'Segment: images 120 of 1,000, started 10 min ago'
+        """
+        parts = [f"{self.step} {self.done:,} of {self.total:,}" if self.total else "starting"]
+        parts.append(f"started {_duration(now - self.started_at)} ago")
+        if now - self.updated_at > SECONDS_OF_SILENCE:
+            parts.append(f"no news for {_duration(now - self.updated_at)}")
+        if self.is_cancelled:
+            parts.append("ending")
+        return f"{self.label}: {', '.join(parts)}"
+
+
+class Listing:
+    """A running execution's own entry. Trouble with it is logged and never raised, so that it cannot cost hours of work."""
+
+    def __init__(self, ctx: Any, operator: str, label: str) -> None:
+        """Prepare the entry; `open` writes it.
+
+        Args:
+            ctx: FiftyOne's execution context.
+            operator: the operator's name.
+            label: what the App calls it.
+        """
+        now = time.time()
+        # With a delegated operation's id, whoever queued it can name the job.
+        job_id = str(getattr(ctx, "_delegated_operation_id", None) or uuid.uuid4().hex)
+        self._ctx = ctx
+        self._job = Job(job_id, operator, label, now, now)
+        self._has_warned = False
+
+    def open(self) -> None:
+        """List the job."""
+        self._attempt(self._write)
+
+    def update(self, step: Progress) -> bool:
+        """Note a step; returns whether someone asked for the job to be cancelled."""
+        self._job = replace(self._job, updated_at=time.time(), done=step.done, total=step.total, step=step.label)
+        return self._attempt(self._exchange)
+
+    def close(self) -> None:
+        """Take the job off the list."""
+        self._attempt(self._erase)
+
+    def _attempt(self, action: Callable[[], bool]) -> bool:
+        try:
+            return action()
+        except Exception as error:
+            level = logging.DEBUG if self._has_warned else logging.WARNING
+            logger.log(level, "%s goes on, but the list of running jobs cannot be kept: %s", self._job.label, error)
+            self._has_warned = True
+            return False
+
+    def _write(self) -> bool:
+        entry = asdict(self._job)
+        del entry["is_cancelled"]
+        self._ctx.store(ENTRIES).set(self._job.id, entry, ttl=SECONDS_KEPT)
+        return True
+
+    def _exchange(self) -> bool:
+        self._write()
+        return bool(self._ctx.store(REQUESTS).has(self._job.id))
+
+    def _erase(self) -> bool:
+        self._ctx.store(ENTRIES).delete(self._job.id)
+        self._ctx.store(REQUESTS).delete(self._job.id)
+        return True
+
+
+def running_jobs(ctx: Any) -> list[Job]:
+    """The jobs that run on the context's dataset, newest first."""
+    entries, requests = ctx.store(ENTRIES), ctx.store(REQUESTS)
+    # A job may end between the two calls.
+    found = [entry for key in entries.list_keys() if (entry := entries.get(key)) is not None]
+    alive = [entry for entry in found if time.time() - entry["updated_at"] < SECONDS_UNTIL_GONE]
+    jobs = [Job(**entry, is_cancelled=requests.has(entry["id"])) for entry in alive]
+    return sorted(jobs, key=lambda job: job.started_at, reverse=True)
+
+
+def request_cancel(ctx: Any, jobs: Iterable[Job]) -> None:
+    """Ask jobs of the context's dataset to end after their current batch."""
+    requests = ctx.store(REQUESTS)
+    for job in jobs:
+        requests.set(job.id, True, ttl=SECONDS_KEPT)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{round(whole / 60)} min"
+    return f"{whole / 3600:.1f} h"

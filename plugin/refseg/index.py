@@ -1,0 +1,372 @@
+"""The candidate index: packed candidates of many images, kept in two Lance tables, so that they are computed once.
+
+`candidates` has a row a candidate, `images` a row an image. An image's candidates are written first and its row after them,
+both by atomic transactions: an image counts when its row is there and finds all its candidates. Nothing is ever changed in
+place, an image that is indexed again gets a later row. So a killed process, a full disk or two builders at once can leave
+rows that nobody reads, which `compact` removes, but never a wrong answer.
+
+A candidate takes 2 bytes a feature and about 200 to 600 for its mask; opening reads 8 bytes a candidate and a row an image.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from .index_tables import (
+    FORMAT,
+    FileState,
+    IndexChunk,
+    IndexedImage,
+    IndexSettings,
+    candidates_schema,
+    candidates_table,
+    features_of,
+    images_schema,
+    images_table,
+    read_images,
+    read_settings,
+)
+from .packing import PackedCandidates
+
+logger = logging.getLogger(__name__)
+
+ROWS_A_CHUNK = 8192
+"""Candidates read at once: 16 MB of features of width 1024."""
+FRAGMENTS_TO_TIDY = 64
+"""Each write adds a fragment; beyond so many small ones reading slows down."""
+ROWS_A_FRAGMENT = 1 << 17
+KEYS_A_DELETE = 5000
+GONE = -1
+"""Number of candidates that says: forget this image."""
+
+
+class CandidateIndex:
+    """An open index: a snapshot that `refresh` renews and `append` adds to.
+
+    Attributes:
+        uri: a folder or an object store's address.
+        settings: what its candidates have in common.
+        images: for each sample id what is indexed, as of the snapshot.
+    """
+
+    def __init__(self, uri: str, settings: IndexSettings, storage_options: dict[str, str] | None = None) -> None:
+        self.uri = uri
+        self.settings = settings
+        self.images: dict[str, IndexedImage] = {}
+        self.builder = secrets.randbits(62)
+        self._storage = storage_options
+        self._starts: dict[int, int] = {}
+        self._first_builders: set[int] = set()
+        self._num_unread = 0
+        self._candidates: Any = None
+        self._table: Any = None
+
+    @classmethod
+    def open(cls, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None) -> CandidateIndex:
+        """Open the index at this place.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexMismatchError: it was written by a newer version.
+            IndexDamagedError: it cannot be read.
+        """
+        place = os.fspath(uri)
+        try:
+            table = lance.dataset(_join(place, "images"), storage_options=storage_options)
+        except (ValueError, OSError) as error:
+            if "not found" in str(error).lower():
+                raise IndexNotFoundError(f"There is no candidate index at {place}: build one first.") from error
+            raise _damaged(place, error) from error
+        version, settings = read_settings(table.schema)
+        if version > FORMAT:
+            raise IndexMismatchError(
+                f"The candidate index at {place} was written by a newer RefSeg (format {version}, this one reads up to "
+                f"{FORMAT}): update with `pip install -U fiftyone-refseg`."
+            )
+        if settings is None:
+            raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")
+        index = cls(place, settings, storage_options)
+        index.refresh()
+        index._first_builders = {image.builder for image in index.images.values()}
+        return index
+
+    @classmethod
+    def create(
+        cls, uri: str | os.PathLike[str], settings: IndexSettings, storage_options: dict[str, str] | None = None
+    ) -> CandidateIndex:
+        """Open the index at this place, or make an empty one; both serve several processes at once.
+
+        Raises:
+            IndexMismatchError: the index there is of another model, other settings or another dataset.
+            IndexDamagedError: what is there cannot be read.
+            IndexWriteError: nothing can be written there.
+        """
+        place = os.fspath(uri)
+        for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
+            try:
+                lance.write_dataset(schema.empty_table(), _join(place, name), mode="create", storage_options=storage_options)
+            except OSError as error:
+                if "already exists" not in str(error):
+                    raise _unwritable(place, error) from error
+        index = cls.open(place, storage_options)
+        index.require(settings)
+        return index
+
+    def require(self, settings: IndexSettings) -> None:
+        """Refuse to mix candidates.
+
+        Raises:
+            IndexMismatchError: this index has other settings.
+        """
+        for name, meaning in (("dataset_id", "the dataset"), ("model", "the model"), ("exact", "exact"), ("fingerprint", "")):
+            held, wanted = getattr(self.settings, name), getattr(settings, name)
+            if held != wanted:
+                what = f"{meaning} {held!r}, not {wanted!r}" if meaning else "other weights or settings of the same preset"
+                raise IndexMismatchError(
+                    f"The candidate index at {self.uri} was built for {what}: choose another place for this one."
+                )
+
+    def refresh(self) -> None:
+        """Take notice of what was written since.
+
+        Raises:
+            IndexDamagedError: a table cannot be read.
+        """
+        try:
+            # Images first: whatever they name is then among the candidates.
+            self._table = lance.dataset(_join(self.uri, "images"), storage_options=self._storage)
+            rows = read_images(self._table.to_table())
+            self._candidates = lance.dataset(_join(self.uri, "candidates"), storage_options=self._storage)
+            keys: NDArray[np.int64] = self._candidates.to_table(columns=["image"])["image"].to_numpy()
+        except (ValueError, OSError) as error:
+            raise _damaged(self.uri, error) from error
+        begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.zeros(0, np.int64)
+        counts = np.diff(begins, append=len(keys))
+        self._starts = dict(zip(keys[begins].tolist(), begins.tolist(), strict=True))
+        found = dict(zip(keys[begins].tolist(), counts.tolist(), strict=True))
+        images = {image.sample_id: image for image in rows}  # the last row of a sample counts
+        self.images = {
+            sample_id: image for sample_id, image in images.items() if image.num_candidates == found.get(image.key, 0)
+        }
+        self._num_unread = len(keys) - sum(image.num_candidates for image in self.images.values())
+
+    @property
+    def new_builders(self) -> set[int]:
+        """Numbers of the processes that have written since this index was opened, without this one's."""
+        return {image.builder for image in self.images.values()} - self._first_builders - {self.builder}
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidates of all images that count."""
+        return sum(image.num_candidates for image in self.images.values())
+
+    @property
+    def num_unread_rows(self) -> int:
+        """Candidates that no image refers to any more; compact removes them."""
+        return self._num_unread
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tables' data files, of the snapshot alone."""
+        files = [
+            file
+            for table in (self._table, self._candidates)
+            for fragment in table.get_fragments()
+            for file in fragment.data_files()
+        ]
+        return sum(file.file_size_bytes or 0 for file in files)
+
+    def append(self, images: Sequence[tuple[str, FileState, PackedCandidates]]) -> None:
+        """Write the candidates of some images, all of them or none.
+
+        Args:
+            images: sample id, state of the file before it was read, candidates.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        if not images:
+            return
+        rows = [
+            IndexedImage(sample_id, secrets.randbits(62), file, packed.image_hw, len(packed), self.builder)
+            for sample_id, file, packed in images
+        ]
+        self._write("candidates", candidates_table(rows, [packed for _, _, packed in images], self.settings))
+        self._write("images", images_table(rows, self.settings))
+
+    def forget(self, sample_ids: Collection[str]) -> None:
+        """Let some images count as not indexed.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        rows = [replace(self.images[name], num_candidates=GONE) for name in sample_ids if name in self.images]
+        if rows:
+            self._write("images", images_table(rows, self.settings))
+            self.refresh()
+
+    def touch(self, images: Collection[IndexedImage]) -> None:
+        """Note other states of files whose candidates are still right."""
+        if images:
+            self._write("images", images_table(list(images), self.settings))
+            self.refresh()
+
+    def scan(
+        self, sample_ids: Collection[str] | None = None, *, features_only: bool = False, rows: int = ROWS_A_CHUNK
+    ) -> Iterator[IndexChunk]:
+        """Read candidates, in the order in which they were written; the next chunk is read ahead.
+
+        Args:
+            sample_ids: of which images; all where None. Those not indexed are left out.
+            features_only: leave out what only masks need.
+            rows: candidates a chunk; an image with more is a chunk of its own.
+
+        Raises:
+            IndexDamagedError: the candidates cannot be read.
+        """
+        wanted = self.images if sample_ids is None else [name for name in sample_ids if name in self.images]
+        images = [self.images[name] for name in wanted]
+        images.sort(key=lambda image: self._starts.get(image.key, -1))
+        columns = ["feature"] if features_only else ["feature", "box", "predicted_iou", "code", "edge"]
+        with ThreadPoolExecutor(1) as ahead:
+            reading = None
+            for part in _parts(images, rows):
+                following = ahead.submit(self._read, part, columns)
+                if reading is not None:
+                    yield reading.result()
+                reading = following
+            if reading is not None:
+                yield reading.result()
+
+    def _read(self, images: Sequence[IndexedImage], columns: Sequence[str]) -> IndexChunk:
+        counts = np.array([image.num_candidates for image in images], np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        begins = np.array([self._starts.get(image.key, 0) for image in images], np.int64)
+        positions = np.repeat(begins - starts[:-1], counts) + np.arange(starts[-1])
+        try:
+            table = self._candidates.take(positions, columns=list(columns)).combine_chunks()
+        except (ValueError, OSError) as error:
+            raise _damaged(self.uri, error) from error
+        width = self.settings.feature_width
+        return IndexChunk(tuple(images), starts, features_of(table, width), table, self.settings.grid_side)
+
+    def compact(self, keep: Collection[str] | None = None) -> None:
+        """Remove the rows that nobody reads, merge small files and give their space back.
+
+        Args:
+            keep: sample ids; all other images are forgotten. None keeps every image.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        self.refresh()
+        kept = {name: image for name, image in self.images.items() if keep is None or name in keep}
+        in_use = {image.key for image in kept.values()}
+        try:
+            self._delete(self._candidates, "image", set(self._starts) - in_use)
+            named = self._table.to_table(columns=["key", "sample_id"], with_row_id=True)
+            last = dict(zip(named["sample_id"].to_pylist(), named["_rowid"].to_pylist(), strict=True))
+            current = {last[name] for name in kept}
+            self._delete(self._table, "_rowid", set(named["_rowid"].to_pylist()) - current)
+            self._tidy(timedelta(0))
+        except OSError as error:
+            raise _unwritable(self.uri, error) from error
+        self.refresh()
+
+    def tidy_if_due(self) -> None:
+        """Merge small files where many writes have left too many of them; several processes may do so at once."""
+        if len(self._candidates.get_fragments()) >= FRAGMENTS_TO_TIDY:
+            try:
+                # Old versions stay a while for those who read them.
+                self._tidy(timedelta(minutes=10))
+            except OSError as error:
+                # Another process was faster, or the disk is full: reading works as it did.
+                logger.info("The small files of the index at %s were not merged: %s", self.uri, error)
+            self.refresh()
+
+    def delete(self) -> None:
+        """Remove the index from its place."""
+        local = local_path(self.uri)
+        for name in ("images", "candidates"):
+            if local is not None:
+                shutil.rmtree(local / f"{name}.lance", ignore_errors=True)
+            else:
+                lance.LanceDataset.drop(_join(self.uri, name), self._storage, ignore_not_found=True)
+        if local is not None and local.is_dir() and not any(local.iterdir()):
+            local.rmdir()
+        self.images = {}
+
+    def _write(self, name: str, table: pa.Table) -> None:
+        try:
+            lance.write_dataset(table, _join(self.uri, name), mode="append", storage_options=self._storage)
+        except OSError as error:
+            raise _unwritable(self.uri, error) from error
+
+    def _delete(self, table: Any, column: str, values: Collection[int]) -> None:
+        every = sorted(values)
+        for start in range(0, len(every), KEYS_A_DELETE):
+            table.delete(f"{column} IN ({', '.join(map(str, every[start : start + KEYS_A_DELETE]))})")
+
+    def _tidy(self, keep_versions: timedelta) -> None:
+        for name in ("candidates", "images"):
+            table = lance.dataset(_join(self.uri, name), storage_options=self._storage)
+            table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
+            table.cleanup_old_versions(older_than=keep_versions)
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder on this machine that a URI means, or None for an object store."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri)
+
+
+def _join(uri: str, name: str) -> str:
+    return f"{uri.rstrip('/')}/{name}.lance"
+
+
+def _parts(images: Sequence[IndexedImage], rows: int) -> Iterator[list[IndexedImage]]:
+    part: list[IndexedImage] = []
+    size = 0
+    for image in images:
+        if part and size + image.num_candidates > rows:
+            yield part
+            part, size = [], 0
+        part.append(image)
+        size += image.num_candidates
+    if part:
+        yield part
+
+
+def _damaged(uri: str, error: Exception) -> IndexDamagedError:
+    return IndexDamagedError(
+        f"The candidate index at {uri} cannot be read ({_first_line(error)}): delete it and build it again."
+    )
+
+
+def _unwritable(uri: str, error: Exception) -> IndexWriteError:
+    return IndexWriteError(
+        f"Nothing more can be written to the candidate index at {uri} ({_first_line(error)}). What it held before is kept: "
+        "make room, or choose another place, and run again to go on."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    # Lance appends where in its own source an error arose.
+    return re.split(r", /", str(error).strip().split("\n")[0])[0][:200]

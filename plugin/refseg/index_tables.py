@@ -1,0 +1,219 @@
+"""What the rows of a candidate index hold, and their way into Arrow tables and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .packing import PackedCandidates
+
+METADATA_KEY = b"refseg_index"
+FORMAT = 1
+
+_IMAGE_FIELDS = (
+    ("sample_id", pa.string()),
+    ("key", pa.int64()),
+    ("name", pa.string()),
+    ("size", pa.int64()),
+    ("mtime_ns", pa.int64()),
+    ("sha256", pa.string()),
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("num_candidates", pa.int32()),
+    ("builder", pa.int64()),
+)
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What the candidates of an index have in common; see `indexing.settings_of`.
+
+    Attributes:
+        model: the preset's name.
+        fingerprint: of both models and of how the segmenter is asked.
+        encoder: the encoder's fingerprint alone; prototypes of the same one can be compared with these candidates.
+        revisions: SHA-256 of both models' weights, by name.
+        exact: near-duplicates are kept.
+        grid_side: M.
+        feature_width: C.
+        dataset_id: of the dataset whose samples the rows name.
+    """
+
+    model: str
+    fingerprint: str
+    encoder: str
+    revisions: dict[str, str]
+    exact: bool
+    grid_side: int
+    feature_width: int
+    dataset_id: str
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells whether an image file has changed.
+
+    Attributes:
+        name: of the file, without its folder: a dataset may move.
+        size: bytes.
+        mtime_ns: time of the last change, nanoseconds.
+        sha256: of its bytes, or "" where nobody asked for it.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class IndexedImage:
+    """One image in the index.
+
+    Attributes:
+        sample_id: FiftyOne's.
+        key: of its candidates; a new one each time the image is indexed.
+        file: the state of its file when its candidates were computed.
+        image_hw: height and width of the upright image.
+        num_candidates: how many there are.
+        builder: number of the process that wrote it.
+    """
+
+    sample_id: str
+    key: int
+    file: FileState
+    image_hw: tuple[int, int]
+    num_candidates: int
+    builder: int
+
+
+@dataclass(frozen=True)
+class IndexChunk:
+    """Candidates of some images, one image after the other.
+
+    Attributes:
+        images: the images.
+        starts: (n + 1,) row of the first candidate of each image, and the number of rows.
+        features: (N, C) float16.
+        rows: the other columns, as an Arrow table; without any where only features were asked for.
+    """
+
+    images: tuple[IndexedImage, ...]
+    starts: NDArray[np.int64]
+    features: Tensor
+    rows: pa.Table
+    grid_side: int
+
+    def candidates(self, number: int) -> PackedCandidates:
+        """The candidates of one of the images."""
+        start, stop = int(self.starts[number]), int(self.starts[number + 1])
+        rows = self.rows.slice(start, stop - start)
+        return PackedCandidates(
+            _column(rows, "code"),
+            _column(rows, "edge"),
+            torch.from_numpy(_flat(_column(rows, "box")).astype(np.float32).reshape(-1, 4)),
+            torch.from_numpy(_flat(_column(rows, "predicted_iou")).copy()),
+            self.features[start:stop].float(),
+            self.images[number].image_hw,
+            self.grid_side,
+        )
+
+
+def images_schema(settings: IndexSettings) -> pa.Schema:
+    """Columns of the table of images; the settings travel with it."""
+    return _with_settings(_IMAGE_FIELDS, settings)
+
+
+def candidates_schema(settings: IndexSettings) -> pa.Schema:
+    """Columns of the table of candidates; the settings travel with it."""
+    fields = (
+        ("image", pa.int64()),
+        ("box", pa.list_(pa.uint16(), 4)),
+        ("predicted_iou", pa.float32()),
+        ("code", pa.binary()),
+        ("edge", pa.binary()),
+        ("feature", pa.list_(pa.float16(), settings.feature_width)),
+    )
+    return _with_settings(fields, settings)
+
+
+def read_settings(schema: pa.Schema) -> tuple[int, IndexSettings | None]:
+    """The format of a table and its settings; 0 and None for a table of another kind, None for a format that is newer."""
+    try:
+        about = json.loads((schema.metadata or {})[METADATA_KEY])
+        version = int(about.pop("format"))
+        return version, IndexSettings(**about) if version <= FORMAT else None
+    except (KeyError, TypeError, ValueError):
+        return 0, None
+
+
+def images_table(images: Sequence[IndexedImage], settings: IndexSettings) -> pa.Table:
+    """Rows of the table of images."""
+    rows = [
+        (
+            *(image.sample_id, image.key, image.file.name, image.file.size, image.file.mtime_ns, image.file.sha256),
+            *(*image.image_hw, image.num_candidates, image.builder),
+        )
+        for image in images
+    ]
+    columns = [pa.array(column, kind) for column, (_, kind) in zip(zip(*rows, strict=True), _IMAGE_FIELDS, strict=True)]
+    return pa.Table.from_arrays(columns, schema=images_schema(settings))
+
+
+def read_images(table: pa.Table) -> list[IndexedImage]:
+    """The images of a table, in the order of its rows."""
+    columns = [table[name].to_pylist() for name, _ in _IMAGE_FIELDS]
+    return [
+        IndexedImage(sample_id, key, FileState(name, size, mtime_ns, sha256), (height, width), num_candidates, builder)
+        for sample_id, key, name, size, mtime_ns, sha256, height, width, num_candidates, builder in zip(*columns, strict=True)
+    ]
+
+
+def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCandidates], settings: IndexSettings) -> pa.Table:
+    """Rows of the table of candidates."""
+    counts = [len(candidates) for candidates in packed]
+    boxes = torch.cat([candidates.boxes for candidates in packed]).numpy().astype(np.uint16)
+    features = torch.cat([candidates.features.half() for candidates in packed]).numpy()
+    columns = [
+        pa.array(np.repeat([image.key for image in images], counts), pa.int64()),
+        pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
+        pa.array(torch.cat([candidates.predicted_iou for candidates in packed]).numpy()),
+        pa.concat_arrays([candidates.codes for candidates in packed]),
+        pa.concat_arrays([candidates.edges for candidates in packed]),
+        pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), settings.feature_width),
+    ]
+    return pa.Table.from_arrays(columns, schema=candidates_schema(settings))
+
+
+def features_of(table: pa.Table, width: int) -> Tensor:
+    """(N, C) float16 features, without a copy."""
+    column = _column(table, "feature")
+    if not len(column):
+        return torch.empty(0, width, dtype=torch.half)
+    features: Tensor = torch.utils.dlpack.from_dlpack(column.flatten())
+    return features.reshape(-1, width)
+
+
+def _with_settings(fields: Sequence[tuple[str, Any]], settings: IndexSettings) -> pa.Schema:
+    about = json.dumps({"format": FORMAT, **asdict(settings)})
+    return pa.schema(list(fields), metadata={METADATA_KEY: about.encode()})
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    """A column of a table without chunks."""
+    column = table[name]
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _flat(column: Any) -> NDArray[Any]:
+    values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+    array: NDArray[Any] = values.to_numpy()
+    return array

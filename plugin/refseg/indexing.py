@@ -1,0 +1,721 @@
+"""The candidate index of a FiftyOne dataset: where it lies, which images it holds, and how it is completed.
+
+Building costs what proposing candidates costs, once an image. What is done is written every ten seconds, so that a killed
+process loses no more than that. The index is recorded as a FiftyOne run of the dataset, by which others find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import candidates as proposing
+from .candidates import NEAR_DUPLICATE_IOU, Candidates, grid_boxes, propose_from_pixels
+from .errors import IndexNotFoundError, IndexWriteError
+from .images import file_sha256
+from .index import CandidateIndex
+from .index_tables import FORMAT, FileState, IndexChunk, IndexedImage, IndexSettings
+from .labels import require_images, require_samples
+from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from .models import Models, load_models
+from .packing import PackedCandidates, pack
+from .progress import Progress, Watcher, drain
+from .store import dataset_folder
+
+logger = logging.getLogger(__name__)
+
+INDEX_METHOD = "refseg/index"
+SECONDS_A_WRITE = 10.0
+IMAGES_A_WRITE = 256
+"""Candidates are written when either is reached: what a killed process loses."""
+MAX_LENGTH_ERROR = 0.01
+"""How far a feature's length may be from 1; rounding to half precision alone stays below a thousandth."""
+IMAGES_A_STRETCH = 64
+"""After so many images a builder looks which ones another builder has done meanwhile."""
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be read."""
+
+    sample_id: str
+    filepath: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What build_index did.
+
+    Attributes:
+        uri: where the index lies.
+        num_images: images of the view that are in the index now.
+        num_added: images whose candidates were computed.
+        num_candidates: candidates in the whole index.
+        num_bytes: size of the whole index.
+        bytes_per_image: of the whole index.
+        skipped: images that could not be read.
+        seconds: wall-clock time.
+    """
+
+    uri: str
+    num_images: int
+    num_added: int
+    num_candidates: int
+    num_bytes: int
+    bytes_per_image: int
+    skipped: tuple[SkippedImage, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_images} images in the index, {self.num_added} of them new ({self.seconds:.1f} s); "
+            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{self.uri}"
+        ]
+        lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """How an index and its dataset compare.
+
+    Attributes:
+        uri: where the index lies.
+        model: the preset's name.
+        exact: near-duplicates are kept.
+        num_samples: images of the dataset.
+        num_indexed: of these, images that are indexed as they are now.
+        num_changed: of these, images whose file is another than when it was indexed, or gone.
+        num_deleted: indexed images that the dataset no longer has.
+        num_candidates: candidates of all indexed images.
+        num_unread_rows: candidates that were replaced or left over; compact removes them.
+        num_bytes: size of the index.
+    """
+
+    uri: str
+    model: str
+    exact: bool
+    num_samples: int
+    num_indexed: int
+    num_changed: int
+    num_deleted: int
+    num_candidates: int
+    num_unread_rows: int
+    num_bytes: int
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of the index by the number of its images."""
+        return self.num_bytes // max(1, self.num_indexed + self.num_changed + self.num_deleted)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
+            + (", near-duplicates kept" if self.exact else ""),
+            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{self.uri}",
+        ]
+        if self.num_changed:
+            lines.append(f"{self.num_changed} images have changed or are gone: build the index again to renew them")
+        if self.num_deleted or self.num_unread_rows:
+            lines.append(
+                f"{self.num_deleted} images left the dataset and {self.num_unread_rows} candidates are read by nobody: compact "
+                "gives their space back"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What verify found.
+
+    Attributes:
+        num_images: images looked at.
+        num_candidates: candidates looked at.
+        damaged: sample id and reason of each image that is damaged; they count as not indexed from now on.
+    """
+
+    num_images: int
+    num_candidates: int
+    damaged: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
+        lines += [f"{sample_id}: {reason}" for sample_id, reason in self.damaged]
+        return "\n".join(lines)
+
+
+class DatasetIndex:
+    """The candidate index of one dataset and model.
+
+    Attributes:
+        dataset: the FiftyOne dataset.
+        index: the tables.
+    """
+
+    def __init__(self, dataset: Any, index: CandidateIndex) -> None:
+        self.dataset = dataset
+        self.index = index
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return self.index.uri
+
+    def __repr__(self) -> str:
+        return f"<index of {self.dataset.name!r} for {self.index.settings.model!r} at {self.uri}>"
+
+    def status(self) -> IndexStatus:
+        """Compare the index with the dataset and its files as they are now.
+
+        Raises:
+            IndexDamagedError: the index cannot be read.
+        """
+        self.index.refresh()
+        sample_ids, paths = _ids_and_paths(self.dataset)
+        held = sum(self.holds(sample_id, file_state(path)) for sample_id, path in zip(sample_ids, paths, strict=True))
+        known = len(self.index.images.keys() & set(sample_ids))
+        settings = self.index.settings
+        return IndexStatus(
+            self.uri,
+            settings.model,
+            settings.exact,
+            len(sample_ids),
+            held,
+            known - held,
+            len(self.index.images) - known,
+            self.index.num_candidates,
+            self.index.num_unread_rows,
+            self.index.num_bytes,
+        )
+
+    def verify(self, progress: bool | Watcher | None = None) -> VerifyReport:
+        """Read everything and check it; damaged images count as not indexed afterwards, so that building renews them.
+
+        Raises:
+            IndexDamagedError: the tables cannot be read at all.
+        """
+        return drain(self.iter_verify(), progress)
+
+    def iter_verify(self) -> Generator[Progress, None, VerifyReport]:
+        """The generator behind verify."""
+        self.index.refresh()
+        total, done, num_candidates = len(self.index.images), 0, 0
+        damaged: list[tuple[str, str]] = []
+        yield Progress(0, total, "images")
+        for chunk in self.index.scan():
+            for number, image in enumerate(chunk.images):
+                reason = _damage(chunk, number)
+                if reason is not None:
+                    damaged.append((image.sample_id, reason))
+            done += len(chunk.images)
+            num_candidates += len(chunk.features)
+            yield Progress(done, total, "images")
+        self.index.forget([sample_id for sample_id, _ in damaged])
+        return VerifyReport(total, num_candidates, tuple(damaged))
+
+    def compact(self) -> int:
+        """Remove what is read by nobody, images that left the dataset too, and merge small files.
+
+        Best done while nobody else uses the index: a run that reads it at the same time may have to be started again.
+
+        Returns:
+            Bytes given back, negative where merging took more than it gave.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        before = self.index.num_bytes
+        self.index.compact(set(_ids_and_paths(self.dataset)[0]))
+        _record(self)
+        return before - self.index.num_bytes
+
+    def delete(self) -> None:
+        """Remove the index and its record."""
+        self.index.delete()
+        for record in index_records(self.dataset):
+            if record["uri"] == self.uri:
+                self.dataset.delete_run(record["key"])
+
+    def holds(self, sample_id: str, state: FileState | None) -> bool:
+        """Whether the candidates of this sample's file, as it is now, are in the index."""
+        image = self.index.images.get(sample_id)
+        return image is not None and state is not None and same_file(image.file, state)
+
+
+def build_index(
+    view: Any,
+    model: str | Models = "large",
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    content_hash: bool = False,
+    storage_options: dict[str, str] | None = None,
+    num_workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> IndexReport:
+    """Compute and keep the candidates of every image of a view that the dataset's index does not hold yet.
+
+    Candidates do not depend on references: once they are kept, `segment` answers from them. A build that was stopped goes on
+    where it was; new and changed images are added; two builders at once share the work.
+
+    Args:
+        view: a dataset or view of images.
+        model: a preset's name, or loaded models.
+        uri: a folder or an object store's address that Lance accepts, such as "s3://bucket/parts"; by default a folder beside
+            FiftyOne's data for this dataset, one for each model and settings.
+        exact: keep near-duplicates, masks of an IoU of 0.95 and more; by default only with the preset `paper`.
+        content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
+        storage_options: for an object store, as Lance takes them; they are not kept.
+        num_workers: threads that decode images; 0 for none.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        DatasetError: no images, or an empty view.
+        IndexMismatchError: the index at this URI is of another model, other settings or another dataset.
+        IndexDamagedError: the index at this place cannot be read.
+        IndexWriteError: no space or no right to write; what was written before is kept.
+    """
+    work = iter_build_index(
+        view,
+        model,
+        uri=uri,
+        exact=exact,
+        content_hash=content_hash,
+        storage_options=storage_options,
+        num_workers=num_workers,
+    )
+    return drain(work, progress)
+
+
+def iter_build_index(
+    view: Any,
+    model: str | Models = "large",
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    content_hash: bool = False,
+    storage_options: dict[str, str] | None = None,
+    num_workers: int | None = None,
+) -> Generator[Progress, None, IndexReport]:
+    """The generator behind build_index: yields after each batch; closing it writes what is done."""
+    started = time.monotonic()
+    require_images(view)
+    require_samples(view)
+    models = model if isinstance(model, Models) else load_models(model)
+    index = index_for(view._dataset, models, uri=uri, exact=exact, storage_options=storage_options)
+    images = images_of(view, index, content_hash=content_hash)
+    builder = Builder(index, models, num_workers)
+    total, done = len(images.held) + len(images.missing), len(images.held)
+    yield Progress(done, total, "images")
+    try:
+        for batch in builder.compute(images.missing):
+            done += len(batch)
+            yield Progress(done, total, "images")
+    finally:
+        builder.close()
+    index.index.tidy_if_due()
+    for image in builder.skipped:
+        logger.warning("Skipped %s: %s", image.filepath, image.reason)
+    size, indexed = index.index.num_bytes, len(index.index.images)
+    return IndexReport(
+        index.uri,
+        total - len(builder.skipped),
+        builder.num_computed,
+        index.index.num_candidates,
+        size,
+        size // max(1, indexed),
+        tuple(builder.skipped),
+        time.monotonic() - started,
+    )
+
+
+def open_index(
+    dataset: Any,
+    model: str | Models | None = None,
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> DatasetIndex:
+    """Open an index that was built before, without loading models.
+
+    Args:
+        dataset: a dataset, or a view of it.
+        model: the preset's name; by default that of the index used last.
+        uri: where it lies; by default where it was built last.
+        exact: the one with near-duplicates, or the one without; by default the one used last.
+        storage_options: for an object store, as Lance takes them.
+
+    Raises:
+        IndexNotFoundError: there is none; the message lists those there are.
+        IndexMismatchError: the index at this URI is of another model or dataset.
+        IndexDamagedError: it cannot be read.
+    """
+    whole = dataset._dataset
+    name = model.preset.name if isinstance(model, Models) else model
+    if uri is None:
+        records = [
+            record
+            for record in index_records(whole)
+            if (name is None or record["model"] == name) and (exact is None or record["exact"] == exact)
+        ]
+        if not records:
+            known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)})) or "none"
+            wanted = f" for the model {name!r}" if name else ""
+            raise IndexNotFoundError(
+                f"The dataset {whole.name!r} has no candidate index{wanted}; it has {known}: build one with refseg.build_index."
+            )
+        uri = records[-1]["uri"]
+    index = CandidateIndex.open(uri, storage_options)
+    wanted_settings = replace(
+        index.settings,
+        dataset_id=str(whole._doc.id),
+        model=name or index.settings.model,
+        exact=index.settings.exact if exact is None else exact,
+    )
+    index.require(wanted_settings)
+    return DatasetIndex(whole, index)
+
+
+def index_for(
+    dataset: Any,
+    models: Models,
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> DatasetIndex:
+    """The index of a dataset for loaded models; an empty one where there is none.
+
+    It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
+    """
+    settings = settings_of(dataset, models, exact)
+    if uri is None:
+        records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
+        default = dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
+        uri = records[-1]["uri"] if records else default
+    place = os.fspath(uri)
+    if "://" not in place:
+        # FiftyOne keeps it as it is written: a relative path would be lost with the working directory.
+        place = str(Path(place).expanduser().absolute())
+    index = DatasetIndex(dataset, CandidateIndex.create(place, settings, storage_options))
+    _record(index)
+    return index
+
+
+def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> IndexSettings:
+    """What candidates of these models have in common; see IndexSettings."""
+    preset = models.preset
+    keeps_all = preset.as_published if exact is None else exact
+    parts = [
+        *(models.revisions["sam2"], models.revisions["dinov2"], preset.encoder_side, preset.points_per_side),
+        *(preset.add_no_memory, proposing.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
+    ]
+    fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    return IndexSettings(
+        preset.name,
+        fingerprint,
+        models.fingerprint,
+        dict(models.revisions),
+        keeps_all,
+        models.grid_side,
+        models.feature_width,
+        str(dataset._doc.id),
+    )
+
+
+def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
+    """The index last used for a preset and an encoder, opened without loading models; None where there is none.
+
+    Raises:
+        IndexDamagedError: it cannot be read.
+    """
+    for record in reversed(index_records(dataset)):
+        if (record["model"], record["encoder"]) == (model, encoder):
+            try:
+                return DatasetIndex(dataset, CandidateIndex.open(record["uri"]))
+            except IndexNotFoundError as error:
+                logger.warning("The dataset's record names an index that is gone: %s", error)
+    return None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image to be computed: its sample, its path, and the state of its file; None where it cannot be read."""
+
+    sample_id: str
+    path: str
+    state: FileState | None
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An image and its candidates: packed where an index is to keep them, None where the image gave none to compute."""
+
+    image: ImageFile
+    candidates: Candidates | PackedCandidates | None
+
+
+@dataclass(frozen=True)
+class ViewImages:
+    """The images of a view.
+
+    Attributes:
+        held: sample ids of those that the index holds as they are now.
+        missing: all others.
+    """
+
+    held: tuple[str, ...]
+    missing: tuple[ImageFile, ...]
+
+
+def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = False) -> ViewImages:
+    """Part a view into images that the index holds and images that it does not.
+
+    Args:
+        view: a view of images.
+        index: None holds nothing.
+        content_hash: compare the bytes of files too. A file that was only touched is noted as such in the index.
+    """
+    held: list[str] = []
+    missing: list[ImageFile] = []
+    touched: list[IndexedImage] = []
+    for sample_id, path in zip(*_ids_and_paths(view), strict=True):
+        state = file_state(path, content_hash=content_hash)
+        known = None if index is None else index.index.images.get(sample_id)
+        if known is None or state is None or not same_file(known.file, state):
+            missing.append(ImageFile(sample_id, path, state))
+            continue
+        held.append(sample_id)
+        if known.file != state and state.sha256:
+            touched.append(replace(known, file=state))
+    if index is not None:
+        index.index.touch(touched)
+    return ViewImages(tuple(held), tuple(missing))
+
+
+def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
+    """The state of an image file now, or None where it cannot be read."""
+    try:
+        found = os.stat(path)
+        return FileState(Path(path).name, found.st_size, found.st_mtime_ns, file_sha256(path) if content_hash else "")
+    except OSError:
+        return None
+
+
+def same_file(known: FileState, now: FileState) -> bool:
+    """Whether a file is still the one that was indexed: by its bytes where both states know them, else by all others."""
+    if known.sha256 and now.sha256:
+        return known.sha256 == now.sha256
+    return (known.name, known.size, known.mtime_ns) == (now.name, now.size, now.mtime_ns)
+
+
+@dataclass
+class Builder:
+    """Computes candidates of images and adds them to an index, if there is one.
+
+    Attributes:
+        index: where candidates are kept; None keeps none.
+        models: that compute them.
+        num_workers: threads that decode images.
+        goes_on: whether to go on without keeping anything when the index cannot be written to.
+        skipped: images that could not be read.
+        done_elsewhere: ids of images that another builder has done meanwhile; they are in the index.
+        num_computed: images computed.
+        trouble: why candidates are no longer kept.
+    """
+
+    index: DatasetIndex | None
+    models: Models
+    num_workers: int | None = None
+    goes_on: bool = False
+    skipped: list[SkippedImage] = field(default_factory=list)
+    done_elsewhere: list[str] = field(default_factory=list)
+    num_computed: int = 0
+    trouble: str | None = None
+    _unwritten: list[tuple[str, FileState, PackedCandidates]] = field(default_factory=list)
+    _written_at: float = field(default_factory=time.monotonic)
+    _seconds: float = 0.0
+
+    def compute(self, images: Sequence[ImageFile]) -> Generator[list[Computed], None, None]:
+        """Candidates of images, batch by batch; images that cannot be read, or were done elsewhere, come without any.
+
+        Raises:
+            IndexWriteError: the index cannot be written to, and goes_on is not set.
+        """
+        waiting = list(images)
+        while waiting:
+            stretch, waiting = self._next_stretch(waiting)
+            done = [Computed(image, None) for image in stretch if self._is_held(image)]
+            if done:
+                self.done_elsewhere += [computed.image.sample_id for computed in done]
+                yield done
+            rest = [image for image in stretch if not self._is_held(image)]
+            batch_size = IMAGES_A_BATCH[self.models.device.type]
+            paths = [image.path for image in rest]
+            for batch in load_batches(paths, self.models.segmenter_side, batch_size=batch_size, num_workers=self.num_workers):
+                yield self._compute_batch(batch, rest)
+                self._write_if_due()
+
+    def close(self) -> None:
+        """Write what is not written yet, and renew the index's record.
+
+        Raises:
+            IndexWriteError: the index cannot be written to, and goes_on is not set.
+        """
+        try:
+            self._write()
+        finally:
+            if self.index is not None and self.num_computed:
+                _record(self.index, self._seconds / self.num_computed)
+
+    def _compute_batch(self, batch: Sequence[LoadedImage], images: Sequence[ImageFile]) -> list[Computed]:
+        started = time.monotonic()
+        good = [loaded for loaded in batch if loaded.error is None]
+        for loaded in batch:
+            if loaded.error is not None:
+                image = images[loaded.index]
+                self.skipped.append(SkippedImage(image.sample_id, image.path, loaded.error))
+        found = iter(self._propose(good))
+        answer = [Computed(images[loaded.index], next(found) if loaded.error is None else None) for loaded in batch]
+        if self.index is not None and self.trouble is None:
+            self._unwritten += [
+                (computed.image.sample_id, computed.image.state, computed.candidates)
+                for computed in answer
+                if isinstance(computed.candidates, PackedCandidates) and computed.image.state is not None
+            ]
+        self.num_computed += len(good)
+        self._seconds += time.monotonic() - started
+        return answer
+
+    def _propose(self, batch: Sequence[LoadedImage]) -> Sequence[Candidates | PackedCandidates]:
+        if not batch:
+            return []
+        keeps_all = self.index is None or self.index.index.settings.exact
+        found = propose_from_pixels(
+            stack_pixels(batch),
+            [loaded.image_hw for loaded in batch],
+            self.models,
+            max_iou=None if keeps_all else NEAR_DUPLICATE_IOU,
+        )
+        return found if self.index is None else [pack(candidates) for candidates in found]
+
+    def _next_stretch(self, waiting: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
+        """Some images to do next, and the others: two builders that know of each other meet in the middle."""
+        size = len(waiting) if self.index is None else IMAGES_A_STRETCH
+        if self._is_second():
+            return waiting[-size:], waiting[:-size]
+        return waiting[:size], waiting[size:]
+
+    def _is_second(self) -> bool:
+        if self.index is None:
+            return False
+        tables = self.index.index
+        return any(builder < tables.builder for builder in tables.new_builders)
+
+    def _is_held(self, image: ImageFile) -> bool:
+        return self.index is not None and self.index.holds(image.sample_id, image.state)
+
+    def _write_if_due(self) -> None:
+        if time.monotonic() - self._written_at >= SECONDS_A_WRITE or len(self._unwritten) >= IMAGES_A_WRITE:
+            self._write()
+
+    def _write(self) -> None:
+        if self.index is None or not self._unwritten:
+            return
+        try:
+            self.index.index.append(self._unwritten)
+            self.index.index.tidy_if_due()
+            self.index.index.refresh()
+        except IndexWriteError as error:
+            if not self.goes_on:
+                raise
+            self.trouble = str(error)
+            logger.warning("Candidates are no longer kept: %s", error)
+        finally:
+            self._unwritten = []
+            self._written_at = time.monotonic()
+
+
+def index_records(dataset: Any) -> list[dict[str, Any]]:
+    """What the dataset has recorded of its indexes, the one built or completed last at the end.
+
+    Returns:
+        For each: `key` of the run, `uri`, `model`, `exact`, `fingerprint`, `encoder`, `num_images`, `num_candidates`,
+        `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
+    """
+    records = []
+    for key in dataset.list_runs(method=INDEX_METHOD):
+        config = dataset.get_run_info(key).config
+        # A clone inherits the records of the dataset it was made from, whose index holds that dataset's samples.
+        if config.dataset_id == str(dataset._doc.id):
+            names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
+            record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
+            records.append({"key": key, **record})
+    return sorted(records, key=lambda record: str(record["updated_at"]))
+
+
+def _record(index: DatasetIndex, seconds_per_image: float | None = None) -> None:
+    """Keep where the index lies and how large it is in the dataset, for forms and for those who look for it."""
+    tables, dataset = index.index, index.dataset
+    settings = tables.settings
+    key = f"index_{settings.model}_{settings.fingerprint}"
+    facts = {
+        "dataset_id": settings.dataset_id,
+        "uri": tables.uri,
+        "model": settings.model,
+        "exact": settings.exact,
+        "fingerprint": settings.fingerprint,
+        "encoder": settings.encoder,
+        "num_images": len(tables.images),
+        "num_candidates": tables.num_candidates,
+        "num_bytes": tables.num_bytes,
+        "updated_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    }
+    if dataset.has_run(key):
+        config = dataset.get_run_info(key).config
+        facts["seconds_per_image"] = seconds_per_image or config.seconds_per_image
+        for name, value in facts.items():
+            setattr(config, name, value)
+        dataset.update_run_config(key, config)
+    else:
+        dataset.register_run(key, dataset.init_run(method=INDEX_METHOD, seconds_per_image=seconds_per_image, **facts))
+
+
+def _ids_and_paths(view: Any) -> tuple[list[str], list[str]]:
+    if view.media_type == "group":
+        view = view.select_group_slices(media_type="image")
+    sample_ids, paths = view.values(["id", "filepath"])
+    return sample_ids, paths
+
+
+def _damage(chunk: IndexChunk, number: int) -> str | None:
+    """What is wrong with the candidates of one image of a chunk, or None."""
+    candidates = chunk.candidates(number)
+    if not bool(torch.isfinite(candidates.features).all()):
+        return "a feature is not finite"
+    lengths = candidates.features.norm(dim=1)
+    if bool(((lengths - 1).abs() > MAX_LENGTH_ERROR).any()):
+        return "a feature is not of unit length"
+    if not bool(torch.isfinite(candidates.predicted_iou).all()):
+        return "a predicted IoU is not finite"
+    try:
+        logits = candidates.logits_of(torch.arange(len(candidates)))
+    except ValueError as error:
+        return str(error)
+    masks = logits > 0
+    if not bool(masks.flatten(1).any(1).all()) or not torch.equal(grid_boxes(masks), candidates.boxes):
+        return "a box does not fit its mask"
+    return None

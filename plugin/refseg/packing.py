@@ -1,0 +1,178 @@
+"""Candidates small enough to keep: masks as run-length codes, and the logits along their edges in a byte each.
+
+A packed mask takes a few hundred bytes where its logits take M² × 4. What is left out cannot be seen: resizing a mask to the
+image asks for logits only where neighbours differ in sign, and these are kept, within 2 % of their value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+from torch import Tensor
+
+from .candidates import Candidates, grid_boxes, share_in_groups
+from .errors import ShapeError
+from .rle import decode_masks
+
+LOWEST_LOGIT = 0.02
+LOGIT_STEP = 1.04
+"""Code k stands for a logit of LOWEST_LOGIT × LOGIT_STEP^k, up to 440."""
+FAR_LOGIT = 20.0
+"""Stands for every logit away from an edge."""
+
+
+@dataclass(frozen=True)
+class PackedCandidates:
+    """Candidates of one image as the index keeps them.
+
+    Attributes:
+        codes: N compressed run-length codes, column-major as in COCO, of masks on the segmenter grid; none is empty.
+        edges: for each mask one byte for every cell along its edge; see edge_cells.
+        boxes: (N, 4) float32 xyxy, the smallest and largest cell index of each mask.
+        predicted_iou: (N,) float32.
+        features: (N, C) float32, unit length up to the rounding of half precision.
+        image_hw: height and width of the image in pixels.
+        grid_side: M.
+    """
+
+    codes: pa.BinaryArray
+    edges: pa.BinaryArray
+    boxes: Tensor
+    predicted_iou: Tensor
+    features: Tensor
+    image_hw: tuple[int, int]
+    grid_side: int
+
+    def __post_init__(self) -> None:
+        lengths = {len(part) for part in (self.codes, self.edges, self.boxes, self.predicted_iou, self.features)}
+        if len(lengths) > 1:
+            raise ShapeError(f"Packed candidates need one code, edge, box, predicted IoU and feature each, not {lengths}.")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def filled(self) -> Tensor:
+        """(N,) bool: all True."""
+        return torch.ones(len(self), dtype=torch.bool)
+
+    def boxes_of(self, rows: Tensor) -> Tensor:
+        """(n, 4) float32 xyxy cells of some masks."""
+        return self.boxes[rows]
+
+    def logits_of(self, rows: Tensor) -> Tensor:
+        """(n, M, M) float32 logits of some masks: right in sign everywhere and in value along the edges.
+
+        Raises:
+            ValueError: a code is damaged.
+        """
+        whole = (0, 0, self.grid_side, self.grid_side)
+        return torch.stack([*self.crops(rows, [whole] * len(rows)), torch.empty(whole[2:])])[:-1]
+
+    def crops(self, rows: Tensor, windows: Sequence[tuple[int, int, int, int]]) -> list[Tensor]:
+        """The logits of some masks, each within a window: xyxy cells of the grid, far edge excluded.
+
+        Raises:
+            ValueError: a code is damaged.
+        """
+        masks = decode_masks(_take(self.codes, rows), (self.grid_side, self.grid_side))
+        boxes = self.boxes[rows].int().tolist()
+        parts = zip(masks, _take(self.edges, rows), boxes, windows, strict=True)
+        return [_unpack(mask, edge, box, window) for mask, edge, box, window in parts]
+
+    def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> Tensor:
+        """How much of each mask lies inside each other of its group, straight from the codes; see share_in_groups."""
+        size = [self.grid_side, self.grid_side]
+        codes = np.array([{"size": size, "counts": code} for code in _take(self.codes, rows)], object)
+
+        def share(some: Tensor, others: Tensor) -> Tensor:
+            # With the others marked as crowds pycocotools divides the intersection by the area of the first mask alone.
+            inner, outer = codes[some.numpy()].tolist(), codes[others.numpy()].tolist()
+            return torch.from_numpy(mask_utils.iou(inner, outer, [1] * len(outer))).float()
+
+        return share_in_groups(share, groups, wanted)
+
+
+def pack(candidates: Candidates) -> PackedCandidates:
+    """Pack the candidates of one image; empty masks, which no class can claim, are left out."""
+    filled = candidates.masks.flatten(1).any(1).nonzero()[:, 0]
+    logits = candidates.logits[filled]
+    masks = logits > 0
+    return PackedCandidates(
+        pa.array(_encode(masks), pa.binary()),
+        pa.array(_edges(masks.numpy(), logits.numpy()), pa.binary()),
+        grid_boxes(masks),
+        candidates.predicted_iou[filled],
+        candidates.features[filled].half().float(),
+        candidates.image_hw,
+        candidates.logits.shape[-1],
+    )
+
+
+def edge_cells(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n, h, w) bool: the cells of each mask (n, h, w) with a neighbour, diagonal ones too, on the other side of its edge.
+
+    Example:
+        >>> edge_cells(np.array([[[True, True, False, False]]])).astype(int).tolist()
+        [[[0, 1, 1, 0]]]
+    """
+    return _grow(masks) & _grow(~masks)
+
+
+def _grow(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    tall = masks.copy()
+    tall[:, 1:] |= masks[:, :-1]
+    tall[:, :-1] |= masks[:, 1:]
+    wide = tall.copy()
+    wide[:, :, 1:] |= tall[:, :, :-1]
+    wide[:, :, :-1] |= tall[:, :, 1:]
+    return wide
+
+
+def _encode(masks: Tensor) -> list[bytes]:
+    if not len(masks):
+        return []
+    columns = np.ascontiguousarray(masks.numpy().transpose(0, 2, 1)).view(np.uint8)
+    return [code["counts"] for code in mask_utils.encode(columns.T)]
+
+
+def _edges(masks: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[bytes]:
+    band = edge_cells(masks)
+    ends = np.cumsum(band.reshape(len(band), masks[0].size if len(masks) else 0).sum(1))
+    heights = np.abs(logits[band]).clip(LOWEST_LOGIT)
+    codes = np.rint(np.log(heights / LOWEST_LOGIT) / np.log(LOGIT_STEP)).clip(0, 255).astype(np.uint8)
+    return [part.tobytes() for part in np.split(codes, ends[:-1])] if len(masks) else []
+
+
+def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tuple[int, int, int, int]) -> Tensor:
+    side = len(mask)
+    x0, y0, x1, y1 = box
+    # Every cell along the edge lies in the box or right beside it.
+    ring = (max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 2, side), min(y1 + 2, side))
+    inside = mask[ring[1] : ring[3], ring[0] : ring[2]]
+    band = edge_cells(inside[None])[0]
+    codes = np.frombuffer(edge, np.uint8)
+    if len(codes) != np.count_nonzero(band):
+        raise ValueError("the logits along the edge of a mask do not fit it")
+    logits = np.where(inside, FAR_LOGIT, -FAR_LOGIT).astype(np.float32)
+    logits[band] = np.where(inside[band], _HEIGHTS[codes], -_HEIGHTS[codes])
+    left, top, right, bottom = window
+    crop = np.full((bottom - top, right - left), -FAR_LOGIT, np.float32)
+    x0, y0, x1, y1 = max(left, ring[0]), max(top, ring[1]), min(right, ring[2]), min(bottom, ring[3])
+    if x0 < x1 and y0 < y1:
+        crop[y0 - top : y1 - top, x0 - left : x1 - left] = logits[y0 - ring[1] : y1 - ring[1], x0 - ring[0] : x1 - ring[0]]
+    return torch.from_numpy(crop)
+
+
+_HEIGHTS = (LOWEST_LOGIT * LOGIT_STEP ** np.arange(256)).astype(np.float32)
+
+
+def _take(column: pa.BinaryArray, rows: Tensor) -> list[bytes]:
+    taken: list[bytes] = column.take(pa.array(rows.numpy())).to_pylist()
+    return taken
