@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .references import SampledReferences, collect_references, sample_references, tag_references
     from .runs import SegmentReport, segment
     from .segmenter import Segmenter
+    from .similar import SimilarReport, find_similar
     from .store import list_prototypes, load_prototypes, save_prototypes
 
 __version__ = "0.1.0"
@@ -31,12 +32,14 @@ _HOME = {
     "SampledReferences": "references",
     "SegmentReport": "runs",
     "Segmenter": "segmenter",
+    "SimilarReport": "similar",
     "SkippedImage": "indexing",
     "VerifyReport": "indexing",
     "build_index": "indexing",
     "build_prototypes": "prototypes",
     "collect_references": "references",
     "evaluate": "evaluation",
+    "find_similar": "similar",
     "list_prototypes": "store",
     "load_models": "models",
     "load_prototypes": "store",
@@ -59,12 +62,14 @@ __all__ = [
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
+    "SimilarReport",
     "SkippedImage",
     "VerifyReport",
     "build_index",
     "build_prototypes",
     "collect_references",
     "evaluate",
+    "find_similar",
     "list_prototypes",
     "load_models",
     "load_prototypes",

@@ -78,7 +78,7 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("what is kept")
     output.add_argument("--min-score", type=_score, metavar="S", help="leave out lower scores; by default the preset's")
     output.add_argument("--max-detections", type=_count, default=100, metavar="N", help="an image (%(default)s)")
-    output.add_argument("--workers", type=_workers, metavar="N", help="processes that decode images; 0 for none")
+    output.add_argument("--workers", type=_workers, metavar="N", help="threads that decode images; 0 for none")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class CocoJob:
         dinov2_path: see `refseg.load_models`.
         min_score: lower scores are left out; by default the preset's.
         max_detections: the best so many of each image.
-        num_workers: processes that decode images; 0 for none.
+        num_workers: threads that decode images; 0 for none.
     """
 
     images: Path
@@ -171,17 +172,18 @@ def _iter_segment(
     yield Progress(0, len(images), "images")
     batch_size = IMAGES_A_BATCH[models.device.type]
     done = 0
-    for batch in load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=job.num_workers):
-        good = []
-        for loaded in batch:
-            reason = _unusable(loaded, images[loaded.index])
-            if reason is None:
-                good.append(loaded)
-            else:
-                found.skipped.append((paths[loaded.index], reason))
-        _segment_batch(good, images, job, prototypes, category_ids, models, found)
-        done += len(batch)
-        yield Progress(done, len(images), "images")
+    with closing(load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=job.num_workers)) as batches:
+        for batch in batches:
+            good = []
+            for loaded in batch:
+                reason = _unusable(loaded, images[loaded.index])
+                if reason is None:
+                    good.append(loaded)
+                else:
+                    found.skipped.append((paths[loaded.index], reason))
+            _segment_batch(good, images, job, prototypes, category_ids, models, found)
+            done += len(batch)
+            yield Progress(done, len(images), "images")
     if not found.sizes:
         path, reason = found.skipped[0]
         raise CocoError(f"None of the {len(images)} images can be segmented; the first is {path}: {reason}.")

@@ -19,6 +19,10 @@ from torch import Tensor
 
 from .errors import ImageError
 
+# A large photograph is no attack: only Pillow's error, at twice this size, counts. Set once for the process, because
+# warnings.catch_warnings is not safe in the threads that decode images.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -34,11 +38,9 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """
     name = os.fspath(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(name) as opened:
-                opened.load()
-                upright = ImageOps.exif_transpose(opened)
+        with Image.open(name) as opened:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
         return to_rgb(upright)
     except FileNotFoundError as error:
         raise ImageError(name, "the file does not exist") from error
@@ -56,7 +58,7 @@ def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     name = os.fspath(path)
     try:
-        with warnings.catch_warnings(), Image.open(name) as opened:
+        with Image.open(name) as opened:
             turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except FileNotFoundError as error:

@@ -26,6 +26,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from .index_tables import (
@@ -266,6 +267,38 @@ class CandidateIndex:
         width = self.settings.feature_width
         return IndexChunk(tuple(images), starts, features_of(table, width), table, self.settings.grid_side)
 
+    @property
+    def has_vector_index(self) -> bool:
+        """Whether nearest can be asked."""
+        return any("feature" in entry.field_names for entry in self._candidates.describe_indices())
+
+    def make_vector_index(self, num_partitions: int) -> None:
+        """Build Lance's vector index over the features: a bit a dimension, refined by the features themselves.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        try:
+            self._candidates.create_index(
+                "feature", index_type="IVF_RQ", metric="cosine", num_partitions=num_partitions, num_bits=1, replace=True
+            )
+        except OSError as error:
+            raise _unwritable(self.uri, error) from error
+        self.refresh()
+
+    def nearest(self, vector: Tensor, k: int, num_probes: int, refine: int) -> pa.Table:
+        """Rows near a vector by the vector index: every column but `feature`, and `_distance`, 1 less the cosine.
+
+        Args:
+            vector: (C,) float32, unit length.
+            k: how many.
+            num_probes: partitions looked into.
+            refine: so many times k rows are compared exactly.
+        """
+        columns = ["image", "box", "predicted_iou", "code", "edge", "_distance"]
+        query = {"column": "feature", "q": vector.half().numpy(), "k": k, "nprobes": num_probes, "refine_factor": refine}
+        return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
+
     def compact(self, keep: Collection[str] | None = None) -> None:
         """Remove the rows that nobody reads, merge small files and give their space back.
 
@@ -327,6 +360,8 @@ class CandidateIndex:
         for name in ("candidates", "images"):
             table = lance.dataset(_join(self.uri, name), storage_options=self._storage)
             table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
+            if table.describe_indices():
+                table.optimize.optimize_indices()
             table.cleanup_old_versions(older_than=keep_versions)
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -565,9 +566,12 @@ class Builder:
             rest = [image for image in stretch if not self._is_held(image)]
             batch_size = IMAGES_A_BATCH[self.models.device.type]
             paths = [image.path for image in rest]
-            for batch in load_batches(paths, self.models.segmenter_side, batch_size=batch_size, num_workers=self.num_workers):
-                yield self._compute_batch(batch, rest)
-                self._write_if_due()
+            workers = self.num_workers
+            batches = load_batches(paths, self.models.segmenter_side, batch_size=batch_size, num_workers=workers)
+            with closing(batches):
+                for batch in batches:
+                    yield self._compute_batch(batch, rest)
+                    self._write_if_due()
 
     def close(self) -> None:
         """Write what is not written yet, and renew the index's record.

@@ -62,6 +62,14 @@ class PackedCandidates:
         """(N,) bool: all True."""
         return torch.ones(len(self), dtype=torch.bool)
 
+    def row(self, number: int) -> PackedCandidates:
+        """One of them alone."""
+        one = slice(number, number + 1)
+        tensors = self.boxes[one], self.predicted_iou[one], self.features[one]
+        return PackedCandidates(
+            self.codes.slice(number, 1), self.edges.slice(number, 1), *tensors, self.image_hw, self.grid_side
+        )
+
     def boxes_of(self, rows: Tensor) -> Tensor:
         """(n, 4) float32 xyxy cells of some masks."""
         return self.boxes[rows]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 from fiftyone.core.odm import validate_field_name
 from torch import Tensor
 
@@ -165,6 +166,10 @@ class _Matcher:
         )
 
 
+Written = list[tuple[Any, ...]]
+"""Label, score, predicted IoU and relative xywh box of each detection of a sample, as it holds them now."""
+
+
 @dataclass
 class _Writer:
     """Collects the answers of some images and writes those that differ from what the samples hold, in bulk."""
@@ -195,17 +200,22 @@ class _Writer:
         maps: dict[str, Any] = {}
         written = self._written_answers(list(answers)) if self.compares else {}
         for sample_id, (candidates, ranking) in answers.items():
+            limit = self.settings.max_detections
             before = written.get(sample_id)
-            if before is not None and self._is_same(before, candidates, ranking):
+            if before is not None and not _same_scores(before, candidates, ranking, self.classes, limit):
+                before = None
+            if before is not None and _boxes_near(before, candidates, ranking):
                 self.num_instances += len(before)
                 continue
-            instances = crop_instances(candidates, ranking, self.settings.max_detections)
+            instances = crop_instances(candidates, ranking, limit)
+            self.num_instances += len(instances)
+            if before is not None and _same_boxes(before, instances, candidates.image_hw):
+                continue
             quality = candidates.predicted_iou[instances.rows].tolist()
             folder = self._mask_folder(sample_id, instances)
             labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
-            self.num_instances += len(instances)
         dataset = self.view._dataset
         if labels:
             dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
@@ -214,8 +224,8 @@ class _Writer:
         self.num_written += len(labels)
         self._written_at = time.monotonic()
 
-    def _written_answers(self, sample_ids: list[str]) -> dict[str, list[tuple[Any, ...]]]:
-        """For each sample that holds predictions: label, score, predicted IoU and relative xywh box of each."""
+    def _written_answers(self, sample_ids: list[str]) -> dict[str, Written]:
+        """The answers of earlier runs in the samples that hold one."""
         path = f"{self.label_field}.detections"
         if self.view._dataset.get_field(f"{path}.predicted_iou") is None:
             return {}
@@ -227,32 +237,6 @@ class _Writer:
             if values[0] is not None
         }
 
-    def _is_same(self, before: Sequence[tuple[Any, ...]], candidates: Candidates | PackedCandidates, ranking: Ranking) -> bool:
-        number = min(len(ranking), self.settings.max_detections)
-        if len(before) != number:
-            return False
-        rows = ranking.rows[:number]
-        new = zip(
-            ranking.labels.tolist(),
-            ranking.scores.tolist(),
-            candidates.predicted_iou[rows].tolist(),
-            candidates.boxes_of(rows).tolist(),
-            strict=False,
-        )
-        side = candidates.grid_side
-        for (label, score, quality, box), (row, new_score, new_quality, cells) in zip(before, new, strict=False):
-            if score is None or quality is None or label != self.classes[row]:
-                return False
-            if abs(score - new_score) > SAME_SCORE or abs(quality - new_quality) > SAME_SCORE:
-                return False
-            # The box of the full-size mask lies within a cell of that of the grid; further off somebody has moved it.
-            x, y, w, h = box
-            corners = (x, y, x + w, y + h)
-            grid = (cells[0] / side, cells[1] / side, (cells[2] + 1) / side, (cells[3] + 1) / side)
-            if any(abs(a - b) > 1.5 / side for a, b in zip(corners, grid, strict=True)):
-                return False
-        return True
-
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         if self.settings.mask_dir is not None:
             # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
@@ -260,6 +244,48 @@ class _Writer:
         if needs_files(instances):
             return dataset_folder(self.view._dataset) / "masks" / self.run_key / sample_id
         return None
+
+
+def _same_scores(
+    before: Written,
+    candidates: Candidates | PackedCandidates,
+    ranking: Ranking,
+    classes: Sequence[str],
+    max_detections: int,
+) -> bool:
+    """Whether labels, scores and predicted IoU are those of the ranking, in its order."""
+    rows = ranking.rows[:max_detections]
+    if len(before) != len(rows):
+        return False
+    new = zip(ranking.labels.tolist(), ranking.scores.tolist(), candidates.predicted_iou[rows].tolist(), strict=False)
+    return all(
+        label == classes[row]
+        and score is not None
+        and quality is not None
+        and abs(score - new_score) <= SAME_SCORE
+        and abs(quality - new_quality) <= SAME_SCORE
+        for (label, score, quality, _), (row, new_score, new_quality) in zip(before, new, strict=False)
+    )
+
+
+def _boxes_near(before: Written, candidates: Candidates | PackedCandidates, ranking: Ranking) -> bool:
+    """Whether each box lies within a cell and a half of that of its candidate: nobody has moved it."""
+    if not before:
+        return True
+    x, y, w, h = np.array([box for *_, box in before]).T
+    cells = candidates.boxes_of(ranking.rows[: len(before)]).numpy() + np.array([0, 0, 1, 1])
+    apart = np.abs(np.stack([x, y, x + w, y + h], 1) * candidates.grid_side - cells)
+    return bool((apart <= 1.5).all())
+
+
+def _same_boxes(before: Written, instances: Instances, image_hw: tuple[int, int]) -> bool:
+    """Whether each box is that of its instance to the pixel."""
+    if len(before) != len(instances):
+        return False
+    x, y, w, h = np.array([box for *_, box in before]).reshape(-1, 4).T
+    height, width = image_hw
+    pixels = np.stack([x * width, y * height, (x + w) * width, (y + h) * height], 1)
+    return bool((np.abs(pixels - instances.boxes.numpy()) < 0.01).all())
 
 
 @dataclass

@@ -1,0 +1,116 @@
+"""The rows of a candidate index nearest to a vector: by comparing all of them, or by Lance's vector index."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .index import CandidateIndex
+from .index_tables import IndexChunk, IndexedImage
+from .packing import PackedCandidates
+from .progress import Progress
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES_A_PARTITION = 8192
+SHARE_PROBED = 0.25
+"""Share of the partitions that a search looks into: more finds more and takes longer."""
+TIMES_REFINED = 4
+"""So many times k candidates are compared exactly after the coarse comparison."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One candidate and its similarity.
+
+    Attributes:
+        image: that it is in.
+        score: cosine similarity in [-1, 1].
+        candidate: a single packed candidate.
+    """
+
+    image: IndexedImage
+    score: float
+    candidate: PackedCandidates
+
+
+def search_all(
+    index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None = None
+) -> Generator[Progress, None, list[Found]]:
+    """Compare every candidate; yields after each chunk.
+
+    Args:
+        index: an open index.
+        vector: (C,) float32, unit length.
+        k: at most so many are returned.
+        sample_ids: in which images; None for all.
+
+    Returns:
+        The nearest, most similar first.
+    """
+    total = len(index.images) if sample_ids is None else len(sample_ids)
+    best = torch.empty(0)
+    places: list[tuple[str, int]] = []
+    done = 0
+    for chunk in index.scan(sample_ids, features_only=True):
+        scores = chunk.features.float() @ vector
+        top = scores.topk(min(k, len(scores)))
+        places += [_place(chunk, row) for row in top.indices.tolist()]
+        best, order = torch.cat([best, top.values]).sort(descending=True, stable=True)
+        best, places = best[:k], [places[position] for position in order[:k].tolist()]
+        done += len(chunk.images)
+        yield Progress(done, total, "images")
+    rows: dict[str, list[tuple[int, float]]] = {}
+    for (sample_id, row), score in zip(places, best.tolist(), strict=True):
+        rows.setdefault(sample_id, []).append((row, score))
+    found = [
+        Found(image, score, chunk.candidates(number).row(row))
+        for chunk in index.scan(rows)
+        for number, image in enumerate(chunk.images)
+        for row, score in rows[image.sample_id]
+    ]
+    return sorted(found, key=lambda item: -item.score)
+
+
+def search_vectors(index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None = None) -> list[Found]:
+    """Ask Lance's vector index, which looks at a part of the candidates; newer ones it does not hold are compared too.
+
+    Args:
+        index: an open index with a vector index.
+        vector: (C,) float32, unit length.
+        k: at most so many are returned, fewer where images are left out.
+        sample_ids: in which images; None for all.
+    """
+    partitions = num_partitions(index.num_candidates)
+    table = index.nearest(vector, k, max(1, math.ceil(partitions * SHARE_PROBED)), TIMES_REFINED)
+    by_key = {image.key: image for image in index.images.values() if sample_ids is None or image.sample_id in sample_ids}
+    found = []
+    for number, key in enumerate(table["image"].to_pylist()):
+        if key in by_key:
+            chunk = IndexChunk(
+                (by_key[key],), np.array([0, 1]), torch.empty(1, 0), table.slice(number, 1), index.settings.grid_side
+            )
+            score = 1 - float(table["_distance"][number].as_py())
+            found.append(Found(by_key[key], score, chunk.candidates(0)))
+    return sorted(found, key=lambda item: -item.score)
+
+
+def make_vector_index(index: CandidateIndex) -> None:
+    """Train and build the vector index; minutes for a million candidates."""
+    index.make_vector_index(num_partitions(index.num_candidates))
+
+
+def num_partitions(num_candidates: int) -> int:
+    """Into how many parts the vector index divides so many candidates."""
+    return max(1, min(4096, num_candidates // CANDIDATES_A_PARTITION))
+
+
+def _place(chunk: IndexChunk, row: int) -> tuple[str, int]:
+    number = int(np.searchsorted(chunk.starts, row, side="right")) - 1
+    return chunk.images[number].sample_id, row - int(chunk.starts[number])

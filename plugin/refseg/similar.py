@@ -1,0 +1,238 @@
+"""The candidates of a dataset most like one object, without prototypes or thresholds: to look around, or to label faster.
+
+Needs the candidate index and one encoder pass an object. Up to a million candidates every one is compared; beyond that Lance's
+vector index answers, which misses a few (`make bench` measures how many).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+import torch
+from bson import ObjectId
+from torchvision.ops import nms
+
+from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
+from .index_search import Found, make_vector_index, search_all, search_vectors
+from .indexing import DatasetIndex, images_of, open_index
+from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
+from .matching import NMS_IOU, Ranking, crop_instances
+from .models import Models, load_models
+from .packing import PackedCandidates
+from .progress import Progress, Watcher, drain
+from .prototypes import Reference, iter_build_prototypes
+from .references import collect_references
+
+logger = logging.getLogger(__name__)
+
+SIMILAR_METHOD = "refseg/similar"
+EXACT_UP_TO = 1_000_000
+"""Candidates of a view; more are searched by the vector index."""
+TIMES_MORE = 8
+"""So many times k candidates are looked up at first: several masks of one object count once."""
+
+
+@dataclass(frozen=True)
+class SimilarReport:
+    """What find_similar found.
+
+    Attributes:
+        label_field: where the candidates are, as detections.
+        num_found: at most k.
+        label_ids: of the detections, most similar first.
+        scores: their cosine similarity to the object.
+        num_left_out: images of the view that are not indexed.
+    """
+
+    label_field: str
+    num_found: int
+    label_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+    num_left_out: int
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_found} candidates in the field {self.label_field!r}, the most similar first"]
+        if self.num_left_out:
+            lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
+        return "\n".join(lines)
+
+
+def find_similar(
+    view: Any,
+    query: Any,
+    k: int = 25,
+    *,
+    label_field: str = "similar",
+    model: str | Models | None = None,
+    progress: bool | Watcher | None = None,
+) -> Any:
+    """Find the k candidates of a view that are most like one object, or most like the mean of several.
+
+    They are written as detections to a field of their own, whose earlier content is replaced: with mask, the object's class,
+    and their similarity as confidence. Of candidates that overlap in an image only the most similar is taken. The object itself
+    is found too where its image is in the view.
+
+    Args:
+        view: a dataset or view of images; those not indexed are left out.
+        query: a label (Detection or Polyline) of the dataset, its id, or a list of labels or ids.
+        k: how many.
+        label_field: a new field, or one that find_similar wrote.
+        model: of the index to search; by default that of the index used last.
+        progress: see `refseg.progress.drain`.
+
+    Returns:
+        A view of patches, most similar first.
+
+    Raises:
+        DatasetError: no images, a k below one, a field that holds something else, or a view without indexed images.
+        NoReferencesError: the dataset has no such label.
+        BadReferenceError: the object is too small to be compared.
+        IndexNotFoundError: the dataset has no index.
+        IndexMismatchError: the index was built by another encoder than the model has now.
+    """
+    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress)
+    return similar_patches(view._dataset, report)
+
+
+def iter_find_similar(
+    view: Any, query: Any, k: int = 25, *, label_field: str = "similar", model: str | Models | None = None
+) -> Generator[Progress, None, SimilarReport]:
+    """The generator behind find_similar."""
+    require_images(view)
+    require_samples(view)
+    if k < 1:
+        raise DatasetError(f"At least one candidate must be asked for, not {k}.")
+    dataset = view._dataset
+    _check_field(dataset, label_field)
+    references = _references(dataset, query)
+    index = open_index(dataset, model)
+    images = images_of(view, index)
+    if not images.held:
+        raise DatasetError(f"None of these images is indexed for {index.index.settings.model!r}: build the index first.")
+    vector = yield from _describe(references, index, model)
+    found = yield from _search(index, images.held, vector, k)
+    names = {reference.label for reference in references}
+    report = _write(dataset, label_field, found, names.pop() if len(names) == 1 else "similar", len(images.missing))
+    yield Progress(1, 1, "writing")
+    return report
+
+
+def similar_patches(dataset: Any, report: SimilarReport) -> Any:
+    """The patches of a report's candidates, most similar first."""
+    return dataset.to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
+
+
+def _references(dataset: Any, query: Any) -> list[Reference]:
+    queries = query if isinstance(query, list | tuple | set) else [query]
+    ids = {item if isinstance(item, str) else str(getattr(item, "id", item)) for item in queries}
+    usable = [name for name in ids if ObjectId.is_valid(name)]
+    schema = dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    fields = [name for name, entry in schema.items() if entry.document_type in OBJECT_TYPES]
+    references: list[Reference] = []
+    for name in fields:
+        try:
+            references += collect_references(dataset, name, label_ids=usable) if usable else []
+        except NoReferencesError:
+            continue
+    missing = ids - {reference.id for reference in references}
+    if missing:
+        raise NoReferencesError(
+            f"The dataset {dataset.name!r} has no labelled object with the id {sorted(missing)[0]!r}: choose a detection or "
+            "polyline that is saved in it."
+        )
+    return references
+
+
+def _describe(
+    references: Sequence[Reference], index: DatasetIndex, model: str | Models | None
+) -> Generator[Progress, None, torch.Tensor]:
+    models = model if isinstance(model, Models) else load_models(index.index.settings.model)
+    if models.fingerprint != index.index.settings.encoder:
+        raise IndexMismatchError(
+            f"The index at {index.uri} was built by another encoder than that of {models.preset.name!r} now: build it again."
+        )
+    # One class of them all: only their mean is asked for.
+    together = [Reference(item.id, "query", item.image, item.box, item.mask) for item in references]
+    try:
+        prototypes = yield from iter_build_prototypes(together, models)
+    except ClassWithoutReferencesError as error:
+        raise BadReferenceError(f"The chosen object cannot be compared with others ({'; '.join(error.reasons)}).") from error
+    return prototypes.matrix[0]
+
+
+def _search(
+    index: DatasetIndex, sample_ids: Sequence[str], vector: torch.Tensor, k: int
+) -> Generator[Progress, None, list[Found]]:
+    tables = index.index
+    total = sum(tables.images[name].num_candidates for name in sample_ids)
+    wanted = k * TIMES_MORE
+    while True:
+        if total <= EXACT_UP_TO:
+            found = yield from search_all(tables, vector, wanted, sample_ids)
+        else:
+            if not tables.has_vector_index:
+                yield Progress(0, 1, "vector index, once")
+                make_vector_index(tables)
+            found = search_vectors(tables, vector, wanted, set(sample_ids))
+        kept = _thin_out(found)
+        if len(kept) >= k or wanted >= total:
+            return kept[:k]
+        wanted *= 4
+
+
+def _thin_out(found: Sequence[Found]) -> list[Found]:
+    """Of candidates that overlap in one image the most similar."""
+    kept: list[Found] = []
+    by_image: dict[str, list[Found]] = {}
+    for item in found:
+        by_image.setdefault(item.image.sample_id, []).append(item)
+    for members in by_image.values():
+        boxes = torch.cat([item.candidate.boxes for item in members])
+        scores = torch.tensor([item.score for item in members])
+        kept += [members[row] for row in nms(boxes, scores, NMS_IOU).tolist()]
+    return sorted(kept, key=lambda item: -item.score)
+
+
+def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, num_left_out: int) -> SimilarReport:
+    if dataset.has_field(label_field):
+        dataset.clear_sample_field(label_field)
+    else:
+        dataset.add_sample_field(label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    by_image: dict[str, list[Any]] = {}
+    written: list[tuple[float, str]] = []
+    for item in found:
+        one = Ranking(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.tensor([item.score]))
+        candidate: PackedCandidates = item.candidate
+        instances = crop_instances(candidate, one, 1)
+        detections = to_detections(instances, [label], candidate.predicted_iou.tolist(), candidate.image_hw, "similar")
+        by_image.setdefault(item.image.sample_id, []).extend(detections.detections)
+        written += [(item.score, detection.id) for detection in detections.detections]
+    values = {sample_id: fo.Detections(detections=labels) for sample_id, labels in by_image.items()}
+    if values:
+        dataset.set_values(label_field, values, key_field="id", dynamic=True)
+    _record(dataset, label_field)
+    return SimilarReport(
+        label_field, len(written), tuple(name for _, name in written), tuple(score for score, _ in written), num_left_out
+    )
+
+
+def _check_field(dataset: Any, label_field: str) -> None:
+    if dataset.has_field(label_field) and label_field not in _own_fields(dataset):
+        raise DatasetError(
+            f"The field {label_field!r} of dataset {dataset.name!r} was not written by find_similar, and would be cleared: "
+            "choose another field."
+        )
+
+
+def _own_fields(dataset: Any) -> set[str]:
+    return {dataset.get_run_info(key).config.label_field for key in dataset.list_runs(method=SIMILAR_METHOD)}
+
+
+def _record(dataset: Any, label_field: str) -> None:
+    if label_field not in _own_fields(dataset):
+        key = f"similar_{label_field}"
+        dataset.register_run(key, dataset.init_run(method=SIMILAR_METHOD, label_field=label_field))
