@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -84,10 +85,10 @@ class Candidates:
             for row, (left, top, right, bottom) in zip(rows.tolist(), windows, strict=True)
         ]
 
-    def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> Tensor:
+    def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
         """How much of each mask lies inside each other of its group; see share_in_groups."""
         masks = self.logits[rows] > 0
-        return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]), groups, wanted)
+        return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), groups, wanted)
 
 
 @torch.inference_mode()
@@ -252,22 +253,26 @@ def shares_of(masks: Tensor, others: Tensor) -> Tensor:
     return (flat @ others.flatten(1).float().T) / flat.sum(1).clamp(min=1)[:, None]
 
 
-def share_in_groups(share: Callable[[Tensor, Tensor], Tensor], groups: Tensor, wanted: Tensor) -> Tensor:
+def share_in_groups(
+    share: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]], groups: Tensor, wanted: Tensor
+) -> NDArray[np.float32]:
     """How much of each mask lies inside each other mask of its group.
 
+    In numpy, because these arrays are so small that torch's threads cost more than they save.
+
     Args:
-        share: gives the (n, k) shares of some masks in others, both (…,) int64 positions.
+        share: gives the (n, k) shares of some masks in others, of which it gets the positions.
         groups: (N,) int64, the group of each mask.
         wanted: (N,) bool, the masks whose shares are needed.
 
     Returns:
         (N, N) float32, 0 between groups and in rows that are not wanted.
     """
-    shares = torch.zeros(len(groups), len(groups))
-    for group in groups[wanted].unique().tolist():
-        members = (groups == group).nonzero()[:, 0]
-        if len(members) > 1:
-            some = members[wanted[members]]
+    shares = np.zeros((len(groups), len(groups)), np.float32)
+    order = np.argsort(groups.numpy(), kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(groups.numpy()[order])) + 1):
+        some = members[wanted.numpy()[members]]
+        if len(members) > 1 and len(some):
             shares[some[:, None], members] = share(some, members)
     return shares
 

@@ -177,17 +177,18 @@ def merge_overlaps(masks: Tensor, features: Tensor, scores: Tensor, labels: Tens
             f"{len(scores)} and {len(labels)}."
         )
     every = torch.ones(len(masks), dtype=torch.bool)
-    shares = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]), labels, every)
+    shares = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), labels, every)
     return _merge(shares, features, scores)
 
 
-def _merge(shares: Tensor, features: Tensor, scores: Tensor) -> Tensor:
+def _merge(shares: NDArray[np.float32], features: Tensor, scores: Tensor) -> Tensor:
     """merge_overlaps for masks known by how much of each lies inside each other of its label, (N, N)."""
-    if not len(scores):
-        return scores.clone()
-    alike = (features @ features.T).clamp(min=0)
-    decay = (shares * alike).tril(-1).max(1).values.clamp(0, 1)
-    return scores * (1 - decay).sqrt()
+    lower, upper = np.nonzero(np.tril(shares, -1))
+    vectors = features.numpy()
+    alike = np.einsum("nc,nc->n", vectors[lower], vectors[upper]).clip(0)
+    decay = np.zeros(len(scores), np.float32)
+    np.maximum.at(decay, lower, shares[lower, upper] * alike)
+    return scores * torch.from_numpy(1 - decay.clip(0, 1)).sqrt()
 
 
 def upsample(logits: Tensor, image_hw: tuple[int, int]) -> Tensor:
