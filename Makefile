@@ -48,8 +48,8 @@ test: check ## check, then every test
 test-fast: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow and not app'
 
-bench: $(READY) ## time the pipeline's stages with the demo preset
-	$(BIN)/python benchmarks/stages.py
+bench: $(READY) ## measure speed and size, against targets, into bench.json (half an hour, 25 GB of disk for a while)
+	$(QUIET_DB) $(BIN)/python -m benchmarks --out bench.json
 
 demo: $(READY) ## find objects in 60 synthetic images from three examples a class
 	$(QUIET_DB) $(BIN)/refseg demo

@@ -1,6 +1,6 @@
 """Scan and score indexes of ten thousand to ten million candidates, and see what the vector index misses.
 
-    python benchmarks/growth.py --largest 10000000
+    python -m benchmarks.growth --largest 10000000
 
 Candidates are synthetic: features of width 1024 that lie in 5,000 clusters, 200 candidates an image. Every index is written,
 opened in a process of its own, and its candidates are all compared with 20 prototypes, the best score of each image kept: what
@@ -46,7 +46,7 @@ def blocks(num_candidates: int) -> Iterator[torch.Tensor]:
     for start in range(0, num_candidates, A_BLOCK):
         number = min(A_BLOCK, num_candidates - start)
         owners = torch.randint(NUM_CLUSTERS, (number,), generator=generator)
-        yield F.normalize((centers[owners] + 0.5 * torch.randn(number, 160, generator=generator)) @ axes, dim=1)
+        yield F.normalize((centers[owners] + torch.randn(number, 160, generator=generator)) @ axes, dim=1)
 
 
 def write(folder: Path, num_candidates: int) -> None:

@@ -1,6 +1,6 @@
 """Time matching alone: 1,000 images of 200 candidates, features of width 1024, 20 classes of 5 shots.
 
-    python benchmarks/matching_speed.py
+    python -m benchmarks.matching_speed
 
 Candidates are ellipses of random size on the mask grid of the published models (256), packed as the index keeps them, with
 random features that lean towards one class each. Matching is everything up to labels, scores and order; cutting the masks out

@@ -1,6 +1,6 @@
 """What the candidate index saves: segmenting from it against segmenting without it, on the same images in one run.
 
-    python benchmarks/resegment.py --images 1000 --compared 60
+    python -m benchmarks.resegment --images 1000 --compared 60
 
 Uses the demo preset and trays like the demo's, in a FiftyOne dataset of its own that is deleted afterwards. Measures
 

@@ -1,36 +1,32 @@
-"""Time the stages between an image and its instances: read, propose, match.
+"""Time the stages between an image and its instances: read, propose, pack, match.
 
-    python benchmarks/stages.py --model demo --images 20
+    python -m benchmarks.stages --model demo --images 20
 
-Draws its own images. Each stage is timed for every image after three that warm up; the table gives the median and the
-middle half. Matching uses five random prototypes: its time does not depend on what they look like.
+Draws its own images. Each stage is timed for every image after three that warm up; the table gives medians. Matching uses five
+random prototypes: its time does not depend on what they look like.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from refseg.candidates import propose
+from benchmarks.report import Figure, as_table, seconds_of, spread
+from refseg.candidates import NEAR_DUPLICATE_IOU, propose
 from refseg.demo.world import draw_family, render_scene
 from refseg.images import read_image
 from refseg.matching import match
 from refseg.models import PRESETS, load_models
+from refseg.packing import pack
 
 NUM_WARM_UP = 3
 NUM_CLASSES = 5
-Answer = TypeVar("Answer")
 
 
 def write_images(folder: Path, count: int) -> list[Path]:
@@ -43,16 +39,28 @@ def write_images(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def timed(work: Callable[[], Answer], seconds: list[float]) -> Answer:
-    """Do the work, note how long it took, return its answer."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    answer = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds.append(time.perf_counter() - started)
-    return answer
+def measure(model: str = "demo", num_images: int = 20) -> list[Figure]:
+    """Time each stage on so many images, two or more."""
+    stages: dict[str, list[float]] = {"read": [], "propose": [], "pack": [], "match": []}
+    models = load_models(model)
+    generator = torch.Generator().manual_seed(1)
+    prototypes = torch.nn.functional.normalize(torch.randn(NUM_CLASSES, models.feature_width, generator=generator), dim=1)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_images(Path(folder), NUM_WARM_UP + num_images):
+            seconds, image = seconds_of(lambda path=path: read_image(path))
+            stages["read"].append(seconds)
+            seconds, found = seconds_of(lambda image=image: propose([image], models, max_iou=NEAR_DUPLICATE_IOU))
+            stages["propose"].append(seconds)
+            seconds, packed = seconds_of(lambda found=found: pack(found[0]))
+            stages["pack"].append(seconds)
+            seconds, _ = seconds_of(lambda packed=packed: match(packed, prototypes))
+            stages["match"].append(seconds)
+    figures = []
+    for name, all_seconds in stages.items():
+        timed = all_seconds[NUM_WARM_UP:]
+        detail = f"min / median / max {spread(timed, 1e-3)} ms; {models.device}, {models.dtype}"
+        figures.append(Figure(f"{name}, preset {model}, an image", statistics.median(timed) * 1e3, "ms", detail=detail))
+    return figures
 
 
 def main() -> None:
@@ -61,23 +69,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo", choices=sorted(PRESETS))
     parser.add_argument("--images", type=int, default=20, help="images that are timed, two or more")
     options = parser.parse_args()
-
-    stages: dict[str, list[float]] = {"read": [], "propose": [], "match": []}
-    models = load_models(options.model)
-    generator = torch.Generator().manual_seed(1)
-    prototypes = torch.nn.functional.normalize(torch.randn(NUM_CLASSES, models.feature_width, generator=generator), dim=1)
-    with tempfile.TemporaryDirectory() as folder:
-        for path in write_images(Path(folder), NUM_WARM_UP + options.images):
-            image = timed(lambda path=path: read_image(path), stages["read"])
-            candidates = timed(lambda image=image: propose([image], models)[0], stages["propose"])
-            timed(lambda candidates=candidates: match(candidates, prototypes), stages["match"])
-
-    print(f"model {options.model}, {models.device}, {models.dtype}, torch {torch.__version__}, {torch.get_num_threads()}")
-    print(f"{options.images} images after {NUM_WARM_UP}; {platform.machine()}, {os.cpu_count()} cores\n")
-    print(f"{'stage':<10}{'median ms':>12}{'middle half ms':>20}")
-    for name, seconds in stages.items():
-        low, middle, high = (1000 * part for part in statistics.quantiles(seconds[NUM_WARM_UP:], n=4))
-        print(f"{name:<10}{middle:>12.1f}{low:>12.1f} – {high:.1f}")
+    print(as_table(measure(options.model, options.images)))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
-import numpy as np
-from fiftyone.core.odm import validate_field_name
 from torch import Tensor
 
 from .candidates import Candidates
@@ -27,26 +23,22 @@ from .indexing import (
     index_for,
     settings_of,
 )
-from .labels import needs_files, require_images, require_samples, semantic_map, to_detections
+from .labels import require_images, require_samples
 from .matching import Instances, Ranking, classify, crop_instances, rank
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
-from .store import dataset_folder, load_prototypes, run_key_from, write_prototypes
+from .store import load_prototypes, run_key_from, write_prototypes
+from .writing import SegmentSettings, Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
 
 SEGMENT_METHOD = "refseg/segment"
-IMAGES_A_WRITE = 256
-SECONDS_A_WRITE = 5.0
-"""Predictions are written when either is reached: what a killed process loses."""
 PREVIEWED = 100
 """Images that a preview writes."""
 IMAGES_A_LOOK = 64
 """Images that a preview looks at before it asks again whether better ones can follow."""
-SAME_SCORE = 1e-6
-"""Scores may differ by this much with the company in which they were computed."""
 
 
 @dataclass(frozen=True)
@@ -95,31 +87,6 @@ class SegmentReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class SegmentSettings:
-    """How candidates become predictions.
-
-    Attributes:
-        min_confidence: lower scores are not written; None takes the preset's default.
-        max_detections: the best so many of each image.
-        mask_dir: write masks to PNG files under this folder instead of into the database.
-        semantic_field: also write a `Segmentation` map to this field.
-        preview: write the hundred images with the best scores alone, of those that are indexed.
-    """
-
-    min_confidence: float | None = None
-    max_detections: int = 100
-    mask_dir: str | None = None
-    semantic_field: str | None = None
-    preview: bool = False
-
-    def __post_init__(self) -> None:
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise DatasetError(f"The minimum confidence must lie between 0 and 1, not {self.min_confidence}.")
-        if self.max_detections < 1:
-            raise DatasetError(f"The maximum number of detections must be at least 1, not {self.max_detections}.")
-
-
 def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
     """The models that fit these prototypes.
 
@@ -164,128 +131,6 @@ class _Matcher:
             min_score=self.min_score,
             as_published=self.as_published,
         )
-
-
-Written = list[tuple[Any, ...]]
-"""Label, score, predicted IoU and relative xywh box of each detection of a sample, as it holds them now."""
-
-
-@dataclass
-class _Writer:
-    """Collects the answers of some images and writes those that differ from what the samples hold, in bulk."""
-
-    view: Any
-    label_field: str
-    run_key: str
-    classes: tuple[str, ...]
-    settings: SegmentSettings
-    compares: bool
-    answers: dict[str, tuple[Candidates | PackedCandidates, Ranking]] = field(default_factory=dict)
-    num_images: int = 0
-    num_instances: int = 0
-    num_written: int = 0
-    _written_at: float = field(default_factory=time.monotonic)
-
-    def add(self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking) -> None:
-        self.answers[sample_id] = candidates, ranking
-        self.num_images += 1
-
-    def flush_if_due(self) -> None:
-        if len(self.answers) >= IMAGES_A_WRITE or time.monotonic() - self._written_at >= SECONDS_A_WRITE:
-            self.flush()
-
-    def flush(self) -> None:
-        answers, self.answers = self.answers, {}
-        labels: dict[str, Any] = {}
-        maps: dict[str, Any] = {}
-        written = self._written_answers(list(answers)) if self.compares else {}
-        for sample_id, (candidates, ranking) in answers.items():
-            limit = self.settings.max_detections
-            before = written.get(sample_id)
-            if before is not None and not _same_scores(before, candidates, ranking, self.classes, limit):
-                before = None
-            if before is not None and _boxes_near(before, candidates, ranking):
-                self.num_instances += len(before)
-                continue
-            instances = crop_instances(candidates, ranking, limit)
-            self.num_instances += len(instances)
-            if before is not None and _same_boxes(before, instances, candidates.image_hw):
-                continue
-            quality = candidates.predicted_iou[instances.rows].tolist()
-            folder = self._mask_folder(sample_id, instances)
-            labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
-            if self.settings.semantic_field:
-                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
-        dataset = self.view._dataset
-        if labels:
-            dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
-        if maps:
-            dataset.set_values(self.settings.semantic_field, maps, key_field="id")
-        self.num_written += len(labels)
-        self._written_at = time.monotonic()
-
-    def _written_answers(self, sample_ids: list[str]) -> dict[str, Written]:
-        """The answers of earlier runs in the samples that hold one."""
-        path = f"{self.label_field}.detections"
-        if self.view._dataset.get_field(f"{path}.predicted_iou") is None:
-            return {}
-        names = ("label", "confidence", "predicted_iou", "bounding_box")
-        columns = self.view.select(sample_ids).values(["id", *(f"{path}.{name}" for name in names)])
-        return {
-            sample_id: list(zip(*values, strict=True))
-            for sample_id, *values in zip(*columns, strict=True)
-            if values[0] is not None
-        }
-
-    def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
-        if self.settings.mask_dir is not None:
-            # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
-            return Path(self.settings.mask_dir).expanduser().absolute() / sample_id
-        if needs_files(instances):
-            return dataset_folder(self.view._dataset) / "masks" / self.run_key / sample_id
-        return None
-
-
-def _same_scores(
-    before: Written,
-    candidates: Candidates | PackedCandidates,
-    ranking: Ranking,
-    classes: Sequence[str],
-    max_detections: int,
-) -> bool:
-    """Whether labels, scores and predicted IoU are those of the ranking, in its order."""
-    rows = ranking.rows[:max_detections]
-    if len(before) != len(rows):
-        return False
-    new = zip(ranking.labels.tolist(), ranking.scores.tolist(), candidates.predicted_iou[rows].tolist(), strict=False)
-    return all(
-        label == classes[row]
-        and score is not None
-        and quality is not None
-        and abs(score - new_score) <= SAME_SCORE
-        and abs(quality - new_quality) <= SAME_SCORE
-        for (label, score, quality, _), (row, new_score, new_quality) in zip(before, new, strict=False)
-    )
-
-
-def _boxes_near(before: Written, candidates: Candidates | PackedCandidates, ranking: Ranking) -> bool:
-    """Whether each box lies within a cell and a half of that of its candidate: nobody has moved it."""
-    if not before:
-        return True
-    x, y, w, h = np.array([box for *_, box in before]).T
-    cells = candidates.boxes_of(ranking.rows[: len(before)]).numpy() + np.array([0, 0, 1, 1])
-    apart = np.abs(np.stack([x, y, x + w, y + h], 1) * candidates.grid_side - cells)
-    return bool((apart <= 1.5).all())
-
-
-def _same_boxes(before: Written, instances: Instances, image_hw: tuple[int, int]) -> bool:
-    """Whether each box is that of its instance to the pixel."""
-    if len(before) != len(instances):
-        return False
-    x, y, w, h = np.array([box for *_, box in before]).reshape(-1, 4).T
-    height, width = image_hw
-    pixels = np.stack([x * width, y * height, (x + w) * width, (y + h) * height], 1)
-    return bool((np.abs(pixels - instances.boxes.numpy()) < 0.01).all())
 
 
 @dataclass
@@ -355,7 +200,7 @@ def iter_segment(
     dataset = view._dataset
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
-    fields = _check_fields(dataset, label_field, settings)
+    fields = check_fields(dataset, label_field, settings)
     key = run_key or _free_key(dataset, label_field)
     _check_key(dataset, key)
     source = find_source(dataset, prototypes, model, index, creates=not settings.preview)
@@ -365,9 +210,9 @@ def iter_segment(
     if not settings.preview and images.missing:
         images = _load_models(source, images, view, prototypes)
     compares = dataset.has_field(label_field) and not settings.mask_dir and not settings.semantic_field
-    _create_fields(dataset, fields, prototypes.classes)
+    create_fields(dataset, fields, prototypes.classes)
     config = _register(view, key, prototypes, source, label_field, settings)
-    writer = _Writer(view, label_field, key, prototypes.classes, settings, compares)
+    writer = Writer(view, label_field, key, prototypes.classes, settings, compares)
     matcher = _matcher(prototypes, source.preset, settings)
     builder = None
     best: list[tuple[str, float]] = []
@@ -497,7 +342,7 @@ def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Pro
 
 
 def _segment_images(
-    source: _Source, images: ViewImages, builder: Builder | None, matcher: _Matcher, writer: _Writer
+    source: _Source, images: ViewImages, builder: Builder | None, matcher: _Matcher, writer: Writer
 ) -> Generator[Progress, None, int]:
     """Returns how many images came from the index."""
     total, done = len(images.held) + len(images.missing), 0
@@ -535,7 +380,7 @@ def _ranked(source: _Source, sample_ids: Sequence[str], matcher: _Matcher) -> It
 
 
 def _preview(
-    source: _Source, sample_ids: Sequence[str], matcher: _Matcher, writer: _Writer
+    source: _Source, sample_ids: Sequence[str], matcher: _Matcher, writer: Writer
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
@@ -566,41 +411,6 @@ def _preview(
         writer.add(sample_id, candidates, ranking)
     writer.flush()
     return [(sample_id, score) for score, sample_id, _, _ in found]
-
-
-def _check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> dict[str, type]:
-    """The fields to write and their label types; raises where one holds something else, before anything is changed."""
-    fields: dict[str, type] = {label_field: fo.Detections}
-    if settings.semantic_field:
-        if settings.semantic_field == label_field:
-            raise DatasetError(f"The semantic map needs a field of its own, not {label_field!r} again.")
-        fields[settings.semantic_field] = fo.Segmentation
-    for name, kind in fields.items():
-        existing = dataset.get_field(name)
-        if existing is None:
-            try:
-                validate_field_name(name, media_type=dataset.media_type)
-                if "." in name:
-                    raise ValueError("predictions need a field of their own, without a dot in its name")
-            except ValueError as error:
-                raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
-        elif getattr(existing, "document_type", None) is not kind:
-            held = getattr(existing, "document_type", type(existing)).__name__
-            raise DatasetError(
-                f"The field {name!r} of dataset {dataset.name!r} holds {held}, not {kind.__name__}: choose another field, so "
-                "that nothing is overwritten."
-            )
-    return fields
-
-
-def _create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:
-    for name, kind in fields.items():
-        if dataset.get_field(name) is None:
-            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
-        if kind is fo.Segmentation:
-            targets = {index + 1: label for index, label in enumerate(classes)}
-            dataset.mask_targets = {**dataset.mask_targets, name: targets}
-            dataset.save()
 
 
 def _free_key(dataset: Any, label_field: str) -> str:

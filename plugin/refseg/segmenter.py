@@ -18,7 +18,8 @@ from .labels import to_detections
 from .loading import LoadedImage, as_list, load_image, stack_pixels
 from .models import Models
 from .prototypes import Prototypes
-from .runs import SegmentSettings, match_image, models_for
+from .runs import match_image, models_for
+from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,264 @@
+"""Similar objects: what is found, how it is written, what the vector index changes, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torch.nn.functional as F
+from fiftyone import ViewField
+
+import refseg
+import refseg.similar as similar
+from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, IndexNotFoundError, NoReferencesError
+from refseg.index import CandidateIndex
+from refseg.index_search import make_vector_index, num_partitions, search_all, search_vectors
+from refseg.index_tables import FileState, IndexSettings
+from refseg.models import load_models
+from refseg.packing import PackedCandidates
+from refseg.progress import drain
+from tests.trays import IMAGE_HW, propose_truth, tray_samples, whole_mask
+
+MakeDataset = Callable[..., fo.Dataset]
+WIDTH = 32
+
+
+@pytest.fixture
+def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Six indexed trays with a star and a tee each, which are their candidates."""
+    dataset = make_dataset(tray_samples(tmp_path, 6))
+    propose_truth(monkeypatch, dataset)
+    refseg.build_index(dataset, "demo", num_workers=0, progress=False)
+    return dataset
+
+
+def star_of(dataset: fo.Dataset) -> fo.Detection:
+    """The star of the first tray."""
+    return next(label for label in dataset.first().ground_truth.detections if label.label == "star")
+
+
+def classes_found(dataset: fo.Dataset, label_field: str = "similar") -> list[tuple[float, str]]:
+    """Score of each detection and class of the labelled object it overlaps most, best first."""
+    found = []
+    for sample in dataset:
+        for label in sample[label_field].detections if sample[label_field] else []:
+            mask = whole_mask(label)
+            shares = [(mask & whole_mask(truth)).sum() for truth in sample.ground_truth.detections]
+            found.append((label.confidence, sample.ground_truth.detections[int(np.argmax(shares))].label))
+    return sorted(found, reverse=True)
+
+
+class TestFindSimilar:
+    def test_the_object_itself_and_its_kind_come_first(self, trays: fo.Dataset) -> None:
+        view = refseg.find_similar(trays, star_of(trays), k=6, progress=False)
+        assert len(view) == 6
+        assert view.values("sample_id")[0] == trays.first().id
+        scores = view.values("similar.confidence")
+        assert scores == sorted(scores, reverse=True)
+        assert [name for _, name in classes_found(trays)] == ["star"] * 6
+        assert set(view.values("similar.label")) == {"star"}
+
+    def test_scores_are_the_cosine_to_the_reference(self, trays: fo.Dataset) -> None:
+        label = star_of(trays)
+        view = refseg.find_similar(trays, label, k=12, progress=False)
+        references = refseg.collect_references(trays, "ground_truth", label_ids=[label.id])
+        vector = refseg.build_prototypes(references, "demo", progress=False).matrix[0]
+        index = refseg.open_index(trays).index
+        expected = torch.cat([chunk.features.float() @ vector for chunk in index.scan()]).sort(descending=True).values
+        assert view.values("similar.confidence") == pytest.approx(expected.tolist(), abs=1e-5)
+
+    def test_masks_are_cut_out_whole(self, trays: fo.Dataset) -> None:
+        refseg.find_similar(trays, star_of(trays), k=1, progress=False)
+        sample = trays.first()
+        (found,) = sample.similar.detections
+        truth = whole_mask(star_of(trays))
+        mask = whole_mask(found, IMAGE_HW)
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.7
+
+    def test_ids_lists_and_labels_are_the_same(self, trays: fo.Dataset) -> None:
+        label = star_of(trays)
+        answers = [
+            refseg.find_similar(trays, query, k=3, progress=False).values("similar.confidence")
+            for query in (label, label.id, [label], [label.id])
+        ]
+        assert answers[0] == answers[1] == answers[2] == answers[3]
+
+    def test_several_objects_of_two_classes_are_one_mean(self, trays: fo.Dataset) -> None:
+        both = trays.first().ground_truth.detections
+        view = refseg.find_similar(trays, both, k=12, progress=False)
+        assert set(view.values("similar.label")) == {"similar"}
+        assert len(view) == 12
+
+    def test_fewer_candidates_than_asked_for(self, trays: fo.Dataset) -> None:
+        assert len(refseg.find_similar(trays, star_of(trays), k=1000, progress=False)) == 12
+
+    def test_of_overlapping_candidates_one_is_taken(
+        self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        samples = tray_samples(tmp_path, 2)
+        for sample in samples:
+            objects = sample.ground_truth.detections
+            sample.ground_truth.detections = [*objects, *(label.copy() for label in objects)]
+        dataset = make_dataset(samples)
+        propose_truth(monkeypatch, dataset)
+        refseg.build_index(dataset, "demo", exact=True, num_workers=0, progress=False)
+        assert refseg.open_index(dataset).index.num_candidates == 8
+        assert len(refseg.find_similar(dataset, star_of(dataset), k=8, progress=False)) == 4
+
+    def test_more_are_looked_up_where_too_few_are_left(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(similar, "TIMES_MORE", 1)
+        monkeypatch.setattr(similar, "NMS_IOU", -1.0)  # one candidate an image
+        view = refseg.find_similar(trays, star_of(trays), k=6, progress=False)
+        assert len(set(view.values("sample_id"))) == 6
+
+    def test_second_search_replaces_the_first(self, trays: fo.Dataset) -> None:
+        refseg.find_similar(trays, star_of(trays), k=6, progress=False)
+        tee = next(label for label in trays.first().ground_truth.detections if label.label == "tee")
+        view = refseg.find_similar(trays, tee, k=2, progress=False)
+        assert len(view) == trays.count("similar.detections") == 2
+
+    def test_a_view_is_searched_alone(self, trays: fo.Dataset) -> None:
+        view = refseg.find_similar(trays[2:4], star_of(trays), k=12, progress=False)
+        assert set(view.values("sample_id")) == set(trays[2:4].values("id"))
+
+    def test_images_not_indexed_are_left_out(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        (tmp_path / "more").mkdir()
+        trays.add_samples(tray_samples(tmp_path / "more", 1, seed=5), progress=False)
+        report = drain(similar.iter_find_similar(trays, star_of(trays), 3), False)
+        assert report.num_left_out == 1
+        assert "1 images are not indexed" in str(report)
+        assert len(report.label_ids) == len(report.scores) == report.num_found == 3
+
+    def test_view_of_patches_can_be_sorted_and_exported(self, trays: fo.Dataset) -> None:
+        view = refseg.find_similar(trays, star_of(trays), k=4, progress=False)
+        assert len(view.match(ViewField("similar.confidence") > view.values("similar.confidence")[2])) == 2
+
+
+class TestRefused:
+    def test_unknown_ids(self, trays: fo.Dataset) -> None:
+        with pytest.raises(NoReferencesError, match="no labelled object with the id 'nonsense'"):
+            refseg.find_similar(trays, "nonsense", progress=False)
+        with pytest.raises(NoReferencesError, match=r"no labelled object with the id '6{24}'"):
+            refseg.find_similar(trays, ["6" * 24, star_of(trays)], progress=False)
+
+    def test_no_index(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(tray_samples(tmp_path, 1))
+        with pytest.raises(IndexNotFoundError, match="no candidate index; it has none"):
+            refseg.find_similar(dataset, star_of(dataset), progress=False)
+
+    def test_nothing_of_the_view_is_indexed(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        (tmp_path / "more").mkdir()
+        (sample,) = tray_samples(tmp_path / "more", 1, seed=5)
+        trays.add_sample(sample)
+        with pytest.raises(DatasetError, match="None of these images is indexed for 'demo'"):
+            refseg.find_similar(trays.select(sample.id), star_of(trays), progress=False)
+
+    def test_foreign_field(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match=r"'ground_truth' of dataset .* was not written by find_similar"):
+            refseg.find_similar(trays, star_of(trays), label_field="ground_truth", progress=False)
+        assert trays.count("ground_truth.detections") == 12
+
+    def test_k_below_one(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="At least one candidate"):
+            refseg.find_similar(trays, star_of(trays), 0, progress=False)
+
+    def test_object_too_thin(self, trays: fo.Dataset) -> None:
+        sample = trays.first()
+        thin = fo.Detection(label="star", bounding_box=[0.2, 0.2, 0.3, 0.3], mask=np.zeros((48, 60), bool))
+        sample.ground_truth.detections.append(thin)
+        sample.save()
+        with pytest.raises(BadReferenceError, match=r"cannot be compared with others .*mask is empty"):
+            refseg.find_similar(trays, thin.id, progress=False)
+
+    def test_index_of_another_encoder(self, trays: fo.Dataset) -> None:
+        models = load_models("demo")
+        other = dataclasses.replace(models, revisions={**models.revisions, "dinov2": "0" * 64})
+        with pytest.raises(IndexMismatchError, match="built by another encoder"):
+            refseg.find_similar(trays, star_of(trays), model=other, progress=False)
+
+
+class TestVectorIndex:
+    """On synthetic features: images of ten candidates in clusters."""
+
+    @pytest.fixture
+    def index(self, tmp_path: Path) -> CandidateIndex:
+        generator = torch.Generator().manual_seed(1)
+        centers = torch.randn(20, WIDTH, generator=generator)
+        index = CandidateIndex.create(tmp_path / "index", IndexSettings("m", "f", "e", {}, False, 8, WIDTH, "d"))
+        images = []
+        for number in range(60):
+            owners = torch.randint(20, (10,), generator=generator)
+            features = F.normalize(centers[owners] + 0.5 * torch.randn(10, WIDTH, generator=generator), dim=1)
+            text = pa.array([b"01o1"] * 10, pa.binary())
+            boxes = torch.zeros(10, 4)
+            packed = PackedCandidates(text, text, boxes, torch.full((10,), 0.9), features, (80, 80), 8)
+            images.append((f"s{number}", FileState(f"{number}.png", 1, 1), packed))
+        index.append(images)
+        index.refresh()
+        return index
+
+    def test_finds_what_the_exact_scan_finds(self, index: CandidateIndex) -> None:
+        assert not index.has_vector_index
+        make_vector_index(index)
+        assert index.has_vector_index
+        vector = next(index.scan()).features[3].float()
+        exact = drain(search_all(index, vector, 20), False)
+        found = search_vectors(index, vector, 20)
+        assert [item.image.sample_id for item in exact[:1]] == [item.image.sample_id for item in found[:1]]
+        assert exact[0].score == pytest.approx(1, abs=1e-3)
+        held = {(item.image.sample_id, round(item.score, 2)) for item in exact}
+        assert len(held & {(item.image.sample_id, round(item.score, 2)) for item in found}) >= 0.9 * len(held)
+
+    def test_exact_scan_is_brute_force(self, index: CandidateIndex) -> None:
+        vector = F.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(2)), dim=0)
+        found = drain(search_all(index, vector, 30), False)
+        every = torch.cat([chunk.features.float() @ vector for chunk in index.scan()])
+        torch.testing.assert_close(torch.tensor([item.score for item in found]), every.topk(30).values)
+        for item in found:
+            assert float(item.candidate.features[0] @ vector) == pytest.approx(item.score, abs=1e-6)
+
+    def test_subset(self, index: CandidateIndex) -> None:
+        make_vector_index(index)
+        vector = next(index.scan()).features[0].float()
+        wanted = {"s1", "s2", "s3"}
+        for found in (drain(search_all(index, vector, 600, wanted), False), search_vectors(index, vector, 600, wanted)):
+            assert {item.image.sample_id for item in found} == wanted
+            assert len(found) == 30
+
+    def test_candidates_added_later_are_found_too(self, index: CandidateIndex) -> None:
+        make_vector_index(index)
+        feature = F.normalize(-next(index.scan()).features[:1].float(), dim=1)
+        text = pa.array([b"01o1"], pa.binary())
+        packed = PackedCandidates(text, text, torch.zeros(1, 4), torch.ones(1), feature, (80, 80), 8)
+        index.append([("late", FileState("late.png", 1, 1), packed)])
+        index.refresh()
+        assert search_vectors(index, feature[0], 3)[0].image.sample_id == "late"
+        index.compact()
+        assert search_vectors(index, feature[0], 3)[0].image.sample_id == "late"
+
+    def test_forgotten_images_are_not_found(self, index: CandidateIndex) -> None:
+        make_vector_index(index)
+        vector = next(index.scan(["s5"])).features[0].float()
+        assert search_vectors(index, vector, 5)[0].image.sample_id == "s5"
+        index.forget(["s5"])
+        assert "s5" not in {item.image.sample_id for item in search_vectors(index, vector, 50)}
+        assert "s5" not in {item.image.sample_id for item in drain(search_all(index, vector, 50), False)}
+
+    def test_used_beyond_the_limit(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        exact = refseg.find_similar(trays, star_of(trays), k=6, progress=False).values("similar.confidence")
+        monkeypatch.setattr(similar, "EXACT_UP_TO", 3)
+        steps: list[str] = []
+        view = refseg.find_similar(trays, star_of(trays), k=6, progress=lambda step: steps.append(step.label))
+        assert "vector index, once" in steps
+        assert refseg.open_index(trays).index.has_vector_index
+        assert view.values("similar.confidence") == pytest.approx(exact, abs=2e-3)
+
+
+def test_partitions_grow_with_the_index() -> None:
+    assert [num_partitions(number) for number in (0, 100, 1_000_000, 10**9)] == [1, 1, 122, 4096]
