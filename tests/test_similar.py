@@ -113,7 +113,7 @@ class TestFindSimilar:
 
     def test_more_are_looked_up_where_too_few_are_left(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(similar, "TIMES_MORE", 1)
-        monkeypatch.setattr(similar, "NMS_IOU", -1.0)  # one candidate an image
+        monkeypatch.setattr(similar, "MAX_SHARE", -1.0)  # one candidate an image
         view = refseg.find_similar(trays, star_of(trays), k=6, progress=False)
         assert len(set(view.values("sample_id"))) == 6
 

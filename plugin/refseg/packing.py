@@ -108,6 +108,19 @@ class PackedCandidates:
         return share_in_groups(share, groups, wanted)
 
 
+def join(parts: Sequence[PackedCandidates]) -> PackedCandidates:
+    """Candidates of one image that were packed apart, together; there must be at least one part."""
+    return PackedCandidates(
+        pa.concat_arrays([part.codes for part in parts]),
+        pa.concat_arrays([part.edges for part in parts]),
+        torch.cat([part.boxes for part in parts]),
+        torch.cat([part.predicted_iou for part in parts]),
+        torch.cat([part.features for part in parts]),
+        parts[0].image_hw,
+        parts[0].grid_side,
+    )
+
+
 def pack(candidates: Candidates) -> PackedCandidates:
     """Pack the candidates of one image; empty masks, which no class can claim, are left out."""
     filled = candidates.masks.flatten(1).any(1).nonzero()[:, 0]

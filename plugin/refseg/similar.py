@@ -14,15 +14,14 @@ from typing import Any
 import fiftyone as fo
 import torch
 from bson import ObjectId
-from torchvision.ops import nms
 
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
 from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import DatasetIndex, images_of, open_index
 from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
-from .matching import NMS_IOU, Ranking, crop_instances
+from .matching import Ranking, crop_instances
 from .models import Models, load_models
-from .packing import PackedCandidates
+from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
 from .prototypes import Reference, iter_build_prototypes
 from .references import collect_references
@@ -32,6 +31,8 @@ logger = logging.getLogger(__name__)
 SIMILAR_METHOD = "refseg/similar"
 EXACT_UP_TO = 1_000_000
 """Candidates of a view; more are searched by the vector index."""
+MAX_SHARE = 0.5
+"""A candidate with this much of its mask inside a more similar one of the same image is left out."""
 TIMES_MORE = 8
 """So many times k candidates are looked up at first: several masks of one object count once."""
 
@@ -73,8 +74,8 @@ def find_similar(
     """Find the k candidates of a view that are most like one object, or most like the mean of several.
 
     They are written as detections to a field of their own, whose earlier content is replaced: with mask, the object's class,
-    and their similarity as confidence. Of candidates that overlap in an image only the most similar is taken. The object itself
-    is found too where its image is in the view.
+    and their similarity as confidence. A candidate that lies by half in a more similar one of its image is left out. The object
+    itself is found too where its image is in the view.
 
     Args:
         view: a dataset or view of images; those not indexed are left out.
@@ -185,15 +186,21 @@ def _search(
 
 
 def _thin_out(found: Sequence[Found]) -> list[Found]:
-    """Of candidates that overlap in one image the most similar."""
+    """Of candidates that overlap in one image the most similar: those that lie by half or more in a better one are dropped."""
     kept: list[Found] = []
     by_image: dict[str, list[Found]] = {}
     for item in found:
         by_image.setdefault(item.image.sample_id, []).append(item)
     for members in by_image.values():
-        boxes = torch.cat([item.candidate.boxes for item in members])
-        scores = torch.tensor([item.score for item in members])
-        kept += [members[row] for row in nms(boxes, scores, NMS_IOU).tolist()]
+        ordered = sorted(members, key=lambda item: -item.score)
+        every = torch.arange(len(ordered))
+        together = join([item.candidate for item in ordered])
+        shares = together.shares(every, torch.zeros_like(every), torch.ones(len(ordered), dtype=torch.bool))
+        chosen: list[int] = []
+        for row in range(len(ordered)):
+            if not any(shares[row, better] >= MAX_SHARE for better in chosen):
+                chosen.append(row)
+        kept += [ordered[row] for row in chosen]
     return sorted(kept, key=lambda item: -item.score)
 
 
