@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from .build_index import BuildIndex
 from .build_prototypes import BuildPrototypes
 from .cancel import Cancel
+from .delete_index import DeleteIndex
 from .evaluate import Evaluate
+from .find_similar import FindSimilar
+from .index_status import IndexStatus
 from .sample_references import SampleReferences
 from .segment import Segment
 from .segment_with_references import SegmentWithReferences
 from .tag_references import TagReferences
 
+OPERATORS = (
+    *(TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
+    *(BuildIndex, IndexStatus, DeleteIndex, FindSimilar, Cancel),
+)
+
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne; each operator's name is also listed in fiftyone.yml."""
-    for operator in (TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences, Cancel):
+    for operator in OPERATORS:
         plugin.register(operator)

@@ -28,6 +28,8 @@ from .selection import all_images, chosen_classes, selected_label_ids, target_im
 class BuildPrototypes(RefSegOperator):
     """Turns references into one prototype per class."""
 
+    kept_when_cancelled = "no prototypes were kept, and earlier ones are as they were"
+
     @property
     def config(self) -> foo.OperatorConfig:
         """Name, label and how it may run."""

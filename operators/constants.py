@@ -4,13 +4,17 @@ from __future__ import annotations
 
 PROTOTYPES_METHOD = "refseg/prototypes"
 SEGMENT_METHOD = "refseg/segment"
+INDEX_METHOD = "refseg/index"
+SIMILAR_METHOD = "refseg/similar"
 
 REFERENCE_TAG = "reference"
 REFERENCE_FIELD = "ground_truth"
 LABEL_FIELD = "predictions"
+SIMILAR_FIELD = "similar"
 PROTOTYPES_NAME = "prototypes"
 EVAL_KEY = "eval"
 MAX_DETECTIONS = 100
+NUM_SIMILAR = 25
 SHOTS = 3
 SEED = 33
 MIN_SIDE = 32
@@ -25,6 +29,9 @@ MODELS = {
     "large": "large: SAM 2.1 large and DINOv2 large, downloads 2.1 GB, wants a GPU",
     "paper": "paper: SAM 2 large and DINOv2 large exactly as published, downloads 2.1 GB, wants a GPU",
 }
+
+MODELS_THAT_KEEP_DUPLICATES = ("paper",)
+"""Their indexes keep near-duplicates without being asked, because the paper does."""
 
 SKIPS_IN_RESULT = 100
 """Skipped images named in an operator's result; the run holds all of them."""

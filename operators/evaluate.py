@@ -26,6 +26,8 @@ FIGURES = (
 class Evaluate(RefSegOperator):
     """Average precision by COCO's rules, and an evaluation to browse in the App."""
 
+    kept_when_cancelled = "no unfinished evaluation is left"
+
     @property
     def config(self) -> foo.OperatorConfig:
         """Name, label and how it may run."""

@@ -22,6 +22,7 @@ from .constants import (
     REFERENCE_TAG,
     SEGMENT_METHOD,
 )
+from .indexes import IndexRecord, index_records
 from .selection import selected_label_ids
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
@@ -46,8 +47,7 @@ class Form:
         self.usable = problem is None
         """Whether the other inputs can be asked for at all."""
         if problem is not None:
-            notice = types.Error(label=problem)
-            self.inputs.view("dataset_problem", notice, invalid=True, error_message=problem)
+            self.obstacle("dataset_problem", problem)
         elif action is not None:
             self.inputs.view_target(ctx, action_description=action, require_flat=True)
 
@@ -138,10 +138,22 @@ class Form:
             name, types.Number(int=whole, float=not whole), label, description, problem, default=default, required=False
         )
 
-    def switch(self, name: str, default: bool, label: str, description: str) -> bool:
+    def switch(self, name: str, default: bool, label: str, description: str, problem: str | None = None) -> bool:
         """A checkbox; returns its value."""
-        self._field(name, types.Boolean(), label, description, None, default=default, required=False)
+        self._field(name, types.Boolean(), label, description, problem, default=default, required=False)
         return bool(self.value(name, default))
+
+    def notice(self, name: str, text: str) -> None:
+        """A line that informs."""
+        self.inputs.view(name, types.Notice(label=text))
+
+    def warning(self, name: str, text: str) -> None:
+        """A line that warns, and lets the user go on."""
+        self.inputs.view(name, types.Warning(label=text))
+
+    def obstacle(self, name: str, text: str) -> None:
+        """A line that says why the operator cannot be executed."""
+        self.inputs.view(name, types.Error(label=text), invalid=True, error_message=text)
 
     def names(self, name: str, label: str, description: str) -> None:
         """An optional list of names."""
@@ -311,3 +323,26 @@ def limits_inputs(form: Form, max_detections: int) -> None:
     form.number(
         "max_detections", max_detections, "Maximum detections", "The best so many of each image are written", 1, whole=True
     )
+
+
+def index_input(form: Form, *, proposes: bool) -> IndexRecord | None:
+    """Which of the dataset's candidate indexes; asks where there are several.
+
+    Args:
+        form: to add to.
+        proposes: whether the index used last is chosen at first.
+
+    Returns:
+        The record of the index chosen; None where there is none.
+    """
+    records = {record.key: record for record in index_records(form.ctx)}
+    default = next(reversed(records), None) if proposes or len(records) == 1 else None
+    if len(records) != 1 or form.value("index", default) != default:
+        names = {key: record.describe() for key, record in records.items()}
+        form.choice("index", names, default, "Index", "The one used last stands at the end", no_index(form.ctx))
+    return records.get(form.value("index", default))
+
+
+def no_index(ctx: Any) -> str:
+    """What to say where the dataset has no candidate index."""
+    return f"The dataset {ctx.dataset.name!r} keeps no candidate index yet: run 'Build index' first."

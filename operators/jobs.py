@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .messages import duration
+
 if TYPE_CHECKING:
     from refseg.progress import Progress
 
@@ -71,9 +73,9 @@ class Job:
             'Segment: images 120 of 1,000, started 10 min ago'
         """
         parts = [f"{self.step} {self.done:,} of {self.total:,}" if self.total else "starting"]
-        parts.append(f"started {_duration(now - self.started_at)} ago")
+        parts.append(f"started {duration(now - self.started_at)} ago")
         if now - self.updated_at > SECONDS_OF_SILENCE:
-            parts.append(f"no news for {_duration(now - self.updated_at)}")
+            parts.append(f"no news for {duration(now - self.updated_at)}")
         if self.is_cancelled:
             parts.append("ending")
         return f"{self.label}: {', '.join(parts)}"
@@ -150,12 +152,3 @@ def request_cancel(ctx: Any, jobs: Iterable[Job]) -> None:
     requests = ctx.store(REQUESTS)
     for job in jobs:
         requests.set(job.id, True, ttl=SECONDS_KEPT)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    if whole < 5400:
-        return f"{round(whole / 60)} min"
-    return f"{whole / 3600:.1f} h"

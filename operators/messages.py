@@ -29,3 +29,47 @@ def listing(items: Sequence[str], total: int | None = None) -> str:
     """
     rest = (len(items) if total is None else total) - SHOWN
     return "; ".join([*items[:SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])])
+
+
+def duration(seconds: float) -> str:
+    """A time that someone waits, rounded to what matters.
+
+    Example:
+        >>> duration(3.2), duration(130), duration(9000)
+        ('3 s', '2 min', '2.5 h')
+    """
+    whole = round(seconds)
+    if whole < 90:
+        return f"{max(1, whole)} s"
+    if whole < 5400:
+        return f"{round(whole / 60)} min"
+    return f"{whole / 3600:.1f} h"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in the unit that suits them.
+
+    Example:
+        >>> size(310), size(48_200), size(-2_500_000), size(3.1e9)
+        ('310 bytes', '48 KB', '-2.5 MB', '3.1 GB')
+    """
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6)):
+        if abs(num_bytes) >= bytes_each:
+            return f"{num_bytes / bytes_each:.1f} {unit}"
+    return f"{num_bytes / 1e3:.0f} KB" if abs(num_bytes) >= 1e3 else count(round(num_bytes), "byte")
+
+
+def skips(images: Sequence[Sequence[str]], total: int) -> str:
+    """A sentence on images that could not be read, "" where there are none.
+
+    Args:
+        images: sample id, path and reason of each, or of the first.
+        total: of them all.
+
+    Example:
+        >>> skips([("7f", "a.png", "cannot be read")], 1)
+        ' Skipped 1 image: a.png: cannot be read.'
+    """
+    if not total:
+        return ""
+    return f" Skipped {count(total, 'image')}: {listing([f'{path}: {reason}' for _, path, reason in images], total)}."

@@ -18,6 +18,8 @@ from .selection import chosen_classes, target_images
 class SampleReferences(RefSegOperator):
     """Chooses references at random, the same ones for the same seed."""
 
+    kept_when_cancelled = "references tagged by then keep their tag"
+
     @property
     def config(self) -> foo.OperatorConfig:
         """Name, label and how it may run."""

@@ -11,12 +11,15 @@ import fiftyone.operators.types as types
 from .base import RefSegOperator, Result, Work
 from .constants import LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
 from .forms import Form, kept_prototypes, label_field_input, limits_inputs
-from .messages import count, listing
-from .selection import target_images
+from .indexes import coverage, find_record
+from .messages import count, skips
+from .selection import all_images, target_images
 
 
 class Segment(RefSegOperator):
     """Writes instances with masks and scores to a field."""
+
+    kept_when_cancelled = "the predictions written so far are kept"
 
     @property
     def config(self) -> foo.OperatorConfig:
@@ -39,6 +42,8 @@ class Segment(RefSegOperator):
             missing = f"The dataset {ctx.dataset.name!r} keeps no prototypes yet: run 'Build prototypes' first."
             newest = kept[-1] if kept else None
             form.choice("prototypes", kept, newest, "Prototypes", "What to look for", missing)
+            if form.value("prototypes", newest) in kept:
+                _index_inputs(form, form.value("prototypes", newest))
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
             form.text("semantic_field", None, "Semantic map", "Also write one map of classes an image to this field; optional")
@@ -53,9 +58,12 @@ class Segment(RefSegOperator):
         return result
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the new field; say how much was found and what was skipped."""
+        """Show the new field, of a preview the best images; say how much was found and what was skipped."""
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.notify(describe(result), variant="warning" if result["num_skipped"] else "success")
+        if result["best"]:
+            best = [sample_id for sample_id, _ in result["best"]]
+            yield ctx.ops.set_view(view=all_images(ctx).select(best, ordered=True))
+        yield ctx.ops.notify(describe(result), variant=variant(result))
 
     def __call__(
         self,
@@ -68,6 +76,8 @@ class Segment(RefSegOperator):
         mask_dir: str | None = None,
         run_key: str | None = None,
         overwrite_labels: bool = False,
+        preview: bool = False,
+        index: bool = True,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -83,12 +93,18 @@ class Segment(RefSegOperator):
             mask_dir: write masks to files under this folder instead of into the database.
             run_key: of the FiftyOne run; by default made from the field's name.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
+            index: take candidates from the dataset's index, and add those that are computed; False neither reads nor fills it.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `run_key`, `label_field`,
-            `num_images`, `num_instances`, `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
+            `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions were not the
+            same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not indexed),
+            `num_skipped`, `skipped` (the first hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id
+            and best score of each image written, the best first), `index_trouble` (why candidates could not be kept, or None)
+            and `seconds`.
         """
         params = {
             "prototypes": prototypes,
@@ -99,6 +115,8 @@ class Segment(RefSegOperator):
             "mask_dir": mask_dir,
             "run_key": run_key,
             "overwrite_labels": overwrite_labels,
+            "preview": preview,
+            "index": index,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -113,41 +131,86 @@ def segment(ctx: Any, images: Any, prototypes: str) -> Work[Result]:
     """
     from refseg.runs import SegmentSettings, iter_segment
 
+    def given(name: str) -> Any:
+        return ctx.params.get(name) or None
+
     chosen = ctx.params.get("min_confidence")
     settings = SegmentSettings(
         None if chosen in (None, "") else float(chosen),
-        int(ctx.params.get("max_detections") or MAX_DETECTIONS),
-        ctx.params.get("mask_dir") or None,
-        ctx.params.get("semantic_field") or None,
+        int(given("max_detections") or MAX_DETECTIONS),
+        given("mask_dir"),
+        given("semantic_field"),
+        bool(given("preview")),
     )
     report = yield from iter_segment(
         images,
         prototypes,
-        ctx.params.get("label_field") or LABEL_FIELD,
+        given("label_field") or LABEL_FIELD,
         settings=settings,
-        run_key=ctx.params.get("run_key") or None,
-        # The App's server has many threads, of which a fork would copy the locks; a delegated job has a process of its own.
-        num_workers=None if ctx.delegated else 0,
+        index=ctx.params.get("index") is not False,
+        run_key=given("run_key"),
     )
     return {
         "run_key": report.run_key,
         "label_field": report.label_field,
         "num_images": report.num_images,
         "num_instances": report.num_instances,
+        "num_written": report.num_written,
+        "num_from_index": report.num_from_index,
+        "num_left_out": report.num_left_out,
         "num_skipped": len(report.skipped),
         "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
+        "preview": settings.preview,
+        "best": [list(pair) for pair in report.best],
+        "index_trouble": report.index_trouble,
         "seconds": round(report.seconds, 3),
     }
 
 
 def describe(result: Result) -> str:
-    """One or two sentences on the predictions."""
+    """A few sentences on the predictions."""
     found, images = count(result["num_instances"], "instance"), count(result["num_images"], "image")
-    text = f"{found} in {images}, in the field {result['label_field']!r} (run {result['run_key']!r})."
-    if result["num_skipped"]:
-        skips = listing([f"{path}: {reason}" for _, path, reason in result["skipped"]], result["num_skipped"])
-        text += f" Skipped {count(result['num_skipped'], 'image')}: {skips}."
-    return text
+    where = f"in the field {result['label_field']!r} (run {result['run_key']!r})"
+    held = result["num_from_index"]
+    if not result["preview"]:
+        text = f"{found} in {images}{f' ({held:,} from the index)' if held else ''}, {where}."
+    elif result["best"]:
+        text = f"The best {len(result['best']):,} of {images}, best first: {found}, {where}."
+    else:
+        text = f"None of {images} has an instance above the minimum confidence."
+    if result["num_left_out"]:
+        text += f" Left out {count(result['num_left_out'], 'image')} not indexed: run 'Build index' to see them too."
+    if result["index_trouble"]:
+        text += f" Candidates are not kept: {result['index_trouble']}"
+    return text + skips(result["skipped"], result["num_skipped"])
+
+
+def variant(result: Result) -> str:
+    """The colour of a notification."""
+    return "warning" if result["num_skipped"] or result["num_left_out"] or result["index_trouble"] else "success"
+
+
+def _index_inputs(form: Form, prototypes: Any) -> None:
+    """Preview and index, and how long the run will take with them."""
+    previews, uses_index = bool(form.value("preview", False)), bool(form.value("index", True))
+    config = form.ctx.dataset.get_run_info(prototypes).config
+    covered = coverage(form.ctx, find_record(form.ctx, config.model, encoder=config.fingerprint))
+    problem = None
+    if previews and not uses_index:
+        problem = "A preview looks at indexed images alone: tick 'Use the index'."
+    elif previews and covered.num_indexed == 0:
+        problem = "A preview looks at indexed images alone, and none of these is indexed yet: run 'Build index' first."
+    description = "Rank the images by their best score, and write and show the best hundred alone"
+    form.switch("preview", False, "Preview", description, problem)
+    form.switch("index", True, "Use the index", "Compute only images that are not indexed, and add them to the index")
+    if not uses_index:
+        text = covered.describe_without()
+    elif previews:
+        text = covered.describe_preview()
+    else:
+        text = covered.describe_segment()
+    if problem is None:
+        form.notice("coverage", text)
 
 
 def _run_key_input(form: Form) -> None:

@@ -16,6 +16,7 @@ from .base import RefSegOperator, Result, Work, relabel
 from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms import (
     Form,
+    default_model,
     label_field_input,
     limits_inputs,
     model_input,
@@ -23,11 +24,14 @@ from .forms import (
     reference_field_input,
     source_input,
 )
+from .indexes import coverage, find_record
 from .selection import all_images, target_images
 
 
 class SegmentWithReferences(RefSegOperator):
     """Builds prototypes, segments with them and evaluates."""
+
+    kept_when_cancelled = "the steps that were finished and the predictions written so far are kept"
 
     @property
     def config(self) -> foo.OperatorConfig:
@@ -62,6 +66,8 @@ class SegmentWithReferences(RefSegOperator):
             form.names("classes", "Classes", "Only these; leave it empty for every class")
             model_input(form)
             name_input(form)
+            model = form.value("model", default_model(ctx))
+            form.notice("coverage", coverage(ctx, find_record(ctx, model)).describe_segment())
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
             if form.switch("evaluate", True, "Evaluate", "Compare the predictions with ground truth afterwards"):
@@ -92,7 +98,7 @@ class SegmentWithReferences(RefSegOperator):
             yield from evaluate.show_evaluation(ctx, measured, f"{text} {evaluate.describe(measured)}")
         else:
             yield ctx.ops.reload_dataset()
-            yield ctx.ops.notify(text, variant="warning" if found["num_skipped"] or built["skipped"] else "success")
+            yield ctx.ops.notify(text, variant="warning" if built["skipped"] else segment.variant(found))
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import fiftyone as fo
@@ -16,6 +17,25 @@ def target_images(ctx: Any) -> Any:
 def all_images(ctx: Any) -> Any:
     """The whole dataset, of grouped data the active slice."""
     return ctx.flatten_group_slices(ctx.dataset)
+
+
+def chose_whole_dataset(ctx: Any) -> bool:
+    """Whether the images chosen in the form are all that the dataset has."""
+    view = ctx.target_view(require_flat=True)
+    return not isinstance(view, fo.DatasetView) or not (view._is_generated or view._stages)
+
+
+def target_ids(ctx: Any, most: int) -> set[str] | None:
+    """Sample ids of the images chosen in the form, or None where there are more than so many images or patches."""
+    view = ctx.target_view(require_flat=True).limit(most + 1)
+    ids = view.values("sample_id" if view._is_patches else "id")
+    return set(ids) if len(ids) <= most else None
+
+
+def every_sample(ctx: Any) -> Any:
+    """Every sample of the dataset, of grouped data those of all slices."""
+    dataset = ctx.dataset
+    return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
 
 
 def images_of(ctx: Any, view: Any) -> Any:
@@ -39,6 +59,11 @@ def selected_label_ids(ctx: Any, field: str | None) -> list[str] | None:
     if ctx.selected and field is not None and getattr(ctx.view, "patches_field", None) == field:
         return list(ctx.selected)
     return None
+
+
+def picked_label_ids(ctx: Any, fields: Iterable[str]) -> list[str]:
+    """The same of several fields, without repetition; empty for no selection."""
+    return list(dict.fromkeys(label_id for field in fields for label_id in selected_label_ids(ctx, field) or ()))
 
 
 def chosen_classes(ctx: Any) -> list[str] | None:

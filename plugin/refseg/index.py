@@ -334,15 +334,12 @@ class CandidateIndex:
             self.refresh()
 
     def delete(self) -> None:
-        """Remove the index from its place."""
-        local = local_path(self.uri)
-        for name in ("images", "candidates"):
-            if local is not None:
-                shutil.rmtree(local / f"{name}.lance", ignore_errors=True)
-            else:
-                lance.LanceDataset.drop(_join(self.uri, name), self._storage, ignore_not_found=True)
-        if local is not None and local.is_dir() and not any(local.iterdir()):
-            local.rmdir()
+        """Remove the index from its place.
+
+        Raises:
+            IndexWriteError: no right to do so.
+        """
+        delete_tables(self.uri, self._storage)
         self.images = {}
 
     def _write(self, name: str, table: pa.Table) -> None:
@@ -363,6 +360,25 @@ class CandidateIndex:
             if table.describe_indices():
                 table.optimize.optimize_indices()
             table.cleanup_old_versions(older_than=keep_versions)
+
+
+def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> None:
+    """Remove the index at this place, whatever state it is in; other files there stay.
+
+    Raises:
+        IndexWriteError: no right to do so.
+    """
+    local = local_path(uri)
+    try:
+        for name in ("images", "candidates"):
+            if local is None:
+                lance.LanceDataset.drop(_join(uri, name), storage_options, ignore_not_found=True)
+            elif (local / f"{name}.lance").exists():
+                shutil.rmtree(local / f"{name}.lance")
+        if local is not None and local.is_dir() and not any(local.iterdir()):
+            local.rmdir()
+    except (OSError, ValueError) as error:
+        raise IndexWriteError(f"The candidate index at {uri} cannot be deleted ({_first_line(error)}).") from error
 
 
 def local_path(uri: str) -> Path | None:

@@ -23,11 +23,11 @@ from . import candidates as proposing
 from .candidates import NEAR_DUPLICATE_IOU, Candidates, grid_boxes, propose_from_pixels
 from .errors import IndexNotFoundError, IndexWriteError
 from .images import file_sha256
-from .index import CandidateIndex
+from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FileState, IndexChunk, IndexedImage, IndexSettings
 from .labels import require_images, require_samples
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models, load_models
+from .models import Models, get_preset, load_models
 from .packing import PackedCandidates, pack
 from .progress import Progress, Watcher, drain
 from .store import dataset_folder
@@ -438,17 +438,20 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> Inde
 
 
 def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
-    """The index last used for a preset and an encoder, opened without loading models; None where there is none.
+    """The index for a preset and an encoder, opened without loading models; None where there is none.
+
+    Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default.
 
     Raises:
         IndexDamagedError: it cannot be read.
     """
-    for record in reversed(index_records(dataset)):
-        if (record["model"], record["encoder"]) == (model, encoder):
-            try:
-                return DatasetIndex(dataset, CandidateIndex.open(record["uri"]))
-            except IndexNotFoundError as error:
-                logger.warning("The dataset's record names an index that is gone: %s", error)
+    found = [record for record in index_records(dataset) if (record["model"], record["encoder"]) == (model, encoder)]
+    found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
+    for record in reversed(found):
+        try:
+            return DatasetIndex(dataset, CandidateIndex.open(record["uri"]))
+        except IndexNotFoundError as error:
+            logger.warning("The dataset's record names an index that is gone: %s", error)
     return None
 
 
@@ -669,6 +672,26 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
             records.append({"key": key, **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
+
+
+def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | None = None) -> None:
+    """Remove an index and the dataset's record of it; tables that are gone or damaged are no hindrance.
+
+    Args:
+        dataset: a FiftyOne dataset.
+        key: of the record; see index_records.
+        storage_options: for an object store, as Lance takes them.
+
+    Raises:
+        IndexNotFoundError: the dataset has no such record.
+        IndexWriteError: no right to delete it.
+    """
+    for record in index_records(dataset):
+        if record["key"] == key:
+            delete_tables(record["uri"], storage_options)
+            dataset.delete_run(key)
+            return
+    raise IndexNotFoundError(f"The dataset {dataset.name!r} has no record of an index {key!r}.")
 
 
 def _record(index: DatasetIndex, seconds_per_image: float | None = None) -> None:

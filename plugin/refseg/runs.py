@@ -353,6 +353,9 @@ def _segment_images(
         if done % IMAGES_A_LOOK == 0:
             writer.flush_if_due()
             yield Progress(done, total, "images")
+    writer.flush()
+    if done and done % IMAGES_A_LOOK:
+        yield Progress(done, total, "images")
     if builder is not None:
         for batch in builder.compute(images.missing):
             for computed in batch:

@@ -25,6 +25,8 @@ from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
 from .prototypes import Reference, iter_build_prototypes
 from .references import collect_references
+from .store import run_key_from
+from .writing import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +230,9 @@ def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, n
 
 
 def _check_field(dataset: Any, label_field: str) -> None:
-    if dataset.has_field(label_field) and label_field not in _own_fields(dataset):
+    if not dataset.has_field(label_field):
+        check_name(dataset, label_field)
+    elif label_field not in _own_fields(dataset):
         raise DatasetError(
             f"The field {label_field!r} of dataset {dataset.name!r} was not written by find_similar, and would be cleared: "
             "choose another field."
@@ -241,5 +245,5 @@ def _own_fields(dataset: Any) -> set[str]:
 
 def _record(dataset: Any, label_field: str) -> None:
     if label_field not in _own_fields(dataset):
-        key = f"similar_{label_field}"
-        dataset.register_run(key, dataset.init_run(method=SIMILAR_METHOD, label_field=label_field))
+        config = dataset.init_run(method=SIMILAR_METHOD, label_field=label_field)
+        dataset.register_run(run_key_from(f"similar_{label_field}"), config)

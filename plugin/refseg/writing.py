@@ -199,12 +199,7 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> d
     for name, kind in fields.items():
         existing = dataset.get_field(name)
         if existing is None:
-            try:
-                validate_field_name(name, media_type=dataset.media_type)
-                if "." in name:
-                    raise ValueError("predictions need a field of their own, without a dot in its name")
-            except ValueError as error:
-                raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
+            check_name(dataset, name)
         elif getattr(existing, "document_type", None) is not kind:
             held = getattr(existing, "document_type", type(existing)).__name__
             raise DatasetError(
@@ -212,6 +207,20 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> d
                 "that nothing is overwritten."
             )
     return fields
+
+
+def check_name(dataset: Any, name: str) -> None:
+    """Refuse a name that no new field can have.
+
+    Raises:
+        DatasetError: FiftyOne does not allow it, or it has a dot.
+    """
+    try:
+        validate_field_name(name, media_type=dataset.media_type)
+        if "." in name:
+            raise ValueError("predictions need a field of their own, without a dot in its name")
+    except ValueError as error:
+        raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
 
 
 def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:

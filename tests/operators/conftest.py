@@ -5,6 +5,7 @@ FiftyOne is imported inside the fixtures: pytest reads this file before the sett
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,3 +78,18 @@ def with_prototypes(parts: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
 
     save_prototypes(parts, prototypes, "parts")
     return parts
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each step, however quick, be noted and shown: in the module that FiftyOne loads, and in the one imported here."""
+    import fiftyone.operators as foo
+
+    from operators import base
+    from tests.operators.helpers import uri
+
+    kinds = type(foo.get_operator(uri("segment"))).__mro__
+    loaded = next(sys.modules[kind.__module__] for kind in kinds if kind.__name__ == "RefSegOperator")
+    for module in (base, loaded):
+        monkeypatch.setattr(module, "SECONDS_BETWEEN_DATABASE_WRITES", 0.0)
+        monkeypatch.setattr(module, "SECONDS_BETWEEN_MESSAGES", 0.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
-from fiftyone.operators.executor import Executor, execute_or_delegate_operator
+from fiftyone.operators.delegated import DelegatedOperationService
+from fiftyone.operators.executor import ExecutionResult, Executor, execute_or_delegate_operator
 
 PLUGIN = "@refseg/reference-segmentation"
 
@@ -53,3 +56,27 @@ def run_in_app(dataset: fo.Dataset, operator: str, params: dict[str, Any] | None
 def named(messages: list[dict], operator: str) -> list[dict]:
     """Parameters of the messages of one built-in operator."""
     return [message["params"] for message in messages if message["operator_uri"] == operator]
+
+
+def call(name: str, /, *args: object, **kwargs: object) -> dict:
+    """The result of an operator called from Python; it must survive JSON."""
+    result = foo.get_operator(uri(name))(*args, **kwargs).result
+    return json.loads(json.dumps(result))
+
+
+def run_delegated(execution: ExecutionResult) -> object:
+    """Run the one queued job, as `fiftyone delegated launch` does."""
+    assert execution.delegated
+    service = DelegatedOperationService()
+    service.execute_queued_operations(limit=1)
+    return service.get(execution.result["id"])
+
+
+def broken(dataset: fo.Dataset, folder: Path) -> str:
+    """Point the last sample to a file that is no image; returns its path."""
+    path = folder / "broken.png"
+    path.write_bytes(b"no image")
+    sample = dataset.last()
+    sample.filepath = str(path)
+    sample.save()
+    return str(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -24,8 +23,11 @@ from refseg.errors import DatasetError
 from refseg.progress import Progress
 from tests.operators.helpers import app_request, form_of, named, problems_of, run_in_app, uri
 
+pytestmark = pytest.mark.usefixtures("every_step")
+
 STEPS = 5
 CANCELLED = "Count was cancelled; what was done is kept."
+SEGMENT_CANCELLED = "Segment was cancelled; the predictions written so far are kept."
 
 
 class Count(base.RefSegOperator):
@@ -56,16 +58,6 @@ class Count(base.RefSegOperator):
 
     def tell(self, ctx: Any, result: base.Result) -> Iterator[Any]:
         yield ctx.ops.notify(f"Counted to {result['counted']}.")
-
-
-@pytest.fixture(autouse=True)
-def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each step, however quick, be noted and shown: in the module that FiftyOne loads, and in the one imported here."""
-    kinds = type(foo.get_operator(uri("segment"))).__mro__
-    loaded = next(sys.modules[kind.__module__] for kind in kinds if kind.__name__ == "RefSegOperator")
-    for module in (base, loaded):
-        monkeypatch.setattr(module, "SECONDS_BETWEEN_DATABASE_WRITES", 0.0)
-        monkeypatch.setattr(module, "SECONDS_BETWEEN_MESSAGES", 0.0)
 
 
 def context(dataset: fo.Dataset, from_app: bool = True) -> foo.ExecutionContext:
@@ -124,7 +116,7 @@ def test_streamed_segmentation_keeps_what_is_done(with_prototypes: fo.Dataset) -
     assert named(messages, "notify") == [{"message": text, "variant": "info"}]
     rest = [body(message) for message in stream]
     assert named(rest, "set_progress") == []
-    assert named(rest, "notify") == [{"message": "Segment was cancelled; what was done is kept.", "variant": "info"}]
+    assert named(rest, "notify") == [{"message": SEGMENT_CANCELLED, "variant": "info"}]
     with_prototypes.reload()
     assert with_prototypes.get_run_info("stopped").config.state == "cancelled"
     assert 0 < len(with_prototypes.exists("predictions")) < 4
@@ -160,7 +152,9 @@ def test_delegated_segmentation_is_cancelled_by_its_operations_id(
         thread.join(60)
     done = service.get(queued)
     assert done.run_state == "failed"
-    assert done.result.error.strip().endswith("JobCancelledError: Segment was cancelled; what was done is kept.")
+    assert done.result.error.strip().endswith(
+        "JobCancelledError: Segment was cancelled; the predictions written so far are kept."
+    )
     with_prototypes.reload()
     assert with_prototypes.get_run_info("stopped").config.state == "cancelled"
     assert 0 < len(with_prototypes.exists("predictions")) < 4

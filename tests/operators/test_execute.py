@@ -8,27 +8,12 @@ from pathlib import Path
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
-from fiftyone.operators.delegated import DelegatedOperationService
-from fiftyone.operators.executor import ExecutionError, ExecutionResult, Executor
+from fiftyone.operators.executor import ExecutionError, Executor
 
 from refseg.demo.world import NOVEL_PARTS
-from tests.operators.helpers import named, run_in_app, uri
+from tests.operators.helpers import broken, call, named, run_delegated, run_in_app, uri
 
 CLASSES = sorted(NOVEL_PARTS[:2])
-
-
-def call(name: str, /, *args: object, **kwargs: object) -> dict:
-    """The result of an operator called from Python; it must survive JSON."""
-    result = foo.get_operator(uri(name))(*args, **kwargs).result
-    return json.loads(json.dumps(result))
-
-
-def run_delegated(execution: ExecutionResult) -> object:
-    """Run the one queued job, as `fiftyone delegated launch` does."""
-    assert execution.delegated
-    service = DelegatedOperationService()
-    service.execute_queued_operations(limit=1)
-    return service.get(execution.result["id"])
 
 
 def tagged(dataset: fo.Dataset, tag: str = "reference") -> int:
@@ -38,16 +23,6 @@ def tagged(dataset: fo.Dataset, tag: str = "reference") -> int:
 
 def labels_of(sample: fo.Sample) -> list[fo.Detection]:
     return sample.ground_truth.detections
-
-
-def broken(dataset: fo.Dataset, folder: Path) -> str:
-    """Point the last sample to a file that is no image; returns its path."""
-    path = folder / "broken.png"
-    path.write_bytes(b"no image")
-    sample = dataset.last()
-    sample.filepath = str(path)
-    sample.save()
-    return str(path)
 
 
 # tag_references
@@ -185,9 +160,10 @@ def test_segment_from_python(with_prototypes: fo.Dataset) -> None:
     assert len(labels) == result["num_instances"] <= 12
     assert {label.label for label in labels} <= set(CLASSES)
     assert all(label.mask is not None and label["run"] == "first" for label in labels)
-    # RefSeg's own labels may be replaced without being asked.
+    # RefSeg's own labels may be replaced without being asked. Nothing is computed again.
     again = call("segment", with_prototypes, label_field="found", min_confidence=0.0, max_detections=1)
     assert again["num_instances"] <= 4
+    assert again["num_from_index"] == 4
 
 
 def test_segment_a_view_from_python(with_prototypes: fo.Dataset) -> None:
@@ -234,7 +210,7 @@ def test_leaving_the_app_cancels_and_keeps_what_is_done(with_prototypes: fo.Data
     assert 0 < len(with_prototypes.exists("predictions")) < 4
 
 
-def test_segment_delegated_with_worker_processes(with_prototypes: fo.Dataset, tmp_path: Path) -> None:
+def test_segment_delegated(with_prototypes: fo.Dataset, tmp_path: Path) -> None:
     path = broken(with_prototypes, tmp_path)
     execution = foo.get_operator(uri("segment"))(with_prototypes, "parts", run_key="job", delegate=True)
     done = run_delegated(execution)
@@ -355,12 +331,12 @@ def test_error_in_a_job_marks_it_failed(parts: fo.Dataset) -> None:
 def test_accident_in_the_app_is_a_sentence(
     with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import refseg.runs
+    import refseg.indexing
 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(refseg.runs, "propose_from_pixels", fail)
+    monkeypatch.setattr(refseg.indexing, "propose_from_pixels", fail)
     messages = run_in_app(with_prototypes, "segment", {"run_key": "accident"})
     assert named(messages, "notify") == [
         {

@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import lance
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
+import refseg.indexing
+from refseg.index import CandidateIndex
+from refseg.index_tables import FileState, IndexedImage, IndexSettings, images_table
 from refseg.prototypes import Prototypes
 from refseg.store import save_prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
-LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references"]
-ALL = ["tag_references", *LONG]
+LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index"]
+ALL = ["tag_references", "index_status", "delete_index", "find_similar", *LONG]
 
 
 @pytest.fixture
@@ -71,13 +75,20 @@ def test_evaluate_with_one_field_alone(parts: fo.Dataset) -> None:
     }
 
 
+@pytest.mark.parametrize(("name", "field"), [("index_status", "index"), ("delete_index", "index"), ("find_similar", "model")])
+def test_without_an_index(name: str, field: str, bare: fo.Dataset) -> None:
+    sentence = f"The dataset {bare.name!r} keeps no candidate index yet: run 'Build index' first."
+    assert problems_of(form_of(bare, name))[field] == sentence
+
+
 @pytest.mark.parametrize("name", ["sample_references", "build_prototypes", "segment_with_references"])
 def test_labelled_images_are_enough(name: str, parts: fo.Dataset) -> None:
     form = form_of(parts, name)
     assert problems_of(form) == {}
     assert form["field"]["default"] == "ground_truth"
     assert "view_target" in form
-    assert [field for field, entry in form.items() if field != "view_target" and not entry["view"].get("description")] == []
+    unexplained = {field for field, entry in form.items() if not entry["view"].get("description")}
+    assert unexplained <= {"view_target", "coverage"}
 
 
 def test_ground_truth_is_not_taken_for_predictions(parts: fo.Dataset) -> None:
@@ -125,6 +136,28 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototyp
         ("segment", {"max_detections": 0}, "max_detections", "Maximum detections must be a whole number of 1 or more"),
         ("segment", {"run_key": "a b"}, "run_key", "'a b' cannot name a run: use letters, digits and underscores"),
         ("segment", {"run_key": "parts"}, "run_key", "The dataset has a run named 'parts' already: choose another name."),
+        (
+            "segment",
+            {"preview": True, "index": False},
+            "preview",
+            "A preview looks at indexed images alone: tick 'Use",
+        ),
+        ("segment", {"preview": True}, "preview", "A preview looks at indexed images alone, and none of these is indexed yet"),
+        ("build_index", {"model": "huge"}, "model", "Model must be one of 'demo', 'tiny', 'small', 'base',"),
+        ("build_index", {"uri": "parts/index"}, "uri", "'parts/index' is not a whole path: begin with '/', or give an address"),
+        ("build_index", {"uri": __file__}, "uri", f"{__file__!r} is a file: give a folder."),
+        ("build_index", {"uri": 7}, "uri", "Location must be text, not 7."),
+        ("find_similar", {"label_ids": ["7f"], "k": 0}, "k", "How many must be a whole number of 1 or more, not 0."),
+        (
+            "find_similar",
+            {"label_ids": ["7f"], "label_field": "ground_truth"},
+            "label_field",
+            "The field 'ground_truth' was not",
+        ),
+        ("find_similar", {"label_ids": ["7f"], "label_field": 3}, "label_field", "Field must be text, not 3."),
+        ("find_similar", {"label_ids": ["7f"], "label_field": "a.b"}, "label_field", "'a.b' cannot name a field: use letters"),
+        ("find_similar", {"label_ids": ["7f"], "label_field": "_a"}, "label_field", "'_a' cannot name a field: use letters"),
+        ("find_similar", {"label_ids": []}, "selection", "No object is selected: select one in an image, or patches"),
         ("evaluate", {"eval_key": "1st"}, "eval_key", "'1st' cannot name an evaluation: use letters, digits"),
     ],
 )
@@ -184,23 +217,34 @@ def test_view_target_offers_the_selection(name: str, with_prototypes: fo.Dataset
 
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[fo.Dataset]:
-    """Ten thousand samples and fifty runs."""
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
+    """Ten thousand samples, half of them indexed, and fifty runs."""
     dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(f"{number}.png") for number in range(10_000)], progress=False)
     dataset.add_sample_field("ground_truth", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     for number in range(50):
         method = "refseg/prototypes" if number % 2 else "refseg/segment"
-        config = dataset.init_run(method=method, label_field="predictions", model="demo")
+        config = dataset.init_run(method=method, label_field="predictions", model="demo", fingerprint="e")
         dataset.register_run(f"run_{number}", config)
+    settings = IndexSettings("demo", "f", "e", {}, False, 8, 8, str(dataset._doc.id))
+    index = CandidateIndex.create(tmp_path_factory.mktemp("index") / "demo", settings)
+    state = FileState("a.png", 1, 1)
+    indexed = [
+        IndexedImage(sample_id, number, state, (8, 8), 0, 1) for number, sample_id in enumerate(dataset.values("id")[::2])
+    ]
+    for start in range(0, len(indexed), 100):
+        lance.write_dataset(images_table(indexed[start : start + 100], settings), f"{index.uri}/images.lance", mode="append")
+    index.refresh()
+    refseg.indexing._record(refseg.indexing.DatasetIndex(dataset, index), 0.5)
     yield dataset
     dataset.delete()
 
 
+@pytest.mark.parametrize("images", [10_000, 2_000])
 @pytest.mark.parametrize("name", ALL)
-def test_speed_on_ten_thousand_samples(name: str, large: fo.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_speed_on_ten_thousand_samples(name: str, images: int, large: fo.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     operator = foo.get_operator(uri(name))
-    request = app_request(large, name, view=large.match_tags("nothing", bool=False))
+    request = app_request(large, name, view=large.match_tags("nothing", bool=False).limit(images))
     seconds = []
     for _ in range(7):
         ctx = foo.ExecutionContext(copy.deepcopy(request), executor=Executor(), operator_uri=uri(name))
@@ -209,5 +253,8 @@ def test_speed_on_ten_thousand_samples(name: str, large: fo.Dataset, capsys: pyt
         seconds.append(time.perf_counter() - started)
     with capsys.disabled():
         median, largest = 1000 * statistics.median(seconds), 1000 * max(seconds)
-        print(f"\n{name}: {median:.0f} ms a form, at most {largest:.0f} ms")  # noqa: T201
+        print(f"\n{name}, {images} images: {median:.0f} ms a form, at most {largest:.0f} ms")  # noqa: T201
     assert form.type.properties
+    if "coverage" in form.type.properties:
+        words = {10_000: "Up to 5,000 of the images chosen are not indexed yet", 2_000: "1,000 of 2,000 images are indexed"}
+        assert form.type.properties["coverage"].view.label.startswith(words[images])

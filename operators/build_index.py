@@ -1,0 +1,149 @@
+"""Compute and keep the candidates of images, so that segmenting them later takes seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from .base import RefSegOperator, Result, Work
+from .constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
+from .forms import Form, default_model, model_input
+from .indexes import IndexRecord, coverage, find_record
+from .messages import count, duration, size, skips
+from .selection import target_images
+
+
+class BuildIndex(RefSegOperator):
+    """Fills the dataset's candidate index."""
+
+    kept_when_cancelled = "the images done so far are kept, and the next build goes on from there"
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="build_index",
+            label="Build index",
+            description="Compute the candidates of each image once, so that segmenting takes seconds afterwards",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which images, which model, what is kept and where."""
+        form = Form(
+            ctx,
+            "Build index",
+            "Compute and keep the candidates of each image. They do not depend on references: with the index, segmenting with "
+            "new references takes seconds. New and changed images are added; a build that was stopped goes on where it was.",
+            action="Index",
+        )
+        if form.usable:
+            model_input(form)
+            model = form.value("model", default_model(ctx))
+            exact = model in MODELS_THAT_KEEP_DUPLICATES
+            if not exact:
+                description = "A larger index, which answers exactly as segmenting without an index does"
+                exact = form.switch("exact", False, "Keep near-duplicates", description)
+            description = "Tell by a file's bytes whether it has changed, not by its size and time alone: reads every file"
+            form.switch("content_hash", False, "Compare file contents", description)
+            record = find_record(ctx, model, exact=exact)
+            _location_input(form, record)
+            form.notice("coverage", coverage(ctx, record).describe("only files that have changed are computed again"))
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Compute what is missing."""
+        from refseg.indexing import iter_build_index
+
+        report = yield from iter_build_index(
+            target_images(ctx),
+            ctx.params.get("model") or default_model(ctx),
+            uri=ctx.params.get("uri") or None,
+            # Where it is not asked for, the preset decides.
+            exact=True if ctx.params.get("exact") else None,
+            content_hash=bool(ctx.params.get("content_hash", False)),
+        )
+        return {
+            "uri": report.uri,
+            "num_images": report.num_images,
+            "num_added": report.num_added,
+            "num_candidates": report.num_candidates,
+            "num_bytes": report.num_bytes,
+            "bytes_per_image": report.bytes_per_image,
+            "num_skipped": len(report.skipped),
+            "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
+            "seconds": round(report.seconds, 3),
+        }
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Say how many images are in the index, how large it is and what was skipped."""
+        yield ctx.ops.notify(describe(result), variant="warning" if result["num_skipped"] else "success")
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        model: str | None = None,
+        exact: bool = False,
+        content_hash: bool = False,
+        uri: str | None = None,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Compute and keep the candidates of each image that the dataset's index does not hold yet.
+
+        Args:
+            sample_collection: a dataset or view of images.
+            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            exact: keep near-duplicates, masks of an IoU of 0.95 and more; the preset `paper` always does.
+            content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
+            uri: a whole path or an object store's address; by default where the index lies already, else in FiftyOne's data
+                folder.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `uri`, `num_images` (of
+            the collection, in the index now), `num_added`, `num_candidates`, `num_bytes` and `bytes_per_image` (of the whole
+            index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
+        """
+        params = {"model": model, "exact": exact, "content_hash": content_hash, "uri": uri}
+        return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def describe(result: Result) -> str:
+    """One or two sentences on the index."""
+    added = f"{count(result['num_added'], 'image')} added in {duration(result['seconds'])}"
+    text = (
+        f"{count(result['num_images'], 'image')} in the index, {added if result['num_added'] else 'none added'}; "
+        f"{size(result['num_bytes'])}, {size(result['bytes_per_image'])} an image."
+    )
+    return text + skips(result["skipped"], result["num_skipped"])
+
+
+def _location_input(form: Form, record: IndexRecord | None) -> None:
+    uri = form.value("uri")
+    problem = None
+    if isinstance(uri, str) and "://" not in uri:
+        path = Path(uri).expanduser()
+        if not path.is_absolute():
+            # A delegated job would look for it in another folder.
+            problem = f"{uri!r} is not a whole path: begin with '/', or give an address such as 's3://bucket/parts'."
+        elif os.path.exists(path) and not path.is_dir():
+            problem = f"{uri!r} is a file: give a folder."
+    place = "a folder of FiftyOne's own" if record is None else record.uri
+    description = f"A folder, or an object store's address; by default {place}"
+    form.text("uri", None, "Location", description, problem)
+    if problem is None and isinstance(uri, str) and record is not None and uri.rstrip("/") != record.uri.rstrip("/"):
+        form.warning(
+            "elsewhere",
+            f"The dataset's index for the model {record.model!r} lies at {record.uri}. Another one is built, and the dataset "
+            "uses that from then on; the first one stays where it is.",
+        )
