@@ -19,8 +19,9 @@ from PIL import Image
 
 import refseg.candidates
 from refseg.demo.world import Scene
-from refseg.errors import ClassWithoutReferencesError, RefSegError
+from refseg.errors import ClassWithoutReferencesError, IndexDamagedError, RefSegError
 from refseg.images import read_image, segmenter_pixels
+from refseg.indexing import build_index, open_index
 from refseg.models import load_models
 from refseg.prototypes import Prototypes, build_prototypes
 from refseg.references import collect_references
@@ -180,6 +181,63 @@ class TestOneDataset:
         likeness = (built.matrix * expected.matrix).sum(1)
         # Grey loses the colours; the others keep the picture.
         assert likeness.min() > (0.3 if name in ("sixteen_bit.png", "grey.png", "grey_alpha.png") else 0.95)
+
+
+def no_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything that computes candidates fail."""
+
+    def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("candidates were computed")
+
+    monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+
+
+class TestIndexOfOneDataset:
+    def test_second_run_is_answered_from_the_index_and_names_the_same_images(
+        self, folder_of_everything: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = run(folder_of_everything, prototypes, label_field="first")
+        no_proposing(monkeypatch)
+        second = run(folder_of_everything, prototypes, label_field="second")
+        assert (first.num_from_index, second.num_from_index) == (0, second.num_images)
+        assert second.num_images == first.num_images
+        assert second.skipped == first.skipped
+        for name, sample in by_name(folder_of_everything).items():
+            if name in UNREADABLE:
+                assert sample.second is None
+                continue
+            assert len(sample.second.detections) == len(sample.first.detections)
+            for own, other in zip(sample.second.detections, sample.first.detections, strict=True):
+                assert (own.label, own.confidence, own.bounding_box) == (other.label, other.confidence, other.bounding_box)
+                np.testing.assert_array_equal(own.mask, other.mask)
+
+    def test_index_holds_what_can_be_read_and_names_the_rest(self, folder_of_everything: fo.Dataset) -> None:
+        report = build_index(folder_of_everything, "demo", num_workers=0, progress=False)
+        reasons = {Path(image.filepath).name: image.reason for image in report.skipped}
+        assert reasons.keys() == UNREADABLE.keys()
+        assert all(reasons[name].startswith(reason) for name, reason in UNREADABLE.items())
+        assert all(f"skipped {image.filepath}: {image.reason}" in str(report) for image in report.skipped)
+        readable = len(folder_of_everything) - len(UNREADABLE)
+        assert (report.num_images, report.num_added) == (readable, readable)
+        images = open_index(folder_of_everything).index.images
+        samples = by_name(folder_of_everything)
+        assert images.keys() == {sample.id for name, sample in samples.items() if name not in UNREADABLE}
+        for name, (width, height) in [("blank.png", (200, 160)), *((f"{name}.png", size) for name, size in FLAT_SIZES.items())]:
+            image = images[samples[name].id]
+            assert (image.image_hw, image.num_candidates) == ((height, width), 0)
+
+    def test_damaged_index_is_named_and_can_be_replaced(self, folder_of_everything: fo.Dataset, prototypes: Prototypes) -> None:
+        run(folder_of_everything, prototypes)
+        before = by_name(folder_of_everything)["plain.png"].predictions
+        index = open_index(folder_of_everything)
+        for path in Path(index.uri, "candidates.lance").rglob("*.lance"):
+            path.write_bytes(b"")
+        with pytest.raises(IndexDamagedError, match=f"index at {index.uri} cannot be read .*: delete it and build it again"):
+            run(folder_of_everything, prototypes)
+        assert by_name(folder_of_everything)["plain.png"].predictions == before
+        index.delete()
+        report = run(folder_of_everything, prototypes)
+        assert (report.num_from_index, len(report.skipped)) == (0, len(UNREADABLE))
 
 
 def test_objects_in_flat_images(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from refseg.candidates import (
     ImageEmbeddings,
     decode_boxes,
     decode_points,
+    drop_near_duplicates,
     embed_images,
     encode_patches,
     interpolation_matrix,
@@ -24,6 +26,8 @@ from refseg.candidates import (
     prompt_grid,
     propose,
     propose_from_pixels,
+    share_in_groups,
+    shares_of,
 )
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import ShapeError
@@ -60,6 +64,13 @@ def keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates_module, "MIN_PREDICTED_IOU", -1.0)
 
 
+def random_candidates(count: int, seed: int = 0) -> Candidates:
+    """Noise on a grid of 12 × 12 cells."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, 12, 12, generator=generator) + torch.linspace(-1, 1, count)[:, None, None]
+    return Candidates(logits, torch.rand(count, generator=generator), torch.ones(count, 3), (5, 7))
+
+
 class TestCandidates:
     def test_masks_are_where_logits_are_positive(self) -> None:
         logits = torch.tensor([[[1.0, 0.0], [-1.0, 2.0]]])
@@ -71,6 +82,171 @@ class TestCandidates:
     def test_disagreeing_parts_are_refused(self, counts: tuple[int, int, int]) -> None:
         with pytest.raises(ShapeError, match="there are {}, {} and {}".format(*counts)):
             Candidates(torch.zeros(counts[0], 4, 4), torch.zeros(counts[1]), torch.zeros(counts[2], 3), (5, 7))
+
+    def test_filled_are_those_with_a_cell(self) -> None:
+        logits = torch.full((3, 4, 4), -1.0)
+        logits[1, 2, 3], logits[2] = 1.0, 0.0
+        assert Candidates(logits, torch.ones(3), torch.ones(3, 3), (5, 7)).filled.tolist() == [False, True, False]
+
+    def test_parts_of_some_masks(self) -> None:
+        candidates = random_candidates(6)
+        rows = torch.tensor([4, 1, 1])
+        assert candidates.grid_side == 12
+        assert torch.equal(candidates.logits_of(rows), candidates.logits[rows])
+        for box, row in zip(candidates.boxes_of(rows).tolist(), rows, strict=True):
+            ys, xs = candidates.masks[row].nonzero().T
+            assert box == [xs.min(), ys.min(), xs.max(), ys.max()]
+
+    def test_crops_are_slices(self) -> None:
+        candidates = random_candidates(6)
+        crops = candidates.crops(torch.tensor([4, 1]), [(2, 3, 7, 12), (0, 0, 1, 1)])
+        assert torch.equal(crops[0], candidates.logits[4, 3:12, 2:7])
+        assert torch.equal(crops[1], candidates.logits[1, :1, :1])
+
+    def test_shares_are_those_of_its_masks(self) -> None:
+        candidates = random_candidates(9)
+        rows, groups = torch.tensor([8, 2, 5, 0]), torch.tensor([1, 0, 1, 1])
+        wanted = torch.tensor([True, True, False, True])
+        masks = candidates.masks[rows]
+        expected = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), groups, wanted)
+        np.testing.assert_array_equal(candidates.shares(rows, groups, wanted), expected)
+
+    def test_of_nothing(self) -> None:
+        nothing = random_candidates(0)
+        rows = torch.zeros(0, dtype=torch.int64)
+        assert nothing.boxes_of(rows).shape == (0, 4)
+        assert nothing.crops(rows, []) == []
+        assert nothing.shares(rows, rows, rows.bool()).shape == (0, 0)
+
+
+def share_plainly(masks: Tensor, groups: Tensor, wanted: Tensor) -> list[list[float]]:
+    """Pair by pair."""
+    count = len(masks)
+    answer = [[0.0] * count for _ in range(count)]
+    for i in range(count):
+        for j in range(count):
+            alone = int((groups == groups[i]).sum()) == 1
+            if wanted[i] and groups[i] == groups[j] and not alone and masks[i].any():
+                answer[i][j] = float((masks[i] & masks[j]).sum() / masks[i].sum())
+    return answer
+
+
+class TestShares:
+    def test_by_hand(self) -> None:
+        masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+        masks[0, :2], masks[1, 1] = True, True  # eight cells, and four of which all lie in them; the third is empty
+        assert shares_of(masks, masks).tolist() == [[1, 0.5, 0], [1, 1, 0], [0, 0, 0]]
+
+    def test_of_nothing(self) -> None:
+        masks = torch.ones(3, 4, 4, dtype=torch.bool)
+        assert shares_of(masks[:0], masks).shape == (0, 3)
+        assert shares_of(masks, masks[:0]).shape == (3, 0)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_in_groups_are_a_loop_over_pairs(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        masks = random_candidates(14, seed).masks
+        masks[3] = False
+        groups = torch.randint(0, 5, (14,), generator=generator) * 7 - 3
+        wanted = torch.rand(14, generator=generator) > 0.4
+        found = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), groups, wanted)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, share_plainly(masks, groups, wanted), rtol=0, atol=1e-6)
+        assert (found > 0).any()
+
+    def test_in_groups_asks_for_nothing_it_does_not_need(self) -> None:
+        asked: list[tuple[list[int], list[int]]] = []
+
+        def share(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
+            asked.append((some.tolist(), others.tolist()))
+            return np.ones((len(some), len(others)), np.float32)
+
+        groups, wanted = torch.tensor([0, 1, 0, 1, 2]), torch.tensor([True, False, True, False, True])
+        found = share_in_groups(share, groups, wanted)
+        assert asked == [([0, 2], [0, 2])]  # none of group 1 is wanted, and 2 has one member
+        assert found.tolist() == [[1, 0, 1, 0, 0], [0] * 5, [1, 0, 1, 0, 0], [0] * 5, [0] * 5]
+
+    def test_in_groups_of_nothing(self) -> None:
+        none = torch.zeros(0, dtype=torch.int64)
+        assert share_in_groups(lambda some, others: np.zeros((0, 0), np.float32), none, none.bool()).shape == (0, 0)
+
+
+def drop_plainly(masks: Tensor, predicted_iou: Tensor, max_iou: float) -> list[int]:
+    """One mask after the other, best first; of equally good ones the first."""
+    kept: list[int] = []
+    for row in sorted(range(len(masks)), key=lambda row: -float(predicted_iou[row])):
+        for other in kept:
+            both, either = int((masks[row] & masks[other]).sum()), int((masks[row] | masks[other]).sum())
+            if either and both / either >= max_iou:
+                break
+        else:
+            kept.append(row)
+    return sorted(kept)
+
+
+def families(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Masks of which several are nearly the same, and predicted IoUs of which several are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(count // 4, 20, 20, generator=generator) > 0.5
+    masks = first[torch.randint(0, len(first), (count,), generator=generator)]
+    # The more cells are flipped the less two of a family agree: from 0.88 to 1.
+    flips = torch.rand(count, 20, 20, generator=generator) < 0.03 * torch.rand(count, 1, 1, generator=generator)
+    return masks ^ flips, torch.randint(0, 6, (count,), generator=generator) / 6
+
+
+class TestDropNearDuplicates:
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("max_iou", [0.9, 0.95, 1.0])
+    def test_is_a_greedy_loop(self, seed: int, max_iou: float) -> None:
+        masks, predicted = families(40, seed)
+        found = drop_near_duplicates(masks, predicted, max_iou)
+        assert found.dtype == torch.int64
+        assert found.tolist() == drop_plainly(masks, predicted, max_iou)
+        if max_iou < 1:
+            assert 10 <= len(found) < 40
+
+    def test_of_equally_good_ones_the_first_stays(self) -> None:
+        masks = torch.ones(3, 4, 4, dtype=torch.bool)
+        assert drop_near_duplicates(masks, torch.tensor([0.5, 0.5, 0.5]), 0.95).tolist() == [0]
+        assert drop_near_duplicates(masks, torch.tensor([0.5, 0.6, 0.6]), 0.95).tolist() == [1]
+
+    def test_what_a_dropped_mask_resembles_stays(self) -> None:
+        # Twenty cells in a row, each mask two cells further: 18 / 22 for neighbours, 16 / 24 for the ends.
+        masks = torch.zeros(3, 1, 24, dtype=torch.bool)
+        for row in range(3):
+            masks[row, 0, 2 * row : 2 * row + 20] = True
+        assert drop_near_duplicates(masks, torch.tensor([0.9, 0.8, 0.7]), 0.8).tolist() == [0, 2]
+        assert drop_near_duplicates(masks, torch.tensor([0.8, 0.9, 0.7]), 0.8).tolist() == [1]
+
+    def test_an_iou_of_just_the_limit_nearly_coincides(self) -> None:
+        masks = torch.zeros(2, 1, 20, dtype=torch.bool)
+        masks[0, 0], masks[1, 0, :19] = True, True
+        assert drop_near_duplicates(masks, torch.tensor([0.9, 0.8]), 0.95).tolist() == [0]
+        masks[1, 0, 18] = False
+        assert drop_near_duplicates(masks, torch.tensor([0.9, 0.8]), 0.95).tolist() == [0, 1]
+
+    def test_empty_masks_stay(self) -> None:
+        masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+        assert drop_near_duplicates(masks, torch.tensor([0.5, 0.9, 0.7]), 0.95).tolist() == [0, 1, 2]
+
+    def test_order_of_the_masks_permutes_the_rows(self) -> None:
+        masks, _ = families(40, 9)
+        predicted = torch.rand(40, generator=torch.Generator().manual_seed(9))
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+        found = drop_near_duplicates(masks, predicted, 0.95)
+        permuted = drop_near_duplicates(masks[order], predicted[order], 0.95)
+        assert sorted(order[permuted].tolist()) == found.tolist()
+        assert bool((permuted.diff() > 0).all())
+
+    def test_changes_nothing_it_was_given(self) -> None:
+        masks, predicted = families(40, 2)
+        before = masks.clone(), predicted.clone()
+        drop_near_duplicates(masks, predicted, 0.95)
+        assert torch.equal(masks, before[0])
+        assert torch.equal(predicted, before[1])
+
+    def test_of_nothing(self) -> None:
+        assert drop_near_duplicates(torch.zeros(0, 4, 4, dtype=torch.bool), torch.zeros(0), 0.95).shape == (0,)
 
 
 class TestPromptGrid:
@@ -312,3 +488,15 @@ class TestPropose:
         assert torch.equal(found.logits, same.logits)
         assert torch.equal(found.features, same.features)
         assert same.image_hw == (120, 160)
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_near_duplicates_are_those_dropped_from_all(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(candidates_module, "prompt_grid", lambda per_side, side: prompt_grid(8, side))
+        image = make_image(6)
+        (every,) = propose([image], models)
+        (found,) = propose([image], models, max_iou=0.95)
+        kept = drop_near_duplicates(every.masks, every.predicted_iou, 0.95)
+        assert 1 < len(found) == len(kept) < len(every)
+        assert torch.equal(found.logits, every.logits[kept])
+        assert torch.equal(found.predicted_iou, every.predicted_iou[kept])
+        assert_near(found.features, every.features[kept], at_most=1e-3)  # half precision

@@ -17,7 +17,7 @@ import pytest
 
 from tests.private_mongod import PrivateMongod, find_mongod
 
-TORCH_HALF = ("models", "candidates", "prototypes", "matching")
+TORCH_HALF = ("models", "candidates", "packing", "prototypes", "matching", "index")
 
 
 def server_options() -> dict[str, object]:

@@ -7,10 +7,15 @@ import pytest
 from refseg import errors
 from refseg.errors import (
     BadReferenceError,
+    CandidateIndexError,
     ClassWithoutReferencesError,
     CocoError,
     DatasetError,
     ImageError,
+    IndexDamagedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexWriteError,
     ModelError,
     ModelUnavailableError,
     NoReferencesError,
@@ -37,6 +42,11 @@ ONE_OF_EACH = [
     PrototypeError("words"),
     PrototypeMismatchError("words"),
     PrototypeFileError("words"),
+    CandidateIndexError("words"),
+    IndexNotFoundError("words"),
+    IndexMismatchError("words"),
+    IndexDamagedError("words"),
+    IndexWriteError("words"),
     DatasetError("words"),
     CocoError("words"),
 ]
@@ -59,6 +69,10 @@ def test_list_is_complete() -> None:
         (ClassWithoutReferencesError, (BadReferenceError, RefSegError)),
         (PrototypeMismatchError, (PrototypeError, RefSegError)),
         (PrototypeFileError, (PrototypeError, RefSegError)),
+        (IndexNotFoundError, (CandidateIndexError, RefSegError)),
+        (IndexMismatchError, (CandidateIndexError, RefSegError)),
+        (IndexDamagedError, (CandidateIndexError, RefSegError)),
+        (IndexWriteError, (CandidateIndexError, RefSegError)),
         (CocoError, (DatasetError, RefSegError)),
     ],
 )

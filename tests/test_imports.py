@@ -17,8 +17,13 @@ ENGINE = (
     "models.presets",
     "models.weights",
     "candidates",
+    "rle",
+    "packing",
     "prototypes",
     "matching",
+    "index_tables",
+    "index",
+    "loading",
     "demo.world",
 )
 
@@ -30,7 +35,7 @@ def run_python(code: str) -> str:
 
 
 def test_package_loads_nothing_heavy() -> None:
-    heavy = ("torch", "torchvision", "fiftyone", "transformers", "sam2", "numpy", "PIL")
+    heavy = ("torch", "torchvision", "fiftyone", "transformers", "sam2", "numpy", "PIL", "lance", "pyarrow", "pycocotools")
     assert run_python(f"import sys, refseg; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from refseg import matching
-from refseg.candidates import Candidates, grid_boxes
+from refseg.candidates import Candidates, grid_boxes, interpolation_matrix
 from refseg.errors import ShapeError
-from refseg.matching import Instances, classify, match, merge_overlaps, upsample
+from refseg.matching import Instances, Ranking, classify, crop_instances, match, merge_overlaps, rank, upsample
+from refseg.packing import PackedCandidates, pack
+from tests.test_packing import make_blobs
 from tests.tolerance import TOLERANCE, assert_near
 
 GRID = 16
@@ -373,3 +377,171 @@ class TestMatch:
     def test_wrong_width_is_refused(self, prototypes: Tensor) -> None:
         with pytest.raises(ShapeError, match=r"do not fit candidates with features of width 8: build them with the same"):
             match(make_candidates(), prototypes)
+
+
+def whole_masks(found: Instances, image_hw: tuple[int, int]) -> Tensor:
+    """(n, H, W) bool: each mask at its place in the image."""
+    whole = torch.zeros(len(found), *image_hw, dtype=torch.bool)
+    for canvas, mask, (x0, y0, x1, y1) in zip(whole, found.masks, found.boxes.tolist(), strict=True):
+        canvas[y0:y1, x0:x1] = mask
+    return whole
+
+
+def rank_all(candidates: Candidates | PackedCandidates) -> Ranking:
+    """Every candidate in its order, of one label and score."""
+    count = len(candidates)
+    return Ranking(torch.arange(count), torch.zeros(count, dtype=torch.int64), torch.ones(count))
+
+
+def make_spots(count: int = 60, seed: int = 0, image_hw: tuple[int, int] = (96, 128)) -> Candidates:
+    """Uneven masks of every size all over a grid of 64 × 64 cells, so that some lie beside and some within others."""
+    blobs = make_blobs(count, seed=seed, image_hw=image_hw)
+    generator = torch.Generator().manual_seed(seed + 100)
+    center, line = 64 * torch.rand(count, 2, 1, 1, generator=generator), torch.arange(64) + 0.5
+    radius = 4 + 16 * torch.rand(count, 1, 1, generator=generator)
+    square = (line[None, :] - center[:, 0]) ** 2 + (line[:, None] - center[:, 1]) ** 2
+    return replace(blobs, logits=0.3 * blobs.logits + 4 * (1 - square / radius**2))
+
+
+FULL_SIZES = [(64, 64), (96, 128), (481, 640), (50, 700), (30, 20), (7, 300), (300, 7), (1, 400), (400, 1), (1, 1), (65, 63)]
+
+
+class TestCropInstances:
+    @pytest.mark.parametrize("image_hw", FULL_SIZES)
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_are_the_masks_of_the_whole_image_resized(self, image_hw: tuple[int, int], packed: bool) -> None:
+        blobs = make_blobs(30, image_hw=image_hw)
+        candidates = pack(blobs) if packed else blobs
+        rows_axis, columns_axis = (interpolation_matrix(64, side) for side in image_hw)
+        full = rows_axis @ candidates.logits_of(torch.arange(30)) @ columns_axis.T
+        found = crop_instances(candidates, rank_all(candidates))
+        masks = torch.zeros(30, *image_hw, dtype=torch.bool)
+        masks[found.rows] = whole_masks(found, image_hw)
+        # Values so close to 0 may fall to either side, with the order of the additions.
+        assert not bool(((masks != (full > 0)) & (full.abs() > 1e-4)).any())
+        assert not bool(((masks != upsample(candidates.logits_of(torch.arange(30)), image_hw)) & (full.abs() > 1e-4)).any())
+        for mask in found.masks:
+            assert all(bool(edge.any()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+
+    def test_small_masks_in_large_images(self) -> None:
+        """Each alone in a corner, at a border, or in the middle: the window around it must hold all that is looked at."""
+        logits = torch.full((5, 16, 16), -0.01)
+        for row, (y, x) in enumerate([(0, 0), (15, 15), (0, 15), (8, 0), (7, 9)]):
+            logits[row, y, x] = 9.0
+        candidates = Candidates(logits, torch.ones(5), torch.ones(5, WIDTH), (333, 201))
+        found = crop_instances(candidates, rank_all(candidates))
+        assert torch.equal(whole_masks(found, (333, 201)), upsample(logits, (333, 201)))
+
+    def test_masks_that_vanish_give_way(self) -> None:
+        logits = torch.full((4, GRID, GRID), -5.0)
+        logits[[0, 2], 2, 2] = 5.0  # averaged away in an image of 3 × 2 pixels
+        logits[[1, 3], :, 9:] = 5.0
+        candidates = Candidates(logits, torch.ones(4), torch.ones(4, WIDTH), (2, 3))
+        for given in (candidates, pack(candidates)):
+            assert crop_instances(given, rank_all(given)).rows.tolist() == [1, 3]
+            assert crop_instances(given, rank_all(given), 1).rows.tolist() == [1]
+
+    def test_no_more_than_asked_for_across_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        candidates = make_blobs(20)
+        every = crop_instances(candidates, rank_all(candidates))
+        monkeypatch.setattr(matching, "MASKS_A_CHUNK", 3)
+        assert crop_instances(candidates, rank_all(candidates)).rows.tolist() == every.rows.tolist() == list(range(20))
+        for count in (1, 3, 4, 19, 20, 21):
+            found = crop_instances(candidates, rank_all(candidates), count)
+            assert found.rows.tolist() == list(range(min(count, 20)))
+            assert torch.equal(found.boxes, every.boxes[:count])
+
+    def test_order_is_that_of_the_ranking(self) -> None:
+        candidates = make_blobs(6)
+        ranking = Ranking(torch.tensor([4, 1]), torch.tensor([2, 0]), torch.tensor([0.9, 0.3]))
+        found = crop_instances(candidates, ranking)
+        assert (found.rows.tolist(), found.labels.tolist()) == ([4, 1], [2, 0])
+        assert torch.equal(found.scores, ranking.scores)
+
+    def test_of_nothing(self) -> None:
+        empty = take(make_blobs(2), torch.zeros(0, dtype=torch.int64))
+        for candidates in (empty, pack(empty)):
+            assert_consistent(crop_instances(candidates, rank_all(candidates)), empty)
+
+
+class TestRank:
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("min_score", [0.2, 0.5])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_least_score_changes_no_other(self, packed: bool, min_score: float, seed: int) -> None:
+        """Scores are not computed to the end where they fall short of it, but merging looks at all masks."""
+        spots = make_spots(seed=seed)
+        candidates = pack(spots) if packed else spots
+        prototypes = make_prototypes(2, seed)
+        scores, labels = classify(candidates.features, prototypes)
+        every = rank(candidates, scores, labels)
+        found = rank(candidates, scores, labels, min_score=min_score)
+        keep = every.scores >= min_score
+        assert 0 < int(keep.sum()) < len(every)
+        assert torch.equal(found.rows, every.rows[keep])
+        assert torch.equal(found.labels, every.labels[keep])
+        assert torch.equal(found.scores, every.scores[keep])
+
+    def test_merging_lowers_some_scores_here(self) -> None:
+        """What the test above stands on."""
+        candidates, prototypes = make_spots(), make_prototypes(2, 0)
+        scores, labels = classify(candidates.features, prototypes)
+        ranking = rank(candidates, scores, labels)
+        assert bool((ranking.scores < scores[ranking.rows] - 0.01).any())
+        assert bool((ranking.scores <= scores[ranking.rows]).all())
+
+    def test_images_classified_together_are_each_alone(self) -> None:
+        images, prototypes = [make_spots(10, seed) for seed in range(3)], make_prototypes()
+        scores, labels = classify(torch.cat([candidates.features for candidates in images]), prototypes)
+        for number, candidates in enumerate(images):
+            rows = slice(10 * number, 10 * number + 10)
+            together = rank(candidates, scores[rows], labels[rows])
+            alone = rank(candidates, *classify(candidates.features, prototypes))
+            assert together.rows.tolist() == alone.rows.tolist()
+            assert_near(together.scores, alone.scores)
+
+    def test_of_nothing(self) -> None:
+        empty = take(make_blobs(2), torch.zeros(0, dtype=torch.int64))
+        for candidates in (empty, pack(empty)):
+            ranking = rank(candidates, *classify(candidates.features, make_prototypes()))
+            assert len(ranking) == 0
+
+
+class TestPackedCandidates:
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("min_score", [0.0, 0.4])
+    def test_match_as_the_dense_ones(self, seed: int, min_score: float) -> None:
+        candidates, prototypes = make_spots(60, seed, (150, 220)), make_prototypes(seed=seed)
+        dense, packed = (match(given, prototypes, min_score=min_score) for given in (candidates, pack(candidates)))
+        assert len(dense) > 5
+        assert packed.rows.tolist() == dense.rows.tolist()
+        assert packed.labels.tolist() == dense.labels.tolist()
+        assert torch.equal(packed.scores, dense.scores)
+        own, other = whole_masks(packed, (150, 220)), whole_masks(dense, (150, 220))
+        ious = (own & other).flatten(1).sum(1) / (own | other).flatten(1).sum(1)
+        assert float(ious.min()) >= 0.99
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_published(self, seed: int) -> None:
+        """There the masks are merged at full size, where packed ones differ by some pixels."""
+        candidates, prototypes = make_spots(60, seed, (150, 220)), make_prototypes(seed=seed)
+        dense, packed = (match(given, prototypes, as_published=True) for given in (candidates, pack(candidates)))
+        assert set(packed.rows.tolist()) == set(dense.rows.tolist())
+        order = [packed.rows.tolist().index(row) for row in dense.rows.tolist()]
+        assert packed.labels[order].tolist() == dense.labels.tolist()
+        assert_near(packed.scores[order], dense.scores, at_most=0.01)
+
+    def test_rows_are_those_of_the_masks_that_are_not_empty(self) -> None:
+        candidates, prototypes = make_spots(30), make_prototypes()
+        logits = candidates.logits.clone()
+        logits[[3, 11]] = -1.0
+        emptied = Candidates(logits, candidates.predicted_iou, candidates.features, candidates.image_hw)
+        rest = torch.tensor([row for row in range(30) if row not in (3, 11)])
+        dense, packed = (match(given, prototypes) for given in (emptied, pack(emptied)))
+        assert rest[packed.rows].tolist() == dense.rows.tolist()
+        assert torch.equal(packed.scores, dense.scores)
+
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_of_nothing(self, as_published: bool) -> None:
+        empty = take(make_blobs(2), torch.zeros(0, dtype=torch.int64))
+        assert_consistent(match(pack(empty), make_prototypes(), as_published=as_published), empty)

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -73,7 +74,8 @@ class CandidateIndex:
         self.builder = secrets.randbits(62)
         self._storage = storage_options
         self._starts: dict[int, int] = {}
-        self._first_builders: set[int] = set()
+        self._written: Counter[int] = Counter()
+        self._written_at_first: Counter[int] = Counter()
         self._num_unread = 0
         self._candidates: Any = None
         self._table: Any = None
@@ -104,7 +106,7 @@ class CandidateIndex:
             raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")
         index = cls(place, settings, storage_options)
         index.refresh()
-        index._first_builders = {image.builder for image in index.images.values()}
+        index._written_at_first = index._written
         return index
 
     @classmethod
@@ -119,12 +121,11 @@ class CandidateIndex:
             IndexWriteError: nothing can be written there.
         """
         place = os.fspath(uri)
-        for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
-            try:
-                lance.write_dataset(schema.empty_table(), _join(place, name), mode="create", storage_options=storage_options)
-            except OSError as error:
-                if "already exists" not in str(error):
-                    raise _unwritable(place, error) from error
+        try:
+            for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
+                _create_table(place, name, schema, storage_options)
+        except OSError as error:
+            raise _unwritable(place, error) from error
         index = cls.open(place, storage_options)
         index.require(settings)
         return index
@@ -161,6 +162,7 @@ class CandidateIndex:
         counts = np.diff(begins, append=len(keys))
         self._starts = dict(zip(keys[begins].tolist(), begins.tolist(), strict=True))
         found = dict(zip(keys[begins].tolist(), counts.tolist(), strict=True))
+        self._written = Counter(image.builder for image in rows)
         images = {image.sample_id: image for image in rows}  # the last row of a sample counts
         self.images = {
             sample_id: image for sample_id, image in images.items() if image.num_candidates == found.get(image.key, 0)
@@ -170,7 +172,11 @@ class CandidateIndex:
     @property
     def new_builders(self) -> set[int]:
         """Numbers of the processes that have written since this index was opened, without this one's."""
-        return {image.builder for image in self.images.values()} - self._first_builders - {self.builder}
+        return {
+            builder
+            for builder, written in self._written.items()
+            if builder != self.builder and written > self._written_at_first[builder]
+        }
 
     @property
     def num_candidates(self) -> int:
@@ -362,6 +368,31 @@ class CandidateIndex:
             table.cleanup_old_versions(older_than=keep_versions)
 
 
+def _create_table(uri: str, name: str, schema: pa.Schema, storage_options: dict[str, str] | None) -> None:
+    """Make an empty table where there is none; of several processes that do so at once, one is first."""
+    local = local_path(uri)
+    if local is None:
+        try:
+            lance.write_dataset(schema.empty_table(), _join(uri, name), mode="create", storage_options=storage_options)
+        except OSError as error:
+            if "already exists" not in str(error):
+                raise
+        return
+    table = local / f"{name}.lance"
+    if table.exists():
+        return
+    # Lance lets two creations of one table at once succeed, the later in place of the earlier. A folder cannot be renamed to
+    # one that is there and not empty.
+    draft = local / f".{name}-{secrets.token_hex(4)}.lance"
+    lance.write_dataset(schema.empty_table(), str(draft), mode="create")
+    try:
+        draft.rename(table)
+    except OSError:
+        shutil.rmtree(draft)
+        if not table.exists():
+            raise
+
+
 def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> None:
     """Remove the index at this place, whatever state it is in; other files there stay.
 
@@ -373,8 +404,9 @@ def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> No
         for name in ("images", "candidates"):
             if local is None:
                 lance.LanceDataset.drop(_join(uri, name), storage_options, ignore_not_found=True)
-            elif (local / f"{name}.lance").exists():
-                shutil.rmtree(local / f"{name}.lance")
+            else:
+                for folder in (*local.glob(f"{name}.lance"), *local.glob(f".{name}-*.lance")):
+                    shutil.rmtree(folder)
         if local is not None and local.is_dir() and not any(local.iterdir()):
             local.rmdir()
     except (OSError, ValueError) as error:

@@ -317,7 +317,7 @@ def iter_build_index(
     models = model if isinstance(model, Models) else load_models(model)
     index = index_for(view._dataset, models, uri=uri, exact=exact, storage_options=storage_options)
     images = images_of(view, index, content_hash=content_hash)
-    builder = Builder(index, models, num_workers)
+    builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     yield Progress(done, total, "images")
     try:
@@ -332,7 +332,7 @@ def iter_build_index(
     size, indexed = index.index.num_bytes, len(index.index.images)
     return IndexReport(
         index.uri,
-        total - len(builder.skipped),
+        total + len(images.gone) - len(builder.skipped),
         builder.num_computed,
         index.index.num_candidates,
         size,
@@ -379,7 +379,7 @@ def open_index(
                 f"The dataset {whole.name!r} has no candidate index{wanted}; it has {known}: build one with refseg.build_index."
             )
         uri = records[-1]["uri"]
-    index = CandidateIndex.open(uri, storage_options)
+    index = CandidateIndex.open(_whole(uri), storage_options)
     wanted_settings = replace(
         index.settings,
         dataset_id=str(whole._doc.id),
@@ -407,13 +407,15 @@ def index_for(
         records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
         default = dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
         uri = records[-1]["uri"] if records else default
-    place = os.fspath(uri)
-    if "://" not in place:
-        # FiftyOne keeps it as it is written: a relative path would be lost with the working directory.
-        place = str(Path(place).expanduser().absolute())
-    index = DatasetIndex(dataset, CandidateIndex.create(place, settings, storage_options))
+    index = DatasetIndex(dataset, CandidateIndex.create(_whole(uri), settings, storage_options))
     _record(index)
     return index
+
+
+def _whole(uri: str | os.PathLike[str]) -> str:
+    place = os.fspath(uri)
+    # The dataset's record keeps it: a relative path would be lost with the working directory.
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> IndexSettings:
@@ -449,19 +451,24 @@ def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
     found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
     for record in reversed(found):
         try:
-            return DatasetIndex(dataset, CandidateIndex.open(record["uri"]))
+            index = CandidateIndex.open(record["uri"])
         except IndexNotFoundError as error:
             logger.warning("The dataset's record names an index that is gone: %s", error)
+            continue
+        held = index.settings
+        if (held.model, held.encoder, held.dataset_id) == (model, encoder, str(dataset._doc.id)):
+            return DatasetIndex(dataset, index)
+        logger.warning("At %s lies another index than the dataset's record says", index.uri)
     return None
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image to be computed: its sample, its path, and the state of its file; None where it cannot be read."""
+    """One image to be computed: its sample, its path, and the state of its file."""
 
     sample_id: str
     path: str
-    state: FileState | None
+    state: FileState
 
 
 @dataclass(frozen=True)
@@ -478,11 +485,13 @@ class ViewImages:
 
     Attributes:
         held: sample ids of those that the index holds as they are now.
-        missing: all others.
+        missing: those to be computed.
+        gone: those without a file: no model needs to be loaded to skip them.
     """
 
     held: tuple[str, ...]
     missing: tuple[ImageFile, ...]
+    gone: tuple[SkippedImage, ...] = ()
 
 
 def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = False) -> ViewImages:
@@ -495,11 +504,16 @@ def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = Fal
     """
     held: list[str] = []
     missing: list[ImageFile] = []
+    gone: list[SkippedImage] = []
     touched: list[IndexedImage] = []
     for sample_id, path in zip(*_ids_and_paths(view), strict=True):
         state = file_state(path, content_hash=content_hash)
+        if state is None:
+            reason = "the file cannot be reached" if os.path.lexists(path) else "the file does not exist"
+            gone.append(SkippedImage(sample_id, path, reason))
+            continue
         known = None if index is None else index.index.images.get(sample_id)
-        if known is None or state is None or not same_file(known.file, state):
+        if known is None or not same_file(known.file, state):
             missing.append(ImageFile(sample_id, path, state))
             continue
         held.append(sample_id)
@@ -507,7 +521,7 @@ def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = Fal
             touched.append(replace(known, file=state))
     if index is not None:
         index.index.touch(touched)
-    return ViewImages(tuple(held), tuple(missing))
+    return ViewImages(tuple(held), tuple(missing), tuple(gone))
 
 
 def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
@@ -601,7 +615,7 @@ class Builder:
             self._unwritten += [
                 (computed.image.sample_id, computed.image.state, computed.candidates)
                 for computed in answer
-                if isinstance(computed.candidates, PackedCandidates) and computed.image.state is not None
+                if isinstance(computed.candidates, PackedCandidates)
             ]
         self.num_computed += len(good)
         self._seconds += time.monotonic() - started

@@ -171,6 +171,7 @@ def find_source(
             )
         if settings.dataset_id != str(dataset._doc.id):
             raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        index.index.refresh()
         preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
         return _Source(preset, index, model if isinstance(model, Models) else None, settings.model)
     if index and not isinstance(model, Models):
@@ -234,7 +235,7 @@ def iter_segment(
         config.error = f"{type(error).__name__}: {error}"
         raise
     finally:
-        skipped = [] if builder is None else builder.skipped
+        skipped = [*images.gone, *([] if builder is None else builder.skipped)]
         try:
             writer.flush()
         finally:

@@ -13,7 +13,7 @@ import numpy as np
 from fiftyone.core.odm import validate_field_name
 
 from .candidates import Candidates
-from .errors import DatasetError
+from .errors import DatasetError, IndexDamagedError
 from .labels import needs_files, semantic_map, to_detections
 from .matching import Instances, Ranking, crop_instances
 from .packing import PackedCandidates
@@ -108,7 +108,13 @@ class Writer:
             if before is not None and _boxes_near(before, candidates, ranking):
                 self.num_instances += len(before)
                 continue
-            instances = crop_instances(candidates, ranking, limit)
+            try:
+                instances = crop_instances(candidates, ranking, limit)
+            except ValueError as error:
+                raise IndexDamagedError(
+                    f"The candidates of the sample {sample_id} are damaged ({error}): let refseg.open_index(dataset).verify() "
+                    "find all such samples, and build the index again."
+                ) from error
             self.num_instances += len(instances)
             if before is not None and _same_boxes(before, instances, candidates.image_hw):
                 continue
@@ -127,15 +133,18 @@ class Writer:
 
     def _written_answers(self, sample_ids: list[str]) -> dict[str, Written]:
         """The answers of earlier runs in the samples that hold one."""
+        # Not read through the view, which may hide a part of them.
+        dataset = self.view._dataset
+        whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
         path = f"{self.label_field}.detections"
-        if self.view._dataset.get_field(f"{path}.predicted_iou") is None:
-            return {}
-        names = ("label", "confidence", "predicted_iou", "bounding_box")
-        columns = self.view.select(sample_ids).values(["id", *(f"{path}.{name}" for name in names)])
+        names = ["label", "confidence", "predicted_iou", "bounding_box"]
+        has_scores = dataset.get_field(f"{path}.predicted_iou") is not None
+        columns = whole.select(sample_ids).values(["id", *(f"{path}.{name}" for name in (names if has_scores else names[:1]))])
         return {
             sample_id: list(zip(*values, strict=True))
             for sample_id, *values in zip(*columns, strict=True)
-            if values[0] is not None
+            # Labels without scores are not RefSeg's, but no labels at all are an answer too.
+            if values[0] is not None and (has_scores or not values[0])
         }
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:

@@ -1,0 +1,718 @@
+"""The tables of the index alone, without FiftyOne and without models: what is written comes back, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from refseg.index import CandidateIndex, local_path
+from refseg.index_tables import (
+    FORMAT,
+    METADATA_KEY,
+    FileState,
+    IndexedImage,
+    IndexSettings,
+    candidates_table,
+    images_schema,
+    read_settings,
+)
+from refseg.packing import PackedCandidates, pack
+from tests.test_packing import WIDTH, make_blobs
+
+SETTINGS = IndexSettings(
+    "demo",
+    "f" * 12,
+    "e" * 12,
+    {"sam2": "a" * 64, "dinov2": "b" * 64},
+    exact=False,
+    grid_side=64,
+    feature_width=WIDTH,
+    dataset_id="7",
+)
+PREFIXES = ("", "file://", "file-object-store://")
+
+
+def candidates_of(number: int) -> PackedCandidates:
+    """Of an image: as many as its number, modulo 4; none for every fourth."""
+    candidates = pack(make_blobs(4, seed=number, image_hw=(90 + number, 120)))
+    return first_rows(candidates, number % 4)
+
+
+def first_rows(packed: PackedCandidates, count: int) -> PackedCandidates:
+    return replace(
+        packed,
+        codes=packed.codes[:count],
+        edges=packed.edges[:count],
+        boxes=packed.boxes[:count],
+        predicted_iou=packed.predicted_iou[:count],
+        features=packed.features[:count],
+    )
+
+
+def state_of(number: int) -> FileState:
+    return FileState(
+        f"image {number}.png", 1000 + number, 1_700_000_000_000_000_000 + number, f"{number:064x}" if number % 2 else ""
+    )
+
+
+def items(numbers: Iterable[int]) -> list[tuple[str, FileState, PackedCandidates]]:
+    return [(f"sample-{number}", state_of(number), candidates_of(number)) for number in numbers]
+
+
+def make_index(place: Any, numbers: Iterable[int] = range(12)) -> CandidateIndex:
+    index = CandidateIndex.create(place, SETTINGS)
+    index.append(items(numbers))
+    index.refresh()
+    return index
+
+
+def contents(index: CandidateIndex, sample_ids: Any = None, **options: Any) -> dict[str, PackedCandidates]:
+    """Everything scan hands out; each image once."""
+    found: dict[str, PackedCandidates] = {}
+    for chunk in index.scan(sample_ids, **options):
+        for number, image in enumerate(chunk.images):
+            assert image.sample_id not in found
+            found[image.sample_id] = chunk.candidates(number)
+    return found
+
+
+def assert_same(found: PackedCandidates, expected: PackedCandidates) -> None:
+    """Bit for bit."""
+    assert found.codes.equals(expected.codes)
+    assert found.edges.equals(expected.edges)
+    for name in ("boxes", "predicted_iou", "features"):
+        own, other = getattr(found, name), getattr(expected, name)
+        assert own.dtype == other.dtype
+        assert torch.equal(own, other), name
+    assert (found.image_hw, found.grid_side) == (expected.image_hw, expected.grid_side)
+
+
+def assert_holds(index: CandidateIndex, numbers: Iterable[int]) -> None:
+    """Just these images, each as candidates_of makes it."""
+    expected = {f"sample-{number}": candidates_of(number) for number in numbers}
+    found = contents(index)
+    assert found.keys() == index.images.keys() == expected.keys()
+    for name, candidates in expected.items():
+        assert_same(found[name], candidates)
+    assert index.num_candidates == sum(map(len, expected.values()))
+
+
+def bytes_on_disk(place: Path) -> int:
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+class TestAppend:
+    def test_round_trip(self, place: Path) -> None:
+        make_index(place)
+        index = CandidateIndex.open(place)
+        assert index.settings == SETTINGS
+        assert_holds(index, range(12))
+
+    def test_facts_of_each_image(self, place: Path) -> None:
+        index = make_index(place)
+        for number in range(12):
+            image = index.images[f"sample-{number}"]
+            assert image.file == state_of(number)
+            assert image.image_hw == (90 + number, 120)
+            assert image.num_candidates == number % 4
+            assert image.builder == index.builder
+        assert len({image.key for image in index.images.values()}) == 12
+
+    def test_many_writes(self, place: Path) -> None:
+        index = CandidateIndex.create(place, SETTINGS)
+        for number in range(9):
+            index.append(items([number]))
+        index.refresh()
+        assert_holds(index, range(9))
+
+    def test_counts_only_after_refresh(self, place: Path) -> None:
+        index = CandidateIndex.create(place, SETTINGS)
+        index.append(items(range(3)))
+        assert index.images == {}
+        index.refresh()
+        assert len(index.images) == 3
+
+    def test_of_nothing(self, place: Path) -> None:
+        index = CandidateIndex.create(place, SETTINGS)
+        index.append([])
+        index.refresh()
+        assert contents(index) == {}
+        assert (index.num_candidates, index.num_unread_rows, index.num_bytes) == (0, 0, 0)
+
+    def test_image_indexed_again_replaces_its_candidates(self, place: Path) -> None:
+        index = make_index(place)
+        index.append([("sample-3", state_of(99), candidates_of(2)), ("sample-4", state_of(98), candidates_of(7))])
+        for fresh in (index, CandidateIndex.open(place)):
+            fresh.refresh()
+            found = contents(fresh)
+            assert len(found) == 12
+            assert_same(found["sample-3"], candidates_of(2))
+            assert_same(found["sample-4"], candidates_of(7))
+            assert_same(found["sample-5"], candidates_of(5))
+            assert fresh.images["sample-3"].file == state_of(99)
+            assert fresh.num_unread_rows == 3  # what sample 3 had; sample 4 had none
+
+    def test_image_without_candidates_replaces_one_with(self, place: Path) -> None:
+        index = make_index(place)
+        index.append([("sample-3", state_of(3), candidates_of(0))])
+        index.refresh()
+        assert len(contents(index)["sample-3"]) == 0
+        assert index.num_unread_rows == 3
+
+    def test_wide_features_of_real_models_fit(self, place: Path) -> None:
+        index = CandidateIndex.create(place, replace(SETTINGS, feature_width=1024, grid_side=256))
+        features = torch.nn.functional.normalize(torch.randn(5, 1024, generator=torch.Generator().manual_seed(0)), dim=1)
+        packed = pack(replace(make_blobs(5, 256), features=features))
+        index.append([("one", state_of(1), packed)])
+        index.refresh()
+        assert_same(contents(index)["one"], packed)
+
+
+class TestScan:
+    def test_every_chunk_size_gives_the_same(self, place: Path) -> None:
+        index = make_index(place)
+        whole = contents(index)
+        for rows in (1, 2, 3, 4, 5, 7, 100):
+            found = contents(index, rows=rows)
+            assert list(found) == list(whole)
+            for name, candidates in whole.items():
+                assert_same(found[name], candidates)
+
+    def test_chunks_are_as_large_as_asked_for_and_split_no_image(self, place: Path) -> None:
+        index = make_index(place)
+        sizes = [[image.num_candidates for image in chunk.images] for chunk in index.scan(rows=5)]
+        assert sizes == [[0, 0, 0, 1, 2], [3, 1], [2, 3], [1, 2], [3]]
+
+    def test_an_image_with_more_candidates_is_a_chunk_of_its_own(self, place: Path) -> None:
+        index = make_index(place, range(6))
+        sizes = [[image.num_candidates for image in chunk.images] for chunk in index.scan(rows=1)]
+        assert sizes == [[0, 0, 1], [2], [3], [1]]
+
+    def test_chunks_know_where_each_image_begins(self, place: Path) -> None:
+        index = make_index(place)
+        for chunk in index.scan(rows=6):
+            assert chunk.starts.tolist() == [0, *np.cumsum([image.num_candidates for image in chunk.images]).tolist()]
+            assert chunk.features.shape == (chunk.starts[-1], WIDTH)
+            assert chunk.features.dtype == torch.float16
+            assert chunk.grid_side == 64
+
+    def test_order_is_that_of_writing(self, place: Path) -> None:
+        index = make_index(place, [5, 1, 9])
+        index.append(items([2, 7]))
+        index.append([("sample-1", state_of(1), candidates_of(1))])
+        index.refresh()
+        written = ["sample-5", "sample-9", "sample-2", "sample-7", "sample-1"]
+        assert list(contents(index)) == written
+        assert list(contents(index, reversed(written))) == written
+
+    def test_some_images(self, place: Path) -> None:
+        index = make_index(place)
+        wanted = ["sample-7", "sample-0", "sample-3"]
+        found = contents(index, wanted)
+        assert found.keys() == set(wanted)
+        for name in wanted:
+            assert_same(found[name], candidates_of(int(name.split("-")[1])))
+
+    def test_images_not_indexed_are_left_out(self, place: Path) -> None:
+        index = make_index(place)
+        assert contents(index, ["nobody", "sample-6"]).keys() == {"sample-6"}
+        assert contents(index, ["nobody"]) == contents(index, []) == {}
+
+    def test_images_without_candidates_alone(self, place: Path) -> None:
+        index = make_index(place)
+        found = contents(index, ["sample-0", "sample-8"])
+        assert {name: len(candidates) for name, candidates in found.items()} == {"sample-0": 0, "sample-8": 0}
+        assert found["sample-8"].image_hw == (98, 120)
+        assert found["sample-8"].features.shape == (0, WIDTH)
+        assert found["sample-8"].logits_of(torch.zeros(0, dtype=torch.int64)).shape == (0, 64, 64)
+
+    @pytest.mark.parametrize("sample_ids", [None, ["sample-7", "sample-2", "sample-0"], ["sample-0"]])
+    def test_features_alone_are_the_same_features(self, place: Path, sample_ids: list[str] | None) -> None:
+        index = make_index(place)
+        pairs = zip(index.scan(sample_ids, rows=5), index.scan(sample_ids, features_only=True, rows=5), strict=True)
+        for whole, alone in pairs:
+            assert alone.images == whole.images
+            assert alone.starts.tolist() == whole.starts.tolist()
+            assert torch.equal(alone.features, whole.features)
+            assert alone.rows.column_names == ["feature"]
+
+    def test_a_scan_may_be_given_up(self, place: Path) -> None:
+        index = make_index(place)
+        scan = index.scan(rows=1)
+        next(scan)
+        scan.close()
+        assert len(contents(index)) == 12
+
+    def test_two_scans_at_once(self, place: Path) -> None:
+        index = make_index(place)
+        names = [
+            (a.images[0].sample_id, b.images[0].sample_id) for a, b in zip(index.scan(rows=3), index.scan(rows=3), strict=True)
+        ]
+        assert all(a == b for a, b in names)
+        assert len(names) > 3
+
+    def test_a_snapshot_stays_what_it_was(self, place: Path) -> None:
+        index = make_index(place)
+        other = CandidateIndex.open(place)
+        other.append([("sample-3", state_of(3), candidates_of(2)), *items([20])])
+        assert_holds(index, range(12))
+
+
+class TestForgetAndTouch:
+    def test_forgotten_images_do_not_count(self, place: Path) -> None:
+        index = make_index(place)
+        index.forget(["sample-2", "sample-8", "nobody"])
+        rest = [number for number in range(12) if number not in (2, 8)]
+        assert_holds(index, rest)
+        assert_holds(CandidateIndex.open(place), rest)
+        assert index.num_unread_rows == 2
+
+    def test_forgotten_images_can_be_indexed_again(self, place: Path) -> None:
+        index = make_index(place)
+        index.forget(["sample-2", "sample-8"])
+        index.append(items([2, 8]))
+        index.refresh()
+        assert_holds(index, range(12))
+
+    def test_forget_nothing(self, place: Path) -> None:
+        index = make_index(place)
+        versions = index._table.version
+        index.forget([])
+        index.forget(["nobody"])
+        assert CandidateIndex.open(place)._table.version == versions
+
+    def test_touched_images_keep_their_candidates(self, place: Path) -> None:
+        index = make_index(place)
+        moved = replace(index.images["sample-7"], file=state_of(70))
+        index.touch([moved])
+        index.touch([])
+        for fresh in (index, CandidateIndex.open(place)):
+            assert fresh.images["sample-7"] == moved
+            assert_holds(fresh, range(12))
+            assert fresh.num_unread_rows == 0
+
+
+class TestCompact:
+    def fragmented(self, place: Any) -> CandidateIndex:
+        """Twelve writes, of which two replace an image, and one forgotten image: 3 + 3 + 2 rows are read by nobody."""
+        index = CandidateIndex.create(place, SETTINGS)
+        for number in range(10):
+            index.append(items([number]))
+        index.append(items([3]))
+        index.append(items([7]))
+        index.refresh()
+        index.forget(["sample-6"])
+        return index
+
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_keeps_every_answer_and_drops_what_nobody_reads(self, place: Path, prefix: str) -> None:
+        index = self.fragmented(f"{prefix}{place}")
+        rest = [number for number in range(10) if number != 6]
+        assert_holds(index, rest)
+        assert index.num_unread_rows == 8
+        index.compact()
+        for fresh in (index, CandidateIndex.open(f"{prefix}{place}")):
+            assert fresh.num_unread_rows == 0
+            assert_holds(fresh, rest)
+            assert fresh._candidates.count_rows() == fresh.num_candidates
+            assert fresh._table.count_rows() == len(rest)
+
+    def test_merges_files_and_gives_their_space_back(self, place: Path) -> None:
+        index = self.fragmented(place)
+        before, on_disk = index.num_bytes, bytes_on_disk(place)
+        index.compact()
+        assert len(index._candidates.get_fragments()) == len(index._table.get_fragments()) == 1
+        assert index.num_bytes < before
+        assert bytes_on_disk(place) < on_disk
+        assert index.num_bytes <= bytes_on_disk(place) <= index.num_bytes + 20_000  # the rest are manifests
+
+    def test_keeps_only_what_is_asked_for(self, place: Path) -> None:
+        index = make_index(place)
+        index.compact({"sample-3", "sample-4", "sample-5", "nobody"})
+        assert_holds(index, [3, 4, 5])
+        assert index.num_unread_rows == 0
+        assert_holds(CandidateIndex.open(place), [3, 4, 5])
+
+    def test_keeps_nothing(self, place: Path) -> None:
+        index = make_index(place)
+        index.compact(set())
+        assert_holds(index, [])
+        index.append(items([1, 2]))
+        index.refresh()
+        assert_holds(index, [1, 2])
+
+    def test_sees_what_others_have_written(self, place: Path) -> None:
+        index = make_index(place)
+        other = CandidateIndex.open(place)
+        other.append(items([20, 21, 3]))
+        index.compact({f"sample-{number}" for number in (3, 5, 20)})
+        assert_holds(index, [3, 5, 20])
+        assert index.num_unread_rows == 0
+
+    def test_twice(self, place: Path) -> None:
+        index = self.fragmented(place)
+        index.compact()
+        size = index.num_bytes
+        index.compact()
+        assert index.num_bytes == size
+
+    def test_goes_on_after(self, place: Path) -> None:
+        index = self.fragmented(place)
+        index.compact()
+        index.append(items([6, 30]))
+        index.refresh()
+        assert_holds(index, [*range(10), 30])
+
+    def test_of_an_empty_index(self, place: Path) -> None:
+        index = CandidateIndex.create(place, SETTINGS)
+        index.compact()
+        assert_holds(index, [])
+
+    def test_candidates_whose_image_was_never_written_go(self, place: Path) -> None:
+        """What a process leaves that was killed between the two tables."""
+        index = make_index(place)
+        lost = IndexedImage("sample-30", 5, state_of(30), (90, 120), 2, 1)
+        index._write("candidates", candidates_table([lost], [candidates_of(2)], SETTINGS))
+        index.refresh()
+        assert_holds(index, range(12))
+        assert index.num_unread_rows == 2
+        index.compact()
+        assert_holds(index, range(12))
+        assert index.num_unread_rows == 0
+
+    def test_merged_when_there_are_many_small_files(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("refseg.index.FRAGMENTS_TO_TIDY", 5)
+        index = CandidateIndex.create(place, SETTINGS)
+        counts = []
+        for number in range(1, 12):
+            index.append(items([number]))
+            index.refresh()
+            index.tidy_if_due()
+            counts.append(len(index._candidates.get_fragments()))
+        assert max(counts) < 5
+        assert_holds(index, range(1, 12))
+        # Whoever reads meanwhile still finds the files of a snapshot.
+        assert len(list((place / "candidates.lance" / "data").iterdir())) > 5
+
+
+class TestTwoHandles:
+    def test_each_sees_the_others_writes_after_refresh(self, place: Path) -> None:
+        first = CandidateIndex.create(place, SETTINGS)
+        second = CandidateIndex.create(place, SETTINGS)
+        first.append(items([1, 2]))
+        second.append(items([3]))
+        first.append(items([4]))
+        for index in (first, second):
+            index.refresh()
+            assert_holds(index, [1, 2, 3, 4])
+
+    def test_the_last_to_write_an_image_is_right(self, place: Path) -> None:
+        first, second = make_index(place), CandidateIndex.open(place)
+        second.append([("sample-5", state_of(50), candidates_of(3))])
+        first.append([("sample-5", state_of(51), candidates_of(2))])
+        first.refresh()
+        second.refresh()
+        for index in (first, second):
+            assert_same(contents(index)["sample-5"], candidates_of(2))
+            assert index.images["sample-5"].file == state_of(51)
+
+    def test_builders_that_came_later_are_known(self, place: Path) -> None:
+        first = make_index(place)
+        assert first.new_builders == set()
+        second = CandidateIndex.open(place)
+        assert second.builder != first.builder
+        second.append(items([20]))
+        first.refresh()
+        assert first.new_builders == {second.builder}
+        assert second.new_builders == set()
+
+    def test_a_builder_that_wrote_before_and_goes_on_is_known(self, place: Path) -> None:
+        first = make_index(place)
+        second = CandidateIndex.open(place)
+        first.append(items([20]))
+        second.refresh()
+        assert second.new_builders == {first.builder}
+
+    def test_threads_that_write_at_once(self, place: Path) -> None:
+        handles = [CandidateIndex.create(place, SETTINGS) for _ in range(4)]
+
+        def write(number: int) -> None:
+            for position in range(4):
+                handles[number].append(items([4 * number + position]))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert_holds(CandidateIndex.open(place), range(16))
+
+    def test_created_at_once(self, tmp_path: Path) -> None:
+        """The first write follows at once, so that a creation which overwrites another one loses it."""
+        for attempt in range(25):
+            place, together = tmp_path / str(attempt), Barrier(4)
+
+            def create_and_write(number: int, place: Path = place, together: Barrier = together) -> None:
+                together.wait()
+                CandidateIndex.create(place, SETTINGS).append(items([number]))
+
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(create_and_write, range(4)))
+            assert_holds(CandidateIndex.open(place), range(4))
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_every_address(self, place: Path, prefix: str) -> None:
+        uri = f"{prefix}{place}"
+        index = make_index(uri)
+        assert index.uri == uri
+        assert_holds(CandidateIndex.open(uri), range(12))
+        assert (place / "images.lance").is_dir()
+        index.delete()
+        assert not (place / "images.lance").exists()
+        assert not (place / "candidates.lance").exists()
+        assert index.images == {}
+        with pytest.raises(IndexNotFoundError):
+            CandidateIndex.open(uri)
+
+    def test_a_slash_at_the_end_does_not_matter(self, place: Path) -> None:
+        make_index(f"{place}/")
+        assert_holds(CandidateIndex.open(place), range(12))
+
+    def test_spaces_and_other_letters(self, tmp_path: Path) -> None:
+        place = tmp_path / "my índex 名前"
+        make_index(place)
+        assert_holds(CandidateIndex.open(place), range(12))
+
+    @pytest.mark.parametrize(
+        ("uri", "path"),
+        [
+            ("/data/index", Path("/data/index")),
+            ("file:///data/index", Path("/data/index")),
+            ("data/index", Path("data/index")),
+            ("s3://bucket/index", None),
+            ("file-object-store:///data/index", None),
+        ],
+    )
+    def test_local_path(self, uri: str, path: Path | None) -> None:
+        assert local_path(uri) == path
+
+    def test_delete_leaves_what_is_not_its_own(self, place: Path) -> None:
+        index = make_index(place)
+        (place / "notes.txt").write_text("mine")
+        index.delete()
+        assert [path.name for path in place.iterdir()] == ["notes.txt"]
+
+    def test_delete_of_an_index_that_cannot_be_read(self, place: Path) -> None:
+        index = make_index(place)
+        for path in place.rglob("*.lance"):
+            if path.is_file():
+                path.write_bytes(b"no table")
+        index.delete()
+        assert not place.exists()
+
+    def test_delete_twice(self, place: Path) -> None:
+        index = make_index(place)
+        index.delete()
+        index.delete()
+        assert not place.exists()
+
+    def test_size_is_that_of_the_data_files(self, place: Path) -> None:
+        index = make_index(place)
+        data = sum(path.stat().st_size for path in place.rglob("data/*"))
+        assert index.num_bytes == data > 0
+        CandidateIndex.open(place).append(items(range(20, 30)))
+        assert index.num_bytes == data
+        index.refresh()
+        assert index.num_bytes == sum(path.stat().st_size for path in place.rglob("data/*")) > data
+
+
+class TestCreate:
+    def test_twice_is_the_same_index(self, place: Path) -> None:
+        make_index(place)
+        assert_holds(CandidateIndex.create(place, SETTINGS), range(12))
+
+    @pytest.mark.parametrize("missing", ["images", "candidates"])
+    def test_half_made(self, place: Path, missing: str) -> None:
+        """As a process leaves it that is killed between the two tables."""
+        CandidateIndex.create(place, SETTINGS)
+        shutil.rmtree(place / f"{missing}.lance")
+        index = CandidateIndex.create(place, SETTINGS)
+        index.append(items([1, 2]))
+        index.refresh()
+        assert_holds(index, [1, 2])
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"dataset_id": "8"}, "was built for the dataset '7', not '8'"),
+            ({"model": "large"}, "was built for the model 'demo', not 'large'"),
+            ({"exact": True}, "was built for exact False, not True"),
+            ({"fingerprint": "0" * 12}, "was built for other weights or settings of the same preset"),
+        ],
+    )
+    def test_of_other_settings(self, place: Path, change: dict[str, Any], words: str) -> None:
+        index = make_index(place)
+        for refuse in (index.require, lambda settings: CandidateIndex.create(place, settings)):
+            with pytest.raises(IndexMismatchError, match=f"{words}: choose another place for this one") as caught:
+                refuse(replace(SETTINGS, **change))
+            assert str(place) in str(caught.value)
+        assert_holds(CandidateIndex.open(place), range(12))
+
+    def test_what_follows_from_the_models_is_not_compared(self, place: Path) -> None:
+        make_index(place).require(replace(SETTINGS, revisions={}))
+
+    def test_where_a_file_lies(self, place: Path) -> None:
+        place.write_text("a file")
+        with pytest.raises(IndexWriteError, match=f"Nothing more can be written to the candidate index at {place}") as caught:
+            CandidateIndex.create(place, SETTINGS)
+        assert "/rustc" not in str(caught.value)
+        assert ".rs" not in str(caught.value)
+
+    def test_on_an_unknown_kind_of_store(self) -> None:
+        with pytest.raises(CandidateIndexError, match="ftp://host/index"):
+            CandidateIndex.create("ftp://host/index", SETTINGS)
+
+
+class TestSettings:
+    def test_survive_the_schema(self) -> None:
+        assert read_settings(images_schema(SETTINGS)) == (FORMAT, SETTINGS)
+
+    @pytest.mark.parametrize("about", [None, b"no json", b"[]", b"{}", b'{"format": 1}', b'{"format": "one"}'])
+    def test_of_another_table(self, about: bytes | None) -> None:
+        metadata = {b"other": b"{}"} if about is None else {METADATA_KEY: about}
+        assert read_settings(pa.schema([("a", pa.int64())], metadata=metadata)) == (0, None)
+
+
+def damage(path: Path, keep: float) -> None:
+    """Cut a file off after this share of its bytes."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+def data_files(place: Path, table: str) -> list[Path]:
+    return sorted((place / f"{table}.lance" / "data").iterdir())
+
+
+class TestRefused:
+    @pytest.mark.parametrize("prefix", PREFIXES)
+    def test_nothing_there(self, place: Path, prefix: str) -> None:
+        with pytest.raises(IndexNotFoundError, match=f"There is no candidate index at {prefix}{place}: build one first."):
+            CandidateIndex.open(f"{prefix}{place}")
+        assert not place.exists()
+
+    def test_another_lance_table(self, place: Path) -> None:
+        lance.write_dataset(pa.table({"a": [1, 2]}), str(place / "images.lance"))
+        with pytest.raises(IndexDamagedError, match=f"What lies at {place} is not a candidate index: choose another place"):
+            CandidateIndex.open(place)
+        with pytest.raises(IndexDamagedError, match="is not a candidate index: choose another place"):
+            CandidateIndex.create(place, SETTINGS)
+        assert lance.dataset(str(place / "images.lance")).count_rows() == 2
+
+    def test_newer_format(self, place: Path) -> None:
+        about = json.dumps({"format": FORMAT + 1, "news": True}).encode()
+        schema = pa.schema([("a", pa.int64())], metadata={METADATA_KEY: about})
+        lance.write_dataset(schema.empty_table(), str(place / "images.lance"))
+        with pytest.raises(
+            IndexMismatchError, match=rf"written by a newer RefSeg \(format {FORMAT + 1}, this one reads up to"
+        ) as caught:
+            CandidateIndex.open(place)
+        assert "pip install -U fiftyone-refseg" in str(caught.value)
+
+    @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.99])
+    @pytest.mark.parametrize("table", ["images", "candidates"])
+    def test_truncated_data_file(self, place: Path, table: str, keep: float) -> None:
+        make_index(place)
+        damage(data_files(place, table)[0], keep)
+        with pytest.raises(IndexDamagedError, match=f"{place} cannot be read .*: delete it and build it again") as caught:
+            contents(CandidateIndex.open(place))
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("table", ["images", "candidates"])
+    def test_missing_data_file(self, place: Path, table: str) -> None:
+        make_index(place)
+        data_files(place, table)[0].unlink()
+        with pytest.raises(IndexDamagedError, match=r"cannot be read .*: delete it and build it again"):
+            contents(CandidateIndex.open(place))
+
+    @pytest.mark.parametrize("table", ["images", "candidates"])
+    def test_truncated_manifest(self, place: Path, table: str) -> None:
+        make_index(place)
+        for path in (place / f"{table}.lance" / "_versions").glob("*.manifest"):
+            damage(path, 0.5)
+        with pytest.raises(IndexDamagedError, match=r"cannot be read .*: delete it and build it again"):
+            CandidateIndex.open(place)
+
+    def test_missing_candidates(self, place: Path) -> None:
+        make_index(place)
+        shutil.rmtree(place / "candidates.lance")
+        with pytest.raises(IndexDamagedError, match=f"The candidate index at {place} cannot be read"):
+            CandidateIndex.open(place)
+
+    def test_data_that_goes_while_it_is_read(self, place: Path) -> None:
+        index = make_index(place)
+        index.append(items(range(20, 40)))
+        index.refresh()
+        fresh = CandidateIndex.open(place)
+        for path in data_files(place, "candidates"):
+            path.unlink()
+        with pytest.raises(IndexDamagedError, match="cannot be read"):
+            contents(fresh)
+
+    def test_bytes_overwritten_in_the_middle_are_an_error_or_found_by_looking(self, place: Path) -> None:
+        """Lance keeps no check sums: what comes back may be wrong, but has the shape of what was written."""
+        make_index(place)
+        (path,) = data_files(place, "candidates")
+        content = bytearray(path.read_bytes())
+        for start in range(0, len(content) - 64, len(content) // 12):
+            spoilt = bytearray(content)
+            spoilt[start : start + 64] = bytes(255 - byte for byte in spoilt[start : start + 64])
+            path.write_bytes(spoilt)
+            try:
+                found = contents(CandidateIndex.open(place))
+            except IndexDamagedError:
+                continue
+            assert all(len(candidates) <= 4 for candidates in found.values())
+        path.write_bytes(content)
+        assert_holds(CandidateIndex.open(place), range(12))
+
+    def test_images_whose_candidates_are_not_all_there_do_not_count(self, place: Path) -> None:
+        index = make_index(place)
+        index._candidates.delete(f"image = {index.images['sample-3'].key}")
+        assert_holds(CandidateIndex.open(place), [number for number in range(12) if number != 3])
+
+    @pytest.mark.parametrize(
+        "cause",
+        [
+            lambda place: CandidateIndex.open(place / "nowhere"),
+            lambda place: CandidateIndex.create(place, replace(SETTINGS, model="large")),
+            lambda place: (damage(data_files(place, "images")[0], 0.5), CandidateIndex.open(place)),
+            lambda place: (place.joinpath("file").touch(), CandidateIndex.create(place / "file", SETTINGS)),
+        ],
+        ids=["not found", "mismatch", "damaged", "unwritable"],
+    )
+    def test_errors_survive_pickling(self, place: Path, cause: Callable[[Path], Any]) -> None:
+        make_index(place)
+        with pytest.raises(CandidateIndexError) as caught:
+            cause(place)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert type(copy) is type(caught.value)
+        assert str(copy) == str(caught.value)
+        assert "\n" not in str(copy)

@@ -1,0 +1,430 @@
+"""What happens to an index when processes are killed, disks are full, files are cut off, or others tidy up meanwhile.
+
+Builders run in processes of their own, on the session's database. A fork server has the heavy imports done for them, but not
+FiftyOne's and Lance's: their connections and threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+import torch
+
+import refseg.indexing
+from refseg.errors import CandidateIndexError, IndexDamagedError
+from refseg.index import CandidateIndex
+from refseg.indexing import build_index, index_for, iter_build_index, open_index
+from refseg.packing import PackedCandidates
+from refseg.prototypes import Prototypes
+from refseg.runs import segment
+from tests.test_index import assert_holds, assert_same, candidates_of, contents, items, make_index
+from tests.trays import quick_models, tray_prototypes, tray_samples
+
+MakeDataset = Callable[..., fo.Dataset]
+
+NUM_IMAGES = 12
+NUM_KILLS = 10
+IMAGES_A_BATCH = 2
+ANSWER_SECONDS = 120.0
+"""After so long without a word a process counts as stuck."""
+
+_servers = multiprocessing.get_context("forkserver")
+_servers.set_forkserver_preload(
+    [
+        "refseg.matching",
+        "refseg.models",
+        "refseg.demo.world",
+        "sam2.modeling.sam2_base",
+        "hydra.utils",
+        "transformers.models.dinov2.modeling_dinov2",
+        "mongoengine",
+        "pandas",
+        "pytest",
+        "sklearn.linear_model",
+    ]
+)
+
+
+@pytest.fixture
+def dataset(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
+    """Twelve trays; persistent, because other processes come and go."""
+    return make_dataset(draw(tmp_path, NUM_IMAGES), persistent=True)
+
+
+def draw(folder: Path, num_images: int, seed: int = 33) -> list[fo.Sample]:
+    (folder / str(seed)).mkdir()
+    return tray_samples(folder / str(seed), num_images, seed=seed)
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_other_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Numbers can differ in the last bit with the images in a batch and with the threads; and threads of several processes
+    stand in each other's way."""
+    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+class Worker:
+    """A process that waits for a word before it begins, and then reports how far it is."""
+
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        self._pipe, other = _servers.Pipe()
+        self._process = _servers.Process(target=target, args=(other, *arguments), daemon=True)
+        self._process.start()
+        other.close()
+
+    def begin(self) -> None:
+        """Let it go on from where it waits."""
+        assert self.hear() == "ready"
+        self._pipe.send("go")
+
+    def hear(self) -> Any:
+        """Its next message; None when it has ended."""
+        try:
+            assert self._pipe.poll(ANSWER_SECONDS), "the process says nothing"
+            return self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+
+    def hear_out(self) -> Any:
+        """Its last message."""
+        last = None
+        while (message := self.hear()) is not None:
+            last = message
+        return last
+
+    def kill(self) -> bool:
+        """Kill it at once; whether it was still at work."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+        return self._process.exitcode == -signal.SIGKILL
+
+    def end(self) -> int | None:
+        """Wait for it; its exit code."""
+        self._process.join(ANSWER_SECONDS)
+        return self._process.exitcode
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Worker]]:
+    """Start a worker; whatever happens, none outlives the test."""
+    workers: list[Worker] = []
+
+    def start_one(target: Callable[..., None], *arguments: Any) -> Worker:
+        workers.append(Worker(target, *arguments))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.kill()
+
+
+def _prepare(pipe: Connection, name: str) -> Any:
+    """In a worker: settings of the tests; dataset and models, as soon as it is told to begin."""
+    torch.set_num_threads(1)
+    refseg.indexing.SECONDS_A_WRITE = 0.0
+    refseg.indexing.IMAGES_A_STRETCH = 4
+    refseg.indexing.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
+    dataset, models = fo.load_dataset(name), quick_models()
+    pipe.send("ready")
+    pipe.recv()
+    return dataset, models
+
+
+def build_there(pipe: Connection, name: str, full_after: int | None = None) -> None:
+    """In a worker: build the index, reporting images done; from some number on the disk is full."""
+    dataset, models = _prepare(pipe, name)
+    work = iter_build_index(dataset, models, num_workers=0)
+    try:
+        while True:
+            done = next(work).done
+            pipe.send(done)
+            if full_after is not None and done >= full_after:
+                fill_disk()
+    except StopIteration as end:
+        pipe.send((end.value.num_images, end.value.num_added))
+    except CandidateIndexError as error:
+        pipe.send((type(error).__name__, str(error)))
+
+
+def segment_there(pipe: Connection, name: str, prototypes: str) -> None:
+    """In a worker: segment, with a disk that is full from the first batch on."""
+    dataset, models = _prepare(pipe, name)
+    loaded = Prototypes.load(prototypes)
+
+    def watch(step: Any) -> None:
+        if step.done:
+            fill_disk()
+
+    report = segment(dataset, loaded, model=models, min_confidence=0.0, num_workers=0, progress=watch)
+    pipe.send((report.num_images, report.num_written, report.index_trouble))
+
+
+def fill_disk() -> None:
+    """No file of this process may grow beyond some bytes any more: writes fail as they do on a full disk."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+
+def held(dataset: fo.Dataset) -> dict[str, PackedCandidates]:
+    return contents(open_index(dataset).index)
+
+
+def built_in_one_go(dataset: fo.Dataset, place: Path) -> dict[str, PackedCandidates]:
+    return contents(CandidateIndex.open(build_index(dataset, quick_models(), uri=place, num_workers=0, progress=False).uri))
+
+
+def assert_alike(found: PackedCandidates, expected: PackedCandidates) -> None:
+    """The same masks, whatever else was in the batch that each was computed in."""
+    assert len(found) == len(expected)
+    torch.testing.assert_close(found.predicted_iou, expected.predicted_iou, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.features, expected.features, rtol=0, atol=2e-3)
+    rows = torch.arange(len(found))
+    differ = (found.logits_of(rows) > 0) != (expected.logits_of(rows) > 0)
+    assert int(differ.flatten(1).sum(1).max()) <= 2
+
+
+@pytest.mark.slow
+def test_killed_ten_times(dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path, rng: np.random.Generator) -> None:
+    """At random moments: each kill loses a batch at most, and in the end nothing tells that there were any."""
+    dataset.add_samples(draw(tmp_path, NUM_IMAGES, seed=34), progress=False)  # so many that none gets to the end
+    index_for(dataset, quick_models())
+    worker, num_killed, num_held = start(build_there, dataset.name), 0, 0
+    for _ in range(NUM_KILLS):
+        following = start(build_there, dataset.name)  # so that it imports while this one works
+        worker.begin()
+        done = 0
+        for _ in range(rng.integers(1, 4)):
+            message = worker.hear()
+            done = message if isinstance(message, int) else done
+        time.sleep(rng.random() * 0.15)
+        num_killed += worker.kill()
+        now_held = len(held(dataset))
+        assert now_held >= max(num_held, done - IMAGES_A_BATCH)
+        worker, num_held = following, now_held
+    assert num_killed >= NUM_KILLS / 2
+    worker.begin()
+    assert worker.hear_out()[0] == 2 * NUM_IMAGES
+    assert worker.end() == 0
+    index = open_index(dataset)
+    status = index.status()
+    assert (status.num_indexed, status.num_changed, status.num_deleted) == (2 * NUM_IMAGES, 0, 0)
+    assert index.verify(progress=False).damaged == ()
+    found, expected = held(dataset), built_in_one_go(dataset, tmp_path / "one go")
+    assert found.keys() == expected.keys() == set(dataset.values("id"))
+    for name, candidates in expected.items():
+        assert_same(found[name], candidates)
+    index.compact()
+    assert index.status().num_unread_rows == 0
+    for name, candidates in contents(index.index).items():
+        assert_same(candidates, expected[name])
+
+
+@pytest.mark.slow
+def test_two_builders_at_once(dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path) -> None:
+    index_for(dataset, quick_models())
+    workers = [start(build_there, dataset.name) for _ in range(2)]
+    for worker in workers:
+        worker.begin()
+    reports = [worker.hear_out() for worker in workers]
+    assert [worker.end() for worker in workers] == [0, 0]
+    assert [num_images for num_images, _ in reports] == [NUM_IMAGES, NUM_IMAGES]
+    assert NUM_IMAGES <= sum(num_added for _, num_added in reports) <= 2 * NUM_IMAGES
+    found, expected = held(dataset), built_in_one_go(dataset, tmp_path / "one go")
+    assert found.keys() == expected.keys()
+    for name, candidates in expected.items():
+        assert_alike(found[name], candidates)
+    assert open_index(dataset).verify(progress=False).damaged == ()
+
+
+@pytest.mark.slow
+class TestFullDisk:
+    def test_building_stops_with_a_sentence_and_goes_on_later(
+        self, dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path
+    ) -> None:
+        worker = start(build_there, dataset.name, 6)
+        worker.begin()
+        kind, words = worker.hear_out()
+        assert worker.end() == 0
+        dataset.reload()
+        index = open_index(dataset)
+        assert kind == "IndexWriteError"
+        assert words.startswith(f"Nothing more can be written to the candidate index at {index.uri} (")
+        assert words.endswith("What it held before is kept: make room, or choose another place, and run again to go on.")
+        before = held(dataset)
+        assert len(before) == 6 - IMAGES_A_BATCH  # the batch that was reported last could not be written any more
+        report = build_index(dataset, quick_models(), num_workers=0, progress=False)
+        assert (report.num_images, report.num_added) == (NUM_IMAGES, NUM_IMAGES - len(before))
+        expected = built_in_one_go(dataset, tmp_path / "one go")
+        after = contents(CandidateIndex.open(report.uri))
+        for name, candidates in expected.items():
+            assert_same(after[name], candidates)
+
+    def test_segmenting_goes_on_without_keeping_anything(
+        self, dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path
+    ) -> None:
+        prototypes = tmp_path / "prototypes.safetensors"
+        tray_prototypes(tmp_path).save(prototypes)
+        worker = start(segment_there, dataset.name, str(prototypes))
+        worker.begin()
+        num_images, num_written, trouble = worker.hear_out()
+        assert worker.end() == 0
+        assert (num_images, num_written) == (NUM_IMAGES, NUM_IMAGES)
+        assert trouble.startswith("Nothing more can be written to the candidate index at ")
+        dataset.reload()
+        assert all(value is not None for value in dataset.values("predictions"))
+        assert held(dataset) == {}
+
+
+class TestCutOffFiles:
+    def test_any_file_cut_off_is_an_error_or_makes_no_difference(self, tmp_path: Path) -> None:
+        place = tmp_path / "index"
+        make_index(place).append(items([12, 13]))
+        CandidateIndex.open(place).forget(["sample-5"])
+        expected = contents(CandidateIndex.open(place))
+        refused = []
+        for path in [path for path in sorted(place.rglob("*")) if path.is_file()]:
+            content = path.read_bytes()
+            for keep in (0, len(content) // 2, len(content) - 1):
+                path.write_bytes(content[:keep])
+                try:
+                    found = contents(CandidateIndex.open(place))
+                except CandidateIndexError:
+                    refused.append(path)
+                    continue
+                assert found.keys() == expected.keys()
+                for name, candidates in expected.items():
+                    assert_same(found[name], candidates)
+            path.write_bytes(content)
+        assert {path for path in refused if path.parent.name == "data"} == set(place.rglob("data/*"))
+        assert_holds(CandidateIndex.open(place), [number for number in range(14) if number != 5])
+
+
+def read_all(index: CandidateIndex, rows: int = 4) -> dict[str, PackedCandidates] | None:
+    """What scan hands out, or None where it says that the index cannot be read."""
+    try:
+        return contents(index, rows=rows)
+    except IndexDamagedError:
+        return None
+
+
+class TestTidiedUpMeanwhile:
+    @pytest.mark.parametrize("chunks_before", [0, 1, 5])
+    def test_a_scan_during_compaction_is_right_or_refused(self, tmp_path: Path, chunks_before: int) -> None:
+        index = CandidateIndex.create(tmp_path, make_index(tmp_path).settings)
+        for number in range(12, 40):
+            index.append(items([number]))
+        reader = CandidateIndex.open(tmp_path)
+        scan = reader.scan(rows=3)
+        seen = [next(scan) for _ in range(chunks_before)]
+        index.refresh()
+        index.forget(["sample-30"])
+        index.append([("sample-31", items([31])[0][1], candidates_of(30))])
+        index.compact()
+        try:
+            seen += list(scan)
+            complete = True
+        except IndexDamagedError:
+            complete = False
+        found = {image.sample_id: chunk.candidates(number) for chunk in seen for number, image in enumerate(chunk.images)}
+        # What was read is the snapshot of the reader, from before.
+        for name, candidates in found.items():
+            assert_same(candidates, candidates_of(int(name.split("-")[1])))
+        assert len(found) == 40 or not complete
+        reader.refresh()
+        after = contents(reader)
+        assert after.keys() == {f"sample-{number}" for number in range(40) if number != 30}
+        assert_same(after["sample-31"], candidates_of(30))
+
+    def test_readers_beside_a_writer_that_compacts(self, tmp_path: Path) -> None:
+        make_index(tmp_path, range(1, 12))
+        stop, answers = Event(), []
+
+        def read() -> None:
+            while not stop.is_set():
+                answers.append(read_all(CandidateIndex.open(tmp_path)))
+
+        def read_after_refresh() -> None:
+            reader = CandidateIndex.open(tmp_path)
+            while not stop.is_set():
+                reader.refresh()
+                answers.append(read_all(reader))
+
+        failures: list[BaseException] = []
+
+        def guarded(work: Callable[[], None]) -> None:
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [Thread(target=guarded, args=(work,)) for work in (read, read_after_refresh)]
+        for thread in threads:
+            thread.start()
+        writer = CandidateIndex.open(tmp_path)
+        for number in range(12, 24):
+            writer.append(items([number, number - 11]))
+            writer.compact()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert [error for error in failures if not isinstance(error, IndexDamagedError)] == []
+        complete = [answer for answer in answers if answer is not None]
+        assert complete
+        for answer in complete:
+            assert answer.keys() >= {f"sample-{number}" for number in range(1, 12)}
+            for name, candidates in answer.items():
+                assert_same(candidates, candidates_of(int(name.split("-")[1])))
+        assert_holds(CandidateIndex.open(tmp_path), range(1, 24))
+
+    def test_writers_beside_one_that_merges_small_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("refseg.index.FRAGMENTS_TO_TIDY", 3)
+        make_index(tmp_path, range(1, 4))
+        failures: list[BaseException] = []
+
+        def write(first: int) -> None:
+            try:
+                index = CandidateIndex.open(tmp_path)
+                for number in range(first, first + 8):
+                    index.append(items([number]))
+                    index.refresh()
+                    index.tidy_if_due()
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [Thread(target=write, args=(first,)) for first in (10, 20, 30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        written = [*range(1, 4), *range(10, 18), *range(20, 28), *range(30, 38)]
+        index = CandidateIndex.open(tmp_path)
+        found = contents(index)
+        assert found.keys() == {f"sample-{number}" for number in written}
+        for name, candidates in found.items():
+            assert_same(candidates, candidates_of(int(name.split("-")[1])))
+
+    def test_an_index_deleted_while_it_is_read(self, tmp_path: Path) -> None:
+        index = make_index(tmp_path / "index")
+        reader = CandidateIndex.open(tmp_path / "index")
+        index.delete()
+        assert read_all(reader) is None
+        with pytest.raises(IndexDamagedError, match="cannot be read"):
+            reader.refresh()
