@@ -128,7 +128,7 @@ class Coverage:
 
 
 def index_records(ctx: Any) -> list[IndexRecord]:
-    """The dataset's own records, the index built or completed last at the end; as refseg.indexing.index_records."""
+    """The dataset's own records, the index built or completed last at the end; as refseg.dataset_index.index_records."""
     dataset = ctx.dataset
     found = []
     for key in dataset.list_runs(method=INDEX_METHOD):

@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 import refseg.candidates
+from refseg.dataset_index import open_index
 from refseg.demo.world import Scene
 from refseg.errors import ClassWithoutReferencesError, IndexDamagedError, RefSegError
 from refseg.images import read_image, segmenter_pixels
-from refseg.indexing import build_index, open_index
+from refseg.indexing import build_index
 from refseg.models import load_models
 from refseg.prototypes import Prototypes, build_prototypes
 from refseg.references import collect_references

@@ -21,9 +21,10 @@ import pytest
 import torch
 
 import refseg.indexing
+from refseg.dataset_index import index_for, open_index
 from refseg.errors import CandidateIndexError, IndexDamagedError
 from refseg.index import CandidateIndex
-from refseg.indexing import build_index, index_for, iter_build_index, open_index
+from refseg.indexing import build_index, iter_build_index
 from refseg.packing import PackedCandidates
 from refseg.prototypes import Prototypes
 from refseg.runs import segment

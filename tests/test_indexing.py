@@ -19,21 +19,12 @@ from PIL import Image
 
 import refseg.indexing
 from refseg.candidates import propose
+from refseg.dataset_index import INDEX_METHOD, DatasetIndex, find_index, index_records, open_index, settings_of
 from refseg.errors import DatasetError, IndexMismatchError, IndexNotFoundError
 from refseg.images import file_sha256, read_image
 from refseg.index import CandidateIndex
 from refseg.index_tables import FileState
-from refseg.indexing import (
-    INDEX_METHOD,
-    DatasetIndex,
-    IndexReport,
-    build_index,
-    find_index,
-    index_records,
-    iter_build_index,
-    open_index,
-    settings_of,
-)
+from refseg.indexing import IndexReport, build_index, iter_build_index
 from refseg.models import load_models
 from refseg.packing import PackedCandidates, pack
 from refseg.progress import Progress
@@ -952,7 +943,7 @@ class TestStatus:
         build(trays[:1])
         index: DatasetIndex = open_index(trays)
         ids, paths = trays.values(["id", "filepath"])
-        states = [refseg.indexing.file_state(path) for path in paths]
+        states = [refseg.dataset_index.file_state(path) for path in paths]
         assert [index.holds(*pair) for pair in zip(ids, states, strict=True)] == [True, False, False, False]
         assert not index.holds(ids[0], None)
         assert not index.holds(ids[0], states[1])

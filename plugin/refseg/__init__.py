@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dataset_index import DatasetIndex, IndexStatus, VerifyReport, open_index
     from .evaluation import EvaluationReport, evaluate
-    from .indexing import DatasetIndex, IndexReport, IndexStatus, SkippedImage, VerifyReport, build_index, open_index
+    from .indexing import IndexReport, SkippedImage, build_index
     from .models import PRESETS, load_models, unload_models
     from .prototypes import Prototypes, Reference, build_prototypes
     from .references import SampledReferences, collect_references, sample_references, tag_references
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "DatasetIndex": "indexing",
+    "DatasetIndex": "dataset_index",
     "EvaluationReport": "evaluation",
     "IndexReport": "indexing",
-    "IndexStatus": "indexing",
+    "IndexStatus": "dataset_index",
     "PRESETS": "models",
     "Prototypes": "prototypes",
     "Reference": "prototypes",
@@ -34,7 +35,7 @@ _HOME = {
     "Segmenter": "segmenter",
     "SimilarReport": "similar",
     "SkippedImage": "indexing",
-    "VerifyReport": "indexing",
+    "VerifyReport": "dataset_index",
     "build_index": "indexing",
     "build_prototypes": "prototypes",
     "collect_references": "references",
@@ -43,7 +44,7 @@ _HOME = {
     "list_prototypes": "store",
     "load_models": "models",
     "load_prototypes": "store",
-    "open_index": "indexing",
+    "open_index": "dataset_index",
     "sample_references": "references",
     "save_prototypes": "store",
     "segment": "runs",

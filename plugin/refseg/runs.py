@@ -12,17 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .candidates import Candidates
+from .dataset_index import DatasetIndex, find_index, index_for, settings_of
 from .errors import DatasetError, IndexMismatchError, PrototypeMismatchError
-from .indexing import (
-    Builder,
-    DatasetIndex,
-    SkippedImage,
-    ViewImages,
-    find_index,
-    images_of,
-    index_for,
-    settings_of,
-)
+from .indexing import Builder, SkippedImage, ViewImages, images_of
 from .labels import require_images, require_samples
 from .matching import Instances, Ranking, classify, crop_instances, rank
 from .models import Models, Preset, get_preset, load_models

@@ -15,9 +15,10 @@ import fiftyone as fo
 import torch
 from bson import ObjectId
 
+from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
 from .index_search import Found, make_vector_index, search_all, search_vectors
-from .indexing import DatasetIndex, images_of, open_index
+from .indexing import images_of
 from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
 from .matching import Ranking, crop_instances
 from .models import Models, load_models

@@ -235,7 +235,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
     for start in range(0, len(indexed), 100):
         lance.write_dataset(images_table(indexed[start : start + 100], settings), f"{index.uri}/images.lance", mode="append")
     index.refresh()
-    refseg.indexing._record(refseg.indexing.DatasetIndex(dataset, index), 0.5)
+    refseg.dataset_index.record_index(refseg.dataset_index.DatasetIndex(dataset, index), 0.5)
     yield dataset
     dataset.delete()
 

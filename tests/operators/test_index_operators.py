@@ -22,7 +22,7 @@ from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.indexing
 from operators.indexes import Coverage
-from refseg.indexing import DatasetIndex, index_records, open_index
+from refseg.dataset_index import DatasetIndex, index_records, open_index
 from refseg.store import dataset_folder
 from tests.operators.helpers import (
     app_request,

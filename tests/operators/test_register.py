@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from operators.base import RefSegOperator
-from refseg.indexing import INDEX_METHOD
+from refseg.dataset_index import INDEX_METHOD
 from refseg.models import PRESETS
 from refseg.runs import SEGMENT_METHOD
 from refseg.similar import SIMILAR_METHOD

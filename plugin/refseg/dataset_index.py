@@ -1,0 +1,430 @@
+"""The candidate index of a FiftyOne dataset: where it lies, what it holds of the dataset's images, and its care.
+
+The index is recorded as a FiftyOne run of the dataset, by which others find it, forms too, without opening it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import candidates as proposing
+from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
+from .errors import IndexNotFoundError
+from .images import file_sha256
+from .index import CandidateIndex, delete_tables
+from .index_tables import FORMAT, FileState, IndexChunk, IndexSettings
+from .models import Models, get_preset
+from .progress import Progress, Watcher, drain
+from .store import dataset_folder
+
+logger = logging.getLogger(__name__)
+
+INDEX_METHOD = "refseg/index"
+MAX_LENGTH_ERROR = 0.01
+"""How far a feature's length may be from 1; rounding to half precision alone stays below a thousandth."""
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """How an index and its dataset compare.
+
+    Attributes:
+        uri: where the index lies.
+        model: the preset's name.
+        exact: near-duplicates are kept.
+        num_samples: images of the dataset.
+        num_indexed: of these, images that are indexed as they are now.
+        num_changed: of these, images whose file is another than when it was indexed, or gone.
+        num_deleted: indexed images that the dataset no longer has.
+        num_candidates: candidates of all indexed images.
+        num_unread_rows: candidates that were replaced or left over; compact removes them.
+        num_bytes: size of the index.
+    """
+
+    uri: str
+    model: str
+    exact: bool
+    num_samples: int
+    num_indexed: int
+    num_changed: int
+    num_deleted: int
+    num_candidates: int
+    num_unread_rows: int
+    num_bytes: int
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of the index by the number of its images."""
+        return self.num_bytes // max(1, self.num_indexed + self.num_changed + self.num_deleted)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
+            + (", near-duplicates kept" if self.exact else ""),
+            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{self.uri}",
+        ]
+        if self.num_changed:
+            lines.append(f"{self.num_changed} images have changed or are gone: build the index again to renew them")
+        if self.num_deleted or self.num_unread_rows:
+            lines.append(
+                f"{self.num_deleted} images left the dataset and {self.num_unread_rows} candidates are read by nobody: compact "
+                "gives their space back"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What verify found.
+
+    Attributes:
+        num_images: images looked at.
+        num_candidates: candidates looked at.
+        damaged: sample id and reason of each image that is damaged; they count as not indexed from now on.
+    """
+
+    num_images: int
+    num_candidates: int
+    damaged: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
+        lines += [f"{sample_id}: {reason}" for sample_id, reason in self.damaged]
+        return "\n".join(lines)
+
+
+class DatasetIndex:
+    """The candidate index of one dataset and model.
+
+    Attributes:
+        dataset: the FiftyOne dataset.
+        index: the tables.
+    """
+
+    def __init__(self, dataset: Any, index: CandidateIndex) -> None:
+        self.dataset = dataset
+        self.index = index
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return self.index.uri
+
+    def __repr__(self) -> str:
+        return f"<index of {self.dataset.name!r} for {self.index.settings.model!r} at {self.uri}>"
+
+    def status(self) -> IndexStatus:
+        """Compare the index with the dataset and its files as they are now.
+
+        Raises:
+            IndexDamagedError: the index cannot be read.
+        """
+        self.index.refresh()
+        sample_ids, paths = ids_and_paths(self.dataset)
+        held = sum(self.holds(sample_id, file_state(path)) for sample_id, path in zip(sample_ids, paths, strict=True))
+        known = len(self.index.images.keys() & set(sample_ids))
+        settings = self.index.settings
+        return IndexStatus(
+            self.uri,
+            settings.model,
+            settings.exact,
+            len(sample_ids),
+            held,
+            known - held,
+            len(self.index.images) - known,
+            self.index.num_candidates,
+            self.index.num_unread_rows,
+            self.index.num_bytes,
+        )
+
+    def verify(self, progress: bool | Watcher | None = None) -> VerifyReport:
+        """Read everything and check it; damaged images count as not indexed afterwards, so that building renews them.
+
+        Raises:
+            IndexDamagedError: the tables cannot be read at all.
+        """
+        return drain(self.iter_verify(), progress)
+
+    def iter_verify(self) -> Generator[Progress, None, VerifyReport]:
+        """The generator behind verify."""
+        self.index.refresh()
+        total, done, num_candidates = len(self.index.images), 0, 0
+        damaged: list[tuple[str, str]] = []
+        yield Progress(0, total, "images")
+        for chunk in self.index.scan():
+            for number, image in enumerate(chunk.images):
+                reason = _damage(chunk, number)
+                if reason is not None:
+                    damaged.append((image.sample_id, reason))
+            done += len(chunk.images)
+            num_candidates += len(chunk.features)
+            yield Progress(done, total, "images")
+        self.index.forget([sample_id for sample_id, _ in damaged])
+        return VerifyReport(total, num_candidates, tuple(damaged))
+
+    def compact(self) -> int:
+        """Remove what is read by nobody, images that left the dataset too, and merge small files.
+
+        Best done while nobody else uses the index: a run that reads it at the same time may have to be started again.
+
+        Returns:
+            Bytes given back, negative where merging took more than it gave.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        before = self.index.num_bytes
+        self.index.compact(set(ids_and_paths(self.dataset)[0]))
+        record_index(self)
+        return before - self.index.num_bytes
+
+    def delete(self) -> None:
+        """Remove the index and its record."""
+        self.index.delete()
+        for record in index_records(self.dataset):
+            if record["uri"] == self.uri:
+                self.dataset.delete_run(record["key"])
+
+    def holds(self, sample_id: str, state: FileState | None) -> bool:
+        """Whether the candidates of this sample's file, as it is now, are in the index."""
+        image = self.index.images.get(sample_id)
+        return image is not None and state is not None and same_file(image.file, state)
+
+
+def open_index(
+    dataset: Any,
+    model: str | Models | None = None,
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> DatasetIndex:
+    """Open an index that was built before, without loading models.
+
+    Args:
+        dataset: a dataset, or a view of it.
+        model: the preset's name; by default that of the index used last.
+        uri: where it lies; by default where it was built last.
+        exact: the one with near-duplicates, or the one without; by default the one used last.
+        storage_options: for an object store, as Lance takes them.
+
+    Raises:
+        IndexNotFoundError: there is none; the message lists those there are.
+        IndexMismatchError: the index at this URI is of another model or dataset.
+        IndexDamagedError: it cannot be read.
+    """
+    whole = dataset._dataset
+    name = model.preset.name if isinstance(model, Models) else model
+    if uri is None:
+        records = [
+            record
+            for record in index_records(whole)
+            if (name is None or record["model"] == name) and (exact is None or record["exact"] == exact)
+        ]
+        if not records:
+            known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)})) or "none"
+            wanted = f" for the model {name!r}" if name else ""
+            raise IndexNotFoundError(
+                f"The dataset {whole.name!r} has no candidate index{wanted}; it has {known}: build one with refseg.build_index."
+            )
+        uri = records[-1]["uri"]
+    index = CandidateIndex.open(_whole(uri), storage_options)
+    wanted_settings = replace(
+        index.settings,
+        dataset_id=str(whole._doc.id),
+        model=name or index.settings.model,
+        exact=index.settings.exact if exact is None else exact,
+    )
+    index.require(wanted_settings)
+    return DatasetIndex(whole, index)
+
+
+def index_for(
+    dataset: Any,
+    models: Models,
+    *,
+    uri: str | os.PathLike[str] | None = None,
+    exact: bool | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> DatasetIndex:
+    """The index of a dataset for loaded models; an empty one where there is none.
+
+    It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
+    """
+    settings = settings_of(dataset, models, exact)
+    if uri is None:
+        records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
+        default = dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
+        uri = records[-1]["uri"] if records else default
+    index = DatasetIndex(dataset, CandidateIndex.create(_whole(uri), settings, storage_options))
+    record_index(index)
+    return index
+
+
+def _whole(uri: str | os.PathLike[str]) -> str:
+    place = os.fspath(uri)
+    # The dataset's record keeps it: a relative path would be lost with the working directory.
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> IndexSettings:
+    """What candidates of these models have in common; see IndexSettings."""
+    preset = models.preset
+    keeps_all = preset.as_published if exact is None else exact
+    parts = [
+        *(models.revisions["sam2"], models.revisions["dinov2"], preset.encoder_side, preset.points_per_side),
+        *(preset.add_no_memory, proposing.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
+    ]
+    fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    return IndexSettings(
+        preset.name,
+        fingerprint,
+        models.fingerprint,
+        dict(models.revisions),
+        keeps_all,
+        models.grid_side,
+        models.feature_width,
+        str(dataset._doc.id),
+    )
+
+
+def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
+    """The index for a preset and an encoder, opened without loading models; None where there is none.
+
+    Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default.
+
+    Raises:
+        IndexDamagedError: it cannot be read.
+    """
+    found = [record for record in index_records(dataset) if (record["model"], record["encoder"]) == (model, encoder)]
+    found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
+    for record in reversed(found):
+        try:
+            index = CandidateIndex.open(record["uri"])
+        except IndexNotFoundError as error:
+            logger.warning("The dataset's record names an index that is gone: %s", error)
+            continue
+        held = index.settings
+        if (held.model, held.encoder, held.dataset_id) == (model, encoder, str(dataset._doc.id)):
+            return DatasetIndex(dataset, index)
+        logger.warning("At %s lies another index than the dataset's record says", index.uri)
+    return None
+
+
+def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
+    """The state of an image file now, or None where it cannot be read."""
+    try:
+        found = os.stat(path)
+        return FileState(Path(path).name, found.st_size, found.st_mtime_ns, file_sha256(path) if content_hash else "")
+    except OSError:
+        return None
+
+
+def same_file(known: FileState, now: FileState) -> bool:
+    """Whether a file is still the one that was indexed: by its bytes where both states know them, else by all others."""
+    if known.sha256 and now.sha256:
+        return known.sha256 == now.sha256
+    return (known.name, known.size, known.mtime_ns) == (now.name, now.size, now.mtime_ns)
+
+
+def index_records(dataset: Any) -> list[dict[str, Any]]:
+    """What the dataset has recorded of its indexes, the one built or completed last at the end.
+
+    Returns:
+        For each: `key` of the run, `uri`, `model`, `exact`, `fingerprint`, `encoder`, `num_images`, `num_candidates`,
+        `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
+    """
+    records = []
+    for key in dataset.list_runs(method=INDEX_METHOD):
+        config = dataset.get_run_info(key).config
+        # A clone inherits the records of the dataset it was made from, whose index holds that dataset's samples.
+        if config.dataset_id == str(dataset._doc.id):
+            names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
+            record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
+            records.append({"key": key, **record})
+    return sorted(records, key=lambda record: str(record["updated_at"]))
+
+
+def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | None = None) -> None:
+    """Remove an index and the dataset's record of it; tables that are gone or damaged are no hindrance.
+
+    Args:
+        dataset: a FiftyOne dataset.
+        key: of the record; see index_records.
+        storage_options: for an object store, as Lance takes them.
+
+    Raises:
+        IndexNotFoundError: the dataset has no such record.
+        IndexWriteError: no right to delete it.
+    """
+    for record in index_records(dataset):
+        if record["key"] == key:
+            delete_tables(record["uri"], storage_options)
+            dataset.delete_run(key)
+            return
+    raise IndexNotFoundError(f"The dataset {dataset.name!r} has no record of an index {key!r}.")
+
+
+def record_index(index: DatasetIndex, seconds_per_image: float | None = None) -> None:
+    """Keep where the index lies and how large it is in the dataset, for forms and for those who look for it."""
+    tables, dataset = index.index, index.dataset
+    settings = tables.settings
+    key = f"index_{settings.model}_{settings.fingerprint}"
+    facts = {
+        "dataset_id": settings.dataset_id,
+        "uri": tables.uri,
+        "model": settings.model,
+        "exact": settings.exact,
+        "fingerprint": settings.fingerprint,
+        "encoder": settings.encoder,
+        "num_images": len(tables.images),
+        "num_candidates": tables.num_candidates,
+        "num_bytes": tables.num_bytes,
+        "updated_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    }
+    if dataset.has_run(key):
+        config = dataset.get_run_info(key).config
+        facts["seconds_per_image"] = seconds_per_image or config.seconds_per_image
+        for name, value in facts.items():
+            setattr(config, name, value)
+        dataset.update_run_config(key, config)
+    else:
+        dataset.register_run(key, dataset.init_run(method=INDEX_METHOD, seconds_per_image=seconds_per_image, **facts))
+
+
+def ids_and_paths(view: Any) -> tuple[list[str], list[str]]:
+    """Sample id and file path of each image of a view; of a grouped one, of every slice of images."""
+    if view.media_type == "group":
+        view = view.select_group_slices(media_type="image")
+    sample_ids, paths = view.values(["id", "filepath"])
+    return sample_ids, paths
+
+
+def _damage(chunk: IndexChunk, number: int) -> str | None:
+    """What is wrong with the candidates of one image of a chunk, or None."""
+    candidates = chunk.candidates(number)
+    if not bool(torch.isfinite(candidates.features).all()):
+        return "a feature is not finite"
+    lengths = candidates.features.norm(dim=1)
+    if bool(((lengths - 1).abs() > MAX_LENGTH_ERROR).any()):
+        return "a feature is not of unit length"
+    if not bool(torch.isfinite(candidates.predicted_iou).all()):
+        return "a predicted IoU is not finite"
+    try:
+        logits = candidates.logits_of(torch.arange(len(candidates)))
+    except ValueError as error:
+        return str(error)
+    masks = logits > 0
+    if not bool(masks.flatten(1).any(1).all()) or not torch.equal(grid_boxes(masks), candidates.boxes):
+        return "a box does not fit its mask"
+    return None
