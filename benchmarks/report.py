@@ -46,12 +46,12 @@ class Figure:
 
 def at_most(name: str, value: float, limit: float, unit: str, detail: str = "") -> Figure:
     """A figure that should not be above a limit."""
-    return Figure(name, value, unit, f"≤ {limit:g} {unit}".strip(), value <= limit, detail)
+    return Figure(name, float(value), unit, f"≤ {limit:g} {unit}".strip(), bool(value <= limit), detail)
 
 
 def at_least(name: str, value: float, limit: float, unit: str, detail: str = "") -> Figure:
     """A figure that should not be below a limit."""
-    return Figure(name, value, unit, f"≥ {limit:g} {unit}".strip(), value >= limit, detail)
+    return Figure(name, float(value), unit, f"≥ {limit:g} {unit}".strip(), bool(value >= limit), detail)
 
 
 def seconds_of(work: Callable[[], Answer]) -> tuple[float, Answer]:
