@@ -165,7 +165,6 @@ class TestDamagedCodes:
         with pytest.raises(ValueError, match="does not add up"):
             decode_masks([write_code([100, 100]), write_code([100, 212])], (16, 16))
 
-    @pytest.mark.xfail(reason="NumPy counts the cells in 64 bits, and ends the process by a segmentation fault", run=False)
     def test_runs_so_long_that_their_sum_overflows(self) -> None:
         """32 runs of 2^59 − 1 cells, and 32 cells more, are 2^64: none in 64 bits."""
         code = write_code([2**59 - 1] * 32 + [32 + 256])

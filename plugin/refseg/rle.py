@@ -142,8 +142,10 @@ def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np
     """
     height, width = mask_hw
     runs, starts = run_lengths(codes)
-    sums = np.add.reduceat(runs, starts[:-1]) if len(codes) else runs
-    if (sums != height * width).any() or (runs < 0).any():
+    area = height * width
+    # Run by run first: sums of larger ones could overflow and come out right.
+    fits = bool(((runs >= 0) & (runs <= area)).all())
+    if not fits or (len(codes) and (np.add.reduceat(runs, starts[:-1]) != area).any()):
         raise ValueError("a run-length code does not add up to the size of its mask")
     # Runs alternate from background on; each mask begins anew.
     inside = (np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) % 2 == 1
