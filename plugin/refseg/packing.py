@@ -1,7 +1,7 @@
 """Candidates small enough to keep: masks as run-length codes, and the logits along their edges in a byte each.
 
-A packed mask takes a few hundred bytes where its logits take M² × 4. What is left out cannot be seen: resizing a mask to the
-image asks for logits only where neighbours differ in sign, and these are kept, within 5 % of their value.
+A packed mask takes a few hundred bytes where its logits take M² × 4. What is left out cannot be seen: resizing a mask to an
+image no smaller than its grid asks for logits only where neighbours differ in sign, and these are kept, within 5 %.
 """
 
 from __future__ import annotations
