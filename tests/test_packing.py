@@ -294,3 +294,16 @@ class TestFullSizeMasks:
             dense, own = (upsample(logits, image_hw) for logits in (candidates.logits, packed.logits_of(every(packed))))
             assert float(overlap(own, dense).min()) >= 0.99
         assert_near(packed.features, candidates.features, at_most=0)
+
+
+def test_packed_finely_the_logits_along_edges_are_theirs_in_half_precision() -> None:
+    logits = torch.randn(5, 16, 16, generator=torch.Generator().manual_seed(3)) * 10
+    logits[:, :4] = -1e-9
+    logits[:, 5:7] = 1e-9
+    candidates = Candidates(logits, torch.ones(5), torch.ones(5, 4) / 2, (32, 32))
+    fine = pack(candidates, fine=True).logits_of(torch.arange(5))
+    assert torch.equal(fine > 0, logits > 0)
+    band = torch.from_numpy(edge_cells((logits > 0).numpy()))
+    torch.testing.assert_close(fine[band], logits[band], rtol=1e-3, atol=1e-4)
+    coarse = pack(candidates).logits_of(torch.arange(5))
+    assert float((coarse - logits)[band].abs().max()) > float((fine - logits)[band].abs().max())

@@ -316,7 +316,7 @@ class Builder:
             self.models,
             max_iou=None if keeps_all else NEAR_DUPLICATE_IOU,
         )
-        return found if self.index is None else [pack(candidates) for candidates in found]
+        return found if self.index is None else [pack(candidates, fine=keeps_all) for candidates in found]
 
     def _next_stretch(self, waiting: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
         """Some images to do next, and the others: two builders that know of each other meet in the middle."""
