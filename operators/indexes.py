@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from .constants import INDEX_METHOD
+from .constants import INDEX_METHOD, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
 from .selection import chose_whole_dataset, every_sample, target_ids
 
@@ -142,8 +142,13 @@ def index_records(ctx: Any) -> list[IndexRecord]:
 
 
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:
-    """The record of the index used last for this model, of this encoder and kind where they are given, or None."""
-    for record in reversed(index_records(ctx)):
+    """The record of the index for this model, of this encoder and kind where they are given, or None.
+
+    Of two kinds the one that the preset makes by default, as refseg.dataset_index.find_index does; of one kind the last used.
+    """
+    by_default = model in MODELS_THAT_KEEP_DUPLICATES
+    records = sorted(index_records(ctx), key=lambda record: record.exact == by_default)
+    for record in records[::-1]:
         if record.model == model and encoder in (None, record.encoder) and exact in (None, record.exact):
             return record
     return None

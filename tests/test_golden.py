@@ -1,12 +1,11 @@
 """The engine against the published implementation's own answers (arXiv 2507.02798), stages B2 to C5.
 
-The cases are numbers the published implementation computed in float32 on a CPU from synthetic inputs. They are no part of
-this repository: $REFSEG_GOLDEN names their folder; by default it is `golden` in a folder `shared` beside the checkout.
+The cases in tests/golden are numbers alone, which the published implementation computed in float32 on a CPU from synthetic
+inputs.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +20,11 @@ from refseg.matching import Instances, match
 from refseg.prototypes import class_prototypes, instance_vector
 from tests.tolerance import assert_near
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = Path(os.environ.get("REFSEG_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
-CASES = sorted(FOLDER.glob("core_case_*.npz"))
+CASES = [Path(__file__).parent / "golden" / f"core_case_{number}.npz" for number in (1, 2)]
 GRID = 256
 MIN_PREDICTED_IOU = 0.4
 
-missing = pytest.mark.skip(reason=f"no golden cases in {FOLDER}: set REFSEG_GOLDEN to their folder")
-pytestmark = pytest.mark.parametrize("path", CASES or [pytest.param(FOLDER, marks=missing)], ids=lambda path: path.stem)
+pytestmark = pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 
 
 @dataclass(frozen=True)

@@ -343,8 +343,8 @@ class Builder:
             return
         try:
             self.index.index.append(self._unwritten)
-            self.index.index.tidy_if_due()
             self.index.index.refresh()
+            self.index.index.tidy_if_due()
         except IndexWriteError as error:
             if not self.goes_on:
                 raise

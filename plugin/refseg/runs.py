@@ -105,7 +105,6 @@ def match_image(candidates: Candidates, prototypes: Prototypes, models: Models, 
 class _Matcher:
     """Prototypes and settings, ready to be compared with the candidates of any image."""
 
-    prototypes: Prototypes
     matrix: Tensor
     max_detections: int
     min_score: float
@@ -317,7 +316,7 @@ def segment(
 def _matcher(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> _Matcher:
     chosen = settings.min_confidence
     least = preset.min_confidence if chosen is None else chosen
-    return _Matcher(prototypes, prototypes.matrix, settings.max_detections, least, preset.as_published)
+    return _Matcher(prototypes.matrix, settings.max_detections, least, preset.as_published)
 
 
 def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
