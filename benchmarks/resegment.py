@@ -58,11 +58,11 @@ def compute_from(index: CandidateIndex, sample_ids: list[str], prototypes: Proto
     number = 0
     matrix = prototypes.matrix
     for chunk in index.scan(sample_ids):
-        scores, labels = classify(chunk.features.float(), matrix)
+        classified = classify(chunk.features.float(), matrix)
         for position in range(len(chunk.images)):
             rows = slice(int(chunk.starts[position]), int(chunk.starts[position + 1]))
             candidates = chunk.candidates(position)
-            number += len(crop_instances(candidates, rank(candidates, scores[rows], labels[rows], min_score=least)))
+            number += len(crop_instances(candidates, rank(candidates, classified.take(rows), min_score=least)))
     return number
 
 

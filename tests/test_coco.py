@@ -232,6 +232,8 @@ def instances(*boxes: tuple[int, int, int, int], labels: list[int], scores: list
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(scores, dtype=torch.float32),
         torch.arange(len(boxes)),
+        margins=torch.tensor(scores, dtype=torch.float32),
+        runners_up=torch.full((len(boxes),), -1),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fiftyone as fo
@@ -42,6 +43,8 @@ def instances(*placed: tuple[tuple[int, int, int, int], int, float]) -> Instance
         torch.tensor([row for _, row, _ in placed], dtype=torch.int64),
         torch.tensor([score for _, _, score in placed]),
         torch.arange(len(placed)),
+        margins=torch.tensor([score / 4 for _, _, score in placed]),
+        runners_up=torch.tensor([1 - row for _, row, _ in placed], dtype=torch.int64),
     )
 
 
@@ -148,6 +151,7 @@ class TestDetections:
         assert [label.label for label in written] == ["b", "a"]
         assert [label.confidence for label in written] == [0.75, 0.5]
         assert [label.predicted_iou for label in written] == [0.9, 0.8]
+        assert [(label.margin, label.runner_up) for label in written] == [(0.1875, "a"), (0.125, "b")]
         assert [label.run for label in written] == ["run_1", "run_1"]
         assert written[0].bounding_box == pytest.approx([3 / 70, 5 / 60, 10 / 70, 20 / 60])
         assert written[1].bounding_box == [0, 0, 1, 1]
@@ -156,9 +160,14 @@ class TestDetections:
             assert label.mask_path is None
             np.testing.assert_array_equal(label.mask, mask.numpy())
 
-    def test_region_of_what_was_written(self) -> None:
-        found = instances(((3, 5, 13, 25), 0, 0.75))
+    def test_one_class_has_no_runner_up(self) -> None:
+        found = replace(instances(((3, 5, 13, 25), 0, 0.75)), runners_up=torch.tensor([-1]))
         (label,) = to_detections(found, ["a"], [0.9], IMAGE_HW, "").detections
+        assert label.runner_up is None
+
+    def test_region_of_what_was_written(self) -> None:
+        found = instances(((3, 5, 13, 25), 1, 0.75))
+        (label,) = to_detections(found, ["a", "b"], [0.9], IMAGE_HW, "").detections
         box, mask = object_region(label, IMAGE_HW)
         assert box == pytest.approx((3, 5, 13, 25), abs=1e-6)
         np.testing.assert_array_equal(mask, found.masks[0].numpy())
@@ -169,7 +178,7 @@ class TestDetections:
     def test_mask_files(self, tmp_path: Path) -> None:
         found = instances(((3, 5, 13, 25), 0, 0.75), ((0, 0, 70, 60), 0, 0.5))
         folder = tmp_path / "deep" / "folder"
-        written = to_detections(found, ["a"], [0.9, 0.8], IMAGE_HW, "r", folder).detections
+        written = to_detections(found, ["a", "b"], [0.9, 0.8], IMAGE_HW, "r", folder).detections
         assert {Path(label.mask_path).name for label in written} == {path.name for path in folder.iterdir()}
         assert len(list(folder.iterdir())) == 2
         for label, mask in zip(written, found.masks, strict=True):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from refseg import matching
 from refseg.candidates import Candidates, grid_boxes, interpolation_matrix
 from refseg.errors import ShapeError
-from refseg.matching import Instances, Ranking, classify, crop_instances, match, merge_overlaps, rank, upsample
+from refseg.matching import Instances, Ranking, classify, crop_instances, match, merge_overlaps, rank, similarities, upsample
 from refseg.packing import PackedCandidates, pack
 from tests.test_packing import make_blobs
 from tests.tolerance import TOLERANCE, assert_near
@@ -87,25 +88,113 @@ class TestClassify:
     def test_by_hand(self) -> None:
         features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
         prototypes = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-        scores, labels = classify(features, prototypes)
-        assert_near(scores, torch.tensor([1.0, 0.8, 0.0]))
-        assert labels[:2].tolist() == [1, 0]
-        assert (scores.dtype, labels.dtype) == (torch.float32, torch.int64)
+        found = classify(features, prototypes)
+        assert_near(found.scores, torch.tensor([1.0, 0.8, 0.0]))
+        assert_near(found.margins, torch.tensor([1.0, 0.2, 0.0]))
+        assert found.labels[:2].tolist() == [1, 0]
+        assert found.runners_up[:2].tolist() == [0, 1]
+        assert (found.scores.dtype, found.labels.dtype) == (torch.float32, torch.int64)
+        assert (found.margins.dtype, found.runners_up.dtype) == (torch.float32, torch.int64)
 
     def test_is_a_loop_over_pairs(self) -> None:
         features, prototypes = make_candidates().features, make_prototypes(4)
-        scores, labels = classify(features, prototypes)
-        for feature, score, label in zip(features, scores, labels, strict=True):
+        found = classify(features, prototypes)
+        columns = found.scores, found.labels, found.margins, found.runners_up
+        for feature, score, label, margin, runner_up in zip(features, *columns, strict=True):
             similar = [max(0.0, float((feature * prototype).sum())) for prototype in prototypes]
-            assert float(score) == pytest.approx(max(similar), abs=TOLERANCE[torch.float32])
-            assert similar[int(label)] == max(similar)
+            best, second = sorted(similar, reverse=True)[:2]
+            assert float(score) == pytest.approx(best, abs=TOLERANCE[torch.float32])
+            assert similar[int(label)] == best
+            assert float(margin) == pytest.approx(best - second, abs=TOLERANCE[torch.float32])
+            assert similar[int(runner_up)] == second
+            assert int(runner_up) != int(label)
 
     def test_one_class(self) -> None:
-        assert classify(make_candidates().features, make_prototypes(1))[1].unique().tolist() == [0]
+        found = classify(make_candidates().features, make_prototypes(1))
+        assert found.labels.unique().tolist() == [0]
+        assert torch.equal(found.margins, found.scores)
+        assert found.runners_up.unique().tolist() == [-1]
+
+    def test_of_equal_classes_the_first_wins_by_nothing(self) -> None:
+        found = classify(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]))
+        assert found.labels.tolist() == [1, 0]
+        assert found.runners_up.tolist() == [2, 1]
+        assert found.margins.tolist() == [0.0, 0.0]
+
+    @pytest.mark.parametrize("classes", [1, 3])
+    def test_of_nothing(self, classes: int) -> None:
+        found = classify(torch.zeros(0, WIDTH), make_prototypes(classes))
+        assert found.scores.shape == found.labels.shape == found.margins.shape == found.runners_up.shape == (0,)
+
+    def test_take(self) -> None:
+        found = classify(make_candidates(6).features, make_prototypes())
+        for rows in (slice(2, 4), torch.tensor([2, 3])):
+            part = found.take(rows)
+            assert len(part) == 2
+            assert torch.equal(part.scores, found.scores[2:4])
+            assert torch.equal(part.labels, found.labels[2:4])
+            assert torch.equal(part.margins, found.margins[2:4])
+            assert torch.equal(part.runners_up, found.runners_up[2:4])
+
+
+def make_negatives(rows: list[int], seed: int = 7) -> tuple[Tensor, Tensor]:
+    return random_unit(torch.Generator().manual_seed(seed), len(rows), WIDTH), torch.tensor(rows, dtype=torch.int64)
+
+
+class TestSimilarities:
+    def test_by_hand(self) -> None:
+        # The candidate's cosines: 0.6 with the class, 0.8 with the negative, which lies 0.2 nearer.
+        candidate, prototypes = torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]])
+        negative = torch.tensor([[0.0, 1.0]])
+        assert_near(similarities(candidate, prototypes), torch.tensor([[0.6]]))
+        for row in (0, -1):
+            lowered = similarities(candidate, prototypes, (negative, torch.tensor([row])))
+            assert_near(lowered, torch.tensor([[0.6 * math.exp(-0.2 / 0.8)]]))
+
+    @pytest.mark.parametrize("rows", [[0], [-1], [2, 2, 0], [1, -1, -1, 2, 0], []])
+    def test_is_a_loop_over_pairs(self, rows: list[int]) -> None:
+        features, prototypes = make_candidates(40).features, make_prototypes()
+        vectors, owners = make_negatives(rows)
+        found = similarities(features, prototypes, (vectors, owners))
+        for i, feature in enumerate(features):
+            for k, prototype in enumerate(prototypes):
+                similar = max(0.0, float(feature @ prototype))
+                near = [float(feature @ vector) for vector, row in zip(vectors, rows, strict=True) if row in (k, -1)]
+                expected = similar * math.exp(-max(0.0, max(near, default=-1.0) - similar) / 0.8)
+                assert float(found[i, k]) == pytest.approx(expected, abs=TOLERANCE[torch.float32])
+        assert bool((found < similarities(features, prototypes) - 0.01).any()) == bool(rows)
+
+    def test_farther_negatives_change_nothing(self) -> None:
+        features, prototypes = torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([[1.0, 0.0]])
+        negatives = (torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([0, -1]))
+        assert torch.equal(similarities(features, prototypes, negatives), similarities(features, prototypes))
+
+    def test_order_of_the_negatives_does_not_matter(self) -> None:
+        features, prototypes = make_candidates().features, make_prototypes()
+        vectors, rows = make_negatives([0, -1, 2, 1])
+        order = torch.tensor([3, 0, 2, 1])
+        found = similarities(features, prototypes, (vectors[order], rows[order]))
+        assert_near(found, similarities(features, prototypes, (vectors, rows)))
+
+    def test_changes_nothing_it_was_given(self) -> None:
+        given = (make_candidates().features, make_prototypes(), *make_negatives([0, -1]))
+        before = [tensor.clone() for tensor in given]
+        similarities(given[0], given[1], given[2:])
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(given, before, strict=True))
 
     def test_of_nothing(self) -> None:
-        scores, labels = classify(torch.zeros(0, WIDTH), make_prototypes())
-        assert scores.shape == labels.shape == (0,)
+        assert similarities(torch.zeros(0, WIDTH), make_prototypes(), make_negatives([0, -1])).shape == (0, 3)
+
+    def test_negatives_of_another_width_are_refused(self) -> None:
+        with pytest.raises(ShapeError, match=r"Negatives of shape \(1, 9\) do not fit candidates with features of width 8"):
+            similarities(make_candidates().features, make_prototypes(), (torch.ones(1, 9), torch.tensor([0])))
+
+    def test_a_negative_hands_its_class_over_to_the_second_best(self) -> None:
+        features = F.normalize(torch.tensor([[1.0, 0.9, 0.8]]), dim=1)
+        prototypes, negative = torch.eye(3)[:2], F.normalize(torch.tensor([[1.0, 0.7, 0.8]]), dim=1)
+        assert classify(features, prototypes).labels.tolist() == [0]
+        found = classify(features, prototypes, (negative, torch.tensor([0])))
+        assert (found.labels.tolist(), found.runners_up.tolist()) == ([1], [0])
 
 
 class TestGridBoxes:
@@ -159,7 +248,8 @@ class TestMergeOverlaps:
 
     def test_is_a_loop_over_pairs_and_leaves_its_arguments(self) -> None:
         candidates = make_candidates(40, seed=3)
-        scores, labels = classify(candidates.features, make_prototypes())
+        classified = classify(candidates.features, make_prototypes())
+        scores, labels = classified.scores, classified.labels
         before = [tensor.clone() for tensor in (candidates.masks, candidates.features, scores, labels)]
         found = merge_overlaps(candidates.masks, candidates.features, scores, labels)
         for i in range(len(candidates)):
@@ -213,6 +303,7 @@ def assert_consistent(found: Instances, candidates: Candidates) -> None:
     assert found.boxes.dtype == found.labels.dtype == found.rows.dtype == torch.int64
     assert found.scores.dtype == torch.float32
     assert len(found) == len(found.boxes) == len(found.labels) == len(found.scores) == len(found.rows)
+    assert len(found) == len(found.margins) == len(found.runners_up)
     assert bool((found.scores.diff() <= 0).all())
     for mask, (x0, y0, x1, y1), row in zip(found.masks, found.boxes.tolist(), found.rows, strict=True):
         assert 0 <= x0 < x1 <= width
@@ -373,6 +464,17 @@ class TestMatch:
         match(candidates, prototypes)
         assert all(torch.equal(tensor, copy) for tensor, copy in zip(given, before, strict=True))
 
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_negatives_lower_what_resembles_them(self, as_published: bool) -> None:
+        candidates, prototypes = make_spots(), make_prototypes()
+        plain = match(candidates, prototypes, as_published=as_published)
+        best = int(plain.rows[0])
+        negatives = (candidates.features[best : best + 1], plain.labels[:1])
+        found = match(candidates, prototypes, negatives=negatives, as_published=as_published)
+        assert found.rows.tolist() != plain.rows.tolist()
+        assert float(found.scores[found.rows == best].sum()) < float(plain.scores[0])
+        assert_consistent(found, candidates)
+
     @pytest.mark.parametrize("prototypes", [torch.zeros(3, WIDTH + 1), torch.zeros(WIDTH), torch.zeros(1, 3, WIDTH)])
     def test_wrong_width_is_refused(self, prototypes: Tensor) -> None:
         with pytest.raises(ShapeError, match=r"do not fit candidates with features of width 8: build them with the same"):
@@ -390,7 +492,8 @@ def whole_masks(found: Instances, image_hw: tuple[int, int]) -> Tensor:
 def rank_all(candidates: Candidates | PackedCandidates) -> Ranking:
     """Every candidate in its order, of one label and score."""
     count = len(candidates)
-    return Ranking(torch.arange(count), torch.zeros(count, dtype=torch.int64), torch.ones(count))
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return Ranking(torch.arange(count), zeros, torch.ones(count), torch.linspace(0, 1, count), torch.arange(count) + 10)
 
 
 def make_spots(count: int = 60, seed: int = 0, image_hw: tuple[int, int] = (96, 128)) -> Candidates:
@@ -440,6 +543,7 @@ class TestCropInstances:
         for given in (candidates, pack(candidates)):
             assert crop_instances(given, rank_all(given)).rows.tolist() == [1, 3]
             assert crop_instances(given, rank_all(given), 1).rows.tolist() == [1]
+            assert crop_instances(given, rank_all(given)).runners_up.tolist() == [11, 13]
 
     def test_no_more_than_asked_for_across_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         candidates = make_blobs(20)
@@ -453,10 +557,13 @@ class TestCropInstances:
 
     def test_order_is_that_of_the_ranking(self) -> None:
         candidates = make_blobs(6)
-        ranking = Ranking(torch.tensor([4, 1]), torch.tensor([2, 0]), torch.tensor([0.9, 0.3]))
+        columns = torch.tensor([2, 0]), torch.tensor([0.9, 0.3]), torch.tensor([0.5, 0.1]), torch.tensor([0, 1])
+        ranking = Ranking(torch.tensor([4, 1]), *columns)
         found = crop_instances(candidates, ranking)
         assert (found.rows.tolist(), found.labels.tolist()) == ([4, 1], [2, 0])
         assert torch.equal(found.scores, ranking.scores)
+        assert torch.equal(found.margins, ranking.margins)
+        assert torch.equal(found.runners_up, ranking.runners_up)
 
     def test_of_nothing(self) -> None:
         empty = take(make_blobs(2), torch.zeros(0, dtype=torch.int64))
@@ -473,9 +580,9 @@ class TestRank:
         spots = make_spots(seed=seed)
         candidates = pack(spots) if packed else spots
         prototypes = make_prototypes(2, seed)
-        scores, labels = classify(candidates.features, prototypes)
-        every = rank(candidates, scores, labels)
-        found = rank(candidates, scores, labels, min_score=min_score)
+        classified = classify(candidates.features, prototypes)
+        every = rank(candidates, classified)
+        found = rank(candidates, classified, min_score=min_score)
         keep = every.scores >= min_score
         assert 0 < int(keep.sum()) < len(every)
         assert torch.equal(found.rows, every.rows[keep])
@@ -485,25 +592,61 @@ class TestRank:
     def test_merging_lowers_some_scores_here(self) -> None:
         """What the test above stands on."""
         candidates, prototypes = make_spots(), make_prototypes(2, 0)
-        scores, labels = classify(candidates.features, prototypes)
-        ranking = rank(candidates, scores, labels)
-        assert bool((ranking.scores < scores[ranking.rows] - 0.01).any())
-        assert bool((ranking.scores <= scores[ranking.rows]).all())
+        classified = classify(candidates.features, prototypes)
+        ranking = rank(candidates, classified)
+        assert bool((ranking.scores < classified.scores[ranking.rows] - 0.01).any())
+        assert bool((ranking.scores <= classified.scores[ranking.rows]).all())
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("as_published", [False, True])
+    def test_a_least_score_for_each_class(self, packed: bool, as_published: bool) -> None:
+        spots = make_spots()
+        candidates = pack(spots) if packed else spots
+        classified = classify(candidates.features, make_prototypes())
+        every = rank(candidates, classified, as_published=as_published)
+        least = torch.tensor([0.5, 0.2, 0.35])
+        keep = every.scores >= least[every.labels]
+        assert {int(label) for label in every.labels[keep]} == {0, 1, 2}
+        found = rank(candidates, classified, min_score=least, as_published=as_published)
+        assert torch.equal(found.rows, every.rows[keep])
+        assert torch.equal(found.scores, every.scores[keep])
+        assert not torch.equal(found.rows, rank(candidates, classified, min_score=0.35, as_published=as_published).rows)
+
+    def test_a_class_that_is_not_asked_for_makes_no_room_for_itself(self) -> None:
+        # Twenty disjoint masks, the first sixteen of class 0: of one detection asked for, NMS keeps eight.
+        logits = torch.full((20, GRID, GRID), -5.0)
+        for row in range(20):
+            logits[row, 3 * (row // 5) : 3 * (row // 5) + 2, 3 * (row % 5) : 3 * (row % 5) + 2] = 5.0
+        features = torch.eye(2)[[0] * 16 + [1] * 4]
+        candidates = Candidates(logits, torch.linspace(1, 0.5, 20), features, (32, 32))
+        classified = classify(features, torch.eye(2))
+        assert set(rank(candidates, classified, max_detections=1).labels.tolist()) == {0}
+        found = rank(candidates, classified, max_detections=1, min_score=torch.tensor([float("inf"), 0.3]))
+        assert found.rows.tolist() == [16, 17, 18, 19]
+
+    def test_margins_and_runners_up_stay_with_their_rows(self) -> None:
+        candidates, prototypes = make_spots(), make_prototypes()
+        classified = classify(candidates.features, prototypes)
+        ranking = rank(candidates, classified)
+        assert torch.equal(ranking.margins, classified.margins[ranking.rows])
+        assert torch.equal(ranking.runners_up, classified.runners_up[ranking.rows])
+        found = match(candidates, prototypes)
+        assert torch.equal(found.margins, classified.margins[found.rows])
+        assert torch.equal(found.runners_up, classified.runners_up[found.rows])
 
     def test_images_classified_together_are_each_alone(self) -> None:
         images, prototypes = [make_spots(10, seed) for seed in range(3)], make_prototypes()
-        scores, labels = classify(torch.cat([candidates.features for candidates in images]), prototypes)
+        classified = classify(torch.cat([candidates.features for candidates in images]), prototypes)
         for number, candidates in enumerate(images):
-            rows = slice(10 * number, 10 * number + 10)
-            together = rank(candidates, scores[rows], labels[rows])
-            alone = rank(candidates, *classify(candidates.features, prototypes))
+            together = rank(candidates, classified.take(slice(10 * number, 10 * number + 10)))
+            alone = rank(candidates, classify(candidates.features, prototypes))
             assert together.rows.tolist() == alone.rows.tolist()
             assert_near(together.scores, alone.scores)
 
     def test_of_nothing(self) -> None:
         empty = take(make_blobs(2), torch.zeros(0, dtype=torch.int64))
         for candidates in (empty, pack(empty)):
-            ranking = rank(candidates, *classify(candidates.features, make_prototypes()))
+            ranking = rank(candidates, classify(candidates.features, make_prototypes()))
             assert len(ranking) == 0
 
 

@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from refseg.pictures import COLORS, INK, PAPER, DrawnObject, draw_objects, fit, line_of_text, sheet
+from refseg.errors import ShapeError
+from refseg.pictures import (
+    BRIGHT,
+    COLORS,
+    INK,
+    PAPER,
+    DrawnObject,
+    draw_objects,
+    fit,
+    line_of_text,
+    outline_object,
+    paragraph,
+    sheet,
+)
 
 HEIGHT, WIDTH = 80, 120
 
@@ -101,7 +114,33 @@ class TestDrawObjects:
         assert changed(image, draw_objects(image, [item]))[:30].any()
 
 
+class TestOutlineObject:
+    def test_line_between_dark_edges_around_the_mask(self, image: Image.Image) -> None:
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[20:40, 30:60] = True
+        drawn = np.asarray(outline_object(image, mask, width=2))
+        # Outwards from the left side of the mask: dark, two bright, dark, untouched.
+        assert [tuple(pixel) for pixel in drawn[30, 26:30]] == [INK, BRIGHT, BRIGHT, INK]
+        untouched = np.ones((HEIGHT, WIDTH), bool)
+        untouched[16:44, 26:64] = False
+        untouched |= mask
+        np.testing.assert_array_equal(drawn[untouched], np.asarray(image)[untouched])
+
+    def test_empty_mask_and_mask_of_everything(self, image: Image.Image) -> None:
+        for mask in (np.zeros((HEIGHT, WIDTH), bool), np.ones((HEIGHT, WIDTH), bool)):
+            np.testing.assert_array_equal(np.asarray(outline_object(image, mask)), np.asarray(image))
+
+    def test_mask_of_another_size(self, image: Image.Image) -> None:
+        with pytest.raises(ShapeError, match=r"A mask of \(3, 4\) pixels does not fit an image of \(80, 120\)"):
+            outline_object(image, np.ones((3, 4), bool))
+
+
 class TestFit:
+    def test_ground(self) -> None:
+        page = fit(Image.new("RGB", (40, 20), (200, 0, 0)), 80, 80, INK)
+        assert page.getpixel((40, 5)) == INK
+        assert page.getpixel((40, 40)) == (200, 0, 0)
+
     @pytest.mark.parametrize("size", [(120, 80), (10, 300), (300, 10), (1, 5000), (5000, 1), (60, 60)])
     def test_size_of_the_page(self, size: tuple[int, int]) -> None:
         assert fit(Image.new("RGB", size), 60, 60).size == (60, 60)
@@ -139,3 +178,17 @@ def test_line_of_text() -> None:
     text_width = ImageDraw.Draw(strip).textlength("references", ImageFont.load_default(20))
     assert columns.max() - columns.min() == pytest.approx(text_width, abs=4)
     assert (np.asarray(line_of_text("", 50)) == PAPER).all()
+
+
+class TestParagraph:
+    def test_as_many_lines_as_it_takes(self) -> None:
+        one, three = paragraph("a word", 300, 14), paragraph("some words " * 9, 200, 14)
+        assert (one.size, three.width) == ((300, 19), 200)
+        assert three.height == 19 * round(three.height / 19) > 19
+        # Nothing is written on the last pixels of a line, so nothing was cut.
+        assert (np.asarray(three)[:, -2:] == PAPER).all()
+
+    def test_color_and_no_text(self) -> None:
+        written = np.asarray(paragraph("red", 100, 14, (255, 0, 0)))
+        assert (written == (255, 0, 0)).all(-1).any()
+        assert (np.asarray(paragraph("", 100)) == PAPER).all()

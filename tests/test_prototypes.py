@@ -20,6 +20,7 @@ from refseg import prototypes as prototypes_module
 from refseg.candidates import encode_patches
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import (
+    BadReferenceError,
     ClassWithoutReferencesError,
     ImageError,
     NoReferencesError,
@@ -32,6 +33,7 @@ from refseg.images import encoder_pixels
 from refseg.models import Models, load_models
 from refseg.progress import Progress
 from refseg.prototypes import (
+    Negatives,
     Prototypes,
     Reference,
     build_prototypes,
@@ -89,6 +91,12 @@ def make_prototypes(
     return Prototypes(classes, vectors, torch.tensor(labels), ids, "demo", "f00", **other)
 
 
+def make_negatives(*names: str, first: int = 50, width: int = 5) -> Negatives:
+    vectors = torch.randn(len(names), width, generator=torch.Generator().manual_seed(first))
+    ids = tuple(f"negative-{first + row}" for row in range(len(names)))
+    return Negatives(vectors, names, ids, tuple(f"digest-{first + row}" for row in range(len(names))))
+
+
 def vector_of(prototypes: Prototypes, reference_id: str) -> Tensor:
     return prototypes.vectors[prototypes.reference_ids.index(reference_id)]
 
@@ -99,6 +107,16 @@ def assert_same(found: Prototypes, expected: Prototypes) -> None:
     assert torch.equal(found.labels, expected.labels)
     for name in ("classes", "reference_ids", "model", "fingerprint", "skipped"):
         assert getattr(found, name) == getattr(expected, name)
+    assert_same_negatives(found.negatives, expected.negatives)
+
+
+def assert_same_negatives(found: Negatives | None, expected: Negatives | None) -> None:
+    """Bit for bit."""
+    if found is None or expected is None:
+        assert found is expected
+        return
+    assert torch.equal(found.vectors, expected.vectors)
+    assert (found.names, found.ids, found.digests) == (expected.names, expected.ids, expected.digests)
 
 
 class TestInstanceVector:
@@ -587,6 +605,91 @@ class TestReuse:
             assert passes == ["dinov2"] * (2 - sum(map(bool, digests)))
 
 
+class TestBuildWithNegatives:
+    def test_are_encoded_as_references_are(self, built: Prototypes, references: list[Reference], models: Models) -> None:
+        negatives = [replace(references[4], label="shadow"), references[1]]
+        found = build_prototypes([references[row] for row in (0, 2, 3, 5)], models, negatives=negatives)
+        assert (found.classes, found.shots) == (built.classes, {"gear": 1, "nut": 1, "ring": 2})
+        assert found.negatives is not None
+        # By image, as references are.
+        assert (found.negatives.ids, found.negatives.names) == (("label-1", "label-4"), ("nut", "shadow"))
+        for name, vector in zip(found.negatives.ids, found.negatives.vectors, strict=True):
+            assert torch.equal(vector, vector_of(built, name))
+            assert name not in found.reference_ids
+        assert found.negatives.digests == (built.digests[1], built.digests[4])
+        assert found.negative_matrix is not None
+        vectors, rows = found.negative_matrix
+        assert rows.tolist() == [1, -1]
+        assert_near(vectors, F.normalize(found.negatives.vectors, dim=1))
+
+    def test_change_no_prototype(self, built: Prototypes, references: list[Reference], models: Models) -> None:
+        negative = replace(references[0], id="negative", box=(5, 5, 60, 70), mask=np.ones((65, 55), bool))
+        found = build_prototypes(references, models, negatives=[negative])
+        assert torch.equal(found.matrix, built.matrix)
+        assert found.reference_ids == built.reference_ids
+        assert (built.negatives, built.negative_matrix) == (None, None)
+
+    def test_unusable_ones_are_listed(self, references: list[Reference], models: Models, tmp_path: Path) -> None:
+        gone = replace(references[0], id="gone", image=str(tmp_path / "gone.png"))
+        empty = replace(references[0], id="empty", mask=np.zeros((3, 3), bool))
+        found = build_prototypes(references, models, negatives=[gone, empty])
+        assert found.negatives is None
+        assert dict(found.skipped) == {"gone": "the file does not exist", "empty": EMPTY_MASK}
+
+    def test_do_not_stand_for_a_class(self, references: list[Reference], models: Models) -> None:
+        bad = replace(references[0], id="bad", label="nut", mask=np.zeros((3, 3), bool))
+        with pytest.raises(
+            ClassWithoutReferencesError, match="'nut' has no usable reference: bad: its mask is empty"
+        ) as caught:
+            build_prototypes([references[0], bad], models, negatives=[references[1]])
+        assert caught.value.reasons == ("bad: its mask is empty",)
+
+    @pytest.mark.parametrize(("rows", "more"), [([1], ""), ([1, 2], r" \(and 1 more\)")])
+    def test_both_at_once_is_refused(self, references: list[Reference], models: Models, rows: list[int], more: str) -> None:
+        words = rf"The object label-1 \('nut'\){more} is both a reference and a negative: take one of the two tags off it\."
+        with pytest.raises(BadReferenceError, match=words):
+            build_prototypes(references, models, negatives=[references[row] for row in rows])
+
+    def test_progress_counts_them(self, references: list[Reference], models: Models) -> None:
+        seen: list[Progress] = []
+        build_prototypes(references[:2], models, negatives=references[4:5], progress=seen.append)
+        assert seen == [Progress(done, 3, "references") for done in range(4)]
+
+
+class TestReuseOfNegatives:
+    @pytest.fixture
+    def passes(self, models: Models) -> Iterator[list[str]]:
+        """One entry for each pass of the encoder."""
+        seen: list[str] = []
+        handle = models.dinov2.register_forward_hook(lambda *_: seen.append("dinov2"))
+        yield seen
+        handle.remove()
+
+    def test_a_vector_serves_either_way(
+        self, references: list[Reference], models: Models, passes: list[str], tmp_path: Path
+    ) -> None:
+        earlier = build_prototypes(references[:4], models, negatives=references[4:])
+        assert len(passes) == 6
+        earlier.save(tmp_path / "a.safetensors")
+        shown, others = [references[row] for row in (0, 1, 5)], [references[row] for row in (2, 3, 4)]
+        fresh = build_prototypes(shown, models, negatives=others)
+        passes.clear()
+        found = build_prototypes(shown, models, negatives=others, reuse=Prototypes.load(tmp_path / "a.safetensors"))
+        assert passes == []
+        assert_same(found, fresh)
+        assert found.num_shared(earlier) == earlier.num_shared(found) == 6
+
+    def test_of_unknown_digest_are_computed(self, references: list[Reference], models: Models, passes: list[str]) -> None:
+        earlier = build_prototypes(references[:4], models, negatives=references[4:])
+        assert earlier.negatives is not None
+        unknown = replace(earlier, negatives=replace(earlier.negatives, digests=("", earlier.negatives.digests[1])))
+        passes.clear()
+        found = build_prototypes(references[:4], models, negatives=references[4:], reuse=unknown)
+        assert passes == ["dinov2"]
+        assert_same(found, earlier)
+        assert found.num_shared(unknown) == 5
+
+
 class TestReferenceDigest:
     def test_is_sixteen_digits_and_always_the_same(
         self, references: list[Reference], models: Models, monkeypatch: pytest.MonkeyPatch
@@ -718,6 +821,61 @@ class TestEditing:
         with pytest.raises(ShapeError, match="one digest a reference or none at all, but there are 1 of 2 references"):
             make_prototypes([0, 1], digests=("a",))
 
+    def test_add_joins_negatives(self) -> None:
+        first = make_prototypes([0, 1], negatives=make_negatives("nut", "dust"))
+        second = make_prototypes([0, 1], first=10, negatives=make_negatives("nut", first=60))
+        plain = make_prototypes([0, 1], first=20)
+        assert first.negatives is not None
+        both = first.add(second).negatives
+        assert both is not None
+        assert both.ids == ("negative-50", "negative-51", "negative-60")
+        assert both.names == ("nut", "dust", "nut")
+        assert both.digests == ("digest-50", "digest-51", "digest-60")
+        assert torch.equal(both.vectors[:2], first.negatives.vectors)
+        assert_same_negatives(first.add(plain).negatives, first.negatives)
+        assert_same_negatives(plain.add(first).negatives, first.negatives)
+        assert plain.add(make_prototypes([0, 1], first=10)).negatives is None
+
+    def test_add_takes_the_newer_role_of_an_object(self) -> None:
+        first = make_prototypes([0, 0, 1], negatives=make_negatives("nut"))
+        reference = Prototypes(("nut",), torch.ones(1, 5), torch.tensor([0]), ("negative-50",), "demo", "f00")
+        both = first.add(reference)
+        assert both.shots == {"gear": 2, "nut": 2}
+        assert both.negatives is None
+        turned = Negatives(torch.ones(1, 5), ("gear",), ("label-1",), ("d",))
+        both = first.add(make_prototypes([0, 1], first=10, negatives=turned))
+        assert both.shots == {"gear": 2, "nut": 2}
+        assert "label-1" not in both.reference_ids
+        assert both.negatives is not None
+        assert both.negatives.ids == ("negative-50", "label-1")
+
+    def test_remove_takes_negatives_too(self) -> None:
+        first = make_prototypes([0, 0, 1], negatives=make_negatives("nut", "dust", "gear"))
+        left = first.remove(["negative-51", "label-1"])
+        assert left.reference_ids == ("label-0", "label-2")
+        assert left.negatives is not None
+        assert first.negatives is not None
+        assert (left.negatives.ids, left.negatives.names) == (("negative-50", "negative-52"), ("nut", "gear"))
+        assert torch.equal(left.negatives.vectors, first.negatives.vectors[[0, 2]])
+        assert first.remove(first.negatives.ids).negatives is None
+        assert_same_negatives(first.remove(["label-0"]).negatives, first.negatives)
+
+    def test_a_negative_of_a_class_that_is_gone_is_one_of_every_class(self) -> None:
+        first = make_prototypes([0, 0, 1], negatives=make_negatives("nut", "dust"))
+        assert first.negative_matrix is not None
+        assert first.negative_matrix[1].tolist() == [1, -1]
+        left = first.remove(["label-2"], keep_classes=False)
+        assert left.negative_matrix is not None
+        assert left.negative_matrix[1].tolist() == [-1, -1]
+
+    def test_disagreeing_negatives_are_refused(self) -> None:
+        with pytest.raises(ShapeError, match=r"one vector, name, id and digest each, but there are 2, 1, 1 and 1"):
+            Negatives(torch.zeros(2, 5), ("a",), ("a",), ("a",))
+        with pytest.raises(
+            ShapeError, match=r"Negatives of shape \(1, 4\) do not fit references of shape \(2, 5\): build both"
+        ):
+            make_prototypes([0, 1], negatives=make_negatives("nut", width=4))
+
     def test_class_without_vector_is_refused(self) -> None:
         with pytest.raises(ClassWithoutReferencesError, match="'nut'"):
             make_prototypes([0, 0])
@@ -738,6 +896,40 @@ class TestFile:
         assert torch.equal(again.matrix, built.matrix)
         assert again.digests == built.digests
         assert len(set(again.digests)) == 6
+
+    def test_of_negatives(self, tmp_path: Path) -> None:
+        first = make_prototypes([0, 1, 1], negatives=make_negatives("a.b $", "nut", "⚙️"))
+        first.save(tmp_path / "a.safetensors")
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(again, first)
+        assert again.negatives is not None
+        again.remove(["negative-50"]).save(tmp_path / "a.safetensors")
+        left = Prototypes.load(tmp_path / "a.safetensors").negatives
+        assert left is not None
+        assert left.ids == ("negative-51", "negative-52")
+
+    def test_of_version_2(self, tmp_path: Path) -> None:
+        # As the version before negatives wrote it.
+        about = (
+            '{"version": 2, "classes": ["gear", "nut"], "reference_ids": ["label-0", "label-1", "label-2"], "model": "demo", '
+            '"fingerprint": "f00", "skipped": [], "digests": ["a", "b", "c"]}'
+        )
+        expected = make_prototypes([0, 1, 1], digests=("a", "b", "c"))
+        tensors = {"vectors": expected.vectors, "labels": expected.labels}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": about})
+        found = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(found, expected)
+        assert found.digests == ("a", "b", "c")
+
+    @pytest.mark.parametrize("listed", [{"names": ["a"]}, {"names": ["a"], "ids": ["x"], "digests": []}, ["a"], 3])
+    def test_negatives_that_disagree(self, tmp_path: Path, listed: object) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1], negatives=make_negatives("a")).save(path)
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads(file.metadata()["refseg_prototypes"])
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({**about, "negatives": listed})})
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(path)
 
     def test_of_version_1(self, tmp_path: Path) -> None:
         # As release 0.1.0 wrote it.
@@ -823,6 +1015,6 @@ class TestFile:
     def test_newer_version(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         make_prototypes([0, 1]).save(path)
-        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 3, "news": True})})
-        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 3, this one reads up to 2\): update"):
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 4, "news": True})})
+        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 4, this one reads up to 3\): update"):
             Prototypes.load(path)

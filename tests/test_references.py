@@ -14,7 +14,7 @@ from PIL import Image
 from refseg.errors import DatasetError, NoReferencesError
 from refseg.images import read_image
 from refseg.prototypes import build_prototypes
-from refseg.references import collect_references, sample_references, tag_references
+from refseg.references import collect_negatives, collect_references, sample_references, tag_references, tagged_references
 from tests.trays import IMAGE_HW, PARTS, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -416,3 +416,62 @@ class TestSample:
 
 def test_image_size_of_the_trays(trays: fo.Dataset) -> None:
     assert {read_image(path).size for path in trays.values("filepath")} == {IMAGE_HW[::-1]}
+
+
+class TestNegatives:
+    def test_label_tags_alone_count(self, trays: fo.Dataset) -> None:
+        every = ids_of(trays)
+        trays[:1].tag_samples("negative")
+        trays.select_labels(ids=[every[5], every[2]]).tag_labels("negative")
+        assert [negative.id for negative in collect_negatives(trays, "ground_truth")] == [every[2], every[5]]
+        assert collect_negatives(trays, "ground_truth", "other") == []
+
+    def test_several_fields(self, trays: fo.Dataset) -> None:
+        sample = trays.first()
+        crowd = boxed("crowd", 20, 20, 60, 60, iscrowd=True, tags=["negative"])
+        nameless = fo.Detection(bounding_box=box_of(20, 20, 60, 60), tags=["negative"])
+        sample["rejected"] = fo.Detections(detections=[boxed("star", 20, 30, 60, 60, tags=["negative"]), crowd, nameless])
+        sample.save()
+        trays.select_labels(ids=ids_of(trays)[-1:]).tag_labels("negative")
+        names = [negative.label for negative in collect_negatives(trays, ["rejected", "ground_truth"])]
+        assert names == ["star", trays.last().ground_truth.detections[-1].label]
+        (boxy,) = collect_negatives(trays, "rejected")
+        assert (boxy.box, boxy.mask) == (pytest.approx((20, 30, 60, 60)), None)
+
+    def test_bad_fields(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match=r"'nope' .* does not exist"):
+            collect_negatives(trays, ["ground_truth", "nope"])
+
+
+class TestTagged:
+    def test_every_field_but_predictions_and_rejected_ones(self, trays: fo.Dataset) -> None:
+        for number, name in enumerate(["predictions", "similar", "rejected", "accepted"]):
+            trays.clone_sample_field("ground_truth", name)
+            # Copies of a field keep their labels' ids.
+            labels = trays.values(f"{name}.detections")
+            trays.set_values(f"{name}.detections", [[label.copy() for label in own] for own in labels])
+            if number < 2:
+                method = "refseg/segment" if number == 0 else "refseg/similar"
+                trays.register_run(f"run_{number}", trays.init_run(method=method, label_field=name))
+        trays[:1].select_labels().tag_labels("reference")
+        found = {reference.id for reference in tagged_references(trays)}
+        assert found == set(ids_of(trays[:1]) + trays[:1].values("accepted.detections.id", unwind=True))
+        others = {reference.id for reference in tagged_references(trays, rejected_field="accepted")}
+        assert others == set(ids_of(trays[:1]) + trays[:1].values("rejected.detections.id", unwind=True))
+
+    def test_tagged_samples(self, trays: fo.Dataset) -> None:
+        trays[1:2].tag_samples("reference")
+        assert [reference.id for reference in tagged_references(trays)] == ids_of(trays[1:2])
+
+    def test_none(self, trays: fo.Dataset) -> None:
+        with pytest.raises(NoReferencesError) as caught:
+            tagged_references(trays, "mine")
+        assert str(caught.value) == (
+            f"No object of dataset {trays.name!r} carries the tag 'mine' (looked in 'ground_truth'): tag some of each class, "
+            "or accept predictions as references."
+        )
+
+    def test_no_field_of_objects(self, dataset: fo.Dataset, plain: str) -> None:
+        dataset.add_sample(fo.Sample(plain))
+        with pytest.raises(NoReferencesError, match="carries the tag 'reference': tag some"):
+            tagged_references(dataset)

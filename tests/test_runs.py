@@ -16,8 +16,9 @@ from PIL import Image
 import refseg.candidates
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.images import file_sha256
+from refseg.matching import similarities
 from refseg.models import load_models
-from refseg.prototypes import Prototypes, build_prototypes
+from refseg.prototypes import Negatives, Prototypes, build_prototypes
 from refseg.references import collect_references
 from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, segment
 from refseg.segmenter import Segmenter
@@ -157,6 +158,75 @@ class TestPredictions:
         assert trays.get_run_info(report.run_key).config.min_confidence == chosen
         assert all(score >= chosen for score in trays.values("predictions.detections.confidence", unwind=True))
 
+    @pytest.mark.parametrize("part", PARTS)
+    def test_min_confidence_of_a_class(self, trays: fo.Dataset, prototypes: Prototypes, part: str) -> None:
+        """The other takes the preset's."""
+        run(trays, prototypes, "all")
+        default = load_models("demo").preset.min_confidence
+        labels = trays.values("all.detections", unwind=True)
+        scores = sorted(label.confidence for label in labels if label.label == part)
+        least = (scores[1] + scores[2]) / 2
+        report = run(trays, prototypes, "some", min_confidence={part: least})
+        kept = [(label.label, label.confidence) for label in labels]
+        expected = [(name, score) for name, score in kept if score >= (least if name == part else default)]
+        assert len(expected) < len([score for name, score in kept if name != part or score >= scores[0]])
+        found = trays.values("some.detections", unwind=True)
+        assert sorted((label.label, label.confidence) for label in found) == sorted(expected)
+        config = trays.get_run_info(report.run_key).config
+        assert config.min_confidence is None
+        assert config.min_confidences == [[name, least if name == part else default] for name in PARTS]
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_classes(self, trays: fo.Dataset, prototypes: Prototypes, part: str) -> None:
+        run(trays, prototypes, "all")
+        report = run(trays, prototypes, "some", classes=[part])
+        for sample in trays:
+            expected = [(x.confidence, x.margin, x.runner_up) for x in sample.all.detections if x.label == part]
+            assert [(x.confidence, x.margin, x.runner_up) for x in sample.some.detections] == expected
+        assert trays.count_values("some.detections.label") == {part: report.num_instances}
+        config = trays.get_run_info(report.run_key).config
+        assert (config.classes, config.min_confidence, config.min_confidences) == (list(PARTS), 0.0, [[part, 0.0]])
+
+    def test_margins(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        run(trays, prototypes)
+        for label in trays.values("predictions.detections", unwind=True):
+            assert label.runner_up == PARTS[1 - PARTS.index(label.label)]
+            assert 0 <= label.margin <= label.confidence + 1e-6
+        schema = trays.get_field_schema(flat=True)
+        assert "predictions.detections.margin" in schema
+        assert "predictions.detections.runner_up" in schema
+
+    def test_one_class_has_no_runner_up(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        stars = prototypes.remove([name for name in prototypes.reference_ids if "tee" in name], keep_classes=False)
+        assert run(trays, stars).num_written == 4
+        labels = trays.values("predictions.detections", unwind=True)
+        assert {label.runner_up for label in labels} == {None}
+        assert [label.margin for label in labels] == [label.confidence for label in labels]
+        assert run(trays, stars).num_written == 0
+
+    @pytest.mark.parametrize("index", [True, False])
+    @pytest.mark.parametrize("name", [*PARTS, "shadow"])
+    def test_negatives(self, trays: fo.Dataset, prototypes: Prototypes, name: str, index: bool) -> None:
+        """One that looks like the star of the first reference image lowers what is like it, in the classes that it is for."""
+        star = prototypes.reference_ids.index("star 0")
+        negatives = Negatives(3 * prototypes.vectors[star : star + 1], (name,), ("n",), ("",))
+        lowered = dataclasses.replace(prototypes, negatives=negatives)
+        report = run(trays, lowered, index=index)
+        assert trays.get_run_info(report.run_key).config.negative_ids == ["n"]
+        models = load_models("demo")
+        rows = torch.tensor([PARTS.index(name) if name in PARTS else -1])
+        differs = False
+        for sample in trays:
+            pixels = refseg.candidates.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), models.segmenter_side)
+            masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
+            features = candidates_of(pixels, masks, IMAGE_HW, models).features
+            vector = torch.nn.functional.normalize(negatives.vectors, dim=1)
+            expected = similarities(features, prototypes.matrix, (vector, rows)).max(1).values
+            differs |= bool((expected < (features @ prototypes.matrix.T).max(1).values - 0.01).any())
+            found = [label.confidence for label in sample.predictions.detections]
+            assert found == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-3)
+        assert differs or name == "tee"
+
     def test_max_detections(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         run(trays, prototypes, "all")
         assert run(trays, prototypes, "best", max_detections=1).num_instances == 4
@@ -211,8 +281,10 @@ class TestPredictions:
 
     def test_prototypes_by_name(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         save_prototypes(trays, prototypes, "parts")
-        run(trays, "parts")
-        run(trays, prototypes, "direct")
+        by_name = run(trays, "parts")
+        by_value = run(trays, prototypes, "direct", index=False)
+        configs = [trays.get_run_info(report.run_key).config for report in (by_name, by_value)]
+        assert [(config.prototypes_name, config.index) for config in configs] == [("parts", True), (None, False)]
         assert content_of(trays, with_run=False) == content_of(trays, "direct", with_run=False)
         with pytest.raises(DatasetError, match="keeps no prototypes named 'part'; it keeps 'parts'"):
             run(trays, "part")
@@ -264,6 +336,10 @@ class TestProvenance:
         assert (config.method, config.state) == (SEGMENT_METHOD, "completed")
         assert (config.label_field, config.semantic_field) == ("predictions", "map")
         assert (config.min_confidence, config.max_detections, config.mask_dir) == (0.25, 5, str(tmp_path))
+        assert config.min_confidences == [["star", 0.25], ["tee", 0.25]]
+        assert (config.prototypes_name, config.index, config.negative_ids) == (None, True, [])
+        assert config.changes == {"gained": [], "lost": [], "relabelled": []}
+        assert config.changed_ids == []
         assert config.classes == list(PARTS)
         assert config.reference_ids == list(prototypes.reference_ids)
         assert (config.num_images, config.num_instances, config.skipped) == (3, report.num_instances, [])
@@ -422,6 +498,21 @@ class TestRefused:
                 trays.delete_run("others")
         with pytest.raises(PrototypeMismatchError):
             Segmenter(other)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"classes": ["gear"]}, r"know no class 'gear': choose from 'star', 'tee', or build them again with references of"),
+            ({"classes": []}, r"no class to write: name at least one, or leave the choice of classes out"),
+            ({"min_confidence": {"star": 0.2, "gear": 0.5}}, r"know no class 'gear': choose from 'star', 'tee'"),
+            ({"min_confidence": {"star": 1.2}}, r"minimum confidence of the class 'star' must lie between 0 and 1, not 1\.2"),
+            ({"min_confidence": {"star": float("nan")}}, r"of the class 'star' must lie between 0 and 1, not nan"),
+        ],
+    )
+    def test_classes(self, trays: fo.Dataset, prototypes: Prototypes, options: dict[str, Any], words: str) -> None:
+        with pytest.raises(DatasetError, match=words):
+            run(trays, prototypes, **options)
+        assert not trays.has_field("predictions")
 
     @pytest.mark.parametrize("limits", [{"min_confidence": -0.1}, {"min_confidence": 1.1}, {"max_detections": 0}])
     def test_limits(self, trays: fo.Dataset, prototypes: Prototypes, limits: dict[str, float]) -> None:

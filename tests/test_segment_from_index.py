@@ -395,7 +395,8 @@ class TestOnlyChangesAreWritten:
     def test_one_more_reference_writes_only_what_it_changes(
         self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A reference of one class, and images two of which show no object of it."""
+        """A reference of one class, and images two of which show no object of it; only the margins of others move with it."""
+        monkeypatch.setattr("refseg.writing.MARGIN_TOLERANCE", 1.0)
         dataset = make_dataset(tray_samples(tmp_path))
         references = collect_references(dataset[:2], "ground_truth")
         for sample in dataset[2:]:
@@ -421,6 +422,53 @@ class TestOnlyChangesAreWritten:
         least = min(min(part) for part in scores) + 1e-4
         assert run(trays, prototypes, min_confidence=least).num_written == sum(min(part) < least for part in scores) < 4
         assert min(trays.values("predictions.detections.confidence", unwind=True)) >= least
+
+    @pytest.mark.parametrize(("edit", "num_written"), [("slightly", 0), ("clearly", 1), ("runner-up", 0), ("unknown", 4)])
+    def test_margins(self, trays: fo.Dataset, prototypes: Prototypes, edit: str, num_written: int) -> None:
+        """They move a little with references of other classes; an earlier version wrote none."""
+        run(trays, prototypes)
+        answers = content_of(trays, with_run=False)
+        margins = trays.values("predictions.detections.margin", unwind=True)
+        sample = trays[2:3].first()
+        label = sample.predictions.detections[0]
+        if edit == "runner-up":
+            label.runner_up = "another"
+        elif edit == "unknown":
+            trays.set_values("predictions.detections.margin", [[None, None]] * 4)
+            sample.reload()
+        else:
+            label.margin += 0.019 if edit == "slightly" else -0.021
+        sample.save()
+        report = run(trays, prototypes)
+        assert (report.num_written, report.num_instances) == (num_written, 8)
+        assert report.changes.num_samples == 0
+        assert content_of(trays, with_run=False) == answers
+        if num_written:
+            assert trays.values("predictions.detections.margin", unwind=True) == margins
+
+    def test_predictions_without_any_margin_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """As an earlier version left them: the field has no such attribute at all."""
+        run(trays, prototypes, "now")
+        for sample in trays.iter_samples(autosave=True):
+            kept = [
+                fo.Detection(
+                    label=label.label,
+                    bounding_box=label.bounding_box,
+                    mask=label.mask,
+                    confidence=label.confidence,
+                    predicted_iou=label.predicted_iou,
+                    run="earlier",
+                )
+                for label in sample.now.detections
+            ]
+            sample["predictions"] = fo.Detections(detections=kept)
+        trays.add_dynamic_sample_fields()
+        assert trays.get_field("predictions.detections.predicted_iou") is not None
+        assert trays.get_field("predictions.detections.margin") is None
+        report = run(trays, prototypes)
+        assert (report.num_written, report.changes.num_samples) == (4, 0)
+        assert None not in trays.values("predictions.detections.margin", unwind=True)
+        assert run(trays, prototypes).num_written == 0
 
     def test_a_filtered_view_does_not_hide_what_must_go(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         """What a filter hides is still there, and a higher threshold must remove it."""
@@ -527,7 +575,7 @@ class TestPreview:
         dataset, packed = drawn
         prototypes = draw_prototypes()
         bounds = {
-            sample_id: float(classify(candidates.features, prototypes.matrix)[0].max())
+            sample_id: float(classify(candidates.features, prototypes.matrix).scores.max())
             for sample_id, candidates in zip(dataset.values("id"), packed, strict=True)
             if len(candidates)
         }
@@ -593,6 +641,24 @@ class TestPreview:
         assert min(dataset.values("predictions.detections.confidence", unwind=True)) >= least
         nothing = run(dataset, prototypes, "none", preview=True, index=index, min_confidence=1.0)
         assert (nothing.best, nothing.num_written, nothing.num_instances) == ((), 0, 0)
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_least_confidences_of_their_own(self, drawn: Any, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The best similarity in an image may be one of a class that is not written at all."""
+        dataset, packed = drawn
+        monkeypatch.setattr("refseg.runs.PREVIEWED", 3)
+        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 1)
+        prototypes, index = draw_prototypes(), fill_index(dataset, packed)
+        run(dataset, prototypes, "every", index=index)
+        best = {
+            sample.id: max((label.confidence for label in sample.every.detections if label.label == part), default=0.0)
+            for sample in dataset
+        }
+        expected = sorted((name for name in best if best[name]), key=lambda name: -best[name])[:3]
+        for options in ({"classes": [part]}, {"min_confidence": {PARTS[1 - PARTS.index(part)]: 1.0, part: 0.0}}):
+            report = run(dataset, prototypes, f"preview_{len(options)}", preview=True, index=index, **options)
+            assert [name for name, _ in report.best] == expected
+            assert [score for _, score in report.best] == pytest.approx([best[name] for name in expected], abs=1e-6)
 
     def test_images_not_indexed_are_left_out_and_counted(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from refseg.candidates import propose
 from refseg.errors import DatasetError
 from refseg.images import read_image
 from refseg.loading import load_image
-from refseg.prototypes import Prototypes
+from refseg.prototypes import Negatives, Prototypes
 from refseg.runs import SegmentSettings, match_image
 from refseg.segmenter import ReadImage, Segmenter
 from tests.trays import IMAGE_HW, propose_truth, quick_models, tray_prototypes, tray_samples
@@ -86,6 +87,29 @@ def test_min_confidence_and_max_detections(trays: fo.Dataset, prototypes: Protot
     both = facts(Segmenter(prototypes, min_confidence=0.0).predict(picture))
     assert facts(Segmenter(prototypes, min_confidence=0.0, max_detections=1).predict(picture)) == both[:1]
     assert facts(Segmenter(prototypes, min_confidence=1.0).predict(picture)) == []
+
+
+def test_classes_and_thresholds_of_their_own(trays: fo.Dataset, prototypes: Prototypes) -> None:
+    picture = Image.open(trays.first().filepath).convert("RGB")
+    both = facts(Segmenter(prototypes, min_confidence=0.0).predict(picture))
+    for name, _, _, _ in both:
+        own = [fact for fact in both if fact[0] == name]
+        assert facts(Segmenter(prototypes, min_confidence=0.0, classes=[name]).predict(picture)) == own
+        others = {fact[0]: 1.0 for fact in both if fact[0] != name}
+        assert facts(Segmenter(prototypes, min_confidence={**others, name: 0.0}).predict(picture)) == own
+    with pytest.raises(DatasetError, match="know no class 'gear': choose from 'star', 'tee'"):
+        Segmenter(prototypes, classes=["gear"])
+
+
+def test_negatives_count(trays: fo.Dataset, prototypes: Prototypes) -> None:
+    picture = Image.open(trays.first().filepath).convert("RGB")
+    plain = Segmenter(prototypes, min_confidence=0.0).predict(picture).detections
+    star = prototypes.reference_ids.index("star 0")
+    negatives = Negatives(prototypes.vectors[star : star + 1], ("anything",), ("n",), ("",))
+    lowered = Segmenter(replace(prototypes, negatives=negatives), min_confidence=0.0).predict(picture).detections
+    best = {label.label: label.confidence for label in lowered}
+    # The first reference is the star in this very picture.
+    assert best.get("star", 0.0) < next(label.confidence for label in plain if label.label == "star")
 
 
 def test_bad_image_does_not_shift_its_batch(

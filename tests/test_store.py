@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fiftyone as fo
@@ -11,7 +12,7 @@ import torch
 
 from refseg.errors import DatasetError, PrototypeFileError
 from refseg.images import file_sha256
-from refseg.prototypes import Prototypes
+from refseg.prototypes import Negatives, Prototypes
 from refseg.store import (
     PROTOTYPES_METHOD,
     dataset_folder,
@@ -63,6 +64,17 @@ def test_run_holds_what_a_reader_wants_to_know(dataset: fo.Dataset) -> None:
     assert config.shots == [["a.b", 2], ["$c", 1]]
     assert config.reference_ids == ["reference 0", "reference 1", "reference 2"]
     assert config.skipped == [["other", "too small"]]
+    assert config.negative_ids == []
+
+
+def test_negatives_are_kept_and_recorded(dataset: fo.Dataset) -> None:
+    negatives = Negatives(torch.ones(2, 8), ("a.b", "$ dust"), ("x", "y"), ("", "d"))
+    save_prototypes(dataset, replace(prototypes_of("a.b", "$c"), negatives=negatives), "parts")
+    assert dataset.get_run_info("parts").config.negative_ids == ["x", "y"]
+    found = load_prototypes(dataset, "parts").negatives
+    assert found is not None
+    assert (found.names, found.ids, found.digests) == (negatives.names, negatives.ids, negatives.digests)
+    torch.testing.assert_close(found.vectors, negatives.vectors, rtol=0, atol=0)
 
 
 def test_same_content_is_one_file(dataset: fo.Dataset) -> None:

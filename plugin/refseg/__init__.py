@@ -10,76 +10,116 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .dataset_index import DatasetIndex, IndexStatus, VerifyReport, open_index
+    from .decisions import Decision, accept, fix, reject, relabel, undo
     from .evaluation import EvaluationReport, evaluate
+    from .heatmaps import HeatmapReport, similarity_heatmap
     from .indexing import IndexReport, SkippedImage, build_index
+    from .inspection import InspectedReference, inspect_references, inspection_sheet
     from .models import PRESETS, load_models, unload_models
     from .prototypes import Prototypes, Reference, build_prototypes
+    from .quality import ReferenceQuality, reference_quality
     from .references import SampledReferences, collect_references, sample_references, tag_references
+    from .review import QueueItem, review_queue
     from .runs import SegmentReport, segment
     from .segmenter import Segmenter
     from .similar import SimilarReport, find_similar
     from .store import list_prototypes, load_prototypes, save_prototypes
+    from .updating import UpdateReport, update
 
 __version__ = "0.1.0"
 
 _HOME = {
     "DatasetIndex": "dataset_index",
+    "Decision": "decisions",
     "EvaluationReport": "evaluation",
+    "HeatmapReport": "heatmaps",
     "IndexReport": "indexing",
     "IndexStatus": "dataset_index",
+    "InspectedReference": "inspection",
     "PRESETS": "models",
     "Prototypes": "prototypes",
+    "QueueItem": "review",
     "Reference": "prototypes",
+    "ReferenceQuality": "quality",
     "SampledReferences": "references",
     "SegmentReport": "runs",
     "Segmenter": "segmenter",
     "SimilarReport": "similar",
     "SkippedImage": "indexing",
+    "UpdateReport": "updating",
     "VerifyReport": "dataset_index",
+    "accept": "decisions",
     "build_index": "indexing",
     "build_prototypes": "prototypes",
     "collect_references": "references",
     "evaluate": "evaluation",
     "find_similar": "similar",
+    "fix": "decisions",
+    "inspect_references": "inspection",
+    "inspection_sheet": "inspection",
     "list_prototypes": "store",
     "load_models": "models",
     "load_prototypes": "store",
     "open_index": "dataset_index",
+    "reference_quality": "quality",
+    "reject": "decisions",
+    "relabel": "decisions",
+    "review_queue": "review",
     "sample_references": "references",
     "save_prototypes": "store",
     "segment": "runs",
+    "similarity_heatmap": "heatmaps",
     "tag_references": "references",
+    "undo": "decisions",
     "unload_models": "models",
+    "update": "updating",
 }
 
 __all__ = [
     "PRESETS",
     "DatasetIndex",
+    "Decision",
     "EvaluationReport",
+    "HeatmapReport",
     "IndexReport",
     "IndexStatus",
+    "InspectedReference",
     "Prototypes",
+    "QueueItem",
     "Reference",
+    "ReferenceQuality",
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
     "SimilarReport",
     "SkippedImage",
+    "UpdateReport",
     "VerifyReport",
+    "accept",
     "build_index",
     "build_prototypes",
     "collect_references",
     "evaluate",
     "find_similar",
+    "fix",
+    "inspect_references",
+    "inspection_sheet",
     "list_prototypes",
     "load_models",
     "load_prototypes",
     "open_index",
+    "reference_quality",
+    "reject",
+    "relabel",
+    "review_queue",
     "sample_references",
     "save_prototypes",
     "segment",
+    "similarity_heatmap",
     "tag_references",
+    "undo",
     "unload_models",
+    "update",
 ]
 
 

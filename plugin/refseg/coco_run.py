@@ -206,6 +206,7 @@ def _segment_batch(
         instances = match(
             candidates,
             prototypes.matrix,
+            negatives=prototypes.negative_matrix,
             max_detections=job.max_detections,
             min_score=models.preset.min_confidence if job.min_score is None else job.min_score,
             as_published=models.preset.as_published,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import fiftyone as fo
@@ -25,6 +26,8 @@ from .rle import encode_mask
 from .store import run_key_from
 
 logger = logging.getLogger(__name__)
+
+EVALUATION_METHOD = "refseg/evaluation"
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def iter_evaluate(
         raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
     if not comparable or not boxes.per_class:
-        return _report(masks, boxes, gathered, None, None)
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None))
     mean = yield from iter_evaluate_in_fiftyone(
         view.exclude(gathered.skipped_ids) if gathered.skipped_ids else view,
         pred_field,
@@ -135,7 +138,8 @@ def iter_evaluate(
         start=num_images,
     )
     yield Progress(total, total, "evaluation steps")
-    return _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key)
+    report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key)
+    return _recorded(view, pred_field, gt_field, report)
 
 
 def evaluate(
@@ -307,6 +311,24 @@ def _confidence(label: Any, sample: Any, pred_field: str) -> float:
 
 def _is_crowd(label: Any) -> bool:
     return bool(label.get_attribute_value("iscrowd", False))
+
+
+def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
+    """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
+    dataset = view._dataset
+    figures = {name: value for name, value in asdict(report).items() if name not in ("per_class", "skipped")}
+    config = dataset.init_run(
+        method=EVALUATION_METHOD,
+        pred_field=pred_field,
+        gt_field=gt_field,
+        # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
+        per_class=[[name, scores["mask_ap"], scores["box_ap"]] for name, scores in report.per_class.items()],
+        num_skipped=len(report.skipped),
+        evaluated_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **figures,
+    )
+    dataset.register_run(run_key_from(f"evaluation_of_{pred_field}"), config, overwrite=True)
+    return report
 
 
 def _report(

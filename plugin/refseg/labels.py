@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DatasetError
-from .matching import Instances
+
+if TYPE_CHECKING:
+    from .matching import Instances
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}
@@ -114,6 +116,9 @@ def to_detections(
 ) -> fo.Detections:
     """Instances of one image as FiftyOne labels.
 
+    Besides label and confidence each holds `predicted_iou`; `margin`, by how much its class beat the second-best one, which is
+    `runner_up` (None where there is one class alone); and `run`.
+
     Args:
         instances: from `refseg.matching.match`.
         classes: name of each prototype's row.
@@ -124,12 +129,14 @@ def to_detections(
     """
     height, width = image_hw
     labels = []
-    for mask, box, row, score, quality in zip(
+    for mask, box, row, score, quality, margin, runner_up in zip(
         instances.masks,
         instances.boxes.tolist(),
         instances.labels.tolist(),
         instances.scores.tolist(),
         predicted_iou,
+        instances.margins.tolist(),
+        instances.runners_up.tolist(),
         strict=True,
     ):
         x0, y0, x1, y1 = box
@@ -138,6 +145,8 @@ def to_detections(
             bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
             confidence=score,
             predicted_iou=quality,
+            margin=margin,
+            runner_up=None if runner_up < 0 else classes[runner_up],
             run=run_key,
         )
         if mask_folder is None:

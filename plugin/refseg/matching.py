@@ -21,6 +21,8 @@ from .candidates import Candidates, interpolation_matrix, share_in_groups, share
 from .errors import ShapeError
 from .packing import PackedCandidates
 
+NEGATIVE_SCALE = 0.8
+"""How fast a nearer negative lowers a similarity: by the factor exp(−lead / scale) (method.md, "Past the paper")."""
 NMS_IOU = 0.5
 NMS_KEEPS = 8
 """NMS keeps this many times the detections asked for (method.md C2)."""
@@ -28,6 +30,34 @@ PIXELS_A_CHUNK = 1 << 25
 """Upsampled logits held at once by profile `paper`, in pixels: 128 MB of float32."""
 MASKS_A_CHUNK = 16
 """Masks resized at once: often fewer instances are wanted than there are."""
+
+
+NegativeMatrix = tuple[Tensor, Tensor]
+"""(Q, C) float32 negatives of unit length, and (Q,) int64 the class row that each lowers, -1 where it lowers every one."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """How candidates, of one image or of many, compare with the classes.
+
+    Attributes:
+        scores: (N,) float32 in [0, 1], the similarity to the class that won.
+        labels: (N,) int64, its row.
+        margins: (N,) float32, by how much it beat the second-best class; the score itself where there is one class alone.
+        runners_up: (N,) int64, the row of the second-best class; -1 where there is one class alone.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    margins: Tensor
+    runners_up: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: Tensor | slice) -> Classified:
+        """Those of some candidates."""
+        return Classified(self.scores[rows], self.labels[rows], self.margins[rows], self.runners_up[rows])
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,8 @@ class Instances:
         labels: (n,) int64, the row of the prototype that won.
         scores: (n,) float32 in [0, 1].
         rows: (n,) int64, the row of each in the candidates.
+        margins: (n,) float32, see Classified.
+        runners_up: (n,) int64, see Classified.
     """
 
     masks: tuple[Tensor, ...]
@@ -47,6 +79,8 @@ class Instances:
     labels: Tensor
     scores: Tensor
     rows: Tensor
+    margins: Tensor
+    runners_up: Tensor
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -60,11 +94,15 @@ class Ranking:
         rows: (n,) int64, the row of each in the candidates.
         labels: (n,) int64, the row of the prototype that won.
         scores: (n,) float32 in [0, 1].
+        margins: (n,) float32, see Classified.
+        runners_up: (n,) int64, see Classified.
     """
 
     rows: Tensor
     labels: Tensor
     scores: Tensor
+    margins: Tensor
+    runners_up: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,8 +113,9 @@ def match(
     candidates: Candidates | PackedCandidates,
     prototypes: Tensor,
     *,
+    negatives: NegativeMatrix | None = None,
     max_detections: int = 100,
-    min_score: float = 0.0,
+    min_score: float | Tensor = 0.0,
     as_published: bool = False,
 ) -> Instances:
     """Label, rank, merge and cut the candidates of one image.
@@ -84,74 +123,121 @@ def match(
     Args:
         candidates: of one image; none at all is a valid answer.
         prototypes: (K, C) float32, unit length.
+        negatives: see similarities.
         max_detections: the best so many are returned.
-        min_score: lower scores are left out.
+        min_score: see rank.
         as_published: see rank.
 
     Raises:
-        ShapeError: candidates and prototypes differ in width.
+        ShapeError: candidates, prototypes and negatives differ in width.
     """
-    scores, labels = classify(candidates.features, prototypes)
-    ranking = rank(candidates, scores, labels, max_detections=max_detections, min_score=min_score, as_published=as_published)
+    classified = classify(candidates.features, prototypes, negatives)
+    ranking = rank(candidates, classified, max_detections=max_detections, min_score=min_score, as_published=as_published)
     return crop_instances(candidates, ranking, max_detections)
 
 
 @torch.inference_mode()
 def rank(
     candidates: Candidates | PackedCandidates,
-    scores: Tensor,
-    labels: Tensor,
+    classified: Classified,
     *,
     max_detections: int = 100,
-    min_score: float = 0.0,
+    min_score: float | Tensor = 0.0,
     as_published: bool = False,
 ) -> Ranking:
     """Thin out, merge and order the candidates of one image (method.md C2, C4, C5), without making full-size masks.
 
     Args:
         candidates: of one image.
-        scores: (N,) float32, from classify.
-        labels: (N,) int64, from classify.
+        classified: the N of them, from classify.
         max_detections: NMS keeps eight times as many; more than this may be returned, for masks that vanish at full size.
-        min_score: lower scores are left out.
+        min_score: lower scores are left out; one number, or (K,) float32 for each class its own. Candidates won by a class of
+            infinite least score make no room for themselves either.
         as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
             the NMS, where they can push out masks of the first class that do.
     """
-    filled = candidates.filled if as_published else candidates.filled & (scores > 0)
-    filled = filled.nonzero()[:, 0]
+    scores, labels = classified.scores, classified.labels
+    least = min_score[labels] if isinstance(min_score, Tensor) else torch.full_like(scores, min_score)
+    wanted = candidates.filled & least.isfinite()
+    filled = (wanted if as_published else wanted & (scores > 0)).nonzero()[:, 0]
     keep = batched_nms(candidates.boxes_of(filled), candidates.predicted_iou[filled], labels[filled], NMS_IOU)
     rows = filled[keep[: NMS_KEEPS * max_detections]]
     rows = rows[scores[rows] > 0]
-    labels, scores, features = labels[rows], scores[rows], candidates.features[rows]
+    labels, scores, least, features = labels[rows], scores[rows], least[rows], candidates.features[rows]
     if as_published:
         scores = merge_overlaps(_full_size(candidates, rows), features, scores, labels)
     else:
-        scores = _merge(candidates.shares(rows, labels, scores >= min_score), features, scores)
+        scores = _merge(candidates.shares(rows, labels, scores >= least), features, scores)
     order = scores.argsort(descending=True, stable=True)
-    order = order[scores[order] >= min_score]
-    return Ranking(rows[order], labels[order], scores[order])
+    order = order[scores[order] >= least[order]]
+    chosen = rows[order]
+    return Ranking(chosen, labels[order], scores[order], classified.margins[chosen], classified.runners_up[chosen])
 
 
-def classify(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    """Score and label of each candidate: the best cosine similarity, cut at 0, and its row (method.md C1).
+def similarities(features: Tensor, prototypes: Tensor, negatives: NegativeMatrix | None = None) -> Tensor:
+    """How similar each candidate is to each class (method.md C1, "Past the paper").
+
+    The cosine with the class's prototype, cut at 0, is s. Where a negative of the class has a higher cosine n, it becomes
+    s·exp(−(n − s) / NEGATIVE_SCALE).
 
     Args:
         features: (N, C) float32, unit length; of one image or of many.
         prototypes: (K, C) float32, unit length.
+        negatives: from `Prototypes.negative_matrix`.
 
     Returns:
-        (N,) float32 scores in [0, 1] and (N,) int64 labels.
+        (N, K) float32 in [0, 1].
 
     Raises:
-        ShapeError: candidates and prototypes differ in width.
+        ShapeError: candidates, prototypes and negatives differ in width.
+
+    Example:
+        >>> classes, negative = torch.eye(3)[:2], (torch.eye(3)[2:], torch.tensor([0]))
+        >>> similarities(torch.tensor([[0.6, 0.0, 0.8], [0.0, 0.6, 0.8]]), classes, negative)
+        tensor([[0.4673, 0.0000],
+                [0.0000, 0.6000]])
     """
-    if prototypes.ndim != 2 or prototypes.shape[1] != features.shape[1]:
+    _check_width("Prototypes", prototypes, features)
+    similar = (features @ prototypes.T).clamp(min=0)
+    if negatives is None:
+        return similar
+    vectors, rows = negatives
+    _check_width("Negatives", vectors, features)
+    cosines = features @ vectors.T  # (N, Q)
+    lead = torch.zeros_like(similar)
+    for row in rows.unique().tolist():
+        nearest = cosines[:, rows == row].amax(1, keepdim=True)
+        columns = slice(None) if row < 0 else slice(row, row + 1)
+        lead[:, columns] = lead[:, columns].maximum(nearest - similar[:, columns])
+    return similar * torch.exp(-lead / NEGATIVE_SCALE)
+
+
+def classify(features: Tensor, prototypes: Tensor, negatives: NegativeMatrix | None = None) -> Classified:
+    """The class of each candidate: the most similar one (method.md C1), and how clearly it won.
+
+    Args:
+        features: (N, C) float32, unit length; of one image or of many.
+        prototypes: (K, C) float32, unit length.
+        negatives: see similarities.
+
+    Raises:
+        ShapeError: candidates, prototypes and negatives differ in width.
+    """
+    similar = similarities(features, prototypes, negatives)
+    scores, labels = similar.max(1)
+    if similar.shape[1] == 1:
+        return Classified(scores, labels, scores, torch.full_like(labels, -1))
+    # Not topk(2), which may name another of two equal classes as the first, and is slower on many candidates.
+    seconds, runners_up = similar.scatter(1, labels[:, None], -1.0).max(1)
+    return Classified(scores, labels, scores - seconds, runners_up)
+
+
+def _check_width(name: str, vectors: Tensor, features: Tensor) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != features.shape[1]:
         raise ShapeError(
-            f"Prototypes of shape {tuple(prototypes.shape)} do not fit candidates with features of width "
-            f"{features.shape[1]}: build them with the same model."
+            f"{name} of shape {tuple(vectors.shape)} do not fit candidates with features of width {features.shape[1]}: build "
+            "them with the same model."
         )
-    scores, labels = (features @ prototypes.T).clamp(min=0).max(1)
-    return scores, labels
 
 
 def merge_overlaps(masks: Tensor, features: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
@@ -231,6 +317,8 @@ def crop_instances(candidates: Candidates | PackedCandidates, ranking: Ranking, 
         ranking.labels[index],
         ranking.scores[index],
         ranking.rows[index],
+        ranking.margins[index],
+        ranking.runners_up[index],
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from .errors import ShapeError
+
 # Okabe and Ito's eight, told apart by readers with any colour vision.
 COLORS = (
     (230, 159, 0),
@@ -21,6 +23,8 @@ COLORS = (
     (190, 190, 190),
 )
 INK, PAPER = (30, 30, 34), (255, 255, 255)
+BRIGHT = (255, 225, 40)
+"""Of outlines; a dark edge on both sides keeps them visible on bright images too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +61,32 @@ def draw_objects(image: Image.Image, objects: Sequence[DrawnObject]) -> Image.Im
     return picture
 
 
-def fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image scaled to fit a box of width by height, centred on paper."""
+def outline_object(image: Image.Image, mask: NDArray[np.bool_], width: int = 2) -> Image.Image:
+    """A copy of an RGB image with a bright line around a mask, between two thin dark ones; inside, the object stays to be seen.
+
+    Args:
+        image: RGB.
+        mask: (H, W) bool, of the image's size.
+        width: of the bright line in pixels.
+
+    Raises:
+        ShapeError: mask and image differ in size.
+    """
+    if mask.shape != (image.height, image.width):
+        raise ShapeError(f"A mask of {mask.shape} pixels does not fit an image of {(image.height, image.width)}.")
+    canvas = np.asarray(image.convert("RGB")).copy()
+    shape = Image.fromarray(mask.astype(np.uint8) * 255)
+    grown = [np.asarray(shape.filter(ImageFilter.MaxFilter(2 * pixels + 1))) > 0 for pixels in (1, 1 + width, 2 + width)]
+    canvas[grown[2] & ~mask] = INK
+    canvas[grown[1] & ~grown[0]] = BRIGHT
+    return Image.fromarray(canvas)
+
+
+def fit(image: Image.Image, width: int, height: int, ground: tuple[int, int, int] = PAPER) -> Image.Image:
+    """The image scaled to fit a box of width by height, centred on paper or a ground of another colour."""
     scale = min(width / image.width, height / image.height)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    page = Image.new("RGB", (width, height), PAPER)
+    page = Image.new("RGB", (width, height), ground)
     page.paste(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
     return page
 
@@ -86,6 +111,24 @@ def line_of_text(text: str, width: int, size: int = 18) -> Image.Image:
     strip = Image.new("RGB", (width, round(size * 1.6)), PAPER)
     ImageDraw.Draw(strip).text((2, round(size * 0.2)), text, INK, ImageFont.load_default(size))
     return strip
+
+
+def paragraph(text: str, width: int, size: int = 14, color: tuple[int, int, int] = INK) -> Image.Image:
+    """Text on paper, width pixels wide, in as many lines as it takes; a word wider than the page runs off it."""
+    font = ImageFont.load_default(size)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 4:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    step = round(size * 1.35)
+    page = Image.new("RGB", (width, step * len(lines)), PAPER)
+    pen = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        pen.text((2, number * step), line, color, font)
+    return page
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

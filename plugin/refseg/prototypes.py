@@ -1,7 +1,10 @@
-"""From references to prototypes: one vector per reference, one prototype per class (method.md, stage B).
+"""From references to prototypes: one vector per reference or negative, one prototype per class (method.md, stage B).
 
 A reference costs one encoder pass over its crop; a box-only one a pass of the segmenter besides. The vectors of all references
 are kept with digests of what they were computed from, so that building again computes only what is new or has changed.
+
+Negatives are objects that are taken for a class and are not. A negative named like a class is a negative of that class; any
+other is one of every class.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from torch import Tensor
 
 from .candidates import decode_boxes, embed_images, encode_patches
 from .errors import (
+    BadReferenceError,
     ClassWithoutReferencesError,
     ImageError,
     NoReferencesError,
@@ -35,8 +39,8 @@ from .images import encoder_pixels, read_image, segmenter_pixels
 from .models import Models, load_models
 from .progress import Progress, Watcher, drain
 
-FILE_VERSION = 2
-"""1 had no digests."""
+FILE_VERSION = 3
+"""1 had no digests, 2 no negatives."""
 
 VECTOR_VERSION = 1
 """To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
@@ -65,8 +69,65 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
+class Negatives:
+    """Objects that are not what they may be taken for.
+
+    A negative named like a class is a negative of that class; any other is one of every class.
+
+    Attributes:
+        vectors: (Q, C) float32 instance vectors, not normalised.
+        names: of each, a class or anything else.
+        ids: of each.
+        digests: of what each vector was computed from, see reference_digest; "" where unknown.
+    """
+
+    vectors: Tensor
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.vectors) == len(self.names) == len(self.ids) == len(self.digests):
+            raise ShapeError(
+                f"Negatives need one vector, name, id and digest each, but there are {len(self.vectors)}, {len(self.names)}, "
+                f"{len(self.ids)} and {len(self.digests)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, classes: Sequence[str]) -> Tensor:
+        """(Q,) int64: the row of the class of each one's name, -1 where no class has it.
+
+        Example:
+            >>> Negatives(torch.ones(2, 3), ("nut", "shadow"), ("a", "b"), ("", "")).rows(["gear", "nut"])
+            tensor([ 1, -1])
+        """
+        by_name = {name: row for row, name in enumerate(classes)}
+        return torch.tensor([by_name.get(name, -1) for name in self.names], dtype=torch.int64)
+
+    def add(self, other: Negatives) -> Negatives:
+        """These and other's together."""
+        return Negatives(
+            torch.cat([self.vectors, other.vectors]),
+            self.names + other.names,
+            self.ids + other.ids,
+            self.digests + other.digests,
+        )
+
+    def remove(self, ids: Iterable[str]) -> Negatives | None:
+        """These without some; None where none is left."""
+        gone = set(ids)
+        keep = [row for row, name in enumerate(self.ids) if name not in gone]
+        if not keep:
+            return None
+        columns = (tuple(column[row] for row in keep) for column in (self.names, self.ids, self.digests))
+        return Negatives(self.vectors[keep], *columns)
+
+
+@dataclass(frozen=True, eq=False)
 class Prototypes:
-    """Classes as the mean of their references.
+    """Classes as the mean of their references, and what is not to be taken for them.
 
     Attributes:
         classes: K names, in the order of the rows of `matrix`.
@@ -75,8 +136,9 @@ class Prototypes:
         reference_ids: id of each reference.
         model: name of the preset that computed the vectors.
         fingerprint: of its encoder; only candidates of the same encoder can be compared.
-        skipped: references that could not be used, each with the reason.
+        skipped: references and negatives that could not be used, each with the reason.
         digests: of what each vector was computed from, see reference_digest; "" where unknown, () where all are.
+        negatives: objects that are none of the classes, or not the one they look like; None without any.
     """
 
     classes: tuple[str, ...]
@@ -87,6 +149,7 @@ class Prototypes:
     fingerprint: str
     skipped: tuple[tuple[str, str], ...] = ()
     digests: tuple[str, ...] = ()
+    negatives: Negatives | None = None
 
     def __post_init__(self) -> None:
         if not len(self.vectors) == len(self.labels) == len(self.reference_ids):
@@ -99,6 +162,11 @@ class Prototypes:
                 f"Prototypes need one digest a reference or none at all, but there are {len(self.digests)} of "
                 f"{len(self.reference_ids)} references."
             )
+        if self.negatives is not None and self.negatives.vectors.shape[1:] != self.vectors.shape[1:]:
+            raise ShapeError(
+                f"Negatives of shape {tuple(self.negatives.vectors.shape)} do not fit references of shape "
+                f"{tuple(self.vectors.shape)}: build both with one model."
+            )
         for row, name in enumerate(self.classes):
             if not bool((self.labels == row).any()):
                 raise ClassWithoutReferencesError(name, ())
@@ -109,6 +177,16 @@ class Prototypes:
         return class_prototypes(self.vectors, self.labels, len(self.classes))
 
     @property
+    def negative_matrix(self) -> tuple[Tensor, Tensor] | None:
+        """What `refseg.matching.similarities` wants to know of the negatives; None without any.
+
+        (Q, C) float32, unit length, and (Q,) int64: the row of the class that each lowers, -1 where it lowers every one.
+        """
+        if self.negatives is None:
+            return None
+        return F.normalize(self.negatives.vectors, dim=-1), self.negatives.rows(self.classes)
+
+    @property
     def shots(self) -> dict[str, int]:
         """Number of references of each class."""
         counts = torch.bincount(self.labels, minlength=len(self.classes))
@@ -116,22 +194,25 @@ class Prototypes:
 
     @property
     def known_vectors(self) -> dict[tuple[str, str], Tensor]:
-        """(C,) float32 vectors by reference id and digest, without those of unknown digest."""
-        keys = zip(self.reference_ids, self._digest_of_each, strict=True)
-        return {key: vector for key, vector in zip(keys, self.vectors, strict=True) if key[1]}
+        """(C,) float32 vectors of references and negatives by id and digest, without those of unknown digest."""
+        vectors = dict(zip(zip(self.reference_ids, self._digest_of_each, strict=True), self.vectors, strict=True))
+        if self.negatives is not None:
+            keys = zip(self.negatives.ids, self.negatives.digests, strict=True)
+            vectors.update(zip(keys, self.negatives.vectors, strict=True))
+        return {key: vector for key, vector in vectors.items() if key[1]}
 
     @property
     def _digest_of_each(self) -> tuple[str, ...]:
         return self.digests or ("",) * len(self.reference_ids)
 
     def num_shared(self, other: Prototypes) -> int:
-        """Number of references whose vector is the same in other: by the same encoder, from the same object."""
+        """Number of objects whose vector is the same in other: by the same encoder, from the same object."""
         if other.fingerprint != self.fingerprint:
             return 0
         return len(self.known_vectors.keys() & other.known_vectors.keys())
 
     def add(self, other: Prototypes) -> Prototypes:
-        """These and other's references together; a reference in both is taken from other.
+        """These and other's references and negatives together; an object in both is what it is in other.
 
         Raises:
             PrototypeMismatchError: the two come from different encoders.
@@ -140,7 +221,8 @@ class Prototypes:
             raise PrototypeMismatchError(
                 f"Prototypes of the model {self.model!r} and of {other.model!r} cannot be joined: build both with one model."
             )
-        kept = self.remove(other.reference_ids, keep_classes=False)
+        newer = other.reference_ids + (other.negatives.ids if other.negatives is not None else ())
+        kept = self.remove(newer, keep_classes=False)
         names = list(self.classes) + [name for name in other.classes if name not in self.classes]
         rows = [names.index(owner.classes[row]) for owner in (kept, other) for row in owner.labels.tolist()]
         used = sorted(set(rows))
@@ -153,13 +235,14 @@ class Prototypes:
             self.fingerprint,
             self.skipped + other.skipped,
             kept._digest_of_each + other._digest_of_each if kept.digests or other.digests else (),
+            kept.negatives.add(other.negatives) if kept.negatives and other.negatives else kept.negatives or other.negatives,
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
-        """These without some references; ids that are not here are ignored.
+        """These without some references or negatives; ids that are not here are ignored.
 
         Args:
-            reference_ids: what to remove.
+            reference_ids: what to remove, negatives too.
             keep_classes: raise where a class would be left without reference, instead of dropping the class.
 
         Raises:
@@ -183,6 +266,7 @@ class Prototypes:
             self.fingerprint,
             self.skipped,
             tuple(self.digests[row] for row in keep) if self.digests else (),
+            self.negatives.remove(gone) if self.negatives is not None else None,
         )
 
     def save(self, path: str | Path) -> None:
@@ -197,11 +281,16 @@ class Prototypes:
             "fingerprint": self.fingerprint,
             "skipped": self.skipped,
             "digests": self.digests,
+            "negatives": None,
         }
+        tensors = {"vectors": self.vectors.contiguous(), "labels": self.labels.contiguous()}
+        if self.negatives is not None:
+            own = self.negatives
+            about["negatives"] = {"names": own.names, "ids": own.ids, "digests": own.digests}
+            tensors["negatives"] = own.vectors.contiguous()
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(target.name + ".part")
-        tensors = {"vectors": self.vectors.contiguous(), "labels": self.labels.contiguous()}
         save_file(tensors, draft, metadata={"refseg_prototypes": json.dumps(about)})
         draft.replace(target)
 
@@ -223,6 +312,8 @@ class Prototypes:
                         f"{FILE_VERSION}): update with `pip install -U fiftyone-refseg`."
                     )
                 vectors, labels = file.get_tensor("vectors"), file.get_tensor("labels")
+                listed = about["negatives"] if about["version"] > 2 else None
+                negatives = None if listed is None else _negatives_of(file.get_tensor("negatives"), listed)
             return cls(
                 tuple(about["classes"]),
                 vectors,
@@ -232,11 +323,16 @@ class Prototypes:
                 about["fingerprint"],
                 tuple((name, reason) for name, reason in about["skipped"]),
                 tuple(about["digests"]) if about["version"] > 1 else (),
+                negatives,
             )
         except FileNotFoundError as error:
             raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
         except (SafetensorError, KeyError, TypeError, ValueError, OSError, ShapeError, ClassWithoutReferencesError) as error:
             raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
+
+
+def _negatives_of(vectors: Tensor, listed: dict[str, list[str]]) -> Negatives:
+    return Negatives(vectors, tuple(listed["names"]), tuple(listed["ids"]), tuple(listed["digests"]))
 
 
 def class_prototypes(vectors: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -317,48 +413,53 @@ def reference_digest(reference: Reference, models: Models) -> str | None:
 
 
 def iter_build_prototypes(
-    references: Sequence[Reference], model: str | Models = "large", reuse: Prototypes | None = None
+    references: Sequence[Reference],
+    model: str | Models = "large",
+    reuse: Prototypes | None = None,
+    negatives: Sequence[Reference] = (),
 ) -> Generator[Progress, None, Prototypes]:
-    """The generator behind build_prototypes: yields after each reference."""
+    """The generator behind build_prototypes: yields after each reference and negative."""
     models = load_models(model) if isinstance(model, str) else model
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
-    vectors: list[Tensor] = []
-    digests: list[str] = []
-    used: list[Reference] = []
+    objects = [*references, *negatives]
+    used: list[_Used] = []
     skipped: list[tuple[str, str]] = []
-    by_image = groupby(sorted(references, key=lambda reference: reference.image), key=lambda reference: reference.image)
+    by_image = groupby(sorted(objects, key=lambda item: item.image), key=lambda item: item.image)
     done = 0
-    yield Progress(0, len(references), "references")
+    yield Progress(0, len(objects), "references")
     for _, group in by_image:
         members = list(group)
         # Before the image is read: if it changes meanwhile, the next build sees another digest.
-        keys = [(reference.id, reference_digest(reference, models) or "") for reference in members]
+        keys = [(item.id, reference_digest(item, models) or "") for item in members]
         outcomes = _image_vectors(members, [known.get(key) for key in keys], models)
-        for reference, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
+        for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
-                skipped.append((reference.id, outcome))
+                skipped.append((item.id, outcome))
             else:
-                vectors.append(outcome)
-                digests.append(digest)
-                used.append(reference)
+                used.append(_Used(item, outcome, digest))
             done += 1
-            yield Progress(done, len(references), "references")
+            yield Progress(done, len(objects), "references")
+    negative_ids = {item.id for item in negatives}
+    shown = [item for item in used if item.reference.id not in negative_ids]
+    others = [item for item in used if item.reference.id in negative_ids]
     classes = tuple(sorted({reference.label for reference in references}))
     for name in classes:
-        if not any(reference.label == name for reference in used):
+        if not any(item.reference.label == name for item in shown):
             of_class = {reference.id for reference in references if reference.label == name}
             raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
     return Prototypes(
         classes,
-        torch.stack(vectors),
-        torch.tensor([classes.index(reference.label) for reference in used], dtype=torch.int64),
-        tuple(reference.id for reference in used),
+        torch.stack([item.vector for item in shown]),
+        torch.tensor([classes.index(item.reference.label) for item in shown], dtype=torch.int64),
+        tuple(item.reference.id for item in shown),
         models.preset.name,
         models.fingerprint,
         tuple(skipped),
-        tuple(digests),
+        tuple(item.digest for item in shown),
+        _gather_negatives(others) if others else None,
     )
 
 
@@ -366,26 +467,59 @@ def build_prototypes(
     references: Sequence[Reference],
     model: str | Models = "large",
     *,
+    negatives: Sequence[Reference] = (),
     reuse: Prototypes | None = None,
     progress: bool | Watcher | None = None,
 ) -> Prototypes:
     """Build one prototype per class from its references.
 
-    Classes may have different numbers of references. A reference that cannot be used (an unreadable image, an object too
-    small or too thin to cover a patch) is left out and listed in `Prototypes.skipped`.
+    Classes may have different numbers of references. A reference or negative that cannot be used (an unreadable image, an
+    object too small or too thin to cover a patch) is left out and listed in `Prototypes.skipped`.
 
     Args:
         references: from `collect_references`, or your own.
         model: a preset's name, or loaded models.
-        reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference whose image, box and mask
-            have not changed since takes its vector from there. The result is the one of a build from nothing.
+        negatives: objects like those of a class that are none. One named like a class is a negative of that class; any other is
+            one of every class. What resembles it more than the class scores lower.
+        reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference or negative whose image, box
+            and mask have not changed since takes its vector from there. The result is the one of a build from nothing.
         progress: see `refseg.progress.drain`.
 
     Raises:
         NoReferencesError: there are none.
         ClassWithoutReferencesError: none of a class's references can be used.
+        BadReferenceError: an object is both a reference and a negative.
     """
-    return drain(iter_build_prototypes(references, model, reuse), progress)
+    return drain(iter_build_prototypes(references, model, reuse, negatives), progress)
+
+
+def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:
+    ids = {reference.id for reference in references}
+    both = [negative for negative in negatives if negative.id in ids]
+    if both:
+        more = f" (and {len(both) - 1} more)" if len(both) > 1 else ""
+        raise BadReferenceError(
+            f"The object {both[0].id} ({both[0].label!r}){more} is both a reference and a negative: take one of the two tags "
+            "off it."
+        )
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A reference or negative, its (C,) vector, and the digest of what this was computed from."""
+
+    reference: Reference
+    vector: Tensor
+    digest: str
+
+
+def _gather_negatives(items: Sequence[_Used]) -> Negatives:
+    return Negatives(
+        torch.stack([item.vector for item in items]),
+        tuple(item.reference.label for item in items),
+        tuple(item.reference.id for item in items),
+        tuple(item.digest for item in items),
+    )
 
 
 def _image_vectors(members: Sequence[Reference], known: Sequence[Tensor | None], models: Models) -> list[Tensor | str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 from fiftyone import ViewField as F
 
 from .errors import DatasetError, ImageError, NoReferencesError
+from .fields import NEGATIVE_TAG as NEGATIVE_TAG
+from .fields import REFERENCE_TAG as REFERENCE_TAG
+from .fields import REJECTED_FIELD, object_fields, prediction_fields
 from .images import read_image_hw
 from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
 from .prototypes import Reference
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_TAG = "reference"
 ROUNDING = 1e-6
 """Pixels by which a relative box may fall short of the whole pixels it was made from."""
 
@@ -67,20 +69,13 @@ def collect_references(
     wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
     wanted_ids = None if label_ids is None else set(label_ids)
     selected = _narrow(view, field, wanted_tags, wanted_ids)
-    references: list[Reference] = []
-    for sample in selected.iter_samples(progress=False):
-        whole_sample = not wanted_tags or bool(wanted_tags & set(sample.tags))
-        chosen = [
-            label
-            for label in objects_of(sample[field])
-            if (whole_sample or wanted_tags & set(label.tags))
-            and (wanted_ids is None or label.id in wanted_ids)
-            and (classes is None or label.label in classes)
-            and label.label is not None
-            and not _is_crowd(label)
-        ]
-        if chosen:
-            references += _references_of(sample.filepath, chosen)
+
+    def is_wanted(sample: Any, label: Any) -> bool:
+        tagged = not wanted_tags or bool(wanted_tags & {*sample.tags, *label.tags})
+        named = classes is None or label.label in classes
+        return tagged and named and (wanted_ids is None or label.id in wanted_ids)
+
+    references = _collect(selected, field, is_wanted)
     if not references:
         asked = f" with the tag {' or '.join(sorted(map(repr, wanted_tags)))}" if wanted_tags else ""
         raise NoReferencesError(
@@ -88,6 +83,66 @@ def collect_references(
             "select at least one labelled object of each class."
         )
     return references
+
+
+def collect_negatives(view: Any, fields: str | Sequence[str], tag: str = NEGATIVE_TAG) -> list[Reference]:
+    """Objects that are taken for a class and are none of it, for `build_prototypes(negatives=…)`.
+
+    A negative named like a class is a negative of that class; any other is one of every class. Crowds are left out.
+
+    Args:
+        view: a dataset or view of images.
+        fields: one or several, of Detections, Detection, Polylines or Polyline.
+        tag: that the labels themselves carry; the tags of their samples do not count.
+
+    Returns:
+        One per object, in the view's order; empty where nothing is tagged.
+
+    Raises:
+        DatasetError: no images, no such field, or a field of another type.
+    """
+    require_images(view)
+    negatives: list[Reference] = []
+    for field in [fields] if isinstance(fields, str) else fields:
+        require_object_field(view, field)
+        tagged = view.match_labels(tags=tag, fields=field).select_fields(field)
+        negatives += _collect(tagged, field, lambda _, label: tag in label.tags)
+    return negatives
+
+
+def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field: str = REJECTED_FIELD) -> list[Reference]:
+    """Every reference of a dataset, from all of its fields of objects.
+
+    Args:
+        dataset: a dataset or view of images.
+        tag: that the labels, or their samples, carry.
+        rejected_field: holds what is no example of anything, and is left out, as predictions are: a run replaces them.
+
+    Raises:
+        DatasetError: no images.
+        NoReferencesError: no object carries the tag.
+    """
+    require_images(dataset)
+    fields = [field for field in label_fields(dataset) if field != rejected_field]
+    references: list[Reference] = []
+    for field in fields:
+        try:
+            references += collect_references(dataset, field, tags=tag)
+        except NoReferencesError:
+            continue
+    if not references:
+        where = f" (looked in {', '.join(map(repr, fields))})" if fields else ""
+        raise NoReferencesError(
+            f"No object of dataset {dataset._dataset.name!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
+            "predictions as references."
+        )
+    return references
+
+
+def label_fields(dataset: Any) -> list[str]:
+    """Fields of objects that are no predictions of RefSeg: what is tagged there stays tagged."""
+    predicted = prediction_fields(dataset)
+    return [field for field in object_fields(dataset) if field not in predicted]
 
 
 def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = REFERENCE_TAG) -> int:
@@ -164,6 +219,17 @@ def sample_references(
     if every:
         tag_references(view, every, field, tag)
     return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short)
+
+
+def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -> list[Reference]:
+    """References of the named objects, crowds apart, for which is_wanted(sample, label) holds."""
+    references: list[Reference] = []
+    for sample in selected.iter_samples(progress=False):
+        labels = [label for label in objects_of(sample[field]) if label.label is not None and not _is_crowd(label)]
+        chosen = [label for label in labels if is_wanted(sample, label)]
+        if chosen:
+            references += _references_of(sample.filepath, chosen)
+    return references
 
 
 def _narrow(view: Any, field: str, tags: set[str], label_ids: set[str] | None) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .candidates import Candidates
@@ -16,13 +17,13 @@ from .dataset_index import DatasetIndex, find_index, index_for, settings_of
 from .errors import DatasetError, IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, SkippedImage, ViewImages, images_of
 from .labels import require_images, require_samples
-from .matching import Instances, Ranking, classify, crop_instances, rank
+from .matching import Classified, Instances, NegativeMatrix, Ranking, classify, crop_instances, rank
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .store import load_prototypes, run_key_from, write_prototypes
-from .writing import SegmentSettings, Writer, check_fields, create_fields
+from .writing import Changes, SegmentSettings, Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ PREVIEWED = 100
 """Images that a preview writes."""
 IMAGES_A_LOOK = 64
 """Images that a preview looks at before it asks again whether better ones can follow."""
+CHANGES_RECORDED = 10_000
+"""Ids of changed samples that the run keeps: a document of MongoDB ends at 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SegmentReport:
         seconds: wall-clock time, writing included.
         best: of a preview, sample id and best score of each image written, best first.
         index_trouble: why candidates could not be kept in the index, or None.
+        changes: what differs from earlier predictions in the same field.
     """
 
     run_key: str
@@ -62,6 +66,7 @@ class SegmentReport:
     seconds: float
     best: tuple[tuple[str, float], ...] = ()
     index_trouble: str | None = None
+    changes: Changes = field(default_factory=Changes)
 
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
@@ -71,6 +76,8 @@ class SegmentReport:
             f"{self.num_from_index} images came from the index; predictions of {self.num_written} images were written, "
             "all others are as they were",
         ]
+        if self.changes.num_samples:
+            lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
         if self.num_left_out:
             lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
         if self.index_trouble:
@@ -97,7 +104,7 @@ def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
 def match_image(candidates: Candidates, prototypes: Prototypes, models: Models, settings: SegmentSettings) -> Instances:
     """Instances of one image under the preset's profile."""
     matcher = _matcher(prototypes, models.preset, settings)
-    ranking = matcher.rank(candidates, *matcher.classify(candidates.features))
+    ranking = matcher.rank(candidates, matcher.classify(candidates.features))
     return crop_instances(candidates, ranking, settings.max_detections)
 
 
@@ -106,22 +113,27 @@ class _Matcher:
     """Prototypes and settings, ready to be compared with the candidates of any image."""
 
     matrix: Tensor
+    negatives: NegativeMatrix | None
     max_detections: int
-    min_score: float
+    thresholds: Mapping[str, float]
+    least: Tensor
     as_published: bool
 
-    def classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return classify(features, self.matrix)
+    def classify(self, features: Tensor) -> Classified:
+        return classify(features, self.matrix, self.negatives)
 
-    def rank(self, candidates: Candidates | PackedCandidates, scores: Tensor, labels: Tensor) -> Ranking:
+    def rank(self, candidates: Candidates | PackedCandidates, classified: Classified) -> Ranking:
         return rank(
             candidates,
-            scores,
-            labels,
+            classified,
             max_detections=self.max_detections,
-            min_score=self.min_score,
+            min_score=self.least,
             as_published=self.as_published,
         )
+
+    def bounds(self, classified: Classified) -> Tensor:
+        """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""
+        return classified.scores.where(classified.scores >= self.least[classified.labels], 0.0)
 
 
 @dataclass
@@ -190,8 +202,10 @@ def iter_segment(
     require_images(view)
     require_samples(view)
     dataset = view._dataset
+    name = prototypes if isinstance(prototypes, str) else None
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
+    settings.require_classes(prototypes.classes)
     fields = check_fields(dataset, label_field, settings)
     key = run_key or _free_key(dataset, label_field)
     _check_key(dataset, key)
@@ -201,11 +215,14 @@ def iter_segment(
         raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
     if not settings.preview and images.missing:
         images = _load_models(source, images, view, prototypes)
-    compares = dataset.has_field(label_field) and not settings.mask_dir and not settings.semantic_field
-    create_fields(dataset, fields, prototypes.classes)
-    config = _register(view, key, prototypes, source, label_field, settings)
-    writer = Writer(view, label_field, key, prototypes.classes, settings, compares)
     matcher = _matcher(prototypes, source.preset, settings)
+    compares = dataset.has_field(label_field)
+    create_fields(dataset, fields, prototypes.classes)
+    config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
+    config.prototypes_name, config.index = name, index is not False
+    # Before work starts, so that even a killed run can be traced.
+    view.register_run(key, config)
+    writer = Writer(view, label_field, key, prototypes.classes, settings, compares)
     builder = None
     best: list[tuple[str, float]] = []
     num_held = 0
@@ -234,6 +251,7 @@ def iter_segment(
                 builder.close()
             config.num_images, config.num_instances = writer.num_images, writer.num_instances
             config.num_written, config.num_from_index = writer.num_written, num_held
+            _record_changes(config, writer.changes)
             config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
             config.seconds = round(time.monotonic() - started, 3)
             dataset.update_run_config(key, config)
@@ -251,6 +269,7 @@ def iter_segment(
         seconds=time.monotonic() - started,
         best=tuple(best),
         index_trouble=None if builder is None else builder.trouble,
+        changes=writer.changes,
     )
 
 
@@ -260,11 +279,12 @@ def segment(
     label_field: str = "predictions",
     *,
     model: str | Models | None = None,
-    min_confidence: float | None = None,
+    min_confidence: float | Mapping[str, float] | None = None,
     max_detections: int = 100,
     mask_dir: str | None = None,
     semantic_field: str | None = None,
     preview: bool = False,
+    classes: Sequence[str] | None = None,
     index: bool | DatasetIndex = True,
     run_key: str | None = None,
     num_workers: int | None = None,
@@ -274,32 +294,36 @@ def segment(
 
     Candidates of images that the dataset's index holds come from there; those of all others are computed and added to it.
     Predictions are `Detections` with tight boolean masks, label, confidence, boxes on whole pixels, and the attributes
-    `predicted_iou` and `run`; those of an earlier run on the same image and field are replaced, unless they are the same: then
-    nothing is written, and `run` names the run that wrote them. An image that cannot be read is skipped, recorded on the run,
-    and reported.
+    `predicted_iou`, `margin` (by how much the class beat the second-best one), `runner_up` (that one) and `run`; those of an
+    earlier run on the same image and field are replaced, unless they are the same: then nothing is written, and `run` names the
+    run that wrote them. The report says which objects were gained, lost or relabelled. An image that cannot be read is skipped,
+    recorded on the run, and reported.
 
     Args:
         view: a dataset or view of images.
         prototypes: or the name under which the dataset keeps them.
         label_field: where to write; a new field, or one of Detections.
         model: preset's name or loaded models; by default the preset that built the prototypes.
-        min_confidence: lower scores are not written; by default the preset's.
+        min_confidence: lower scores are not written; by default the preset's. A mapping gives the classes that it names their
+            own.
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
+        classes: write only these; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
         run_key: of the FiftyOne run; by default made from the field's name.
         num_workers: threads that decode images; 0 for none.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes, or a preview
-            of images none of which is indexed.
+        DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes or classes, or
+            a preview of images none of which is indexed.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    settings = SegmentSettings(min_confidence, max_detections, mask_dir, semantic_field, preview)
+    chosen = None if classes is None else tuple(classes)
+    settings = SegmentSettings(min_confidence, max_detections, mask_dir, semantic_field, preview, chosen)
     work = iter_segment(
         view,
         prototypes,
@@ -314,9 +338,10 @@ def segment(
 
 
 def _matcher(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> _Matcher:
-    chosen = settings.min_confidence
-    least = preset.min_confidence if chosen is None else chosen
-    return _Matcher(prototypes.matrix, settings.max_detections, least, preset.as_published)
+    thresholds = settings.thresholds(prototypes.classes, preset.min_confidence)
+    least = torch.tensor([thresholds.get(name, float("inf")) for name in prototypes.classes])
+    negatives = prototypes.negative_matrix
+    return _Matcher(prototypes.matrix, negatives, settings.max_detections, thresholds, least, preset.as_published)
 
 
 def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
@@ -352,7 +377,7 @@ def _segment_images(
         for batch in builder.compute(images.missing):
             for computed in batch:
                 if computed.candidates is not None:
-                    ranking = matcher.rank(computed.candidates, *matcher.classify(computed.candidates.features))
+                    ranking = matcher.rank(computed.candidates, matcher.classify(computed.candidates.features))
                     writer.add(computed.image.sample_id, computed.candidates, ranking)
             writer.flush_if_due()
             done += len(batch)
@@ -367,11 +392,11 @@ def _ranked(source: _Source, sample_ids: Sequence[str], matcher: _Matcher) -> It
     if source.index is None:
         return
     for chunk in source.index.index.scan(sample_ids):
-        scores, labels = matcher.classify(chunk.features.float())
+        classified = matcher.classify(chunk.features.float())
         for number, image in enumerate(chunk.images):
             rows = slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))
             candidates = chunk.candidates(number)
-            yield image.sample_id, candidates, matcher.rank(candidates, scores[rows], labels[rows])
+            yield image.sample_id, candidates, matcher.rank(candidates, classified.take(rows))
 
 
 def _preview(
@@ -379,14 +404,14 @@ def _preview(
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
-    Merging only lowers scores, so the best similarity in an image bounds its best score: images are looked at in the order of
-    this bound, until no bound is above the worst score that would be written.
+    The best similarity in an image bounds its best score: images are looked at in the order of this bound, until no bound is
+    above the worst score that would be written.
     """
     assert source.index is not None
     bounds: dict[str, float] = {}
     yield Progress(0, len(sample_ids), "images")
     for chunk in source.index.index.scan(sample_ids, features_only=True):
-        scores, _ = matcher.classify(chunk.features.float())
+        scores = matcher.bounds(matcher.classify(chunk.features.float()))
         for number, image in enumerate(chunk.images):
             own = scores[int(chunk.starts[number]) : int(chunk.starts[number + 1])]
             bounds[image.sample_id] = float(own.max()) if len(own) else 0.0
@@ -395,7 +420,7 @@ def _preview(
     found: list[tuple[float, str, PackedCandidates, Ranking]] = []
     for start in range(0, len(order), IMAGES_A_LOOK):
         look = order[start : start + IMAGES_A_LOOK]
-        if bounds[look[0]] < matcher.min_score or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
+        if not bounds[look[0]] or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
             break
         for sample_id, candidates, ranking in _ranked(source, look, matcher):
             if len(ranking):
@@ -423,13 +448,26 @@ def _check_key(dataset: Any, key: str) -> None:
         raise DatasetError(f"The dataset {dataset.name!r} has a run named {key!r} already: choose another run key.")
 
 
-def _register(view: Any, key: str, prototypes: Prototypes, source: _Source, label_field: str, settings: SegmentSettings) -> Any:
-    """Record the run before work starts, so that even a killed one can be traced."""
+def _record_changes(config: Any, changes: Changes) -> None:
+    """In lists: MongoDB takes no class name as a key."""
+    config.changes = changes.as_lists()
+    config.changed_ids = list(changes.sample_ids[:CHANGES_RECORDED])
+
+
+def _configure(
+    view: Any,
+    prototypes: Prototypes,
+    source: _Source,
+    label_field: str,
+    settings: SegmentSettings,
+    thresholds: Mapping[str, float],
+) -> Any:
+    """What the run says of itself."""
     dataset = view._dataset
     stored = write_prototypes(dataset, prototypes)
-    default = source.preset.min_confidence
+    default, chosen = source.preset.min_confidence, settings.min_confidence
     tables = None if source.index is None else source.index.index
-    config = dataset.init_run(
+    return dataset.init_run(
         method=SEGMENT_METHOD,
         state="running",
         label_field=label_field,
@@ -437,17 +475,17 @@ def _register(view: Any, key: str, prototypes: Prototypes, source: _Source, labe
         prototypes_path=stored.path,
         prototypes_sha256=stored.sha256,
         reference_ids=list(prototypes.reference_ids),
+        negative_ids=[] if prototypes.negatives is None else list(prototypes.negatives.ids),
         model=source.preset.name,
         revisions=source.revisions,
         dtype=None if source.models is None else str(source.models.dtype),
         index_uri=None if tables is None else tables.uri,
         exact=tables is None or tables.settings.exact,
         preview=settings.preview,
-        min_confidence=default if settings.min_confidence is None else settings.min_confidence,
+        min_confidence=default if chosen is None else None if isinstance(chosen, Mapping) else chosen,
+        min_confidences=[list(pair) for pair in thresholds.items()],
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,
         semantic_field=settings.semantic_field,
         started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    view.register_run(key, config)
-    return config

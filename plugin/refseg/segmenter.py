@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -50,10 +50,12 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
     Args:
         prototypes: what to look for.
         model: preset's name or loaded models; by default the preset that built the prototypes.
-        min_confidence: lower scores are left out; by default the preset's.
+        min_confidence: lower scores are left out; by default the preset's. A mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
+        classes: answer only with these; all others still compete for candidates. By default every class.
 
     Raises:
+        DatasetError: a limit is out of range, or a class none of the prototypes'.
         PrototypeMismatchError: the model is another than the one that built the prototypes.
     """
 
@@ -62,13 +64,16 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         prototypes: Prototypes,
         *,
         model: str | Models | None = None,
-        min_confidence: float | None = None,
+        min_confidence: float | Mapping[str, float] | None = None,
         max_detections: int = 100,
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.config = None
         self.prototypes = prototypes
         self.models = models_for(prototypes, model)
-        self.settings = SegmentSettings(min_confidence, max_detections)
+        chosen = None if classes is None else tuple(classes)
+        self.settings = SegmentSettings(min_confidence, max_detections, classes=chosen)
+        self.settings.require_classes(prototypes.classes)
         self._preprocess = True
 
     @property

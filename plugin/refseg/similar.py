@@ -17,6 +17,7 @@ from bson import ObjectId
 
 from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
+from .fields import check_name
 from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import images_of
 from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
@@ -27,7 +28,6 @@ from .progress import Progress, Watcher, drain
 from .prototypes import Reference, iter_build_prototypes
 from .references import collect_references
 from .store import run_key_from
-from .writing import check_name
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,8 @@ def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, n
     by_image: dict[str, list[Any]] = {}
     written: list[tuple[float, str]] = []
     for item in found:
-        one = Ranking(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.tensor([item.score]))
+        first, score = torch.zeros(1, dtype=torch.int64), torch.tensor([item.score])
+        one = Ranking(first, first, score, margins=score, runners_up=first - 1)
         candidate: PackedCandidates = item.candidate
         instances = crop_instances(candidate, one, 1)
         detections = to_detections(instances, [label], candidate.predicted_iou.tolist(), candidate.image_hw, "similar")

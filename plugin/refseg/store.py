@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import fiftyone as fo
 from .errors import DatasetError, PrototypeFileError
 from .images import file_sha256
 from .prototypes import Prototypes
+from .quality import reference_quality
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,9 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
         shots=[[label, count] for label, count in prototypes.shots.items()],
         reference_ids=list(prototypes.reference_ids),
+        negative_ids=list(prototypes.negatives.ids) if prototypes.negatives is not None else [],
         skipped=[list(pair) for pair in prototypes.skipped],
+        quality=[list(astuple(item)) for item in reference_quality(prototypes)],
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     dataset.register_run(name, config)

@@ -1,19 +1,22 @@
-"""From ranked candidates to fields of predictions: which samples changed, what is written to them, in bulk."""
+"""From ranked candidates to fields of predictions: which samples changed, in what, and what is written to them, in bulk."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
-from fiftyone.core.odm import validate_field_name
+import torch
+from torchvision.ops import box_iou
 
 from .candidates import Candidates
 from .errors import DatasetError, IndexDamagedError
+from .fields import check_name
 from .labels import needs_files, semantic_map, to_detections
 from .matching import Instances, Ranking, crop_instances
 from .packing import PackedCandidates
@@ -24,6 +27,10 @@ SECONDS_A_WRITE = 5.0
 """Predictions are written when either is reached: what a killed process loses."""
 SAME_SCORE = 1e-6
 """Scores may differ by this much with the company in which they were computed."""
+MARGIN_TOLERANCE = 0.02
+"""A margin that moved by less is not worth a write: one more reference of any class moves those of all others a little."""
+SAME_OBJECT_IOU = 0.5
+"""Box IoU from which predictions of two runs are taken for one object."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +38,129 @@ class SegmentSettings:
     """How candidates become predictions.
 
     Attributes:
-        min_confidence: lower scores are not written; None takes the preset's default.
+        min_confidence: lower scores are not written; one number for all classes, or one for each class named, where the others
+            take the preset's default, as all do with None.
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder instead of into the database.
         semantic_field: also write a `Segmentation` map to this field.
         preview: write the hundred images with the best scores alone, of those that are indexed.
+        classes: only these are written; all others still compete for candidates. None for every class.
     """
 
-    min_confidence: float | None = None
+    min_confidence: float | Mapping[str, float] | None = None
     max_detections: int = 100
     mask_dir: str | None = None
     semantic_field: str | None = None
     preview: bool = False
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+        if isinstance(self.min_confidence, Mapping):
+            for name, least in self.min_confidence.items():
+                if not 0 <= least <= 1:
+                    raise DatasetError(f"The minimum confidence of the class {name!r} must lie between 0 and 1, not {least}.")
+        elif self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise DatasetError(f"The minimum confidence must lie between 0 and 1, not {self.min_confidence}.")
         if self.max_detections < 1:
             raise DatasetError(f"The maximum number of detections must be at least 1, not {self.max_detections}.")
+        if self.classes is not None and not self.classes:
+            raise DatasetError("There is no class to write: name at least one, or leave the choice of classes out.")
+
+    def require_classes(self, classes: Sequence[str]) -> None:
+        """Refuse settings that name another class than these of the prototypes.
+
+        Raises:
+            DatasetError: one that is named is none of them; the message lists them.
+        """
+        own = self.min_confidence if isinstance(self.min_confidence, Mapping) else {}
+        for name in (*own, *(self.classes or ())):
+            if name not in classes:
+                raise DatasetError(
+                    f"The prototypes know no class {name!r}: choose from {', '.join(map(repr, classes))}, or build them again "
+                    "with references of it."
+                )
+
+    def thresholds(self, classes: Sequence[str], default: float) -> dict[str, float]:
+        """The least score of each of the prototypes' classes that is written; see require_classes.
+
+        Args:
+            classes: of the prototypes.
+            default: the preset's least score, for classes without one of their own.
+        """
+        self.require_classes(classes)
+        if isinstance(self.min_confidence, Mapping):
+            own, general = self.min_confidence, default
+        else:
+            own, general = {}, default if self.min_confidence is None else self.min_confidence
+        return {name: own.get(name, general) for name in classes if self.classes is None or name in self.classes}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a run changed in samples that had been segmented before.
+
+    Detections whose boxes have an IoU of SAME_OBJECT_IOU or more are one object: paired first with those of their label, then
+    with any other, the best scores first.
+
+    Attributes:
+        gained: number of objects of each label that were not there before.
+        lost: number of objects of each label that are not there any more.
+        relabelled: number of objects for each earlier and present label.
+        sample_ids: samples with any of these, in the order in which they were written.
+    """
+
+    gained: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    relabelled: dict[tuple[str, str], int] = field(default_factory=dict)
+    sample_ids: tuple[str, ...] = ()
+
+    @property
+    def num_gained(self) -> int:
+        """Objects of any label."""
+        return sum(self.gained.values())
+
+    @property
+    def num_lost(self) -> int:
+        """Objects of any label."""
+        return sum(self.lost.values())
+
+    @property
+    def num_relabelled(self) -> int:
+        """Objects of any label."""
+        return sum(self.relabelled.values())
+
+    @property
+    def num_samples(self) -> int:
+        """Samples with any change."""
+        return len(self.sample_ids)
+
+    def as_lists(self) -> dict[str, list[list[Any]]]:
+        """The three counts as JSON, without a label as a key, because MongoDB refuses some."""
+        return {
+            "gained": [list(pair) for pair in self.gained.items()],
+            "lost": [list(pair) for pair in self.lost.items()],
+            "relabelled": [[*labels, number] for labels, number in self.relabelled.items()],
+        }
+
+    def __str__(self) -> str:
+        moves = {f"{before} → {now}": number for (before, now), number in self.relabelled.items()}
+        kinds = {"gained": self.gained, "lost": self.lost, "relabelled": moves}
+        parts = [f"{sum(counts.values())} {kind} ({_listing(counts)})" for kind, counts in kinds.items() if counts]
+        if not parts:
+            return "no object gained, lost or relabelled"
+        number, rest = parts[0].split(" ", 1)
+        return ", ".join([f"{number} object{'' if number == '1' else 's'} {rest}", *parts[1:]])
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+    """Names by falling number; of one name the number goes without saying."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 Written = list[tuple[Any, ...]]
-"""Label, score, predicted IoU and relative xywh box of each detection of a sample, as it holds them now."""
+"""Label, score, predicted IoU, margin and relative xywh box of each detection of a sample, as it holds them now."""
 
 
 @dataclass
@@ -65,11 +173,12 @@ class Writer:
         run_key: written on each of them.
         classes: name of each prototype's row.
         settings: of the run.
-        compares: whether samples may hold the same answer already; otherwise each is written.
+        compares: whether samples may hold an earlier answer; otherwise each is written, and none is a change.
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
         num_written: samples written.
+        changes: what differs from earlier answers, in the samples written.
     """
 
     view: Any
@@ -83,6 +192,12 @@ class Writer:
     num_instances: int = 0
     num_written: int = 0
     _written_at: float = field(default_factory=time.monotonic)
+    _tally: _Tally = field(default_factory=lambda: _Tally())
+
+    @property
+    def changes(self) -> Changes:
+        """What was changed so far."""
+        return self._tally.changes
 
     def add(self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking) -> None:
         """Take the answer of one image."""
@@ -99,14 +214,16 @@ class Writer:
         answers, self.answers = self.answers, {}
         labels: dict[str, Any] = {}
         maps: dict[str, Any] = {}
-        written = self._written_answers(list(answers)) if self.compares else {}
+        held = self._held(list(answers)) if self.compares else {}
         for sample_id, (candidates, ranking) in answers.items():
             limit = self.settings.max_detections
-            before = written.get(sample_id)
-            if before is not None and not _same_scores(before, candidates, ranking, self.classes, limit):
-                before = None
-            if before is not None and _boxes_near(before, candidates, ranking):
-                self.num_instances += len(before)
+            before = held.get(sample_id)
+            # Masks in files, and maps, are not compared: they are written again.
+            same = None if self.settings.mask_dir or self.settings.semantic_field else before
+            if same is not None and not _same_scores(same, candidates, ranking, self.classes, limit):
+                same = None
+            if same is not None and _boxes_near(same, candidates, ranking):
+                self.num_instances += len(same)
                 continue
             try:
                 instances = crop_instances(candidates, ranking, limit)
@@ -116,13 +233,16 @@ class Writer:
                     "find all such samples, and build the index again."
                 ) from error
             self.num_instances += len(instances)
-            if before is not None and _same_boxes(before, instances, candidates.image_hw):
+            if same is not None and _same_boxes(same, instances, candidates.image_hw):
                 continue
             quality = candidates.predicted_iou[instances.rows].tolist()
             folder = self._mask_folder(sample_id, instances)
             labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
+            if before is not None:
+                now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
+                self._tally.compare(sample_id, [(label, box) for label, *_, box in before], now)
         dataset = self.view._dataset
         if labels:
             dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
@@ -131,21 +251,25 @@ class Writer:
         self.num_written += len(labels)
         self._written_at = time.monotonic()
 
-    def _written_answers(self, sample_ids: list[str]) -> dict[str, Written]:
-        """The answers of earlier runs in the samples that hold one."""
+    def _held(self, sample_ids: list[str]) -> dict[str, Written]:
+        """What the samples hold that have been segmented, or labelled by others, in this field."""
         # Not read through the view, which may hide a part of them.
         dataset = self.view._dataset
         whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
         path = f"{self.label_field}.detections"
-        names = ["label", "confidence", "predicted_iou", "bounding_box"]
-        has_scores = dataset.get_field(f"{path}.predicted_iou") is not None
-        columns = whole.select(sample_ids).values(["id", *(f"{path}.{name}" for name in (names if has_scores else names[:1]))])
-        return {
-            sample_id: list(zip(*values, strict=True))
-            for sample_id, *values in zip(*columns, strict=True)
-            # Labels without scores are not RefSeg's, but no labels at all are an answer too.
-            if values[0] is not None and (has_scores or not values[0])
-        }
+        names = ["label", "confidence", "predicted_iou", "margin", "bounding_box"]
+        # Labels of others, and of earlier versions, lack some of these.
+        known = [name for name in names if dataset.get_field(f"{path}.{name}") is not None]
+        selected = whole.select(sample_ids)
+        columns = dict(zip(["id", *known], selected.values(["id", *(f"{path}.{name}" for name in known)]), strict=True))
+        held: dict[str, Written] = {}
+        for row, sample_id in enumerate(columns["id"]):
+            labels = columns["label"][row]
+            if labels is not None:
+                lacking = [None] * len(labels)
+                own = [columns[name][row] if name in columns else lacking for name in names]
+                held[sample_id] = list(zip(*own, strict=True))
+        return held
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         if self.settings.mask_dir is not None:
@@ -163,19 +287,23 @@ def _same_scores(
     classes: Sequence[str],
     max_detections: int,
 ) -> bool:
-    """Whether labels, scores and predicted IoU are those of the ranking, in its order."""
+    """Whether labels, scores, predicted IoU and, roughly, margins are those of the ranking, in its order."""
     rows = ranking.rows[:max_detections]
     if len(before) != len(rows):
         return False
-    new = zip(ranking.labels.tolist(), ranking.scores.tolist(), candidates.predicted_iou[rows].tolist(), strict=False)
+    columns = ranking.scores[: len(rows)], candidates.predicted_iou[rows], ranking.margins[: len(rows)]
+    new = zip(ranking.labels.tolist(), *(column.tolist() for column in columns), strict=False)
     return all(
         label == classes[row]
-        and score is not None
-        and quality is not None
-        and abs(score - new_score) <= SAME_SCORE
-        and abs(quality - new_quality) <= SAME_SCORE
-        for (label, score, quality, _), (row, new_score, new_quality) in zip(before, new, strict=False)
+        and _near(score, new_score, SAME_SCORE)
+        and _near(quality, new_quality, SAME_SCORE)
+        and _near(margin, new_margin, MARGIN_TOLERANCE)
+        for (label, score, quality, margin, _), (row, new_score, new_quality, new_margin) in zip(before, new, strict=False)
     )
+
+
+def _near(before: float | None, now: float, tolerance: float) -> bool:
+    return before is not None and abs(before - now) <= tolerance
 
 
 def _boxes_near(before: Written, candidates: Candidates | PackedCandidates, ranking: Ranking) -> bool:
@@ -198,6 +326,75 @@ def _same_boxes(before: Written, instances: Instances, image_hw: tuple[int, int]
     return bool((np.abs(pixels - instances.boxes.numpy()) < 0.01).all())
 
 
+Named = tuple[str | None, Sequence[float] | None]
+"""Label and relative xywh box of a detection."""
+
+
+@dataclass
+class _Tally:
+    """Counts what changed from one answer to the next."""
+
+    gained: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    relabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sample_ids: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> Changes:
+        return Changes(dict(self.gained), dict(self.lost), dict(self.relabelled), tuple(self.sample_ids))
+
+    def compare(self, sample_id: str, before: Sequence[Named], now: Sequence[Named]) -> None:
+        """Take the detections that a sample held and those it gets, the best score first."""
+        pairs = pair_objects(before, now)
+        gained = [name for row, (name, _) in enumerate(now) if row not in pairs]
+        lost = [name for row, (name, _) in enumerate(before) if row not in pairs.values()]
+        moved = [(before[old][0], now[new][0]) for new, old in pairs.items() if before[old][0] != now[new][0]]
+        self.gained.update(map(_named, gained))
+        self.lost.update(map(_named, lost))
+        self.relabelled.update((_named(old), _named(new)) for old, new in moved)
+        if gained or lost or moved:
+            self.sample_ids.append(sample_id)
+
+
+def _named(label: str | None) -> str:
+    return "unlabelled" if label is None else label
+
+
+def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int]:
+    """Which detections of now are which of before.
+
+    Each takes the nearest that is left and has an IoU of SAME_OBJECT_IOU or more with it: first of its label, then of any.
+
+    Args:
+        before: labels and boxes.
+        now: labels and boxes, the best score first.
+
+    Returns:
+        Positions before by positions now, of those that have a partner.
+
+    Example:
+        >>> left, right = [0.0, 0.0, 0.4, 0.4], [0.5, 0.0, 0.4, 0.4]
+        >>> pair_objects([("nut", left), ("gear", right)], [("nut", right), ("nut", left)])
+        {1: 0, 0: 1}
+    """
+    near = box_iou(_corners(now), _corners(before)).numpy()
+    alike = np.array([[name == other for other, _ in before] for name, _ in now], bool).reshape(near.shape)
+    pairs: dict[int, int] = {}
+    for allowed in (alike, ~alike):
+        for new in range(len(now)):
+            left = np.where(allowed[new], near[new], 0.0)
+            left[list(pairs.values())] = 0.0
+            if new not in pairs and left.size and left.max() >= SAME_OBJECT_IOU:
+                pairs[new] = int(left.argmax())
+    return pairs
+
+
+def _corners(detections: Iterable[Named]) -> torch.Tensor:
+    """(n, 4) float64 relative xyxy boxes; a detection without a box has one that nothing overlaps."""
+    x, y, w, h = np.array([box or (0.0, 0.0, 0.0, 0.0) for _, box in detections], float).reshape(-1, 4).T
+    return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
+
+
 def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> dict[str, type]:
     """The fields to write and their label types; raises where one holds something else, before anything is changed."""
     fields: dict[str, type] = {label_field: fo.Detections}
@@ -216,20 +413,6 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> d
                 "that nothing is overwritten."
             )
     return fields
-
-
-def check_name(dataset: Any, name: str) -> None:
-    """Refuse a name that no new field can have.
-
-    Raises:
-        DatasetError: FiftyOne does not allow it, or it has a dot.
-    """
-    try:
-        validate_field_name(name, media_type=dataset.media_type)
-        if "." in name:
-            raise ValueError("predictions need a field of their own, without a dot in its name")
-    except ValueError as error:
-        raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
 
 
 def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:

@@ -1,0 +1,458 @@
+"""What a user decides about predictions: accepted objects are copied to one label field, rejected ones to another.
+
+Predictions stay what the model said, and a decision is a label like any other: the App shows, edits and exports it, and the
+next run learns from it. A decision reads and writes the images that hold its objects and no others. Those made in one process
+wait for each other; of two processes that decide on one image within the same milliseconds, one may undo the other's work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import fiftyone as fo
+from bson import ObjectId
+
+from .errors import DatasetError
+from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, prediction_fields
+from .labels import require_images, require_object_field
+
+Kind = Literal["accept", "reject", "relabel", "fix"]
+
+SAME_PLACE = 0.7
+"""IoU of boxes from which on two labels show one object: predictions get new ids when an image is segmented again."""
+
+SAMPLES_A_WRITE = 256
+
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a decision wrote; every attribute survives JSON.
+
+    Attributes:
+        kind: what was decided.
+        label_field: of the predictions.
+        accepted_ids: of the labels written to the accepted field, or changed there.
+        rejected_ids: of the labels written to the rejected field, or changed there.
+        prediction_ids: of the predictions decided on.
+        accepted_field: where accepted labels are.
+        rejected_field: where rejected labels are.
+        sample_ids: of the images that hold the predictions.
+    """
+
+    kind: Kind
+    label_field: str
+    accepted_ids: Sequence[str]
+    rejected_ids: Sequence[str]
+    prediction_ids: Sequence[str]
+    accepted_field: str = ACCEPTED_FIELD
+    rejected_field: str = REJECTED_FIELD
+    sample_ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("accepted_ids", "rejected_ids", "prediction_ids", "sample_ids"):
+            # JSON knows no tuples.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+def accept(
+    dataset: Any,
+    label_ids: Iterable[str],
+    label_field: str = "predictions",
+    *,
+    accepted_field: str = ACCEPTED_FIELD,
+    rejected_field: str = REJECTED_FIELD,
+    as_references: bool = False,
+    sample_ids: Iterable[str] | None = None,
+) -> Decision:
+    """Copy predictions to the accepted field, as labels without confidence.
+
+    A prediction that was rejected before moves. One that was accepted before stays as it is, a user's changes to it included.
+
+    Args:
+        dataset: a dataset of images, or a view of it.
+        label_ids: the predictions.
+        label_field: holds them.
+        accepted_field: a new field, or one of Detections that no run writes to.
+        rejected_field: from which earlier rejections of the same objects are taken.
+        as_references: also give the copies the label tag `reference`.
+        sample_ids: the images that hold the predictions, where known: spares looking for them.
+
+    Raises:
+        DatasetError: a prediction that is not there, no images, or a field that cannot serve.
+    """
+    request = _Request("accept", None, label_field, accepted_field, rejected_field, as_references)
+    return _decide(dataset, label_ids, request, sample_ids)
+
+
+def reject(
+    dataset: Any,
+    label_ids: Iterable[str],
+    label_field: str = "predictions",
+    *,
+    rejected_field: str = REJECTED_FIELD,
+    accepted_field: str = ACCEPTED_FIELD,
+    sample_ids: Iterable[str] | None = None,
+) -> Decision:
+    """Copy predictions to the rejected field with the label tag `negative`: examples of what their class is not.
+
+    A prediction that was accepted before moves.
+
+    Args:
+        dataset: a dataset of images, or a view of it.
+        label_ids: the predictions.
+        label_field: holds them.
+        rejected_field: a new field, or one of Detections that no run writes to.
+        accepted_field: from which earlier acceptances of the same objects are taken.
+        sample_ids: the images that hold the predictions, where known: spares looking for them.
+
+    Raises:
+        DatasetError: a prediction that is not there, no images, or a field that cannot serve.
+    """
+    request = _Request("reject", None, label_field, accepted_field, rejected_field, False)
+    return _decide(dataset, label_ids, request, sample_ids)
+
+
+def relabel(
+    dataset: Any,
+    label_ids: Iterable[str],
+    label: str,
+    label_field: str = "predictions",
+    *,
+    accepted_field: str = ACCEPTED_FIELD,
+    rejected_field: str = REJECTED_FIELD,
+    as_references: bool = False,
+    sample_ids: Iterable[str] | None = None,
+) -> Decision:
+    """Accept predictions under another name, and keep them as negatives of the name they had.
+
+    Args:
+        dataset: a dataset of images, or a view of it.
+        label_ids: the predictions; those that have the name already are only accepted.
+        label: what the objects are.
+        label_field: holds the predictions.
+        accepted_field: see `accept`.
+        rejected_field: see `reject`.
+        as_references: also give the accepted copies the label tag `reference`.
+        sample_ids: the images that hold the predictions, where known: spares looking for them.
+
+    Raises:
+        DatasetError: a blank name, a prediction that is not there, no images, or a field that cannot serve.
+    """
+    if not isinstance(label, str) or not label.strip():
+        raise DatasetError(f"{label!r} cannot name a class: give the name of what the object is.")
+    request = _Request("relabel", label.strip(), label_field, accepted_field, rejected_field, as_references)
+    return _decide(dataset, label_ids, request, sample_ids)
+
+
+def fix(
+    dataset: Any,
+    label_id: str,
+    label_field: str = "predictions",
+    *,
+    accepted_field: str = ACCEPTED_FIELD,
+    rejected_field: str = REJECTED_FIELD,
+    as_references: bool = False,
+    sample_ids: Iterable[str] | None = None,
+) -> Decision:
+    """Accept a prediction whose outline is wrong; the copy is then edited with the App's annotation tools.
+
+    Arguments and errors are those of `accept`. The copy counts as corrected by hand.
+    """
+    request = _Request("fix", None, label_field, accepted_field, rejected_field, as_references)
+    return _decide(dataset, [label_id], request, sample_ids)
+
+
+def undo(dataset: Any, decision: Decision) -> bool:
+    """Remove the labels that a decision wrote; what it moved or changed does not come back.
+
+    Returns:
+        Whether any of them was still there.
+    """
+    dataset = dataset._root_dataset
+    with _lock:
+        fields = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
+        found = [
+            {"label_id": label_id, "sample_id": sample_id, "field": name}
+            for name, ids in fields.items()
+            for sample_id, label_ids in _find(dataset, name, set(ids), decision.sample_ids).items()
+            for label_id in label_ids
+        ]
+        dataset.delete_labels(labels=found)
+    return bool(found)
+
+
+def box_iou(box: Sequence[float], other: Sequence[float]) -> float:
+    """IoU of two boxes, each x, y, width, height in the same unit.
+
+    Example:
+        >>> box_iou((0, 0, 2, 1), (1, 0, 2, 1))
+        0.3333333333333333
+    """
+    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
+    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    union = box[2] * box[3] + other[2] * other[3] - shared
+    return shared / union if union > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Request:
+    kind: Kind
+    label: str | None
+    label_field: str
+    accepted_field: str
+    rejected_field: str
+    as_references: bool
+
+    def name_of(self, prediction: Any) -> Any:
+        """What the object is called once it is accepted."""
+        return prediction.label if self.label is None else self.label
+
+
+@dataclass
+class _Decided:
+    """The labels of one image while decisions are made on it."""
+
+    current: set[str]
+    accepted: list[Any]
+    rejected: list[Any]
+    accepted_ids: list[str] = field(default_factory=list)
+    rejected_ids: list[str] = field(default_factory=list)
+    changes: set[str] = field(default_factory=set)
+
+    def decide(self, prediction: Any, request: _Request) -> None:
+        """Copy, move or change labels as the request says for one prediction."""
+        name = request.name_of(prediction)
+        if request.kind == "reject":
+            self.accepted = self._without(self.accepted, "accepted", prediction, prediction.label)
+        else:
+            self.rejected = self._without(self.rejected, "rejected", prediction, name)
+            self._accept(prediction, name, request)
+        if request.kind == "reject" or name != prediction.label:
+            self._reject(prediction, request)
+
+    def _accept(self, prediction: Any, name: str, request: _Request) -> None:
+        tags = [REFERENCE_TAG] if request.as_references else []
+        for label in self.accepted:
+            own = _decision_of(label) is not None
+            # A user's own label is no copy: it may be a reference, but is never renamed.
+            if self._is_copy(label, prediction) if own else label.label == name and _same_place(label, prediction):
+                kind = "fix" if own and _decision_of(label) == "fix" and label.label == name else request.kind
+                if _change(label, tags, {"label": name, "decision": kind} if own else {}):
+                    self._note("accepted", label)
+                return
+        label = _copy_of(prediction, name, request.kind, tags, NEGATIVE_TAG)
+        self.accepted.append(label)
+        self._note("accepted", label)
+
+    def _reject(self, prediction: Any, request: _Request) -> None:
+        for label in self.rejected:
+            if label.label == prediction.label and self._is_copy(label, prediction):
+                values = {} if _decision_of(label) is None else {"decision": request.kind}
+                if _change(label, [NEGATIVE_TAG], values):
+                    self._note("rejected", label)
+                return
+        label = _copy_of(prediction, prediction.label, request.kind, [NEGATIVE_TAG], REFERENCE_TAG)
+        self.rejected.append(label)
+        self._note("rejected", label)
+
+    def _without(self, labels: list[Any], where: str, prediction: Any, name: str) -> list[Any]:
+        """The labels but copies of this prediction that say the opposite."""
+        kept = []
+        for label in labels:
+            of_it = label.get_attribute_value("prediction_id", None) == prediction.id
+            if where == "rejected" and of_it:
+                # A negative of the name that the object had before it was relabelled stays one.
+                of_it = label.label == name
+            stale = of_it or (label.label == name and self._is_copy(label, prediction))
+            if not stale or _decision_of(label) is None:
+                kept.append(label)
+        if len(kept) < len(labels):
+            self.changes.add(where)
+        return kept
+
+    def _is_copy(self, label: Any, prediction: Any) -> bool:
+        """Whether a label was copied from this prediction, or from an earlier one of the same object."""
+        source = label.get_attribute_value("prediction_id", None)
+        return source == prediction.id or (source not in self.current and _same_place(label, prediction))
+
+    def _note(self, where: str, label: Any) -> None:
+        self.changes.add(where)
+        (self.accepted_ids if where == "accepted" else self.rejected_ids).append(label.id)
+
+
+def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_ids: Iterable[str] | None) -> Decision:
+    dataset = dataset._root_dataset
+    ids = list(dict.fromkeys([label_ids] if isinstance(label_ids, str) else label_ids))
+    with _lock:
+        _check_fields(dataset, request)
+        by_sample = _find(dataset, request.label_field, set(ids), sample_ids)
+        _require_found(dataset, request.label_field, ids, by_sample)
+        accepted_ids: list[str] = []
+        rejected_ids: list[str] = []
+        if ids:
+            _create_fields(dataset, request)
+        samples = list(by_sample)
+        for start in range(0, len(samples), SAMPLES_A_WRITE):
+            chunk = samples[start : start + SAMPLES_A_WRITE]
+            decided = _load_and_decide(dataset, {name: by_sample[name] for name in chunk}, request)
+            for where, name in (("accepted", request.accepted_field), ("rejected", request.rejected_field)):
+                values = {key: _detections(getattr(one, where)) for key, one in decided.items() if where in one.changes}
+                if values:
+                    dataset.set_values(name, values, key_field="id", dynamic=True)
+            for one in decided.values():
+                accepted_ids += one.accepted_ids
+                rejected_ids += one.rejected_ids
+    return Decision(
+        request.kind,
+        request.label_field,
+        accepted_ids,
+        rejected_ids,
+        ids,
+        request.accepted_field,
+        request.rejected_field,
+        samples,
+    )
+
+
+def _load_and_decide(dataset: Any, by_sample: dict[str, list[str]], request: _Request) -> dict[str, _Decided]:
+    wanted = {label_id for ids in by_sample.values() for label_id in ids}
+    names = [request.label_field, request.accepted_field, request.rejected_field]
+    # What a user keeps under the name of a field that this decision does not write is none of its business.
+    present = [name for name in names if _holds_detections(dataset, name)]
+    rows = _flat(dataset).select(list(by_sample)).values(["id", *(f"{name}.detections" for name in present)])
+    decided = {}
+    for sample_id, *columns in zip(*rows, strict=True):
+        held = {name: list(labels or ()) for name, labels in zip(present, columns, strict=True)}
+        predictions = held[request.label_field]
+        current = {prediction.id for prediction in predictions}
+        one = _Decided(current, held.get(request.accepted_field, []), held.get(request.rejected_field, []))
+        for prediction in predictions:
+            if prediction.id in wanted:
+                one.decide(prediction, request)
+        decided[sample_id] = one
+    return decided
+
+
+def _find(dataset: Any, name: str, label_ids: set[str], sample_ids: Iterable[str] | None) -> dict[str, list[str]]:
+    """The images that hold these labels of a field, each with the ids of its own; first looked for where they should be."""
+    if not label_ids or not _holds_detections(dataset, name):
+        return {}
+    hint = [sample_id for sample_id in sample_ids or () if ObjectId.is_valid(sample_id)]
+    views = [_flat(dataset).select(hint), _flat(dataset)] if hint else [_flat(dataset)]
+    found: dict[str, list[str]] = {}
+    for view in views:
+        rows = zip(*view.values(["id", f"{name}.detections.id"]), strict=True)
+        found = {sample_id: own for sample_id, ids in rows if (own := [one for one in ids or () if one in label_ids])}
+        if sum(map(len, found.values())) == len(label_ids):
+            break
+    return found
+
+
+def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_sample: dict[str, list[str]]) -> None:
+    found = {label_id for ids in by_sample.values() for label_id in ids}
+    missing = [label_id for label_id in label_ids if label_id not in found]
+    if missing:
+        which = f"The prediction {missing[0]!r} " + ("is" if len(missing) == 1 else f"and {len(missing) - 1} more are")
+        raise DatasetError(
+            f"{which} not in the field {label_field!r} of dataset {dataset.name!r}: the predictions may have been updated "
+            "meanwhile, so look at the present ones."
+        )
+
+
+def _check_fields(dataset: Any, request: _Request) -> None:
+    require_images(_flat(dataset))
+    if require_object_field(dataset, request.label_field) is not fo.Detections:
+        name = request.label_field
+        raise DatasetError(
+            f"The field {name!r} of dataset {dataset.name!r} does not hold Detections: choose one of predictions."
+        )
+    targets = _targets(request)
+    if len({request.label_field, request.accepted_field, request.rejected_field}) < 3:
+        raise DatasetError(
+            f"Predictions ({request.label_field!r}), accepted ({request.accepted_field!r}) and rejected labels "
+            f"({request.rejected_field!r}) each need a field of their own: choose three names."
+        )
+    predicted = prediction_fields(dataset)
+    for name in targets:
+        if name in predicted:
+            raise DatasetError(
+                f"The field {name!r} of dataset {dataset.name!r} holds predictions, which the next run replaces: choose "
+                "another field for what you decide."
+            )
+        existing = dataset.get_field(name)
+        if existing is None:
+            check_name(dataset, name)
+        elif not _holds_detections(dataset, name):
+            held = getattr(existing, "document_type", type(existing)).__name__
+            raise DatasetError(
+                f"The field {name!r} of dataset {dataset.name!r} holds {held}, not Detections: choose another field, so that "
+                "nothing is overwritten."
+            )
+
+
+def _targets(request: _Request) -> list[str]:
+    """The fields that a decision of this kind writes to."""
+    accepts = [] if request.kind == "reject" else [request.accepted_field]
+    return accepts + ([request.rejected_field] if request.kind in ("reject", "relabel") else [])
+
+
+def _create_fields(dataset: Any, request: _Request) -> None:
+    for name in _targets(request):
+        if dataset.get_field(name) is None:
+            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+
+
+def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposite: str) -> fo.Detection:
+    """A label of a prediction's object, for a user's field."""
+    return fo.Detection(
+        label=name,
+        bounding_box=list(prediction.bounding_box),
+        mask=prediction.mask,
+        mask_path=prediction.mask_path,
+        index=prediction.index,
+        tags=list(dict.fromkeys([*(tag for tag in prediction.tags if tag != opposite), *tags])),
+        prediction_id=prediction.id,
+        predicted_label=prediction.label,
+        predicted_confidence=prediction.confidence,
+        # Kept, because a user may move the copy's own.
+        predicted_box=list(prediction.bounding_box),
+        decision=kind,
+        run=prediction.get_attribute_value("run", None),
+    )
+
+
+def _change(label: Any, tags: Sequence[str], values: dict[str, Any]) -> bool:
+    """Give a label tags and values; returns whether it lacked any."""
+    lacking = [tag for tag in tags if tag not in label.tags]
+    other = {name: value for name, value in values.items() if label.get_attribute_value(name, None) != value}
+    label.tags = [*label.tags, *lacking]
+    for name, value in other.items():
+        label[name] = value
+    return bool(lacking or other)
+
+
+def _same_place(label: Any, prediction: Any) -> bool:
+    places = [label.bounding_box, label.get_attribute_value("predicted_box", None)]
+    return any(box and box_iou(box, prediction.bounding_box) >= SAME_PLACE for box in places)
+
+
+def _decision_of(label: Any) -> Any:
+    return label.get_attribute_value("decision", None)
+
+
+def _holds_detections(dataset: Any, name: str) -> bool:
+    return getattr(dataset.get_field(name), "document_type", None) is fo.Detections
+
+
+def _detections(labels: list[Any]) -> fo.Detections:
+    return fo.Detections(detections=labels)
+
+
+def _flat(dataset: Any) -> Any:
+    return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset

@@ -1,0 +1,84 @@
+"""The fields and tags that RefSeg knows by name, and what its runs have written where.
+
+Imports FiftyOne and nothing heavier, so that the App can ask at each click. Runs are read from the database without their long
+lists: `Dataset.list_runs` and `Dataset.get_run_info` go through every id in the settings of every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.core.odm import get_db_conn, validate_field_name
+
+from .errors import DatasetError
+from .labels import OBJECT_TYPES
+
+REFERENCE_TAG = "reference"
+NEGATIVE_TAG = "negative"
+ACCEPTED_FIELD = "accepted"
+REJECTED_FIELD = "rejected"
+
+SEGMENTING = "refseg/segment"
+PREDICTING = (SEGMENTING, "refseg/similar")
+"""Methods of the runs that fill a field with predictions and replace them when they run again."""
+
+
+LONG_LISTS = ("changed_ids", "skipped")
+"""Settings of runs that are left in the database."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A run as the dataset records it.
+
+    Attributes:
+        key: its name.
+        config: its settings, without LONG_LISTS.
+        is_whole: whether it was asked for the whole dataset, not for a view of it.
+    """
+
+    key: str
+    config: Mapping[str, Any]
+    is_whole: bool
+
+
+def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = None) -> list[PastRun]:
+    """The runs of these methods, newest last; of one field alone where it is named."""
+    wanted: dict[str, Any] = {"_dataset_id": dataset._root_dataset._doc.id, "config.method": {"$in": list(methods)}}
+    if label_field is not None:
+        wanted["config.label_field"] = label_field
+    found = get_db_conn().runs.find(wanted, {f"config.{name}": False for name in LONG_LISTS}).sort("timestamp")
+    return [PastRun(doc["key"], doc["config"], not doc.get("view_stages")) for doc in found]
+
+
+def newest_run(dataset: Any, label_field: str) -> PastRun | None:
+    """The latest run of segment that wrote to a field, or None."""
+    return next(reversed(past_runs(dataset, [SEGMENTING], label_field)), None)
+
+
+def prediction_fields(dataset: Any) -> set[str]:
+    """Fields whose labels the next run replaces, so that nothing a user decides can be kept there."""
+    return {str(run.config["label_field"]) for run in past_runs(dataset, PREDICTING)}
+
+
+def object_fields(dataset: Any) -> list[str]:
+    """Fields of detections or polylines, in the dataset's order."""
+    schema = dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    return [name for name, entry in schema.items() if entry.document_type in OBJECT_TYPES]
+
+
+def check_name(dataset: Any, name: str) -> None:
+    """Refuse a name that no new field can have.
+
+    Raises:
+        DatasetError: FiftyOne does not allow it, or it has a dot.
+    """
+    try:
+        validate_field_name(name, media_type=dataset.media_type)
+        if "." in name:
+            raise ValueError("labels need a field of their own, without a dot in its name")
+    except ValueError as error:
+        raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error

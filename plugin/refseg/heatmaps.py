@@ -1,0 +1,161 @@
+"""Where in an image the encoder sees a class, as heatmaps in the App: to understand what prototypes find, and what they miss.
+
+Costs one pass of the encoder an image, without the segmenter; a map takes 5 to 20 kilobytes of the sample's document.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .candidates import encode_patches
+from .errors import DatasetError
+from .fields import check_name
+from .images import encoder_pixels
+from .indexing import SkippedImage
+from .inspection import check_classes
+from .labels import require_images, require_samples
+from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from .models import Models
+from .progress import Progress, Watcher, drain
+from .prototypes import Prototypes
+from .runs import models_for
+from .store import load_prototypes, run_key_from
+from .writing import create_fields
+
+logger = logging.getLogger(__name__)
+
+TIMES_FINER = 4
+"""A heatmap's side as a multiple of the patch grid's: the App draws its values as hard-edged squares."""
+LEVELS = 255
+"""Steps of a heatmap's values in [0, 1]: a map takes a quarter of the space in the database that all digits would."""
+IMAGES_A_WRITE = 64
+
+
+@dataclass(frozen=True)
+class HeatmapReport:
+    """What similarity_heatmap wrote.
+
+    Attributes:
+        field: where the heatmaps are.
+        label: the class they show.
+        num_images: images that have one now.
+        skipped: images that could not be read.
+    """
+
+    field: str
+    label: str
+    num_images: int
+    skipped: tuple[SkippedImage, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_images} heatmaps of {self.label!r} in the field {self.field!r}"]
+        return "\n".join([*lines, *(f"skipped {image.filepath}: {image.reason}" for image in self.skipped)])
+
+
+def similarity_heatmap(
+    view: Any,
+    prototypes: Prototypes | str,
+    label: str,
+    *,
+    field: str | None = None,
+    model: str | Models | None = None,
+    num_workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> HeatmapReport:
+    """Show where in each image the encoder sees a class: the cosine of each patch of the image and the class's prototype.
+
+    Values lie in [0, 1], those below 0 are 0; maps have four times as many rows and columns as the image has patches. Negatives
+    do not count. An image that cannot be read is skipped and reported.
+
+    Args:
+        view: a dataset or view of images.
+        prototypes: or the name under which the dataset keeps them.
+        label: the class.
+        field: where to write `Heatmap` labels: a new field, or one of heatmaps, whose maps of these images are replaced; by
+            default `heatmap_` and the class's name.
+        model: preset's name or loaded models; by default the preset that built the prototypes.
+        num_workers: threads that decode images; 0 for none.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        DatasetError: no images, an empty view, unknown prototypes, a class they do not have, or a field of another type.
+        PrototypeMismatchError: the model is of another encoder than the one that built the prototypes.
+    """
+    work = iter_similarity_heatmap(view, prototypes, label, field=field, model=model, num_workers=num_workers)
+    return drain(work, progress)
+
+
+def iter_similarity_heatmap(
+    view: Any,
+    prototypes: Prototypes | str,
+    label: str,
+    *,
+    field: str | None = None,
+    model: str | Models | None = None,
+    num_workers: int | None = None,
+) -> Generator[Progress, None, HeatmapReport]:
+    """The generator behind similarity_heatmap: yields after each batch; what is written when it is closed stays."""
+    require_images(view)
+    require_samples(view)
+    dataset = view._dataset
+    if isinstance(prototypes, str):
+        prototypes = load_prototypes(dataset, prototypes)
+    check_classes(prototypes, [label])
+    name = field or run_key_from(f"heatmap_{label}")
+    _check_field(dataset, name)
+    models = models_for(prototypes, model)
+    prototype = prototypes.matrix[prototypes.classes.index(label)]
+    create_fields(dataset, {name: fo.Heatmap}, ())
+    ids, paths = view.values(["id", "filepath"])
+    maps: dict[str, fo.Heatmap] = {}
+    skipped: list[SkippedImage] = []
+    done = 0
+    yield Progress(0, len(ids), "images")
+    batch_size = IMAGES_A_BATCH[models.device.type]
+    for batch in load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=num_workers):
+        found = iter(_similarities(batch, prototype, models))
+        for image in batch:
+            if image.error is None:
+                maps[ids[image.index]] = fo.Heatmap(map=next(found), range=[0, 1])
+            else:
+                skipped.append(SkippedImage(ids[image.index], paths[image.index], image.error))
+                logger.warning("Skipped %s: %s", paths[image.index], image.error)
+        done += len(batch)
+        if len(maps) >= IMAGES_A_WRITE or done == len(ids):
+            dataset.set_values(name, maps, key_field="id")
+            maps = {}
+        yield Progress(done, len(ids), "images")
+    return HeatmapReport(name, label, len(ids) - len(skipped), tuple(skipped))
+
+
+def _check_field(dataset: Any, name: str) -> None:
+    if not dataset.has_field(name):
+        check_name(dataset, name)
+    elif getattr(dataset.get_field(name), "document_type", None) is not fo.Heatmap:
+        raise DatasetError(
+            f"The field {name!r} of dataset {dataset.name!r} holds no heatmaps: choose another name, or a field that does."
+        )
+
+
+@torch.inference_mode()
+def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Models) -> list[NDArray[np.float32]]:
+    """A heatmap for each good image of a batch."""
+    if all(image.pixels is None for image in batch):
+        return []
+    with models.lock:
+        pixels = stack_pixels(batch).to(models.device)
+        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models).float().cpu()
+    side = models.patches_side
+    grid = (F.normalize(features, dim=-1) @ prototype).view(-1, 1, side, side)  # (B, 1, G, G)
+    fine = F.interpolate(grid.clamp(0, 1), scale_factor=TIMES_FINER, mode="bilinear", align_corners=False)[:, 0]
+    return list(((fine * LEVELS).round() / LEVELS).numpy())

@@ -1,0 +1,292 @@
+"""The loop's way back: rebuild a field's prototypes from what is tagged now, and segment its images again.
+
+Costs one encoder pass for each reference or negative that is new or changed, and one scan of the candidate index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import DatasetError, PrototypeFileError
+from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, newest_run, past_runs
+from .labels import require_images
+from .models import Models
+from .progress import Progress, Watcher, drain
+from .prototypes import Prototypes, iter_build_prototypes
+from .references import collect_negatives, label_fields, tagged_references
+from .runs import SegmentReport, iter_segment
+from .store import PROTOTYPES_METHOD, reusable_prototypes, save_prototypes
+from .writing import SegmentSettings
+
+logger = logging.getLogger(__name__)
+
+PROTOTYPES_NAME = "prototypes"
+"""Under which prototypes are kept that had no name."""
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update did.
+
+    Attributes:
+        prototypes_name: under which the new prototypes are kept.
+        classes: that the new prototypes know.
+        classes_added: of these, those that the field's last run did not know.
+        classes_dropped: classes of the last run that have no reference any more; their predictions are gone.
+        references_added: ids of references that the last run did not use.
+        references_removed: ids of references that only the last run used.
+        negatives_added: ids of negatives that the last run did not use.
+        negatives_removed: ids of negatives that only the last run used.
+        num_reused: references and negatives that had not changed, whose vectors were kept.
+        skipped: references and negatives that could not be used, each with the reason.
+        segmentation: the report of the run, with what changed in the predictions; None where prototypes alone were asked for.
+    """
+
+    prototypes_name: str
+    classes: tuple[str, ...]
+    classes_added: tuple[str, ...]
+    classes_dropped: tuple[str, ...]
+    references_added: tuple[str, ...]
+    references_removed: tuple[str, ...]
+    negatives_added: tuple[str, ...]
+    negatives_removed: tuple[str, ...]
+    num_reused: int
+    skipped: tuple[tuple[str, str], ...]
+    segmentation: SegmentReport | None
+
+    def __str__(self) -> str:
+        lines = [
+            f"Prototypes {self.prototypes_name!r}: references +{len(self.references_added)} −{len(self.references_removed)}, "
+            f"negatives +{len(self.negatives_added)} −{len(self.negatives_removed)}"
+        ]
+        if self.classes_added:
+            lines.append(f"new classes: {', '.join(self.classes_added)}")
+        if self.classes_dropped:
+            lines.append(f"without references now, so no longer looked for: {', '.join(self.classes_dropped)}")
+        lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
+        return "\n".join([*lines, *([] if self.segmentation is None else [str(self.segmentation)])])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What an update does otherwise than the field's newest run.
+
+    Attributes:
+        classes: only these are written; None for the run's choice.
+        min_confidences: the least score of each class named; of all others it is the run's.
+        preview: write the hundred images with the best scores alone.
+        only_prototypes: build and keep the prototypes, and segment nothing.
+        may_start: where the field has no run yet, segment every image of the view.
+    """
+
+    classes: Sequence[str] | None = None
+    min_confidences: Mapping[str, float] = field(default_factory=dict)
+    preview: bool = False
+    only_prototypes: bool = False
+    may_start: bool = False
+
+    def change(self, settings: SegmentSettings) -> SegmentSettings:
+        """The settings with these choices."""
+        least = settings.min_confidence
+        if self.min_confidences:
+            least = {**(least if isinstance(least, Mapping) else {}), **self.min_confidences}
+        classes = settings.classes if self.classes is None else tuple(self.classes)
+        return replace(settings, min_confidence=least, classes=classes, preview=self.preview)
+
+
+def update(
+    view: Any,
+    label_field: str = "predictions",
+    *,
+    rejected_field: str = REJECTED_FIELD,
+    tag: str = REFERENCE_TAG,
+    negative_tag: str = NEGATIVE_TAG,
+    model: str | Models | None = None,
+    num_workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> UpdateReport:
+    """Learn from what is tagged now, and segment again the images that a field's runs were asked for.
+
+    References and negatives are taken from the whole dataset, in every field that holds no predictions. The new prototypes
+    replace those of the field's newest run, whose settings are kept: thresholds and the choice of classes by name, limits,
+    mask folder, semantic map, and whether the index is used. A class that has references for the first time is looked for
+    with the preset's threshold; one without references is dropped.
+
+    Args:
+        view: a dataset or view of images; of these, all where a run of the field was of the whole dataset, else those that
+            have predictions in it.
+        label_field: of the predictions.
+        rejected_field: whose labels are never references.
+        tag: of references, on labels or on whole samples.
+        negative_tag: of negatives, on labels.
+        model: preset's name or loaded models; by default the preset of the newest run.
+        num_workers: see `refseg.segment`.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        DatasetError: no images, no run yet, no segmented image in the view, or none of the chosen classes has references.
+        NoReferencesError: nothing is tagged as a reference.
+        BadReferenceError: an object is both a reference and a negative.
+        ClassWithoutReferencesError: no reference of a class can be used.
+    """
+    work = iter_update(
+        view,
+        label_field,
+        rejected_field=rejected_field,
+        tag=tag,
+        negative_tag=negative_tag,
+        model=model,
+        num_workers=num_workers,
+    )
+    return drain(work, progress)
+
+
+def iter_update(
+    view: Any,
+    label_field: str = "predictions",
+    *,
+    rejected_field: str = REJECTED_FIELD,
+    tag: str = REFERENCE_TAG,
+    negative_tag: str = NEGATIVE_TAG,
+    model: str | Models | None = None,
+    num_workers: int | None = None,
+    choices: Choices | None = None,
+) -> Generator[Progress, None, UpdateReport]:
+    """The generator behind update: yields after each reference and each batch of images.
+
+    Closing it while prototypes are built changes nothing; later it is as for `refseg.runs.iter_segment`, the new prototypes
+    being kept.
+    """
+    require_images(view)
+    dataset = view._dataset
+    choices = choices or Choices()
+    run = newest_run(dataset, label_field)
+    images = view if run is None else _images_of(view, run)
+    if (run is None and not choices.may_start) or len(images) == 0:
+        raise DatasetError(
+            f"No image of this view of dataset {dataset.name!r} was segmented by RefSeg in the field {label_field!r}: run "
+            "segment first."
+        )
+    name = _name_for(dataset, run)
+    whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+    references = tagged_references(whole, tag, rejected_field=rejected_field)
+    negatives = collect_negatives(whole, label_fields(whole), negative_tag)
+    settings = choices.change(SegmentSettings() if run is None else settings_of(run, {item.label for item in references}))
+    before = _earlier(dataset, run)
+    config: Mapping[str, Any] = {} if run is None else run.config
+    prototypes = yield from iter_build_prototypes(references, model or config.get("model") or "large", before, negatives)
+    if not choices.only_prototypes:
+        # Before anything is replaced: thresholds and classes may name what the new prototypes do not know.
+        settings.thresholds(prototypes.classes, 0.0)
+    save_prototypes(dataset, prototypes, name, overwrite=True)
+    report = None
+    if not choices.only_prototypes:
+        report = yield from iter_segment(
+            images,
+            name,
+            label_field,
+            model=model,
+            settings=settings,
+            index=bool(config.get("index", config.get("index_uri") is not None)) if config else True,
+            num_workers=num_workers,
+        )
+    return _report(name, prototypes, before, config, report)
+
+
+def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
+    """The settings of a run, for prototypes of other classes.
+
+    Args:
+        run: of segment.
+        classes: that now have references.
+
+    Raises:
+        DatasetError: the run wrote some classes alone, and none of them, nor any new one, is among these.
+    """
+    config = run.config
+    known = set(config["classes"])
+    thresholds = {str(name): float(least) for name, least in config.get("min_confidences") or ()}
+    chosen = None
+    if thresholds and known - thresholds.keys():
+        chosen = tuple(sorted(name for name in classes if name in thresholds or name not in known))
+        if not chosen:
+            raise DatasetError(
+                f"The last run wrote {', '.join(map(repr, sorted(thresholds)))} alone, and no reference shows any of these "
+                "now: tag some, or run segment with a new choice of classes."
+            )
+    least: float | Mapping[str, float] | None = {name: value for name, value in thresholds.items() if name in classes}
+    if not thresholds:
+        # A run of an earlier version, which knew one number for all.
+        least = config.get("min_confidence")
+    return SegmentSettings(
+        min_confidence=least,
+        max_detections=int(config["max_detections"]),
+        mask_dir=config.get("mask_dir"),
+        semantic_field=config.get("semantic_field"),
+        classes=chosen,
+    )
+
+
+def _images_of(view: Any, run: PastRun) -> Any:
+    """The images of a view that the runs of a field were asked for; those that have predictions, where all were of views."""
+    dataset, label_field = view._dataset, run.config["label_field"]
+    if any(other.is_whole for other in past_runs(dataset, [SEGMENTING], label_field)):
+        return view
+    ids = set(view.exists(label_field).values("id")) if dataset.has_field(label_field) else set()
+    if run.config.get("preview"):
+        # It wrote the best of them alone.
+        ids |= set(dataset.load_run_view(run.key).values("id"))
+    return view.select(sorted(ids))
+
+
+def _report(
+    name: str, prototypes: Prototypes, before: Prototypes | None, config: Mapping[str, Any], segmentation: SegmentReport | None
+) -> UpdateReport:
+    classes, references = config.get("classes") or (), config.get("reference_ids") or ()
+    negatives, new_negatives = (
+        config.get("negative_ids") or (),
+        () if prototypes.negatives is None else prototypes.negatives.ids,
+    )
+    return UpdateReport(
+        prototypes_name=name,
+        classes=prototypes.classes,
+        classes_added=_without(prototypes.classes, classes),
+        classes_dropped=_without(classes, prototypes.classes),
+        references_added=_without(prototypes.reference_ids, references),
+        references_removed=_without(references, prototypes.reference_ids),
+        negatives_added=_without(new_negatives, negatives),
+        negatives_removed=_without(negatives, new_negatives),
+        num_reused=0 if before is None else prototypes.num_shared(before),
+        skipped=prototypes.skipped,
+        segmentation=segmentation,
+    )
+
+
+def _name_for(dataset: Any, run: PastRun | None) -> str:
+    name = str((run is not None and run.config.get("prototypes_name")) or PROTOTYPES_NAME)
+    if dataset.has_run(name) and dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
+        # Better said now than after the work.
+        raise DatasetError(
+            f"The dataset {dataset.name!r} has a run named {name!r} that holds no prototypes: rename it with "
+            "dataset.rename_run, so that the new prototypes can have this name."
+        )
+    return name
+
+
+def _earlier(dataset: Any, run: PastRun | None) -> Prototypes | None:
+    """The prototypes of a run, or the newest kept; None where the file is gone, which only costs time."""
+    if run is None:
+        return reusable_prototypes(dataset)
+    try:
+        return Prototypes.load(run.config["prototypes_path"])
+    except PrototypeFileError as error:
+        logger.warning("No earlier prototypes are reused: %s", error)
+        return None
+
+
+def _without(ids: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    gone = set(others)
+    return tuple(name for name in ids if name not in gone)

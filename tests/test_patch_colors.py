@@ -1,0 +1,75 @@
+"""Patches as colours and parts: axes and centres worked by hand, invariances, degenerate inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from refseg.patch_colors import find_parts, nearest, principal_colors
+
+
+def seeded(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+class TestPrincipalColors:
+    def test_axes_in_the_order_of_their_variance(self) -> None:
+        line = torch.arange(-5.0, 6.0)
+        features = torch.zeros(121, 5)
+        features[:, 3] = 10 * line.repeat(11)
+        features[:, 1] = -4 * line.repeat_interleave(11)
+        colors = principal_colors(features, torch.ones(121, dtype=torch.bool))
+        assert colors.shape == (121, 3)
+        # The 2nd and 98th percentiles of eleven values of eleven each are the first and the last. An axis points to where its
+        # largest entry grows, and what does not vary lies in the middle.
+        scale = (torch.arange(11) / 10).tolist()
+        assert colors[:11, 0].tolist() == pytest.approx(scale, abs=1e-4)
+        assert colors[::11, 1].tolist() == pytest.approx(scale[::-1], abs=1e-4)
+        assert colors[:, 2].tolist() == [0.5] * 121
+
+    def test_background_changes_nothing_inside(self) -> None:
+        features = torch.randn(60, 8, generator=seeded())
+        inside = torch.arange(60) < 40
+        other = features.clone()
+        other[40:] *= 100
+        torch.testing.assert_close(principal_colors(features, inside)[:40], principal_colors(other, inside)[:40])
+
+    def test_order_does_not_matter(self) -> None:
+        features = torch.randn(50, 6, generator=seeded())
+        order = torch.randperm(50, generator=seeded(1))
+        every = torch.ones(50, dtype=torch.bool)
+        torch.testing.assert_close(
+            principal_colors(features[order], every), principal_colors(features, every)[order], atol=1e-4, rtol=0
+        )
+
+    @pytest.mark.parametrize("number", [1, 3])
+    def test_equal_patches_are_grey(self, number: int) -> None:
+        colors = principal_colors(torch.ones(number, 4), torch.ones(number, dtype=torch.bool))
+        assert colors.tolist() == [[0.5] * 3] * number
+
+
+class TestFindParts:
+    def test_largest_part_first(self) -> None:
+        blobs = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
+        features = blobs.repeat_interleave(torch.tensor([5, 30, 12]), 0) + 0.1 * torch.randn(47, 2, generator=seeded())
+        centers = find_parts(features, 3, seeded())
+        torch.testing.assert_close(centers, blobs[[1, 2, 0]], atol=0.2, rtol=0)
+        assert torch.bincount(nearest(features, centers)).tolist() == [30, 12, 5]
+
+    def test_centers_are_the_means_of_their_parts(self) -> None:
+        features = torch.randn(80, 5, generator=seeded())
+        centers = find_parts(features, 4, seeded())
+        rows = nearest(features, centers)
+        for row in range(4):
+            torch.testing.assert_close(features[rows == row].mean(0), centers[row])
+
+    def test_same_seed_same_parts_and_no_global_state(self) -> None:
+        features = torch.randn(80, 5, generator=seeded())
+        state = torch.get_rng_state()
+        assert torch.equal(find_parts(features, 4, seeded(7)), find_parts(features, 4, seeded(7)))
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_fewer_different_patches_than_parts(self) -> None:
+        features = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
+        assert find_parts(features, 5, seeded()).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+        assert find_parts(features[:1], 4, seeded()).tolist() == [[1.0, 0.0]]

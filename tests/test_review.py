@@ -1,0 +1,522 @@
+"""Decisions as labels: what is copied, moved, kept and undone; the queue and its order; the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from PIL import Image
+
+from refseg import runs, similar
+from refseg.decisions import SAME_PLACE, box_iou
+from refseg.errors import DatasetError
+from refseg.fields import PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
+from refseg.review import (
+    ClassReview,
+    Decision,
+    QueueItem,
+    ReviewSummary,
+    accept,
+    fix,
+    reject,
+    relabel,
+    review_queue,
+    summarize,
+    undo,
+)
+
+MakeDataset = Callable[..., fo.Dataset]
+
+LEFT = [0.1, 0.1, 0.2, 0.2]
+RIGHT = [0.6, 0.6, 0.2, 0.2]
+
+
+def predicted(label: str, box: Sequence[float], score: float, margin: float | None = 0.5, **attributes: Any) -> fo.Detection:
+    if margin is not None:
+        attributes |= {"margin": margin, "runner_up": "other"}
+    mask = np.eye(4, dtype=bool)
+    return fo.Detection(label=label, bounding_box=list(box), confidence=score, mask=mask, run="first", **attributes)
+
+
+def record(dataset: Any, label_field: str = "predictions", method: str = "refseg/segment", **config: Any) -> None:
+    key = f"run_{len(dataset.list_runs())}"
+    dataset.register_run(key, dataset.init_run(method=method, label_field=label_field, **config))
+
+
+@pytest.fixture
+def dataset(make_dataset: MakeDataset) -> fo.Dataset:
+    """Two images with two predictions each."""
+    first = [predicted("star", LEFT, 0.9, index=3, tags=["odd"]), predicted("tee", RIGHT, 0.6)]
+    second = [predicted("star", LEFT, 0.8, 0.05), predicted("star", RIGHT, 0.55)]
+    samples = [
+        fo.Sample(f"{number}.png", predictions=fo.Detections(detections=labels))
+        for number, labels in enumerate([first, second])
+    ]
+    dataset = make_dataset()
+    dataset.add_samples(samples, dynamic=True, progress=False)
+    record(dataset, min_confidence=0.5, min_confidences=[["star", 0.5], ["tee", 0.3]])
+    return dataset
+
+
+def ids_of(dataset: Any, field: str = "predictions") -> list[str]:
+    return dataset.values(f"{field}.detections.id", unwind=True)
+
+
+def labels_in(dataset: fo.Dataset, field: str) -> list[fo.Detection]:
+    dataset.reload()
+    return dataset.values(f"{field}.detections", unwind=True) if dataset.has_field(field) else []
+
+
+def segment_again(dataset: fo.Dataset, move: float = 0.0) -> None:
+    """The same predictions with new ids, some pixels further."""
+    values = {}
+    for sample in dataset:
+        values[sample.id] = fo.Detections(
+            detections=[
+                predicted(label.label, [label.bounding_box[0] + move, *label.bounding_box[1:]], label.confidence)
+                for label in sample.predictions.detections
+            ]
+        )
+    dataset.set_values("predictions", values, key_field="id")
+
+
+class TestAccept:
+    def test_copy(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        decision = accept(dataset, [star])
+        (label,) = labels_in(dataset, "accepted")
+        assert (label.label, label.bounding_box, label.index, label.tags) == ("star", LEFT, 3, ["odd"])
+        np.testing.assert_array_equal(label.mask, np.eye(4, dtype=bool))
+        assert label.confidence is None
+        assert (label.prediction_id, label.predicted_label, label.predicted_confidence) == (star, "star", 0.9)
+        assert (label.decision, label.run) == ("accept", "first")
+        assert label.id != star
+        assert decision.accepted_ids == (label.id,)
+        assert decision.prediction_ids == (star,)
+        assert decision.sample_ids == (dataset.first().id,)
+        assert not dataset.has_field("rejected")
+        # Predictions stay what the model said.
+        assert len(ids_of(dataset)) == 4
+        assert labels_in(dataset, "predictions")[0].tags == ["odd"]
+
+    def test_attributes_can_be_filtered_by_in_the_app(self, dataset: fo.Dataset) -> None:
+        accept(dataset, ids_of(dataset))
+        for name in ("prediction_id", "predicted_label", "predicted_confidence", "decision", "run"):
+            assert dataset.get_field(f"accepted.detections.{name}") is not None
+
+    def test_mask_in_a_file(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        path = tmp_path / "mask.png"
+        Image.fromarray(np.full((4, 4), 255, np.uint8)).save(path)
+        label = fo.Detection(label="star", bounding_box=LEFT, confidence=0.9, mask_path=str(path))
+        dataset = make_dataset([fo.Sample("a.png", predictions=fo.Detections(detections=[label]))])
+        accept(dataset, [label.id])
+        (copy,) = labels_in(dataset, "accepted")
+        assert (copy.mask, copy.mask_path) == (None, str(path))
+
+    def test_as_references(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        accept(dataset, [star])
+        again = accept(dataset, [star], as_references=True)
+        (label,) = labels_in(dataset, "accepted")
+        assert label.tags == ["odd", "reference"]
+        assert again.accepted_ids == (label.id,)
+
+    def test_twice_changes_nothing(self, dataset: fo.Dataset) -> None:
+        every = ids_of(dataset)
+        accept(dataset, every)
+        before = labels_in(dataset, "accepted")
+        again = accept(dataset, every)
+        assert again.accepted_ids == ()
+        assert labels_in(dataset, "accepted") == before
+        assert undo(dataset, again) is False
+        assert len(labels_in(dataset, "accepted")) == 4
+
+    def test_the_same_object_under_a_new_id(self, dataset: fo.Dataset) -> None:
+        accept(dataset, ids_of(dataset)[:1])
+        segment_again(dataset, 0.01)
+        assert accept(dataset, ids_of(dataset)[:1]).accepted_ids == ()
+        assert len(labels_in(dataset, "accepted")) == 1
+
+    def test_two_objects_at_one_place_are_two(self, dataset: fo.Dataset) -> None:
+        sample = dataset.first()
+        sample.predictions.detections.append(predicted("tee", LEFT, 0.7))
+        sample.save()
+        star, _, tee = ids_of(dataset[:1])
+        accept(dataset, [star])
+        accept(dataset, [tee])
+        assert [label.label for label in labels_in(dataset, "accepted")] == ["star", "tee"]
+
+    def test_after_reject_moves(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        reject(dataset, [star])
+        accept(dataset, [star])
+        assert labels_in(dataset, "rejected") == []
+        assert [label.tags for label in labels_in(dataset, "accepted")] == [["odd"]]
+
+    def test_into_labels_of_the_users_own(self, dataset: fo.Dataset) -> None:
+        """Ground truth is added to, never changed: where it shows the same object nothing is copied."""
+        sample = dataset.first()
+        sample["ground_truth"] = fo.Detections(detections=[fo.Detection(label="star", bounding_box=LEFT)])
+        sample.save()
+        star, tee = ids_of(dataset[:1])
+        accept(dataset, [star, tee], accepted_field="ground_truth")
+        reject(dataset, [star], accepted_field="ground_truth")
+        own, copy = labels_in(dataset, "ground_truth")
+        assert (own.label, own.tags, own.get_attribute_value("decision", None)) == ("star", [], None)
+        assert (copy.label, copy.decision) == ("tee", "accept")
+
+    def test_many_images_and_a_hint_that_is_wrong(self, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("refseg.decisions.SAMPLES_A_WRITE", 2)
+        samples = [
+            fo.Sample(f"{number}.png", predictions=fo.Detections(detections=[predicted("star", LEFT, 0.9)]))
+            for number in range(5)
+        ]
+        dataset = make_dataset(samples)
+        every = ids_of(dataset)
+        decision = accept(dataset, every, sample_ids=[samples[0].id, "none"])
+        assert len(decision.accepted_ids) == len(labels_in(dataset, "accepted")) == 5
+        assert [own[0].prediction_id for own in dataset.values("accepted.detections")] == every
+
+    def test_a_view_is_its_dataset(self, dataset: fo.Dataset) -> None:
+        accept(dataset.to_patches("predictions")[:1], ids_of(dataset)[:1])
+        assert len(labels_in(dataset, "accepted")) == 1
+
+    def test_nothing(self, dataset: fo.Dataset) -> None:
+        decision = accept(dataset, [])
+        assert decision == Decision("accept", "predictions", (), (), ())
+        assert not dataset.has_field("accepted")
+
+    def test_at_the_same_time(self, dataset: fo.Dataset) -> None:
+        """The App executes clicks on one image in several threads."""
+        first, second = ids_of(dataset[:1])
+        accept(dataset, [ids_of(dataset)[2]])
+        threads = [threading.Thread(target=accept, args=(dataset, [one])) for one in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {label.prediction_id for label in labels_in(dataset[:1]._dataset, "accepted")} >= {first, second}
+
+
+class TestReject:
+    def test_copy(self, dataset: fo.Dataset) -> None:
+        tee = ids_of(dataset)[1]
+        decision = reject(dataset, [tee])
+        (label,) = labels_in(dataset, "rejected")
+        assert (label.label, label.tags, label.decision, label.confidence) == ("tee", ["negative"], "reject", None)
+        assert (decision.accepted_ids, decision.rejected_ids) == ((), (label.id,))
+        assert not dataset.has_field("accepted")
+
+    def test_after_accept_moves(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        accept(dataset, [star], as_references=True)
+        reject(dataset, [star])
+        assert labels_in(dataset, "accepted") == []
+        assert [label.tags for label in labels_in(dataset, "rejected")] == [["odd", "negative"]]
+
+    def test_as_another_class_at_the_same_place(self, dataset: fo.Dataset) -> None:
+        """Both names were wrong: two negatives. What was accepted under a third name stays."""
+        star = ids_of(dataset)[0]
+        relabel(dataset, [star], "gear")
+        sample = dataset.first()
+        sample.predictions.detections[0] = predicted("tee", LEFT, 0.9)
+        sample.save()
+        reject(dataset, [sample.predictions.detections[0].id])
+        assert [label.label for label in labels_in(dataset, "rejected")] == ["star", "tee"]
+        assert [label.label for label in labels_in(dataset, "accepted")] == ["gear"]
+
+
+class TestRelabel:
+    def test_both_copies(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        decision = relabel(dataset, [star], " gear ", as_references=True)
+        (right,), (wrong,) = labels_in(dataset, "accepted"), labels_in(dataset, "rejected")
+        assert (right.label, right.predicted_label, right.tags) == ("gear", "star", ["odd", "reference"])
+        assert (wrong.label, wrong.tags) == ("star", ["odd", "negative"])
+        assert (decision.accepted_ids, decision.rejected_ids) == ((right.id,), (wrong.id,))
+
+    def test_objects_that_have_the_name_are_only_accepted(self, dataset: fo.Dataset) -> None:
+        relabel(dataset, ids_of(dataset)[:2], "tee")
+        assert [label.label for label in labels_in(dataset, "accepted")] == ["tee", "tee"]
+        assert [label.label for label in labels_in(dataset, "rejected")] == ["star"]
+
+    def test_then_accept_takes_the_negative_away(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        relabel(dataset, [star], "gear")
+        accept(dataset, [star])
+        assert [(label.label, label.decision) for label in labels_in(dataset, "accepted")] == [("star", "accept")]
+        assert labels_in(dataset, "rejected") == []
+
+    def test_then_reject(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        relabel(dataset, [star], "gear")
+        reject(dataset, [star])
+        assert labels_in(dataset, "accepted") == []
+        assert [(label.label, label.decision) for label in labels_in(dataset, "rejected")] == [("star", "reject")]
+
+    @pytest.mark.parametrize("name", ["", "  ", None])
+    def test_without_a_name(self, dataset: fo.Dataset, name: Any) -> None:
+        with pytest.raises(DatasetError, match="cannot name a class: give the name"):
+            relabel(dataset, ids_of(dataset)[:1], name)
+
+
+class TestFix:
+    def test_corrections_survive_a_second_look(self, dataset: fo.Dataset) -> None:
+        star = ids_of(dataset)[0]
+        fix(dataset, star)
+        sample = dataset.first()
+        sample.accepted.detections[0].bounding_box = [0.1, 0.1, 0.05, 0.05]
+        sample.save()
+        assert accept(dataset, [star]).accepted_ids == ()
+        (label,) = labels_in(dataset, "accepted")
+        assert (label.decision, label.bounding_box) == ("fix", [0.1, 0.1, 0.05, 0.05])
+        # Its old place is decided too, whatever the prediction is called now.
+        segment_again(dataset)
+        assert ids_of(dataset)[0] not in {item.label_id for item in review_queue(dataset)}
+
+
+class TestUndo:
+    @pytest.mark.parametrize("kind", ["accept", "reject", "relabel"])
+    def test_once(self, dataset: fo.Dataset, kind: str) -> None:
+        before = review_queue(dataset)
+        chosen = ids_of(dataset)[:3]
+        accept(dataset, ids_of(dataset)[3:])
+        decide = {"accept": accept, "reject": reject, "relabel": lambda one, ids: relabel(one, ids, "gear")}[kind]
+        decision = decide(dataset, chosen)
+        # As the App keeps it.
+        decision = Decision(**json.loads(json.dumps(dataclasses.asdict(decision))))
+        assert undo(dataset, decision) is True
+        assert undo(dataset, decision) is False
+        assert len(labels_in(dataset, "accepted")) == 1
+        assert labels_in(dataset, "rejected") == []
+        assert len(review_queue(dataset)) == len(before) - 1
+
+    def test_a_field_that_is_gone(self, dataset: fo.Dataset) -> None:
+        decision = accept(dataset, ids_of(dataset))
+        dataset.delete_sample_field("accepted")
+        assert undo(dataset, decision) is False
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("label_id", ["0" * 24, "no id"])
+    def test_unknown_prediction(self, dataset: fo.Dataset, label_id: str) -> None:
+        with pytest.raises(DatasetError) as caught:
+            accept(dataset, [ids_of(dataset)[0], label_id, "another"])
+        assert str(caught.value) == (
+            f"The prediction {label_id!r} and 1 more are not in the field 'predictions' of dataset {dataset.name!r}: the "
+            "predictions may have been updated meanwhile, so look at the present ones."
+        )
+        assert not dataset.has_field("accepted")
+
+    def test_a_field_that_the_next_run_replaces(self, dataset: fo.Dataset) -> None:
+        dataset.add_sample_field("similar", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        record(dataset, "similar", "refseg/similar")
+        with pytest.raises(DatasetError, match=r"'similar' .* holds predictions, which the next run replaces: choose another"):
+            accept(dataset, ids_of(dataset), accepted_field="similar")
+
+    def test_fields_of_another_type(self, dataset: fo.Dataset) -> None:
+        dataset.add_sample_field("lanes", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
+        dataset.add_sample_field("done", fo.BooleanField)
+        with pytest.raises(DatasetError, match=r"'lanes' .* holds Polylines, not Detections: choose another field"):
+            accept(dataset, ids_of(dataset), accepted_field="lanes")
+        with pytest.raises(DatasetError, match=r"'done' .* holds BooleanField, not Detections: choose another field"):
+            reject(dataset, ids_of(dataset), rejected_field="done")
+        with pytest.raises(DatasetError, match=r"'lanes' .* does not hold Detections: choose one of predictions"):
+            accept(dataset, ids_of(dataset), "lanes")
+        # A field that this decision does not write is the user's own business.
+        accept(dataset, ids_of(dataset), rejected_field="done")
+        assert len(labels_in(dataset, "accepted")) == 4
+
+    @pytest.mark.parametrize("name", ["a.b", "_hidden", "", "x$"])
+    def test_names_that_no_field_can_have(self, dataset: fo.Dataset, name: str) -> None:
+        with pytest.raises(DatasetError, match="cannot name a field"):
+            accept(dataset, ids_of(dataset), accepted_field=name)
+
+    def test_one_field_for_two_things(self, dataset: fo.Dataset) -> None:
+        for options in ({"accepted_field": "predictions"}, {"accepted_field": "same", "rejected_field": "same"}):
+            with pytest.raises(DatasetError, match="each need a field of their own: choose three names"):
+                relabel(dataset, ids_of(dataset), "gear", **options)
+
+    def test_no_such_field(self, dataset: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match=r"'nope' .* does not exist"):
+            accept(dataset, ids_of(dataset), "nope")
+        with pytest.raises(DatasetError, match=r"'nope' .* does not exist"):
+            review_queue(dataset, "nope")
+
+    def test_queue_of_patches_and_of_no_order(self, dataset: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="reviewed in images, not in patches"):
+            review_queue(dataset.to_patches("predictions"))
+        with pytest.raises(DatasetError, match="no order 'worst' of review: choose 'teaching' or 'score'"):
+            review_queue(dataset, order="worst")  # type: ignore[arg-type]
+
+    def test_videos(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.mp4")])
+        with pytest.raises(DatasetError, match="holds videos"):
+            review_queue(dataset)
+
+
+class TestQueue:
+    def test_order(self, dataset: fo.Dataset) -> None:
+        """Sureness by hand, the least of margin and score − threshold: 0.4, 0.3; 0.05, 0.05."""
+        queue = review_queue(dataset)
+        assert [round(item.margin, 6) for item in queue] == [0.05, 0.05, 0.3, 0.4]
+        # Of equals the better score first.
+        assert [item.score for item in queue] == [0.8, 0.55, 0.6, 0.9]
+        assert [item.score for item in review_queue(dataset, order="score")] == [0.9, 0.8, 0.6, 0.55]
+        first = dataset.last()
+        label = first.predictions.detections[0]
+        assert queue[0] == QueueItem(label.id, first.id, "star", 0.8, "other", pytest.approx(0.05), tuple(LEFT))
+
+    def test_thresholds_of_the_newest_run(self, dataset: fo.Dataset) -> None:
+        record(dataset, "others", min_confidence=0.0)
+        record(dataset, min_confidence=0.2)  # as older versions record it
+        assert {item.score: round(item.margin, 6) for item in review_queue(dataset)} == {
+            0.9: 0.5,
+            0.6: 0.4,
+            0.8: 0.05,
+            0.55: 0.35,
+        }
+
+    def test_predictions_without_margin_or_score(self, make_dataset: MakeDataset) -> None:
+        labels = [predicted("star", LEFT, 0.9, None), fo.Detection(label="tee", bounding_box=RIGHT)]
+        dataset = make_dataset([fo.Sample("a.png", predictions=fo.Detections(detections=labels)), fo.Sample("b.png")])
+        assert [(item.score, item.runner_up, item.margin) for item in review_queue(dataset)] == [
+            (0.0, None, 0.0),
+            (0.9, None, 0.9),
+        ]
+
+    def test_decided_ones_leave_it(self, dataset: fo.Dataset) -> None:
+        every = ids_of(dataset)
+        accept(dataset, every[:1])
+        reject(dataset, every[1:2])
+        relabel(dataset, every[2:3], "gear")
+        assert [item.label_id for item in review_queue(dataset)] == every[3:]
+
+    def test_decided_by_place(self, dataset: fo.Dataset) -> None:
+        every = ids_of(dataset)
+        accept(dataset, every[:1])
+        reject(dataset, every[1:2])
+        segment_again(dataset, 0.01)
+        assert {item.sample_id for item in review_queue(dataset)} == {dataset.last().id}
+        sample = dataset.first()
+        for label in sample.predictions.detections:
+            label.label = "gear"
+        sample.save()
+        # What was accepted stays decided; the rejected object is something new.
+        (item,) = [item for item in review_queue(dataset) if item.sample_id == sample.id]
+        assert item.label_id == sample.predictions.detections[1].id
+
+    @pytest.mark.parametrize(("move", "is_open"), [(0.03, False), (0.04, True)])
+    def test_how_near(self, dataset: fo.Dataset, move: float, is_open: bool) -> None:
+        """Of boxes 0.2 wide moved by 0.03 the IoU is 17 / 23 = 0.74, by 0.04 it is 16 / 24 = 0.67."""
+        accept(dataset, ids_of(dataset)[:1])
+        segment_again(dataset, move)
+        assert (ids_of(dataset)[0] in {item.label_id for item in review_queue(dataset)}) is is_open
+        assert SAME_PLACE == 0.7
+
+    def test_views(self, dataset: fo.Dataset) -> None:
+        accept(dataset, ids_of(dataset)[:1])
+        assert len(review_queue(dataset[1:])) == 2
+        # A view may hide what was decided; it is decided nevertheless.
+        dataset.reload()
+        view = dataset.filter_labels("accepted", fo.ViewField("label") == "none", only_matches=False)
+        assert len(review_queue(view)) == 3
+        stars = dataset.filter_labels("predictions", fo.ViewField("label") == "star")
+        assert {item.label for item in review_queue(stars)} == {"star"}
+        assert review_queue(dataset.limit(0)) == []
+
+    def test_like_a_plain_loop(
+        self, make_dataset: MakeDataset, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("refseg.review.PREDICTIONS_A_CHUNK", 7)
+
+        def draw(number: int) -> list[fo.Detection]:
+            corners = rng.integers(0, 3, (number, 2)) / 10
+            return [
+                fo.Detection(label=str(rng.choice(["a", "b"])), bounding_box=[x, y, 0.5, 0.5], confidence=float(rng.random()))
+                for x, y in corners.tolist()
+            ]
+
+        fields = ("predictions", "accepted", "rejected")
+        samples = [
+            fo.Sample(f"{n}.png", **{name: fo.Detections(detections=draw(int(rng.integers(0, 4)))) for name in fields})
+            for n in range(30)
+        ]
+        dataset = make_dataset(samples)
+        expected = {
+            label.id
+            for sample in dataset
+            for label in sample.predictions.detections
+            if not any(box_iou(label.bounding_box, own.bounding_box) >= 0.7 for own in sample.accepted.detections)
+            and not any(
+                own.label == label.label and box_iou(label.bounding_box, own.bounding_box) >= 0.7
+                for own in sample.rejected.detections
+            )
+        }
+        assert {item.label_id for item in review_queue(dataset)} == expected
+        assert 5 < len(expected) < len(ids_of(dataset))
+
+
+class TestSummary:
+    def test_counts(self, dataset: fo.Dataset) -> None:
+        sample = dataset.first()
+        sample["accepted"] = fo.Detections(detections=[fo.Detection(label="own", bounding_box=[0.9, 0.9, 0.1, 0.1])])
+        sample.save()
+        every = ids_of(dataset)
+        accept(dataset, every[:1])
+        relabel(dataset, every[1:2], "gear")
+        reject(dataset, every[2:3])
+        summary = summarize(dataset)
+        assert summary == ReviewSummary((ClassReview("star", 1, 1, 1, 0, 0), ClassReview("tee", 0, 0, 0, 1, 0)))
+        assert (summary.num_open, summary.num_accepted, summary.num_rejected, summary.num_relabelled) == (1, 1, 1, 1)
+        assert summary.acceptance_rate == pytest.approx(1 / 3)
+        assert summary.corrections_per_hundred == pytest.approx(200 / 3)
+        fix(dataset, every[3])
+        summary = summarize(dataset)
+        assert (summary.num_open, summary.num_fixed, summary.acceptance_rate) == (0, 1, 0.25)
+        assert str(summary) == (
+            "1 accepted, 1 rejected, 1 relabelled, 1 corrected by hand; 0 to review; 75 corrections in a hundred objects"
+        )
+        assert summarize(dataset[1:]).num_decided == 2
+
+    def test_nothing_decided(self, dataset: fo.Dataset) -> None:
+        summary = summarize(dataset)
+        assert (summary.num_open, summary.acceptance_rate, summary.corrections_per_hundred) == (4, None, None)
+        assert str(summary).endswith("; 4 to review")
+
+
+class TestFields:
+    def test_names_are_the_runs(self) -> None:
+        assert (SEGMENTING, PREDICTING) == (runs.SEGMENT_METHOD, (runs.SEGMENT_METHOD, similar.SIMILAR_METHOD))
+
+    def test_runs(self, dataset: fo.Dataset, make_dataset: MakeDataset) -> None:
+        record(make_dataset([fo.Sample("b.png")]), "elsewhere")
+        record(dataset[:1], min_confidence=0.1, changed_ids=["7f"])
+        record(dataset, "similar", "refseg/similar")
+        record(dataset, "others", "mine")
+        assert prediction_fields(dataset) == {"predictions", "similar"}
+        assert [run.config["min_confidence"] for run in past_runs(dataset, [SEGMENTING])] == [0.5, 0.1]
+        newest = newest_run(dataset, "predictions")
+        assert newest is not None
+        assert (newest.key, newest.is_whole, "changed_ids" in newest.config) == ("run_1", False, False)
+        assert newest_run(dataset, "others") is None
+        assert object_fields(dataset) == ["predictions"]
+
+
+def test_no_torch_is_needed() -> None:
+    code = (
+        "import sys, refseg.review, refseg.fields, refseg.decisions\n"
+        "print([name for name in ('torch', 'lance', 'sam2', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

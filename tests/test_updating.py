@@ -1,0 +1,289 @@
+"""Review, update, review again: what is learned from tags, which settings carry over, and what is reported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+
+from refseg.decisions import accept, reject
+from refseg.errors import BadReferenceError, DatasetError, NoReferencesError
+from refseg.fields import PastRun, newest_run
+from refseg.indexing import build_index
+from refseg.progress import drain
+from refseg.prototypes import build_prototypes
+from refseg.references import collect_references
+from refseg.review import review_queue
+from refseg.runs import SegmentReport, segment
+from refseg.store import load_prototypes, save_prototypes
+from refseg.updating import Choices, UpdateReport, iter_update, settings_of, update
+from tests.trays import propose_truth, tray_samples
+
+MakeDataset = Callable[..., fo.Dataset]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
+    return tray_samples(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Four trays whose candidates are the ground truth; the objects of the first are references."""
+    dataset = make_dataset([sample.copy() for sample in drawn])
+    propose_truth(monkeypatch, dataset)
+    dataset[:1].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+    return dataset
+
+
+def begin(dataset: fo.Dataset, view: Any = None, name: str | None = "parts", **options: Any) -> SegmentReport:
+    """The first run, with prototypes of the references tagged now."""
+    prototypes = build_prototypes(collect_references(dataset, "ground_truth", tags="reference"), "demo", progress=False)
+    if name is not None:
+        save_prototypes(dataset, prototypes, name)
+    options = {"min_confidence": 0.0, "num_workers": 0, "progress": False, **options}
+    return segment(dataset if view is None else view, name or prototypes, **options)
+
+
+def again(view: Any, **options: Any) -> UpdateReport:
+    return update(view, num_workers=0, progress=False, **options)
+
+
+def labels_of(dataset: fo.Dataset, field: str = "predictions") -> list[list[str]]:
+    dataset.reload()
+    return dataset.values(f"{field}.detections.label")
+
+
+def ids_tagged(dataset: fo.Dataset, tag: str) -> set[str]:
+    return {label["label_id"] for label in dataset._get_selected_labels(tags=tag)}
+
+
+def test_the_whole_loop(trays: fo.Dataset) -> None:
+    begin(trays)
+    queue = review_queue(trays)
+    right, wrong = [item for item in queue if item.label == "star"][:2]
+    accepted = accept(trays, [right.label_id], as_references=True, sample_ids=[right.sample_id])
+    rejected = reject(trays, [wrong.label_id])
+    report = again(trays)
+    assert report.prototypes_name == "parts"
+    assert report.classes == ("star", "tee")
+    assert (report.references_added, report.references_removed) == (accepted.accepted_ids, ())
+    assert (report.negatives_added, report.negatives_removed) == (rejected.rejected_ids, ())
+    assert (report.classes_added, report.classes_dropped, report.skipped) == ((), (), ())
+    # Two of the four vectors were known.
+    assert report.num_reused == 2
+    assert report.segmentation is not None
+    assert (report.segmentation.num_images, report.segmentation.num_from_index) == (4, 4)
+    kept = load_prototypes(trays, "parts")
+    assert set(kept.reference_ids) == ids_tagged(trays, "reference")
+    assert kept.negatives is not None
+    assert kept.negatives.ids == rejected.rejected_ids
+    run = newest_run(trays, "predictions")
+    assert run is not None
+    assert run.config["prototypes_name"] == "parts"
+    text = str(report)
+    assert text.startswith("Prototypes 'parts': references +1 −0, negatives +1 −0\n")
+    assert str(report.segmentation) in text
+
+    # Nothing new: everything is known, nothing is written.
+    third = again(trays)
+    assert (third.references_added, third.negatives_added, third.num_reused) == ((), (), 4)
+    assert third.segmentation is not None
+    assert (third.segmentation.num_written, third.segmentation.changes.num_samples) == (0, 0)
+
+    # Tags taken off: they are forgotten.
+    trays.untag_labels("negative")
+    trays.select_labels(ids=list(accepted.accepted_ids)).untag_labels("reference")
+    fourth = again(trays)
+    assert (fourth.references_removed, fourth.negatives_removed) == (accepted.accepted_ids, rejected.rejected_ids)
+    assert load_prototypes(trays, "parts").negatives is None
+
+
+def test_a_negative_changes_predictions(trays: fo.Dataset) -> None:
+    """What was just above the threshold of its class falls below it, and the report says so."""
+    begin(trays)
+    weakest = min(review_queue(trays[1:], order="score"), key=lambda item: item.score)
+    segment(trays, "parts", min_confidence=weakest.score - 1e-4, num_workers=0, progress=False)
+    before = trays.count("predictions.detections")
+    reject(trays, [weakest.label_id])
+    report = again(trays)
+    assert report.segmentation is not None
+    changes = report.segmentation.changes
+    assert changes.lost[weakest.label] >= 1
+    assert weakest.sample_id in changes.sample_ids
+    assert changes.gained == {}
+    assert trays.count("predictions.detections") == before - changes.num_lost
+
+
+def test_settings_carry_over(trays: fo.Dataset, tmp_path: Path) -> None:
+    options = {"max_detections": 1, "semantic_field": "map", "mask_dir": str(tmp_path / "masks"), "classes": ["star"]}
+    begin(trays, min_confidence={"star": 0.25}, index=False, **options)
+    again(trays)
+    run = newest_run(trays, "predictions")
+    assert run is not None
+    assert run.config["min_confidences"] == [["star", 0.25]]
+    for name in ("max_detections", "semantic_field", "mask_dir"):
+        assert run.config[name] == options[name]
+    assert run.config["index"] is False
+    assert {label for own in labels_of(trays) for label in own} == {"star"}
+    assert Path(trays.values("predictions.detections.mask_path", unwind=True)[0]).is_file()
+
+
+def test_a_new_class_and_a_lost_one(trays: fo.Dataset) -> None:
+    begin(trays, min_confidence={"star": 0.1, "tee": 0.2})
+    sample = trays.first()
+    for label in sample.ground_truth.detections:
+        if label.label == "tee":
+            label.label = "gear"
+    sample.save()
+    report = again(trays)
+    assert (report.classes, report.classes_added, report.classes_dropped) == (("gear", "star"), ("gear",), ("tee",))
+    run = newest_run(trays, "predictions")
+    assert run is not None
+    thresholds = dict(run.config["min_confidences"])
+    assert thresholds["star"] == 0.1
+    assert thresholds["gear"] > 0.2  # the preset's own
+    assert "new classes: gear\nwithout references now, so no longer looked for: tee" in str(report)
+    assert "tee" not in {label for own in labels_of(trays) for label in own}
+
+
+def test_prototypes_without_a_name(trays: fo.Dataset) -> None:
+    begin(trays, name=None)
+    assert again(trays).prototypes_name == "prototypes"
+    # From now on they have one.
+    assert again(trays).prototypes_name == "prototypes"
+    assert trays.list_runs(method="refseg/prototypes") == ["prototypes"]
+
+
+def test_images(trays: fo.Dataset) -> None:
+    """Of runs on views alone, the images that have predictions; after a run on all of them, every image."""
+    begin(trays, trays[:2])
+    report = again(trays)
+    assert report.segmentation is not None
+    assert report.segmentation.num_images == 2
+    assert len(trays.exists("predictions")) == 2
+    segment(trays, "parts", num_workers=0, progress=False)
+    segment(trays[:1], "parts", num_workers=0, progress=False)
+    assert again(trays).segmentation.num_images == 4  # type: ignore[union-attr]
+    assert again(trays[1:]).segmentation.num_images == 3  # type: ignore[union-attr]
+
+
+def test_after_a_preview_of_a_view(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refseg.runs.PREVIEWED", 1)
+    build_index(trays, "demo", num_workers=0, progress=False)
+    begin(trays, trays[:3], preview=True)
+    assert len(trays.exists("predictions")) == 1
+    assert again(trays).segmentation.num_images == 3  # type: ignore[union-attr]
+    assert len(trays.exists("predictions")) == 3
+
+
+def test_earlier_prototypes_are_gone(trays: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    begin(trays)
+    Path(trays.get_run_info("parts").config.path).unlink()
+    with caplog.at_level(logging.WARNING, "refseg"):
+        assert again(trays).num_reused == 0
+    assert "No earlier prototypes are reused" in caplog.text
+
+
+class TestChoices:
+    def test_only_prototypes(self, trays: fo.Dataset) -> None:
+        begin(trays)
+        trays[1:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        report = drain(iter_update(trays, choices=Choices(only_prototypes=True)), False)
+        assert report.segmentation is None
+        assert len(report.references_added) == 2
+        assert load_prototypes(trays, "parts").shots == {"star": 2, "tee": 2}
+        assert len(trays.list_runs(method="refseg/segment")) == 1
+
+    def test_classes_thresholds_and_preview(self, trays: fo.Dataset) -> None:
+        begin(trays)
+        choices = Choices(["tee"], {"tee": 0.05}, preview=True)
+        report = drain(iter_update(trays, num_workers=0, choices=choices), False)
+        assert report.segmentation is not None
+        assert len(report.segmentation.best) == 4
+        run = newest_run(trays, "predictions")
+        assert run is not None
+        assert (run.config["min_confidences"], run.config["preview"]) == ([["tee", 0.05]], True)
+
+    def test_a_class_that_nobody_shows(self, trays: fo.Dataset) -> None:
+        """Nothing is replaced."""
+        begin(trays)
+        before = trays.get_run_info("parts").config.saved_at, trays.get_run_info("parts").timestamp
+        with pytest.raises(DatasetError, match="know no class 'gear'"):
+            drain(iter_update(trays, choices=Choices(["gear"])), False)
+        assert (trays.get_run_info("parts").config.saved_at, trays.get_run_info("parts").timestamp) == before
+
+    def test_a_first_run(self, trays: fo.Dataset) -> None:
+        report = drain(iter_update(trays, model="demo", num_workers=0, choices=Choices(may_start=True)), False)
+        assert report.prototypes_name == "prototypes"
+        assert report.classes_added == ("star", "tee")
+        assert report.segmentation is not None
+        assert report.segmentation.num_images == 4
+
+
+class TestSettings:
+    def config(self, **changes: Any) -> PastRun:
+        usual = {"classes": ["a", "b", "c"], "min_confidences": [["a", 0.1], ["b", 0.2], ["c", 0.3]], "max_detections": 7}
+        return PastRun("run", {**usual, **changes}, True)
+
+    def test_every_class(self) -> None:
+        settings = settings_of(self.config(), {"a", "b", "new"})
+        assert settings.classes is None
+        assert settings.min_confidence == {"a": 0.1, "b": 0.2}
+        assert (settings.max_detections, settings.preview) == (7, False)
+
+    def test_chosen_classes_and_new_ones(self) -> None:
+        some = self.config(min_confidences=[["a", 0.1], ["b", 0.2]], preview=True)
+        settings = settings_of(some, {"b", "c", "new"})
+        assert settings.classes == ("b", "new")
+        assert settings.min_confidence == {"b": 0.2}
+        assert settings.preview is False
+
+    def test_no_chosen_class_is_left(self) -> None:
+        with pytest.raises(DatasetError, match="wrote 'a' alone, and no reference shows any of these now"):
+            settings_of(self.config(min_confidences=[["a", 0.1]]), {"b", "c"})
+
+    def test_a_run_of_an_earlier_version(self) -> None:
+        settings = settings_of(self.config(min_confidences=None, min_confidence=0.4), {"a"})
+        assert (settings.classes, settings.min_confidence) == (None, 0.4)
+
+
+class TestBadInput:
+    def test_no_run_yet(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError) as caught:
+            again(trays)
+        assert str(caught.value) == (
+            f"No image of this view of dataset {trays.name!r} was segmented by RefSeg in the field 'predictions': run segment "
+            "first."
+        )
+
+    def test_a_view_of_other_images(self, trays: fo.Dataset) -> None:
+        begin(trays, trays[:2])
+        with pytest.raises(DatasetError, match="run segment first"):
+            again(trays[2:])
+
+    def test_no_references(self, trays: fo.Dataset) -> None:
+        begin(trays)
+        trays.untag_labels("reference")
+        with pytest.raises(NoReferencesError, match=f"No object of dataset {trays.name!r} carries the tag 'reference'"):
+            again(trays)
+
+    def test_both_tags_on_one_object(self, trays: fo.Dataset) -> None:
+        begin(trays)
+        trays[:1].select_labels(tags="reference").tag_labels("negative")
+        with pytest.raises(BadReferenceError, match="both a reference and a negative"):
+            again(trays)
+
+    def test_the_name_is_taken(self, trays: fo.Dataset) -> None:
+        begin(trays, name=None)
+        trays.register_run("prototypes", trays.init_run(method="mine"))
+        with pytest.raises(DatasetError, match="a run named 'prototypes' that holds no prototypes: rename it"):
+            again(trays)
+
+    def test_videos(self, make_dataset: MakeDataset) -> None:
+        with pytest.raises(DatasetError, match="holds videos"):
+            again(make_dataset([fo.Sample("a.mp4")]))
