@@ -42,7 +42,8 @@ check: $(READY) ## ruff and mypy, the same as the pre-commit hook
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check ## check, then every test
+test: check ## check, then every test, those of the App in a browser
+	$(BIN)/python scripts/ensure_browser.py
 	$(BIN)/python -m pytest
 
 test-fast: $(READY) ## the tests that take seconds

@@ -11,14 +11,22 @@ from .delete_index import DeleteIndex
 from .evaluate import Evaluate
 from .find_similar import FindSimilar
 from .index_status import IndexStatus
+from .inspect_prototypes import InspectPrototypes
+from .learn import Learn
+from .panel import ReferenceSegmentation
+from .review import Review
 from .sample_references import SampleReferences
 from .segment import Segment
 from .segment_with_references import SegmentWithReferences
+from .show_heatmap import ShowHeatmap
 from .tag_references import TagReferences
+from .update import Update
 
 OPERATORS = (
     *(TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
     *(BuildIndex, IndexStatus, DeleteIndex, FindSimilar, Cancel),
+    *(InspectPrototypes, ShowHeatmap),
+    *(Learn, Review, Update),
 )
 
 
@@ -26,3 +34,4 @@ def register(plugin: Any) -> None:
     """Called by FiftyOne; each operator's name is also listed in fiftyone.yml."""
     for operator in OPERATORS:
         plugin.register(operator)
+    plugin.register(ReferenceSegmentation)

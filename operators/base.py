@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fiftyone as fo
 import fiftyone.operators as foo
 
+from .background import keep_outcome
 from .jobs import JobCancelledError, Listing
 
 if TYPE_CHECKING:
@@ -67,8 +68,19 @@ class RefSegOperator(foo.Operator, ABC):
             return self._stream(ctx)
         from refseg.progress import drain
 
+        if ctx.delegated:
+            return self._run_delegated(ctx)
         with closing(self._cancellable(ctx)) as work:
-            return drain(work, delegated_watcher(ctx) if ctx.delegated else None)
+            return drain(work)
+
+    def run_unattended(self, ctx: Any, job_id: str) -> None:
+        """Run to the end without anybody waiting, and keep what there is to tell.
+
+        Args:
+            ctx: FiftyOne's execution context.
+            job_id: under which `background.outcome` finds it.
+        """
+        keep_outcome(ctx, job_id, self._stream(ctx, shows_progress=False))
 
     def call(
         self,
@@ -88,27 +100,44 @@ class RefSegOperator(foo.Operator, ABC):
             delegation_target=delegation_target,
         )
 
-    def _stream(self, ctx: Any) -> Iterator[Any]:
-        from refseg.errors import RefSegError
+    def _run_delegated(self, ctx: Any) -> Result:
+        from refseg.progress import drain
 
+        job_id = str(ctx._delegated_operation_id)
+        try:
+            with closing(self._cancellable(ctx)) as work:
+                result: Result = drain(work, delegated_watcher(ctx))
+        except Exception as error:
+            variant = "info" if isinstance(error, JobCancelledError) else "error"
+            keep_outcome(ctx, job_id, [ctx.ops.reload_dataset(), ctx.ops.notify(self._sentence(error), variant=variant)])
+            raise
+        keep_outcome(ctx, job_id, self.tell(ctx, result))
+        return result
+
+    def _stream(self, ctx: Any, *, shows_progress: bool = True) -> Iterator[Any]:
         work = self._cancellable(ctx)
         try:
-            result = yield from _show_progress(ctx, work)
+            result = yield from _show_progress(ctx, work, shows_progress)
             yield from self.tell(ctx, result)
         except JobCancelledError as cancelled:
             # What was done may have made a new field.
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(str(cancelled), variant="info")
-        except RefSegError as error:
-            yield ctx.ops.notify(str(error), variant="error")
         except Exception as error:
             # An exception would cut the stream, and the App would then report a lost connection instead of the reason.
-            logger.exception("%s failed", self.uri)
-            message = f"{self.config.label} failed ({type(error).__name__}: {error}). The server's log has the details."
-            yield ctx.ops.notify(message, variant="error")
+            yield ctx.ops.notify(self._sentence(error), variant="error")
         finally:
             # Reached too when the user leaves: the run is then marked cancelled and keeps what is done.
             work.close()
+
+    def _sentence(self, error: Exception) -> str:
+        """What the App says about an error; what nobody foresaw is logged whole."""
+        from refseg.errors import RefSegError
+
+        if isinstance(error, RefSegError | JobCancelledError):
+            return str(error)
+        logger.exception("%s failed", self.uri, exc_info=error)
+        return f"{self.config.label} failed ({type(error).__name__}: {error}). The server's log has the details."
 
     def _cancellable(self, ctx: Any) -> Work[Result]:
         config = self.config
@@ -170,7 +199,7 @@ def _listed(work: Work[Report], listing: Listing, farewell: str) -> Work[Report]
         listing.close()
 
 
-def _show_progress(ctx: Any, work: Work[Result]) -> Generator[Any, None, Result]:
+def _show_progress(ctx: Any, work: Work[Result], shows: bool) -> Generator[Any, None, Result]:
     is_due = _Clock(SECONDS_BETWEEN_MESSAGES)
     while True:
         try:
@@ -178,7 +207,7 @@ def _show_progress(ctx: Any, work: Work[Result]) -> Generator[Any, None, Result]
         except StopIteration as end:
             result: Result = end.value
             return result
-        if is_due(step):
+        if shows and is_due(step):
             yield ctx.ops.set_progress(label=_describe(step), progress=step.fraction)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .base import RefSegOperator, Result, Work
-from .constants import PROTOTYPES_NAME, REFERENCE_TAG
+from .constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms import (
     Form,
     default_model,
@@ -17,12 +17,17 @@ from .forms import (
     default_source,
     model_input,
     name_input,
+    negative_tag_input,
     reference_field,
     reference_field_input,
     source_input,
 )
 from .messages import count, listing
-from .selection import all_images, chosen_classes, selected_label_ids, target_images
+from .selection import all_images, chosen_classes, labels_path, selected_label_ids, target_images
+
+if TYPE_CHECKING:
+    from refseg.prototypes import Prototypes
+    from refseg.store import StoredPrototypes
 
 
 class BuildPrototypes(RefSegOperator):
@@ -49,6 +54,7 @@ class BuildPrototypes(RefSegOperator):
         if form.usable:
             reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
             source_input(form)
+            negative_tag_input(form)
             form.names("classes", "Classes", "Only these; leave it empty for every class")
             model_input(form)
             name_input(form)
@@ -73,6 +79,7 @@ class BuildPrototypes(RefSegOperator):
         model: str | None = None,
         name: str = PROTOTYPES_NAME,
         overwrite: bool = False,
+        negative_tag: str = NEGATIVE_TAG,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -87,13 +94,16 @@ class BuildPrototypes(RefSegOperator):
             model: a preset's name; by default that of the newest prototypes kept, else `large`.
             name: what the prototypes are called.
             overwrite: replace prototypes of this name.
+            negative_tag: labels of the field with this tag are negatives: objects that are taken for a class and are not. One
+                that is named like a class is a negative of that class; any other is one of every class.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `model`, `path`,
-            `sha256`, `shots` (pairs of a class and its number of references), `reused` (the number of references that have not
-            changed since an earlier build, whose vectors were kept) and `skipped` (pairs of an id and a reason).
+            `sha256`, `shots` (pairs of a class and its number of references), `num_negatives`, `reused` (the number of
+            references and negatives that have not changed since an earlier build, whose vectors were kept) and `skipped` (pairs
+            of an id and a reason).
         """
         params = {
             "field": field,
@@ -102,6 +112,7 @@ class BuildPrototypes(RefSegOperator):
             "model": model,
             "name": name,
             "overwrite": overwrite,
+            "negative_tag": negative_tag,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -114,13 +125,13 @@ def source_params(tag: str | None, label_ids: Sequence[str] | None) -> dict[str,
 
 
 def build(ctx: Any, images: Any) -> Work[Result]:
-    """Collect references as the form says, build prototypes, keep them.
+    """Collect references and negatives as the form says, build prototypes, keep them.
 
-    References that prototypes of the same name, or else the newest, were built from cost nothing again.
+    Objects that prototypes of the same name, or else the newest, were built from cost nothing again.
 
     Args:
         ctx: FiftyOne's execution context.
-        images: where to look for references, unless they are a selection.
+        images: where to look for references, unless they are a selection, and for negatives.
     """
     from refseg.prototypes import iter_build_prototypes
     from refseg.references import collect_references
@@ -129,34 +140,61 @@ def build(ctx: Any, images: Any) -> Work[Result]:
     field = ctx.params.get("field") or reference_field(ctx)
     source = ctx.params.get("source") or default_source(ctx)
     chosen = source == "selection"
+    where = all_images(ctx) if chosen else images
+    negatives = _negatives(ctx, where, field)
     references = collect_references(
-        all_images(ctx) if chosen else images,
+        where,
         field,
         tags=(ctx.params.get("tag") or REFERENCE_TAG) if source == "tag" else None,
         label_ids=selected_label_ids(ctx, field) or [] if chosen else None,
         classes=chosen_classes(ctx),
     )
+    if source == "all":
+        apart = {negative.id for negative in negatives}
+        references = [reference for reference in references if reference.id not in apart]
     earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
-    prototypes = yield from iter_build_prototypes(references, ctx.params.get("model") or default_model(ctx), earlier)
+    model = ctx.params.get("model") or default_model(ctx)
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
     name = ctx.params.get("name") or default_name(ctx)
     stored = save_prototypes(ctx.dataset, prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
+    return result_of(stored, prototypes, 0 if earlier is None else prototypes.num_shared(earlier))
+
+
+def result_of(stored: StoredPrototypes, prototypes: Prototypes, num_reused: int) -> Result:
+    """Kept prototypes as JSON."""
     return {
         "name": stored.name,
         "model": prototypes.model,
         "path": stored.path,
         "sha256": stored.sha256,
         "shots": [[label, number] for label, number in prototypes.shots.items()],
-        "reused": 0 if earlier is None else prototypes.num_shared(earlier),
+        "num_negatives": 0 if prototypes.negatives is None else len(prototypes.negatives),
+        "reused": num_reused,
         "skipped": [list(pair) for pair in prototypes.skipped],
     }
+
+
+def _negatives(ctx: Any, images: Any, field: str) -> list[Any]:
+    """Negatives in a field; where classes are chosen, without those of the others, which would count for every class."""
+    from refseg.references import collect_negatives
+
+    tag = ctx.params.get("negative_tag") or NEGATIVE_TAG
+    negatives = collect_negatives(images, [field], tag)
+    classes = chosen_classes(ctx)
+    if not negatives or classes is None:
+        return negatives
+    others = images.exclude_labels(tags=tag, fields=field).distinct(f"{labels_path(ctx.dataset, field)}.label")
+    return [negative for negative in negatives if negative.label in classes or negative.label not in others]
 
 
 def describe(result: Result) -> str:
     """One or two sentences on the prototypes."""
     used = sum(number for _, number in result["shots"])
     reused = f" ({result['reused']:,} reused)" if result["reused"] else ""
-    text = f"Prototypes {result['name']!r}: {count(len(result['shots']), 'class')} from {count(used, 'reference')}{reused}."
+    negatives = f" and {count(result['num_negatives'], 'negative')}" if result["num_negatives"] else ""
+    shown = f"{count(len(result['shots']), 'class')} from {count(used, 'reference')}{negatives}{reused}"
+    text = f"Prototypes {result['name']!r}: {shown}."
     if result["skipped"]:
         skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
-        text += f" Left out {count(len(result['skipped']), 'reference')}: {skips}."
+        text += f" Left out {count(len(result['skipped']), 'object')}: {skips}."
     return text

@@ -6,9 +6,13 @@ PROTOTYPES_METHOD = "refseg/prototypes"
 SEGMENT_METHOD = "refseg/segment"
 INDEX_METHOD = "refseg/index"
 SIMILAR_METHOD = "refseg/similar"
+EVALUATION_METHOD = "refseg/evaluation"
 
 REFERENCE_TAG = "reference"
+NEGATIVE_TAG = "negative"
 REFERENCE_FIELD = "ground_truth"
+ACCEPTED_FIELD = "accepted"
+REJECTED_FIELD = "rejected"
 LABEL_FIELD = "predictions"
 SIMILAR_FIELD = "similar"
 PROTOTYPES_NAME = "prototypes"
@@ -30,8 +34,14 @@ MODELS = {
     "paper": "paper: SAM 2 large and DINOv2 large exactly as published, downloads 2.1 GB, wants a GPU",
 }
 
+MIN_CONFIDENCE = {"demo": 0.7}
+"""Default scores below which nothing is written, where they are not OTHER_MIN_CONFIDENCE."""
+OTHER_MIN_CONFIDENCE = 0.3
+
 MODELS_THAT_KEEP_DUPLICATES = ("paper",)
 """Their indexes keep near-duplicates without being asked, because the paper does."""
 
+CHANGED_IDS_IN_RESULT = 1000
+"""Changed samples named in an operator's result; the run holds ten times as many."""
 SKIPS_IN_RESULT = 100
 """Skipped images named in an operator's result; the run holds all of them."""

@@ -16,6 +16,7 @@ from .constants import (
     LABEL_FIELD,
     MODEL,
     MODELS,
+    NEGATIVE_TAG,
     PROTOTYPES_METHOD,
     PROTOTYPES_NAME,
     REFERENCE_FIELD,
@@ -155,11 +156,13 @@ class Form:
         """A line that says why the operator cannot be executed."""
         self.inputs.view(name, types.Error(label=text), invalid=True, error_message=text)
 
-    def names(self, name: str, label: str, description: str) -> None:
-        """An optional list of names."""
+    def names(self, name: str, label: str, description: str, known: Sequence[str] | None = None) -> None:
+        """An optional list of names; with `known`, of these classes of prototypes alone."""
         value = self.value(name)
         fits = value is None or (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value))
         problem = None if fits else f"{label} must be a list of names, not {value!r}."
+        if fits and known is not None:
+            problem = next((_unknown_class(item, known) for item in value or () if item and item not in known), None)
         self._field(name, types.List(types.String()), label, description, problem, required=False)
 
     def _field(self, name: str, kind: Any, label: str, description: str, problem: str | None, **settings: Any) -> None:
@@ -303,11 +306,11 @@ def label_field_input(form: Form) -> None:
 
 def segmented_fields(ctx: Any) -> list[str]:
     """Fields of detections that runs of RefSeg have written, the latest first."""
-    dataset = ctx.dataset
-    infos = [dataset.get_run_info(name) for name in dataset.list_runs(method=SEGMENT_METHOD)]
-    infos.sort(key=lambda info: info.timestamp, reverse=True)
+    from refseg.fields import past_runs
+
     detections = object_fields(ctx, (fo.Detections,))
-    return list(dict.fromkeys(info.config.label_field for info in infos if info.config.label_field in detections))
+    fields = [run.config["label_field"] for run in past_runs(ctx.dataset, [SEGMENT_METHOD])[::-1]]
+    return list(dict.fromkeys(field for field in fields if field in detections))
 
 
 def limits_inputs(form: Form, max_detections: int) -> None:
@@ -323,6 +326,53 @@ def limits_inputs(form: Form, max_detections: int) -> None:
     form.number(
         "max_detections", max_detections, "Maximum detections", "The best so many of each image are written", 1, whole=True
     )
+
+
+def classes_input(form: Form, known: Sequence[str]) -> None:
+    """Which of the prototypes' classes are written."""
+    form.names("classes", "Classes", "Write only these; leave it empty for every class", known)
+
+
+def thresholds_input(form: Form, known: Sequence[str]) -> None:
+    """A least score for some classes alone: callers give pairs, the form only says which."""
+    pairs = form.value("min_confidences")
+    if not pairs:
+        return
+    problem = _thresholds_problem(pairs, known)
+    if problem is not None:
+        form.obstacle("min_confidences", problem)
+    else:
+        listed = ", ".join(f"{name} {least:g}" for name, least in pairs)
+        form.notice("min_confidences", f"Classes with a minimum confidence of their own: {listed}")
+
+
+def _thresholds_problem(pairs: Any, known: Sequence[str]) -> str | None:
+    shaped = isinstance(pairs, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+    if not shaped:
+        return f"Minimum confidences must be a list of pairs of a class and a number, not {pairs!r}."
+    for name, least in pairs:
+        if name not in known:
+            return _unknown_class(name, known)
+        if not isinstance(least, int | float) or isinstance(least, bool) or not 0 <= least <= 1:
+            return f"The minimum confidence of {name!r} must be a number from 0 to 1, not {least!r}."
+    return None
+
+
+def _unknown_class(name: str, known: Sequence[str]) -> str:
+    return f"The prototypes know no class {name!r}: choose from {', '.join(map(repr, known))}."
+
+
+def kept_classes(ctx: Any, prototypes: str) -> list[str]:
+    """The classes of prototypes that the dataset keeps."""
+    return [name for name, _ in ctx.dataset.get_run_info(prototypes).config.shots]
+
+
+def negative_tag_input(form: Form) -> None:
+    """The tag of negatives."""
+    tag = form.value("negative_tag", NEGATIVE_TAG)
+    problem = None if not isinstance(tag, str) or tag.strip() else "The tag must not be blank."
+    description = "Labels with this tag are taken for a class and are not; what resembles them scores lower"
+    form.text("negative_tag", NEGATIVE_TAG, "Tag of negatives", description, problem)
 
 
 def index_input(form: Form, *, proposes: bool) -> IndexRecord | None:

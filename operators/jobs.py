@@ -7,11 +7,15 @@ Noting a step costs one write and one read of MongoDB.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from .messages import duration
 
@@ -30,6 +34,11 @@ model takes minutes on a CPU, and a first use downloads gigabytes. One that is o
 SECONDS_KEPT = 24 * 3600
 """After which MongoDB removes what a killed process left behind. FiftyOne counts it from the first write; the entry of a job
 that runs longer comes back with its next step."""
+
+JOB_ID = "refseg_job"
+"""Request parameter by which whoever starts an execution chooses the job's id."""
+
+HOST = socket.gethostname()
 
 SECONDS_OF_SILENCE = 60
 """After which the list says how long nothing was heard of a job."""
@@ -52,6 +61,9 @@ class Job:
         done: finished steps.
         total: all steps; 0 before the first is known.
         step: what a step is, in the plural: "images".
+        step_started_at: when the first of these steps began, seconds since the epoch; None where that is unknown.
+        host: the machine it runs on.
+        pid: its process there.
         is_cancelled: whether it was asked to end, and will after its current batch.
     """
 
@@ -63,7 +75,27 @@ class Job:
     done: int = 0
     total: int = 0
     step: str = ""
+    step_started_at: float | None = None
+    host: str = ""
+    pid: int = 0
     is_cancelled: bool = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None before there is one.
+
+        Example:
+            >>> Job("7f", "segment", "Segment", 0.0, 600.0, 120, 1000, "images", 540.0).seconds_left
+            440.0
+        """
+        if self.step_started_at is None or not self.done:
+            return None
+        return (self.updated_at - self.step_started_at) * (self.total - self.done) / self.done
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process is known to be gone: one of this machine that no longer runs."""
+        return self.host == HOST and not psutil.pid_exists(self.pid)
 
     def describe(self, now: float) -> str:
         """One line for a list, at this time in seconds since the epoch.
@@ -94,9 +126,9 @@ class Listing:
         """
         now = time.time()
         # With a delegated operation's id, whoever queued it can name the job.
-        job_id = str(getattr(ctx, "_delegated_operation_id", None) or uuid.uuid4().hex)
+        job_id = str(getattr(ctx, "_delegated_operation_id", None) or ctx.request_params.get(JOB_ID) or uuid.uuid4().hex)
         self._ctx = ctx
-        self._job = Job(job_id, operator, label, now, now)
+        self._job = Job(job_id, operator, label, now, now, step_started_at=now, host=HOST, pid=os.getpid())
         self._has_warned = False
 
     def open(self) -> None:
@@ -105,7 +137,9 @@ class Listing:
 
     def update(self, step: Progress) -> bool:
         """Note a step; returns whether someone asked for the job to be cancelled."""
-        self._job = replace(self._job, updated_at=time.time(), done=step.done, total=step.total, step=step.label)
+        now = time.time()
+        began = self._job.step_started_at if step.label == self._job.step else now
+        self._job = replace(self._job, updated_at=now, done=step.done, total=step.total, step=step.label, step_started_at=began)
         return self._attempt(self._exchange)
 
     def close(self) -> None:
@@ -142,8 +176,8 @@ def running_jobs(ctx: Any) -> list[Job]:
     entries, requests = ctx.store(ENTRIES), ctx.store(REQUESTS)
     # A job may end between the two calls.
     found = [entry for key in entries.list_keys() if (entry := entries.get(key)) is not None]
-    alive = [entry for entry in found if time.time() - entry["updated_at"] < SECONDS_UNTIL_GONE]
-    jobs = [Job(**entry, is_cancelled=requests.has(entry["id"])) for entry in alive]
+    recent = [entry for entry in found if time.time() - entry["updated_at"] < SECONDS_UNTIL_GONE]
+    jobs = [job for entry in recent if not (job := Job(**entry, is_cancelled=requests.has(entry["id"]))).is_dead]
     return sorted(jobs, key=lambda job: job.started_at, reverse=True)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .base import RefSegOperator, Result, Work
-from .constants import LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
-from .forms import Form, kept_prototypes, label_field_input, limits_inputs
+from .constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
+from .forms import Form, classes_input, kept_classes, kept_prototypes, label_field_input, limits_inputs, thresholds_input
 from .indexes import coverage, find_record
 from .messages import count, skips
-from .selection import all_images, target_images
+from .selection import all_images, chosen_classes, target_images
+
+if TYPE_CHECKING:
+    from refseg.runs import SegmentReport
 
 
 class Segment(RefSegOperator):
@@ -42,10 +45,15 @@ class Segment(RefSegOperator):
             missing = f"The dataset {ctx.dataset.name!r} keeps no prototypes yet: run 'Build prototypes' first."
             newest = kept[-1] if kept else None
             form.choice("prototypes", kept, newest, "Prototypes", "What to look for", missing)
-            if form.value("prototypes", newest) in kept:
-                _index_inputs(form, form.value("prototypes", newest))
+            chosen = form.value("prototypes", newest)
+            known = kept_classes(ctx, chosen) if chosen in kept else []
+            if chosen in kept:
+                classes_input(form, known)
+                _index_inputs(form, chosen)
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
+            if chosen in kept:
+                thresholds_input(form, known)
             form.text("semantic_field", None, "Semantic map", "Also write one map of classes an image to this field; optional")
             form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
@@ -54,16 +62,12 @@ class Segment(RefSegOperator):
     def work(self, ctx: Any) -> Work[Result]:
         """Segment with the prototypes chosen, by default the newest."""
         name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
-        result: Result = yield from segment(ctx, target_images(ctx), name)
+        result: Result = yield from segment(ctx, target_images(ctx), name, chosen_classes(ctx))
         return result
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Show the new field, of a preview the best images; say how much was found and what was skipped."""
-        yield ctx.ops.reload_dataset()
-        if result["best"]:
-            best = [sample_id for sample_id, _ in result["best"]]
-            yield ctx.ops.set_view(view=all_images(ctx).select(best, ordered=True))
-        yield ctx.ops.notify(describe(result), variant=variant(result))
+        yield from show(ctx, result, describe(result))
 
     def __call__(
         self,
@@ -78,6 +82,8 @@ class Segment(RefSegOperator):
         overwrite_labels: bool = False,
         preview: bool = False,
         index: bool = True,
+        classes: Sequence[str] | None = None,
+        min_confidences: Sequence[tuple[str, float]] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -95,6 +101,8 @@ class Segment(RefSegOperator):
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
             preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
             index: take candidates from the dataset's index, and add those that are computed; False neither reads nor fills it.
+            classes: write only these; all others still compete for candidates.
+            min_confidences: pairs of a class and its own min_confidence.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -103,8 +111,10 @@ class Segment(RefSegOperator):
             `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions were not the
             same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not indexed),
             `num_skipped`, `skipped` (the first hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id
-            and best score of each image written, the best first), `index_trouble` (why candidates could not be kept, or None)
-            and `seconds`.
+            and best score of each image written, the best first), `index_trouble` (why candidates could not be kept, or None),
+            `seconds`, and `changes`: what differs from earlier predictions in the same field, as `gained` and `lost` (pairs of
+            a class and a number of objects), `relabelled` (earlier class, class and number), `num_samples` and `sample_ids`
+            (the first thousand).
         """
         params = {
             "prototypes": prototypes,
@@ -117,30 +127,33 @@ class Segment(RefSegOperator):
             "overwrite_labels": overwrite_labels,
             "preview": preview,
             "index": index,
+            "classes": None if classes is None else list(classes),
+            "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
 
-def segment(ctx: Any, images: Any, prototypes: str) -> Work[Result]:
+def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | None = None) -> Work[Result]:
     """Segment as the form says.
 
     Args:
         ctx: FiftyOne's execution context.
         images: a view of images.
         prototypes: the name of those to look for.
+        classes: the only ones to write; None for all.
     """
     from refseg.runs import SegmentSettings, iter_segment
 
     def given(name: str) -> Any:
         return ctx.params.get(name) or None
 
-    chosen = ctx.params.get("min_confidence")
     settings = SegmentSettings(
-        None if chosen in (None, "") else float(chosen),
+        _min_confidence(ctx, prototypes),
         int(given("max_detections") or MAX_DETECTIONS),
         given("mask_dir"),
         given("semantic_field"),
         bool(given("preview")),
+        None if classes is None else tuple(classes),
     )
     report = yield from iter_segment(
         images,
@@ -150,6 +163,11 @@ def segment(ctx: Any, images: Any, prototypes: str) -> Work[Result]:
         index=ctx.params.get("index") is not False,
         run_key=given("run_key"),
     )
+    return result_of(report, settings.preview)
+
+
+def result_of(report: SegmentReport, preview: bool = False) -> Result:
+    """A run's report as JSON."""
     return {
         "run_key": report.run_key,
         "label_field": report.label_field,
@@ -160,11 +178,35 @@ def segment(ctx: Any, images: Any, prototypes: str) -> Work[Result]:
         "num_left_out": report.num_left_out,
         "num_skipped": len(report.skipped),
         "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
-        "preview": settings.preview,
+        "preview": preview,
         "best": [list(pair) for pair in report.best],
         "index_trouble": report.index_trouble,
         "seconds": round(report.seconds, 3),
+        "changes": {
+            **report.changes.as_lists(),
+            "num_samples": report.changes.num_samples,
+            "sample_ids": list(report.changes.sample_ids[:CHANGED_IDS_IN_RESULT]),
+        },
     }
+
+
+def show(ctx: Any, result: Result, text: str) -> Iterator[Any]:
+    """Messages that show a run's predictions in the App, of a preview the best images."""
+    yield ctx.ops.reload_dataset()
+    if result["best"]:
+        best = [sample_id for sample_id, _ in result["best"]]
+        yield ctx.ops.set_view(view=all_images(ctx).select(best, ordered=True))
+    yield ctx.ops.notify(text, variant=variant(result))
+
+
+def _min_confidence(ctx: Any, prototypes: str) -> float | dict[str, float] | None:
+    """One number, one for each class, or None for the preset's."""
+    chosen = ctx.params.get("min_confidence")
+    general = None if chosen in (None, "") else float(chosen)
+    own = {name: float(least) for name, least in ctx.params.get("min_confidences") or ()}
+    if not own or general is None:
+        return own or general
+    return {**dict.fromkeys(kept_classes(ctx, prototypes), general), **own}
 
 
 def describe(result: Result) -> str:
@@ -178,11 +220,25 @@ def describe(result: Result) -> str:
         text = f"The best {len(result['best']):,} of {images}, best first: {found}, {where}."
     else:
         text = f"None of {images} has an instance above the minimum confidence."
+    text += _describe_changes(result)
     if result["num_left_out"]:
         text += f" Left out {count(result['num_left_out'], 'image')} not indexed: run 'Build index' to see them too."
     if result["index_trouble"]:
         text += f" Candidates are not kept: {result['index_trouble']}"
     return text + skips(result["skipped"], result["num_skipped"])
+
+
+def _describe_changes(result: Result) -> str:
+    """A sentence on what differs from the last run, "" where there was none."""
+    from refseg.writing import Changes
+
+    changes = result["changes"]
+    if not changes["num_samples"]:
+        return " Nothing has changed since the last run." if result["num_images"] and not result["num_written"] else ""
+    counted = Changes(
+        dict(changes["gained"]), dict(changes["lost"]), {(old, new): number for old, new, number in changes["relabelled"]}
+    )
+    return f" Since the last run: {counted}, in {count(changes['num_samples'], 'image')}."
 
 
 def variant(result: Result) -> str:

@@ -13,7 +13,7 @@ import fiftyone.operators.types as types
 
 from . import build_prototypes, evaluate, segment
 from .base import RefSegOperator, Result, Work, relabel
-from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME, REFERENCE_TAG
+from .constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms import (
     Form,
     default_model,
@@ -21,6 +21,7 @@ from .forms import (
     limits_inputs,
     model_input,
     name_input,
+    negative_tag_input,
     reference_field_input,
     source_input,
 )
@@ -63,6 +64,7 @@ class SegmentWithReferences(RefSegOperator):
         if form.usable:
             reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
             source_input(form)
+            negative_tag_input(form)
             form.names("classes", "Classes", "Only these; leave it empty for every class")
             model_input(form)
             name_input(form)
@@ -117,6 +119,7 @@ class SegmentWithReferences(RefSegOperator):
         evaluate: bool = True,
         gt_field: str | None = None,
         eval_key: str | None = None,
+        negative_tag: str = NEGATIVE_TAG,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -138,6 +141,7 @@ class SegmentWithReferences(RefSegOperator):
             evaluate: compare the predictions of the references' classes with ground truth.
             gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
             eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
+            negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -159,5 +163,6 @@ class SegmentWithReferences(RefSegOperator):
             "evaluate": evaluate,
             "gt_field": gt_field,
             "eval_key": eval_key,
+            "negative_tag": negative_tag,
         }
         return self.call(sample_collection, params, delegate, delegation_target)

@@ -339,7 +339,7 @@ class TestProvenance:
         assert config.min_confidences == [["star", 0.25], ["tee", 0.25]]
         assert (config.prototypes_name, config.index, config.negative_ids) == (None, True, [])
         assert config.changes == {"gained": [], "lost": [], "relabelled": []}
-        assert config.changed_ids == []
+        assert config.changed_ids == ""
         assert config.classes == list(PARTS)
         assert config.reference_ids == list(prototypes.reference_ids)
         assert (config.num_images, config.num_instances, config.skipped) == (3, report.num_instances, [])

@@ -14,13 +14,12 @@ from refseg.decisions import accept, reject
 from refseg.errors import BadReferenceError, DatasetError, NoReferencesError
 from refseg.fields import PastRun, newest_run
 from refseg.indexing import build_index
-from refseg.progress import drain
 from refseg.prototypes import build_prototypes
 from refseg.references import collect_references
 from refseg.review import review_queue
 from refseg.runs import SegmentReport, segment
 from refseg.store import load_prototypes, save_prototypes
-from refseg.updating import Choices, UpdateReport, iter_update, settings_of, update
+from refseg.updating import UpdateReport, settings_of, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -76,7 +75,6 @@ def test_the_whole_loop(trays: fo.Dataset) -> None:
     assert (report.classes_added, report.classes_dropped, report.skipped) == ((), (), ())
     # Two of the four vectors were known.
     assert report.num_reused == 2
-    assert report.segmentation is not None
     assert (report.segmentation.num_images, report.segmentation.num_from_index) == (4, 4)
     kept = load_prototypes(trays, "parts")
     assert set(kept.reference_ids) == ids_tagged(trays, "reference")
@@ -92,7 +90,6 @@ def test_the_whole_loop(trays: fo.Dataset) -> None:
     # Nothing new: everything is known, nothing is written.
     third = again(trays)
     assert (third.references_added, third.negatives_added, third.num_reused) == ((), (), 4)
-    assert third.segmentation is not None
     assert (third.segmentation.num_written, third.segmentation.changes.num_samples) == (0, 0)
 
     # Tags taken off: they are forgotten.
@@ -111,7 +108,6 @@ def test_a_negative_changes_predictions(trays: fo.Dataset) -> None:
     before = trays.count("predictions.detections")
     reject(trays, [weakest.label_id])
     report = again(trays)
-    assert report.segmentation is not None
     changes = report.segmentation.changes
     assert changes.lost[weakest.label] >= 1
     assert weakest.sample_id in changes.sample_ids
@@ -163,13 +159,12 @@ def test_images(trays: fo.Dataset) -> None:
     """Of runs on views alone, the images that have predictions; after a run on all of them, every image."""
     begin(trays, trays[:2])
     report = again(trays)
-    assert report.segmentation is not None
     assert report.segmentation.num_images == 2
     assert len(trays.exists("predictions")) == 2
     segment(trays, "parts", num_workers=0, progress=False)
     segment(trays[:1], "parts", num_workers=0, progress=False)
-    assert again(trays).segmentation.num_images == 4  # type: ignore[union-attr]
-    assert again(trays[1:]).segmentation.num_images == 3  # type: ignore[union-attr]
+    assert again(trays).segmentation.num_images == 4
+    assert again(trays[1:]).segmentation.num_images == 3
 
 
 def test_after_a_preview_of_a_view(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +172,7 @@ def test_after_a_preview_of_a_view(trays: fo.Dataset, monkeypatch: pytest.Monkey
     build_index(trays, "demo", num_workers=0, progress=False)
     begin(trays, trays[:3], preview=True)
     assert len(trays.exists("predictions")) == 1
-    assert again(trays).segmentation.num_images == 3  # type: ignore[union-attr]
+    assert again(trays).segmentation.num_images == 3
     assert len(trays.exists("predictions")) == 3
 
 
@@ -187,42 +182,6 @@ def test_earlier_prototypes_are_gone(trays: fo.Dataset, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING, "refseg"):
         assert again(trays).num_reused == 0
     assert "No earlier prototypes are reused" in caplog.text
-
-
-class TestChoices:
-    def test_only_prototypes(self, trays: fo.Dataset) -> None:
-        begin(trays)
-        trays[1:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-        report = drain(iter_update(trays, choices=Choices(only_prototypes=True)), False)
-        assert report.segmentation is None
-        assert len(report.references_added) == 2
-        assert load_prototypes(trays, "parts").shots == {"star": 2, "tee": 2}
-        assert len(trays.list_runs(method="refseg/segment")) == 1
-
-    def test_classes_thresholds_and_preview(self, trays: fo.Dataset) -> None:
-        begin(trays)
-        choices = Choices(["tee"], {"tee": 0.05}, preview=True)
-        report = drain(iter_update(trays, num_workers=0, choices=choices), False)
-        assert report.segmentation is not None
-        assert len(report.segmentation.best) == 4
-        run = newest_run(trays, "predictions")
-        assert run is not None
-        assert (run.config["min_confidences"], run.config["preview"]) == ([["tee", 0.05]], True)
-
-    def test_a_class_that_nobody_shows(self, trays: fo.Dataset) -> None:
-        """Nothing is replaced."""
-        begin(trays)
-        before = trays.get_run_info("parts").config.saved_at, trays.get_run_info("parts").timestamp
-        with pytest.raises(DatasetError, match="know no class 'gear'"):
-            drain(iter_update(trays, choices=Choices(["gear"])), False)
-        assert (trays.get_run_info("parts").config.saved_at, trays.get_run_info("parts").timestamp) == before
-
-    def test_a_first_run(self, trays: fo.Dataset) -> None:
-        report = drain(iter_update(trays, model="demo", num_workers=0, choices=Choices(may_start=True)), False)
-        assert report.prototypes_name == "prototypes"
-        assert report.classes_added == ("star", "tee")
-        assert report.segmentation is not None
-        assert report.segmentation.num_images == 4
 
 
 class TestSettings:

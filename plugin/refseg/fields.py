@@ -54,6 +54,12 @@ def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = No
     return [PastRun(doc["key"], doc["config"], not doc.get("view_stages")) for doc in found]
 
 
+def whole_config(dataset: Any, key: str) -> Mapping[str, Any]:
+    """All settings of a run, LONG_LISTS among them; empty where there is no such run."""
+    found = get_db_conn().runs.find_one({"_dataset_id": dataset._root_dataset._doc.id, "key": key}, {"config": True})
+    return {} if found is None else found["config"]
+
+
 def newest_run(dataset: Any, label_field: str) -> PastRun | None:
     """The latest run of segment that wrote to a field, or None."""
     return next(reversed(past_runs(dataset, [SEGMENTING], label_field)), None)

@@ -306,7 +306,7 @@ def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decid
     rows: list[tuple[Any, ...]] = []
     for field, is_rejected in ((accepted_field, False), (rejected_field, True)):
         if getattr(whole.get_field(field), "document_type", None) is fo.Detections:
-            sample_ids, columns = _columns(whole, field, names)
+            sample_ids, columns = _columns(whole.exists(field), field, names)
             rows += zip(sample_ids, [is_rejected] * len(sample_ids), *columns, strict=True)
     sample_ids, is_rejected_of, *columns = (
         (list(column) for column in zip(*rows, strict=True)) if rows else [[] for _ in range(8)]

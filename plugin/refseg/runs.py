@@ -252,6 +252,7 @@ def iter_segment(
             config.num_images, config.num_instances = writer.num_images, writer.num_instances
             config.num_written, config.num_from_index = writer.num_written, num_held
             _record_changes(config, writer.changes)
+            config.num_skipped = len(skipped)
             config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
             config.seconds = round(time.monotonic() - started, 3)
             dataset.update_run_config(key, config)
@@ -449,9 +450,9 @@ def _check_key(dataset: Any, key: str) -> None:
 
 
 def _record_changes(config: Any, changes: Changes) -> None:
-    """In lists: MongoDB takes no class name as a key."""
+    """Classes in lists: MongoDB takes no class name as a key. Ids in one text: FiftyOne walks lists when runs are listed."""
     config.changes = changes.as_lists()
-    config.changed_ids = list(changes.sample_ids[:CHANGES_RECORDED])
+    config.changed_ids = " ".join(changes.sample_ids[:CHANGES_RECORDED])
 
 
 def _configure(

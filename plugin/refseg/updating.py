@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import DatasetError, PrototypeFileError
@@ -15,10 +15,10 @@ from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, Pas
 from .labels import require_images
 from .models import Models
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes, iter_build_prototypes
+from .prototypes import Prototypes, Reference, iter_build_prototypes
 from .references import collect_negatives, label_fields, tagged_references
 from .runs import SegmentReport, iter_segment
-from .store import PROTOTYPES_METHOD, reusable_prototypes, save_prototypes
+from .store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class UpdateReport:
         negatives_removed: ids of negatives that only the last run used.
         num_reused: references and negatives that had not changed, whose vectors were kept.
         skipped: references and negatives that could not be used, each with the reason.
-        segmentation: the report of the run, with what changed in the predictions; None where prototypes alone were asked for.
+        segmentation: the report of the run, with what changed in the predictions.
     """
 
     prototypes_name: str
@@ -55,7 +55,7 @@ class UpdateReport:
     negatives_removed: tuple[str, ...]
     num_reused: int
     skipped: tuple[tuple[str, str], ...]
-    segmentation: SegmentReport | None
+    segmentation: SegmentReport
 
     def __str__(self) -> str:
         lines = [
@@ -67,34 +67,7 @@ class UpdateReport:
         if self.classes_dropped:
             lines.append(f"without references now, so no longer looked for: {', '.join(self.classes_dropped)}")
         lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
-        return "\n".join([*lines, *([] if self.segmentation is None else [str(self.segmentation)])])
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What an update does otherwise than the field's newest run.
-
-    Attributes:
-        classes: only these are written; None for the run's choice.
-        min_confidences: the least score of each class named; of all others it is the run's.
-        preview: write the hundred images with the best scores alone.
-        only_prototypes: build and keep the prototypes, and segment nothing.
-        may_start: where the field has no run yet, segment every image of the view.
-    """
-
-    classes: Sequence[str] | None = None
-    min_confidences: Mapping[str, float] = field(default_factory=dict)
-    preview: bool = False
-    only_prototypes: bool = False
-    may_start: bool = False
-
-    def change(self, settings: SegmentSettings) -> SegmentSettings:
-        """The settings with these choices."""
-        least = settings.min_confidence
-        if self.min_confidences:
-            least = {**(least if isinstance(least, Mapping) else {}), **self.min_confidences}
-        classes = settings.classes if self.classes is None else tuple(self.classes)
-        return replace(settings, min_confidence=least, classes=classes, preview=self.preview)
+        return "\n".join([*lines, str(self.segmentation)])
 
 
 def update(
@@ -144,6 +117,56 @@ def update(
     return drain(work, progress)
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """Prototypes built from what is tagged, and kept with the dataset.
+
+    Attributes:
+        stored: where they are kept.
+        prototypes: of every class that has a reference.
+        num_reused: references and negatives that had not changed, whose vectors were kept.
+    """
+
+    stored: StoredPrototypes
+    prototypes: Prototypes
+    num_reused: int
+
+
+def iter_learn(
+    view: Any,
+    name: str = PROTOTYPES_NAME,
+    model: str | Models = "large",
+    *,
+    rejected_field: str = REJECTED_FIELD,
+    tag: str = REFERENCE_TAG,
+    negative_tag: str = NEGATIVE_TAG,
+) -> Generator[Progress, None, Learnt]:
+    """Build prototypes from every reference and negative of a dataset, in place of those kept under a name.
+
+    Args:
+        view: a dataset of images, or a view of it, whose dataset counts as a whole.
+        name: under which they are kept; what prototypes of this name, else the newest, have in common with them is not
+            computed again.
+        model: preset's name or loaded models.
+        rejected_field: whose labels are never references.
+        tag: of references, on labels or on whole samples.
+        negative_tag: of negatives, on labels.
+
+    Raises:
+        DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
+        NoReferencesError: nothing is tagged as a reference.
+        BadReferenceError: an object is both a reference and a negative.
+        ClassWithoutReferencesError: no reference of a class can be used.
+    """
+    require_images(view)
+    dataset = view._dataset
+    references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
+    earlier = reusable_prototypes(dataset, name)
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
+    stored = save_prototypes(dataset, prototypes, name, overwrite=True)
+    return Learnt(stored, prototypes, 0 if earlier is None else prototypes.num_shared(earlier))
+
+
 def iter_update(
     view: Any,
     label_field: str = "predictions",
@@ -153,7 +176,6 @@ def iter_update(
     negative_tag: str = NEGATIVE_TAG,
     model: str | Models | None = None,
     num_workers: int | None = None,
-    choices: Choices | None = None,
 ) -> Generator[Progress, None, UpdateReport]:
     """The generator behind update: yields after each reference and each batch of images.
 
@@ -162,38 +184,29 @@ def iter_update(
     """
     require_images(view)
     dataset = view._dataset
-    choices = choices or Choices()
     run = newest_run(dataset, label_field)
-    images = view if run is None else _images_of(view, run)
-    if (run is None and not choices.may_start) or len(images) == 0:
+    images = None if run is None else _images_of(view, run)
+    if run is None or images is None or len(images) == 0:
         raise DatasetError(
             f"No image of this view of dataset {dataset.name!r} was segmented by RefSeg in the field {label_field!r}: run "
             "segment first."
         )
     name = _name_for(dataset, run)
-    whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
-    references = tagged_references(whole, tag, rejected_field=rejected_field)
-    negatives = collect_negatives(whole, label_fields(whole), negative_tag)
-    settings = choices.change(SegmentSettings() if run is None else settings_of(run, {item.label for item in references}))
-    before = _earlier(dataset, run)
-    config: Mapping[str, Any] = {} if run is None else run.config
-    prototypes = yield from iter_build_prototypes(references, model or config.get("model") or "large", before, negatives)
-    if not choices.only_prototypes:
-        # Before anything is replaced: thresholds and classes may name what the new prototypes do not know.
-        settings.thresholds(prototypes.classes, 0.0)
+    references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
+    settings = settings_of(run, {reference.label for reference in references})
+    before = _earlier(run)
+    prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
     save_prototypes(dataset, prototypes, name, overwrite=True)
-    report = None
-    if not choices.only_prototypes:
-        report = yield from iter_segment(
-            images,
-            name,
-            label_field,
-            model=model,
-            settings=settings,
-            index=bool(config.get("index", config.get("index_uri") is not None)) if config else True,
-            num_workers=num_workers,
-        )
-    return _report(name, prototypes, before, config, report)
+    report = yield from iter_segment(
+        images,
+        name,
+        label_field,
+        model=model,
+        settings=settings,
+        index=bool(run.config.get("index", run.config.get("index_uri") is not None)),
+        num_workers=num_workers,
+    )
+    return _report(name, prototypes, before, run.config, report)
 
 
 def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
@@ -243,9 +256,9 @@ def _images_of(view: Any, run: PastRun) -> Any:
 
 
 def _report(
-    name: str, prototypes: Prototypes, before: Prototypes | None, config: Mapping[str, Any], segmentation: SegmentReport | None
+    name: str, prototypes: Prototypes, before: Prototypes | None, config: Mapping[str, Any], segmentation: SegmentReport
 ) -> UpdateReport:
-    classes, references = config.get("classes") or (), config.get("reference_ids") or ()
+    classes, references = config["classes"], config["reference_ids"]
     negatives, new_negatives = (
         config.get("negative_ids") or (),
         () if prototypes.negatives is None else prototypes.negatives.ids,
@@ -265,8 +278,15 @@ def _report(
     )
 
 
-def _name_for(dataset: Any, run: PastRun | None) -> str:
-    name = str((run is not None and run.config.get("prototypes_name")) or PROTOTYPES_NAME)
+def _tagged(dataset: Any, tag: str, negative_tag: str, rejected_field: str) -> tuple[list[Reference], list[Reference]]:
+    """The references and the negatives of the whole dataset."""
+    whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+    references = tagged_references(whole, tag, rejected_field=rejected_field)
+    return references, collect_negatives(whole, label_fields(whole), negative_tag)
+
+
+def _name_for(dataset: Any, run: PastRun) -> str:
+    name = str(run.config.get("prototypes_name") or PROTOTYPES_NAME)
     if dataset.has_run(name) and dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
         # Better said now than after the work.
         raise DatasetError(
@@ -276,10 +296,8 @@ def _name_for(dataset: Any, run: PastRun | None) -> str:
     return name
 
 
-def _earlier(dataset: Any, run: PastRun | None) -> Prototypes | None:
-    """The prototypes of a run, or the newest kept; None where the file is gone, which only costs time."""
-    if run is None:
-        return reusable_prototypes(dataset)
+def _earlier(run: PastRun) -> Prototypes | None:
+    """The prototypes of a run; None where their file is gone, which only costs time."""
     try:
         return Prototypes.load(run.config["prototypes_path"])
     except PrototypeFileError as error:

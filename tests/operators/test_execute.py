@@ -148,6 +148,32 @@ def test_build_delegated_shows_progress(parts: fo.Dataset) -> None:
     assert done.result.result["shots"] == [[name, 2] for name in CLASSES]
 
 
+def test_build_with_negatives(parts: fo.Dataset) -> None:
+    first, second = labels_of(parts.last())
+    other = parts.skip(2).first()
+    for label, name in zip((first, second), (first.label, "shadow"), strict=True):
+        label.tags, label.label = ["negative"], name
+    sample = parts.last()
+    sample.ground_truth.detections = [first, second]
+    sample.save()
+    result = call("build_prototypes", parts, model="demo", name="mine")
+    assert (result["shots"], result["num_negatives"]) == ([[name, 2] for name in CLASSES], 2)
+    parts.reload()
+    assert set(parts.get_run_info("mine").config.negative_ids) == {first.id, second.id}
+    # Every object that is no negative is a reference; with another tag there is no negative.
+    every = call("build_prototypes", parts, tag=None, model="demo", name="every")
+    assert (every["shots"], every["num_negatives"], every["reused"]) == ([[name, 3] for name in CLASSES], 2, 6)
+    assert call("build_prototypes", parts, model="demo", name="none", negative_tag="wrong")["num_negatives"] == 0
+    # Negatives of a class that was not chosen would count for those that were.
+    (wanted,) = {label.label for label in labels_of(other)} - {first.label}
+    one = call("build_prototypes", parts, classes=[wanted], model="demo", name="one")
+    assert (one["shots"], one["num_negatives"]) == ([[wanted, 2]], 1)
+    messages = run_in_app(parts, "build_prototypes", {"model": "demo", "name": "told"})
+    assert named(messages, "notify")[0]["message"] == (
+        "Prototypes 'told': 2 classes from 4 references and 2 negatives (3 reused)."
+    )
+
+
 # segment
 
 
@@ -164,6 +190,40 @@ def test_segment_from_python(with_prototypes: fo.Dataset) -> None:
     again = call("segment", with_prototypes, label_field="found", min_confidence=0.0, max_detections=1)
     assert again["num_instances"] <= 4
     assert again["num_from_index"] == 4
+
+
+def test_segment_some_classes_by_their_own_thresholds(with_prototypes: fo.Dataset) -> None:
+    call("segment", with_prototypes, min_confidence=0.0, run_key="all")
+    with_prototypes.reload()
+    scores = sorted(
+        label.confidence for label in with_prototypes.values("predictions.detections", unwind=True) if label.label == CLASSES[0]
+    )
+    other = with_prototypes.count("predictions.detections") - len(scores)
+    least = (scores[0] + scores[1]) / 2
+    pairs = [(CLASSES[0], least), (CLASSES[1], 1.0)]
+    result = call("segment", with_prototypes, min_confidence=0.0, min_confidences=pairs[:1], run_key="mixed")
+    assert result["changes"]["lost"] == [[CLASSES[0], 1]]
+    assert (result["changes"]["gained"], result["changes"]["relabelled"]) == ([], [])
+    assert len(result["changes"]["sample_ids"]) == result["changes"]["num_samples"] == 1
+    result = call("segment", with_prototypes, min_confidences=pairs, classes=CLASSES[:1], run_key="one")
+    assert (result["num_instances"], result["changes"]["lost"]) == (len(scores) - 1, [[CLASSES[1], other]])
+    with_prototypes.reload()
+    config = with_prototypes.get_run_info("one").config
+    assert (config.min_confidence, config.min_confidences) == (None, [[CLASSES[0], least]])
+    mixed = with_prototypes.get_run_info("mixed").config
+    assert mixed.min_confidences == [[CLASSES[0], least], [CLASSES[1], 0.0]]
+
+
+def test_segment_again_tells_what_has_changed(with_prototypes: fo.Dataset) -> None:
+    params = {"prototypes": "parts", "min_confidence": 0.0, "max_detections": 2}
+    first = named(run_in_app(with_prototypes, "segment", params), "notify")[0]["message"]
+    assert "last run" not in first
+    same = named(run_in_app(with_prototypes, "segment", params), "notify")[0]["message"]
+    assert same.endswith("Nothing has changed since the last run.")
+    params["max_detections"] = 1
+    fewer = named(run_in_app(with_prototypes, "segment", params), "notify")[0]["message"]
+    assert " Since the last run: 4 objects lost (" in fewer
+    assert fewer.endswith(", in 4 images.")
 
 
 def test_segment_a_view_from_python(with_prototypes: fo.Dataset) -> None:

@@ -14,12 +14,14 @@ import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.indexing
+from refseg.demo.world import NOVEL_PARTS
 from refseg.index import CandidateIndex
 from refseg.index_tables import FileState, IndexedImage, IndexSettings, images_table
 from refseg.prototypes import Prototypes
 from refseg.store import save_prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
+PART = NOVEL_PARTS[0]
 LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index"]
 ALL = ["tag_references", "index_status", "delete_index", "find_similar", *LONG]
 
@@ -127,6 +129,19 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototyp
         ("build_prototypes", {"name": "parts"}, "name", "The dataset keeps prototypes named 'parts': choose another name"),
         ("build_prototypes", {"model": "huge"}, "model", "Model must be one of 'demo', 'tiny', 'small', 'base',"),
         ("build_prototypes", {"source": "selection"}, "source", "References must be one of 'tag', 'all', not 'selection'."),
+        ("build_prototypes", {"negative_tag": " "}, "negative_tag", "The tag must not be blank."),
+        ("segment", {"classes": ["no such"]}, "classes", "The prototypes know no class 'no such': choose from "),
+        ("segment", {"classes": "star"}, "classes", "Classes must be a list of names, not 'star'."),
+        (
+            "segment",
+            {"min_confidences": [["no such", 0.5]]},
+            "min_confidences",
+            "The prototypes know no class 'no such': choose",
+        ),
+        ("segment", {"min_confidences": [[PART, 1.5]]}, "min_confidences", f"The minimum confidence of {PART!r} must be a num"),
+        ("segment", {"min_confidences": [[PART, "high"]]}, "min_confidences", f"The minimum confidence of {PART!r} must be"),
+        ("segment", {"min_confidences": [PART, 0.5]}, "min_confidences", "Minimum confidences must be a list of pairs of a cl"),
+        ("segment", {"min_confidences": 0.5}, "min_confidences", "Minimum confidences must be a list of pairs of a class and"),
         ("segment", {"prototypes": "nope"}, "prototypes", "Prototypes must be one of 'parts', not 'nope'."),
         ("segment", {"label_field": "filepath"}, "label_field", "The field 'filepath' holds something else than detec"),
         ("segment", {"label_field": "ground_truth"}, "label_field", "The labels in the field 'ground_truth' are not Ref"),
@@ -188,6 +203,13 @@ def test_numbers_may_be_emptied(with_prototypes: fo.Dataset) -> None:
     assert problems_of(form_of(with_prototypes, "segment", {"min_confidence": "", "max_detections": None})) == {}
 
 
+def test_thresholds_of_some_classes_are_told(with_prototypes: fo.Dataset) -> None:
+    assert "min_confidences" not in form_of(with_prototypes, "segment")
+    form = form_of(with_prototypes, "segment", {"min_confidences": [[PART, 0.25]], "classes": [PART, ""]})
+    assert problems_of(form) == {}
+    assert form["min_confidences"]["view"]["label"] == f"Classes with a minimum confidence of their own: {PART} 0.25"
+
+
 def test_selection_becomes_the_source(parts: fo.Dataset) -> None:
     sample = parts.first()
     label = sample.ground_truth.detections[0]
@@ -224,7 +246,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
     dataset.add_sample_field("ground_truth", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     for number in range(50):
         method = "refseg/prototypes" if number % 2 else "refseg/segment"
-        config = dataset.init_run(method=method, label_field="predictions", model="demo", fingerprint="e")
+        config = dataset.init_run(method=method, label_field="predictions", model="demo", fingerprint="e", shots=[["star", 3]])
         dataset.register_run(f"run_{number}", config)
     settings = IndexSettings("demo", "f", "e", {}, False, 8, 8, str(dataset._doc.id))
     index = CandidateIndex.create(tmp_path_factory.mktemp("index") / "demo", settings)

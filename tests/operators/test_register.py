@@ -25,7 +25,7 @@ from tests.operators.helpers import PLUGIN, uri
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 NAMES = MANIFEST["operators"]
-QUICK = ("tag_references", "delete_index", "find_similar", "cancel")
+QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel")
 
 
 HEAVY = (

@@ -1,0 +1,109 @@
+"""Long executions that need no browser: in a thread of the server, or queued for the delegated service.
+
+What the App is to be told at the end is kept in the dataset's execution store, so that a panel opened later still tells it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+from fiftyone.operators.executor import Executor
+
+from .jobs import JOB_ID
+
+logger = logging.getLogger(__name__)
+
+OUTCOMES = "refseg_outcomes"
+SECONDS_KEPT = 24 * 3600
+
+
+def can_delegate() -> bool:
+    """Whether FiftyOne is set to queue work for `fiftyone delegated launch`."""
+    return bool(fo.config.allow_legacy_orchestrators)
+
+
+def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = False, delegate: bool = False) -> str:
+    """Start an operator of RefSeg and return at once.
+
+    Args:
+        ctx: FiftyOne's execution context, of a panel.
+        operator: the operator's URI.
+        params: its parameters.
+        only_view: work on the view that is open, instead of on the whole dataset.
+        delegate: queue the job for the delegated service, instead of running it in this server.
+
+    Returns:
+        The job's id, in the list of running jobs and among the outcomes.
+
+    Raises:
+        refseg.errors.RefSegError: a parameter is wrong; the sentence that its form would show.
+    """
+    stages = ctx.view._serialize() if only_view and isinstance(ctx.view, fo.DatasetView) else []
+    request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages, "params": params}
+    found = foo.get_operator(operator)
+    _refuse_what_its_form_refuses(found, foo.ExecutionContext(request, executor=Executor(), operator_uri=operator))
+    if delegate:
+        where = {"view": ctx.view} if stages else {"dataset": ctx.dataset}
+        queued = foo.execute_operator(
+            operator, {**where, "group_slice": ctx.group_slice}, params=params, request_delegation=True
+        )
+        return str(queued.result["id"])
+    job_id = uuid.uuid4().hex
+    job_ctx = foo.ExecutionContext({**request, JOB_ID: job_id}, executor=Executor(), operator_uri=operator)
+    threading.Thread(target=found.run_unattended, args=(job_ctx, job_id), name=f"refseg-{operator}", daemon=True).start()
+    return job_id
+
+
+def withdraw(job_id: str) -> bool:
+    """Take a queued job out of the delegated service's queue; False where it is not there or runs already."""
+    from bson import ObjectId
+    from fiftyone.operators.delegated import DelegatedOperationService
+    from fiftyone.operators.executor import ExecutionRunState
+
+    if not ObjectId.is_valid(job_id):
+        return False
+    service = DelegatedOperationService()
+    waiting = {str(item.id) for item in service.list_operations(run_state=ExecutionRunState.QUEUED)}
+    if job_id in waiting:
+        service.delete_operation(ObjectId(job_id))
+    return job_id in waiting
+
+
+def keep_outcome(ctx: Any, job_id: str, messages: Iterable[Any]) -> None:
+    """Keep what the App is to be told about a job's end. Trouble with it is logged: the work itself is done.
+
+    Args:
+        ctx: FiftyOne's execution context.
+        job_id: of the job.
+        messages: as an operator in the App would yield them.
+    """
+    try:
+        bodies = [message.to_json()["body"] for message in messages]
+        told = [[body["operator_uri"], body["params"]] for body in bodies]
+        # As text, because a view's stages may hold keys that MongoDB refuses.
+        ctx.store(OUTCOMES).set(job_id, json.dumps(told), ttl=SECONDS_KEPT)
+    except Exception:
+        logger.exception("The end of the job %s cannot be told in the App", job_id)
+
+
+def outcome(ctx: Any, job_id: str) -> list[tuple[str, dict[str, Any]]] | None:
+    """What the App is to be told about a job: operators of the App and their parameters. None while it has not ended."""
+    kept = ctx.store(OUTCOMES).get(job_id)
+    return None if kept is None else [(uri, params) for uri, params in json.loads(kept)]
+
+
+def _refuse_what_its_form_refuses(operator: Any, ctx: Any) -> None:
+    from fiftyone.operators.executor import ValidationContext
+
+    from refseg.errors import DatasetError
+
+    checked = ValidationContext(ctx, operator.resolve_input(ctx), operator)
+    if checked.invalid:
+        raise DatasetError(" ".join(dict.fromkeys(str(error.reason) for error in checked.errors)))

@@ -1,0 +1,131 @@
+"""Learn from everything that is tagged in the dataset, and segment with it at once: what the panel's buttons do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from . import build_prototypes, segment
+from .base import RefSegOperator, Result, Work, relabel
+from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
+from .forms import Form, default_model, kept_prototypes, label_field_input, limits_inputs, model_input
+from .selection import all_images, chosen_classes, target_images
+
+
+class Learn(RefSegOperator):
+    """Builds prototypes from every reference and negative of the dataset, and segments with them."""
+
+    kept_when_cancelled = "prototypes that were finished and the predictions written so far are kept"
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="learn",
+            label="Learn and segment",
+            description="Learn from every object tagged as reference or negative, in whatever field, and segment",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which images, which model, where to write and what counts."""
+        form = Form(
+            ctx,
+            "Learn and segment",
+            "Learn from every object tagged 'reference' or 'negative', in whatever field, and segment with that. Only what is "
+            "new since the last time costs time.",
+            action="Segment",
+        )
+        if form.usable:
+            model_input(form)
+            if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
+                label_field_input(form)
+                limits_inputs(form, MAX_DETECTIONS)
+                form.names("classes", "Classes", "Write only these; leave it empty for every class")
+                form.switch("preview", False, "Preview", "Write the best hundred of the indexed images alone")
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Learn, and segment unless only the prototypes are asked for."""
+        if ctx.params.get("only_prototypes"):
+            learnt = yield from _learn(ctx)
+            return {"prototypes": learnt, "segmentation": None}
+        learnt = yield from relabel(_learn(ctx), "1 of 2, ")
+        work = segment.segment(ctx, target_images(ctx), learnt["name"], chosen_classes(ctx))
+        found = yield from relabel(work, "2 of 2, ")
+        return {"prototypes": learnt, "segmentation": found}
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Say what was learnt and found; show the predictions."""
+        learnt, found = result["prototypes"], result["segmentation"]
+        text = build_prototypes.describe(learnt)
+        if found is None:
+            yield ctx.ops.notify(text, variant="warning" if learnt["skipped"] else "success")
+        else:
+            yield from segment.show(ctx, found, f"{text} {segment.describe(found)}")
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        model: str | None = None,
+        label_field: str = LABEL_FIELD,
+        classes: Sequence[str] | None = None,
+        min_confidence: float | None = None,
+        min_confidences: Sequence[tuple[str, float]] | None = None,
+        max_detections: int = MAX_DETECTIONS,
+        preview: bool = False,
+        only_prototypes: bool = False,
+        overwrite_labels: bool = False,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Build prototypes from every reference and negative of the dataset, and segment with them.
+
+        References are labels tagged `reference`, negatives labels tagged `negative`, in every field but those of predictions.
+        The prototypes take the place of the newest kept.
+
+        Args:
+            sample_collection: a dataset or view of images to segment; references may lie anywhere in the dataset.
+            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            label_field: where to write; a new field, or one that an earlier run wrote.
+            classes: write only these; all others still compete for candidates.
+            min_confidence: lower scores are not written; by default the preset's.
+            min_confidences: pairs of a class and its own min_confidence.
+            max_detections: the best so many of each image.
+            preview: rank the indexed images by their best score and write the best hundred alone.
+            only_prototypes: segment nothing.
+            overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`, the result of
+            the operator `build_prototypes`, and `segmentation`, that of `segment`, or None.
+        """
+        params = {
+            "model": model,
+            "label_field": label_field,
+            "classes": None if classes is None else list(classes),
+            "min_confidence": min_confidence,
+            "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
+            "max_detections": max_detections,
+            "preview": preview,
+            "only_prototypes": only_prototypes,
+            "overwrite_labels": overwrite_labels,
+        }
+        return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def _learn(ctx: Any) -> Work[Result]:
+    from refseg.updating import iter_learn
+
+    names = kept_prototypes(ctx)
+    name = names[-1] if names else PROTOTYPES_NAME
+    learnt = yield from iter_learn(all_images(ctx), name, ctx.params.get("model") or default_model(ctx))
+    return build_prototypes.result_of(learnt.stored, learnt.prototypes, learnt.num_reused)

@@ -1,0 +1,405 @@
+"""The panel "Reference segmentation": events and buttons in, library calls and operators out, sections back.
+
+What is shown comes from FiftyOne each time it is asked for (`panel_sections`) and is drawn by `panel.js`; nothing that matters
+is kept here, so a closed browser, a second one or a new server lose nothing. Long work runs in `background`, and the panel asks
+after it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.operators.categories import Categories
+
+from . import background, panel_examples, panel_queue, panel_sections, panel_settings
+from .constants import REJECTED_FIELD
+from .evaluate import EVALUATION_PANEL
+from .jobs import request_cancel, running_jobs
+from .messages import count
+from .panel_pictures import pictures
+from .selection import all_images
+
+logger = logging.getLogger(__name__)
+
+PLUGIN = "@refseg/reference-segmentation"
+HELP = """
+**Reference segmentation** finds objects like the ones you show it.
+
+1. **References**: select labelled objects (or images) and add them; one to thirty a class.
+2. **Index**: compute each image's masks and features once.
+3. **Segment**: preview, then write predictions to a field.
+4. **Review**: accept, reject or relabel what the model is least sure of, then update.
+5. **Results**: compare with ground truth, or see how much you had to correct.
+"""
+DECISIONS_KEPT = 50
+"""Decisions that can be undone."""
+REVIEWED_IN_GRID = 100
+"""Objects of the queue that are shown in the grid."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _told(method: Method) -> Method:
+    """The same method, whose errors become notifications: one that leaves a panel shows a traceback's last line."""
+
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any) -> Any:
+        from refseg.errors import RefSegError
+
+        try:
+            return method(self, ctx)
+        except (RefSegError, ValueError) as error:
+            ctx.ops.notify(str(error), variant="error")
+        except Exception as error:
+            logger.exception("The panel's %s failed", method.__name__)
+            ctx.ops.notify(f"This failed ({type(error).__name__}: {error}). The server's log has the details.", variant="error")
+        return None
+
+    return call  # type: ignore[return-value]
+
+
+class ReferenceSegmentation(foo.Panel):
+    """Five sections: References, Index, Segment, Review, Results."""
+
+    @property
+    def config(self) -> foo.PanelConfig:
+        """Name, label and where it can be opened."""
+        return foo.PanelConfig(
+            name="reference_segmentation",
+            label="Reference segmentation",
+            help_markdown=HELP,
+            icon="center_focus_strong",
+            category=Categories.CURATE,
+            surfaces="grid modal",
+        )
+
+    def render(self, ctx: Any) -> types.Property:
+        """The component that draws the sections, and the methods it may call; the same for every dataset."""
+        methods = (
+            "load",
+            "pictures",
+            "watch",
+            "choose",
+            "add",
+            "remove",
+            "draw",
+            "start",
+            "cancel",
+            "decide",
+            "decide_selected",
+        )
+        more = ("undo", "open_image", "show", "evaluation", "prompt", "forget_selection")
+        calls = {name: getattr(self, name) for name in methods + more}
+        return types.Property(types.Object(), view=types.View(component="RefSegPanel", composite_view=True, **calls))
+
+    # Events
+
+    @_told
+    def on_load(self, ctx: Any) -> None:
+        """Let Alt select what not to look for, and show what there is."""
+        ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
+        _send_overview(ctx)
+
+    def on_unload(self, ctx: Any) -> None:
+        """Give FiftyOne its own way of selecting back."""
+        ctx.ops.clear_sample_selection_style()
+
+    @_told
+    def on_change_dataset(self, ctx: Any) -> None:
+        """Show the other dataset."""
+        _send_overview(ctx)
+
+    @_told
+    def on_change_selected(self, ctx: Any) -> None:
+        """Say what is selected now."""
+        ctx.panel.set_data("overview.selection", panel_sections.selection(ctx))
+
+    on_change_selected_labels = on_change_selected
+    on_change_view = on_change_selected
+
+    # What is shown
+
+    @_told
+    def load(self, ctx: Any) -> Any:
+        """Sections by name; all that are asked for."""
+        if panel_sections.dataset_problem(ctx) is not None:
+            _send_overview(ctx)
+            return None
+        ctx.dataset.reload()
+        names = ctx.params.get("sections") or list(panel_sections.SECTIONS)
+        if ctx.params.get("anew"):
+            panel_queue.forget(ctx, panel_settings.read(ctx))
+        _send(ctx, *names)
+        if ctx.params.get("anew"):
+            _send_overview(ctx)
+        return True
+
+    @_told
+    def pictures(self, ctx: Any) -> Any:
+        """Pictures of labels by id."""
+        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")))
+
+    @_told
+    def watch(self, ctx: Any) -> Any:
+        """What runs now, and which of the jobs the panel knows of have ended; what those have to tell is told."""
+        ended = []
+        for job_id in ctx.params.get("known") or ():
+            told = background.outcome(ctx, job_id)
+            if told is None:
+                continue
+            ended.append(job_id)
+            for uri, params in told:
+                ctx.trigger(uri, params)
+        if ended:
+            ctx.dataset.reload()
+            panel_queue.forget(ctx, panel_settings.read(ctx))
+            _send(ctx, *panel_sections.SECTIONS)
+        jobs = panel_sections.jobs(ctx)
+        ctx.panel.set_data("overview.jobs", jobs)
+        return {"jobs": jobs, "ended": ended}
+
+    # Choices
+
+    @_told
+    def choose(self, ctx: Any) -> Any:
+        """Keep changed settings."""
+        changes = dict(ctx.params.get("changes") or {})
+        if "threshold" in changes:
+            name, value = changes.pop("threshold")
+            thresholds = dict(panel_settings.read(ctx).thresholds) | {name: value}
+            changes["thresholds"] = tuple(thresholds.items())
+        if changes.get("classes") is not None:
+            changes["classes"] = tuple(changes["classes"])
+        try:
+            panel_settings.change(ctx, **changes)
+        except (TypeError, ValueError) as error:
+            return {"problem": str(error)}
+        _send_overview(ctx)
+        _send(ctx, *(ctx.params.get("sections") or ()))
+        return {"problem": None}
+
+    # References
+
+    @_told
+    def add(self, ctx: Any) -> Any:
+        """Make what is selected references, and what is selected with Alt negatives."""
+        ctx.ops.notify(panel_examples.add_selection(ctx, panel_settings.read(ctx)), variant="success")
+        _clear_selection(ctx)
+        ctx.ops.reload_dataset()
+        panel_queue.forget(ctx, panel_settings.read(ctx))
+        _send(ctx, "references", "segment", "review")
+        return True
+
+    @_told
+    def remove(self, ctx: Any) -> Any:
+        """Take the tag off one reference or negative."""
+        panel_examples.remove(ctx, ctx.params["field"], ctx.params["id"], ctx.params["sample_id"])
+        ctx.ops.reload_samples()
+        _send(ctx, "references", "segment")
+        return True
+
+    @_told
+    def draw(self, ctx: Any) -> Any:
+        """Draw some references of each class from the chosen field."""
+        settings = panel_settings.change(ctx, shots=ctx.params.get("shots"))
+        text, variant = panel_examples.draw(ctx, settings)
+        ctx.ops.notify(text, variant=variant)
+        ctx.ops.reload_samples()
+        _send_overview(ctx)
+        _send(ctx, "references", "segment")
+        return True
+
+    # Long work
+
+    @_told
+    def start(self, ctx: Any) -> Any:
+        """Start a job and return its id."""
+        job, params = _job(ctx, ctx.params["job"])
+        job_id = background.start(
+            ctx,
+            f"{PLUGIN}/{job}",
+            params,
+            only_view=bool(ctx.params.get("only_view")),
+            delegate=bool(ctx.params.get("delegate")) and background.can_delegate(),
+        )
+        ctx.panel.set_data("overview.jobs", panel_sections.jobs(ctx))
+        return {"id": job_id}
+
+    @_told
+    def cancel(self, ctx: Any) -> Any:
+        """Ask a job to end after its current batch; one that only waits is taken out of the queue."""
+        job_id = ctx.params["id"]
+        running = [job for job in running_jobs(ctx) if job.id == job_id]
+        if running:
+            request_cancel(ctx, running)
+            ctx.ops.notify(f"{running[0].label} ends after its current batch; what is done is kept.", variant="info")
+        elif background.withdraw(job_id):
+            ctx.ops.notify("Taken out of the queue.", variant="info")
+        else:
+            ctx.ops.notify("There is nothing to cancel: the job has ended.", variant="info")
+        ctx.panel.set_data("overview.jobs", panel_sections.jobs(ctx))
+        return True
+
+    # Review
+
+    @_told
+    def decide(self, ctx: Any) -> Any:
+        """Accept, reject, relabel or take over for correction one object of the queue."""
+        kind, item = ctx.params["kind"], ctx.params["item"]
+        _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
+        if kind == "fix":
+            _open(ctx, item["sample_id"])
+        _send(ctx, "review")
+        return True
+
+    @_told
+    def decide_selected(self, ctx: Any) -> Any:
+        """The same for every prediction selected in the App."""
+        settings = panel_settings.read(ctx)
+        chosen = panel_examples.selected_predictions(ctx, settings)
+        if not chosen:
+            raise ValueError(
+                f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
+                "grid' and select patches."
+            )
+        _decide(ctx, ctx.params["kind"], chosen, None, ctx.params.get("label"))
+        done = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}[ctx.params["kind"]]
+        ctx.ops.notify(f"{done} {count(len(chosen), 'object')}.", variant="success")
+        _clear_selection(ctx)
+        ctx.ops.reload_samples()
+        _send(ctx, "review", "references")
+        return True
+
+    @_told
+    def undo(self, ctx: Any) -> Any:
+        """Take the last decision back."""
+        from refseg.review import Decision, undo
+
+        store = ctx.store(panel_settings.STORE)
+        kept = store.get("decisions") or []
+        if not kept:
+            raise ValueError("There is no decision to take back.")
+        store.set("decisions", kept[:-1])
+        if not undo(ctx.dataset, Decision(**kept[-1])):
+            ctx.ops.notify("The last decision had been taken back already.", variant="info")
+        panel_queue.forget(ctx, panel_settings.read(ctx))
+        _send(ctx, "review", "references")
+        return True
+
+    # Looking around
+
+    @_told
+    def open_image(self, ctx: Any) -> Any:
+        """Open an image with one of its objects selected."""
+        _open(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
+
+    @_told
+    def show(self, ctx: Any) -> Any:
+        """Show in the grid: the head of the queue as patches, the images a run changed, or everything again."""
+        settings = panel_settings.read(ctx)
+        what = ctx.params["what"]
+        view = None
+        if what == "queue":
+            ids = [item.label_id for item in panel_queue.open_items(ctx, settings)[:REVIEWED_IN_GRID]]
+            if not ids:
+                raise ValueError("There is nothing to review.")
+            view = all_images(ctx).to_patches(settings.label_field).select(ids, ordered=True)
+        elif what == "changed":
+            from refseg.fields import newest_run, whole_config
+
+            run = newest_run(ctx.dataset, settings.label_field)
+            ids = [] if run is None else (whole_config(ctx.dataset, run.key).get("changed_ids") or "").split()
+            if not ids:
+                raise ValueError("The last run changed no object.")
+            view = all_images(ctx).select(ids, ordered=True)
+        _clear_selection(ctx)
+        ctx.ops.set_view(view=view)
+
+    @_told
+    def evaluation(self, ctx: Any) -> Any:
+        """Open FiftyOne's Model Evaluation panel."""
+        ctx.ops.open_panel(EVALUATION_PANEL)
+
+    @_told
+    def prompt(self, ctx: Any) -> Any:
+        """Open the form of one of RefSeg's operators."""
+        ctx.prompt(f"{PLUGIN}/{ctx.params['operator']}", params=ctx.params.get("params") or {})
+
+    @_told
+    def forget_selection(self, ctx: Any) -> Any:
+        """Select nothing."""
+        _clear_selection(ctx)
+
+
+def _send(ctx: Any, *names: str) -> None:
+    settings = panel_settings.read(ctx)
+    for name in names:
+        ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
+
+
+def _send_overview(ctx: Any) -> None:
+    problem = panel_sections.dataset_problem(ctx)
+    if problem is not None:
+        ctx.panel.set_data("overview", {"problem": problem})
+    else:
+        ctx.panel.set_data("overview", panel_sections.overview(ctx, panel_settings.read(ctx)))
+
+
+def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
+    """The operator behind a button, and its parameters."""
+    settings = panel_settings.read(ctx)
+    if name == "index":
+        return "build_index", {"model": settings.model}
+    if name == "evaluate":
+        return "evaluate", {"pred_field": settings.label_field}
+    if name not in ("learn", "preview", "segment"):
+        raise ValueError(f"There is no job {name!r}.")
+    shown = panel_sections.references(ctx, settings)
+    kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
+    writing = {
+        "label_field": settings.label_field,
+        "classes": [name for name in settings.classes or () if name in known],
+        "min_confidences": [[name, least] for name, least in settings.thresholds if name in known],
+    }
+    if name != "learn" and kept is not None and kept["model"] == settings.model and not shown["pending"]:
+        # Nothing new to learn, so no model need be loaded: from an index it takes seconds.
+        return "segment", {"prototypes": kept["name"], "preview": name == "preview", **writing}
+    return "learn", {"model": settings.model, "preview": name == "preview", "only_prototypes": name == "learn", **writing}
+
+
+def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | None, label: str | None) -> None:
+    from refseg import review
+
+    settings = panel_settings.read(ctx)
+    where = {"label_field": settings.label_field, "sample_ids": sample_ids}
+    keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
+    if kind == "accept":
+        decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
+    elif kind == "reject":
+        decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
+    elif kind == "relabel":
+        if not label:
+            raise ValueError("Choose the class that it belongs to.")
+        decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
+    else:
+        decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
+    panel_queue.drop(ctx, settings, label_ids)
+    store = ctx.store(panel_settings.STORE)
+    store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+
+
+def _clear_selection(ctx: Any) -> None:
+    ctx.ops.clear_selected_labels()
+    ctx.ops.clear_selected_samples()
+
+
+def _open(ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None) -> None:
+    ctx.ops.open_sample(id=sample_id)
+    if label_id is not None:
+        ctx.ops.set_selected_labels([{"label_id": label_id, "sample_id": sample_id, "field": field}])

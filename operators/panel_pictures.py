@@ -1,0 +1,74 @@
+"""Pictures of single objects for the panel, as addresses of themselves (data URIs)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .selection import all_images
+
+logger = logging.getLogger(__name__)
+
+SIDE = 72
+"""Of a thumbnail, pixels: shown at half as many, so that it is sharp on fine screens."""
+WIDTH, HEIGHT = 640, 400
+MOST = 200
+"""Pictures made for one request."""
+
+
+def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> dict[str, str]:
+    """Pictures of labels, by label id; labels and images that are gone or cannot be read are left out.
+
+    Args:
+        ctx: FiftyOne's execution context.
+        wanted: for each label its `id`, `field` and `sample_id`.
+        large: the object outlined in its surroundings, instead of a crop.
+    """
+    from refseg.labels import objects_of
+
+    chosen = {item["id"]: item for item in list(wanted)[:MOST]}
+    if not chosen:
+        return {}
+    fields = {item["field"] for item in chosen.values()} & set(ctx.dataset.get_field_schema())
+    view = all_images(ctx).select({item["sample_id"] for item in chosen.values()}).select_fields(sorted(fields))
+    found: dict[str, str] = {}
+    for sample in view.iter_samples(progress=False):
+        for field in fields:
+            for label in objects_of(sample[field]):
+                if label.id in chosen and (picture := _picture(sample, label, large)) is not None:
+                    found[label.id] = picture
+    return found
+
+
+def _picture(sample: Any, label: Any, large: bool) -> str | None:
+    from refseg.errors import RefSegError
+    from refseg.thumbnails import as_data_uri, crop_thumbnail, object_picture
+
+    try:
+        box, mask = _region(sample, label)
+        if large:
+            return as_data_uri(object_picture(sample.filepath, box, mask, width=WIDTH, height=HEIGHT))
+        return as_data_uri(crop_thumbnail(sample.filepath, box, side=SIDE))
+    except RefSegError as error:
+        logger.info("No picture of the label %s: %s", label.id, error)
+        return None
+
+
+def _region(sample: Any, label: Any) -> tuple[tuple[float, float, float, float], Any]:
+    """Relative xywh box, and the mask over it where there is one."""
+    from refseg.labels import object_region
+
+    height, width = _image_hw(sample)
+    (x0, y0, x1, y1), mask = object_region(label, (height, width))
+    return (x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height), mask
+
+
+def _image_hw(sample: Any) -> tuple[int, int]:
+    about = sample.metadata
+    if about is not None and getattr(about, "width", None) and getattr(about, "height", None):
+        return int(about.height), int(about.width)
+    from refseg.images import read_image_hw
+
+    height, width = read_image_hw(sample.filepath)
+    return height, width

@@ -1,0 +1,334 @@
+"""What each section of the panel shows, as JSON, read from FiftyOne alone: no model, no torch, no index is opened.
+
+A section is asked for by itself and in a thread; on 10,000 samples each takes some tenths of a second at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from fiftyone import ViewField as F
+
+from . import panel_queue
+from .background import can_delegate
+from .constants import EVALUATION_METHOD, MODELS, NEGATIVE_TAG, PROTOTYPES_METHOD, REFERENCE_TAG, REJECTED_FIELD
+from .forms import dataset_problem, object_fields
+from .indexes import find_record
+from .jobs import running_jobs
+from .messages import count, duration, size
+from .panel_settings import PanelSettings
+from .selection import all_images, labels_path
+
+BINS = 20
+"""Bars of the score histogram."""
+SHOWN_EXAMPLES = 12
+"""Crops shown of a class; the row says how many more there are."""
+SHOWN_ITEMS = 12
+"""Objects of the review queue that the panel knows of in advance."""
+
+Section = dict[str, Any]
+
+
+def overview(ctx: Any, settings: PanelSettings) -> Section:
+    """The choices and what runs now; `problem` says why nothing can be done at all."""
+    return {
+        "problem": dataset_problem(ctx),
+        "dataset": ctx.dataset.name,
+        "settings": asdict(settings),
+        "models": [[name, text.partition(": ")[2]] for name, text in MODELS.items()],
+        "fields": object_fields(ctx),
+        "can_delegate": can_delegate(),
+        "selection": selection(ctx),
+        "jobs": jobs(ctx),
+    }
+
+
+def selection(ctx: Any) -> Section:
+    """How much is selected in the App, and how much of that as what not to look for (selected with Alt)."""
+    chosen = list(ctx.selected_labels or ()) or list(ctx.selected_samples)
+    negatives = sum(item.get("type") == "alt" for item in chosen)
+    narrowed = bool(ctx.view._stages) or ctx.view._is_patches
+    what = "object" if ctx.selected_labels or ctx.view._is_patches else "image"
+    return {
+        "num_references": len(chosen) - negatives,
+        "num_negatives": negatives,
+        "what": what,
+        "view": count(len(ctx.view), "object" if ctx.view._is_patches else "image") if narrowed else None,
+    }
+
+
+def jobs(ctx: Any) -> list[Section]:
+    """What runs on the dataset, newest first, and what waits for the delegated service."""
+    now = time.time()
+    found = [
+        {
+            "id": job.id,
+            "operator": job.operator,
+            "label": job.label,
+            "fraction": job.done / job.total if job.total else None,
+            "text": f"{job.step} {job.done:,} of {job.total:,}" if job.total else "starting",
+            "left": None if job.seconds_left is None else duration(job.seconds_left),
+            "is_cancelled": job.is_cancelled,
+            "seconds": round(now - job.started_at),
+        }
+        for job in running_jobs(ctx)
+    ]
+    return found + (_queued(ctx, {job["id"] for job in found}) if can_delegate() else [])
+
+
+def references(ctx: Any, settings: PanelSettings) -> Section:
+    """A row a class: its references, what is known of their quality, and its negatives."""
+    examples = _examples(ctx)
+    kept = _newest(ctx, PROTOTYPES_METHOD, whole=True)
+    quality = {row[0]: row for row in (kept or {}).get("quality") or ()}
+    for example in examples:
+        _, _, similarity, _, _, problem = quality.get(example["id"], (None,) * 6)
+        example |= {"similarity": similarity, "problem": problem}
+    names = sorted({example["label"] for example in examples if example["kind"] == "reference"})
+    rows = []
+    for name in names:
+        shots = [example for example in examples if example["kind"] == "reference" and example["label"] == name]
+        negatives = [example for example in examples if example["kind"] == "negative" and example["label"] == name]
+        known = [example["similarity"] for example in shots if example["similarity"] is not None]
+        rows.append(
+            {
+                "name": name,
+                "shots": len(shots),
+                "quality": sum(known) / len(known) if known else None,
+                "problems": [example["problem"] for example in shots if example["problem"]],
+                "examples": sorted(shots, key=lambda example: example["problem"] is None)[:SHOWN_EXAMPLES],
+                "num_negatives": len(negatives),
+                "negatives": negatives[:SHOWN_EXAMPLES],
+            }
+        )
+    others = [example for example in examples if example["kind"] == "negative" and example["label"] not in names]
+    return {
+        "rows": rows,
+        "other_negatives": others[:SHOWN_EXAMPLES],
+        "num_other_negatives": len(others),
+        "num_references": sum(row["shots"] for row in rows),
+        "num_negatives": len(examples) - sum(row["shots"] for row in rows),
+        "pending": _pending(examples, kept),
+        "prototypes": None if kept is None else {"name": kept["key"], "model": kept["model"]},
+    }
+
+
+def index(ctx: Any, settings: PanelSettings) -> Section:
+    """How many images are indexed for the chosen model."""
+    num_images = len(all_images(ctx))
+    record = find_record(ctx, settings.model)
+    held = 0 if record is None else min(num_images, record.num_images)
+    each = None if record is None else record.seconds_per_image
+    return {
+        "num_images": num_images,
+        "num_indexed": held,
+        "size": None if record is None else size(record.num_bytes),
+        "time_left": duration(each * (num_images - held)) if each and held < num_images else None,
+    }
+
+
+def segment(ctx: Any, settings: PanelSettings) -> Section:
+    """Classes with their thresholds, and what the last run found and changed."""
+    from refseg.fields import newest_run
+
+    kept = _newest(ctx, PROTOTYPES_METHOD)
+    tagged = {example["label"] for example in _examples(ctx) if example["kind"] == "reference"}
+    names = sorted(tagged | {row[0] for row in (kept or {}).get("shots") or ()} if tagged else tagged)
+    run = newest_run(ctx.dataset, settings.label_field)
+    return {
+        "classes": [
+            {
+                "name": name,
+                "threshold": settings.threshold(name),
+                "chosen": settings.classes is None or name in settings.classes,
+            }
+            for name in names
+        ],
+        "run": None if run is None else _describe_run(run.config),
+    }
+
+
+def review(ctx: Any, settings: PanelSettings) -> Section:
+    """The head of the queue and what was decided so far."""
+    from refseg.fields import newest_run
+
+    items = panel_queue.open_items(ctx, settings)
+    run = newest_run(ctx.dataset, settings.label_field)
+    classes = sorted({item.label for item in items} | set(() if run is None else run.config.get("classes") or ()))
+    return {
+        "num_open": len(items),
+        "items": [
+            {
+                "label_id": item.label_id,
+                "sample_id": item.sample_id,
+                "label": item.label,
+                "score": round(item.score, 3),
+                "why": _why(item, settings),
+                "runner_up": item.runner_up,
+            }
+            for item in items[:SHOWN_ITEMS]
+        ],
+        "classes": classes,
+        **_decided(ctx, settings),
+    }
+
+
+def results(ctx: Any, settings: PanelSettings) -> Section:
+    """Figures against ground truth where they were measured, decisions, and the scores' histogram."""
+    dataset = ctx.dataset
+    evaluated = _newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
+    histogram = None
+    if dataset.has_field(settings.label_field):
+        path = labels_path(dataset, settings.label_field)
+        values = [value for value in all_images(ctx).values(f"{path}.confidence", unwind=True) if value is not None]
+        if values:
+            numbers, _ = np.histogram(values, bins=BINS, range=(0, 1))
+            histogram = {"counts": numbers.tolist(), "num": len(values)}
+    thresholds = sorted({settings.threshold(name) for name, *_ in settings.thresholds} | {settings.threshold("")})
+    return {
+        "evaluation": None if evaluated is None else _describe_evaluation(evaluated),
+        "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
+        "histogram": histogram,
+        "thresholds": thresholds,
+        **_decided(ctx, settings),
+    }
+
+
+SECTIONS = {"references": references, "index": index, "segment": segment, "review": review, "results": results}
+
+
+def _examples(ctx: Any) -> list[Section]:
+    """Every label tagged as a reference or as a negative, outside the fields that runs overwrite."""
+    from refseg.fields import prediction_fields
+
+    dataset, found = ctx.dataset, []
+    written = prediction_fields(dataset)
+    for field in object_fields(ctx):
+        if field in written:
+            continue
+        path = labels_path(dataset, field)
+        view = all_images(ctx).filter_labels(field, F("tags").contains([REFERENCE_TAG, NEGATIVE_TAG]))
+        columns = view.values(["id", f"{path}.id", f"{path}.label", f"{path}.tags"])
+        for sample_id, ids, labels, tags in zip(*columns, strict=True):
+            listed = zip(ids, labels, tags, strict=True) if path != field else [(ids, labels, tags)]
+            for label_id, label, own in listed:
+                kind = "negative" if NEGATIVE_TAG in own else "reference"
+                if kind == "reference" and (field == REJECTED_FIELD or label is None):
+                    continue
+                found.append({"id": label_id, "sample_id": sample_id, "field": field, "label": label, "kind": kind})
+    return found
+
+
+def _pending(examples: list[Section], kept: Mapping[str, Any] | None) -> str | None:
+    """What the newest prototypes do not know yet."""
+    if not examples:
+        return None
+    skipped = {row[0] for row in (kept or {}).get("skipped") or ()}
+    parts = []
+    for kind, ids in (("reference", (kept or {}).get("reference_ids")), ("negative", (kept or {}).get("negative_ids"))):
+        now = {example["id"] for example in examples if example["kind"] == kind}
+        before = set(ids or ())
+        new, gone = len(now - before - skipped), len(before - now)
+        parts += [f"{count(new, f'new {kind}')}"] * bool(new) + [f"{count(gone, kind)} taken away"] * bool(gone)
+    return ", ".join(parts) or None
+
+
+def _describe_run(config: Mapping[str, Any]) -> Section:
+    changes = config.get("changes") or {}
+    return {
+        "found": count(config.get("num_instances") or 0, "object"),
+        "images": count(config.get("num_images") or 0, "image"),
+        "ago": _ago(config.get("started_at")),
+        "state": config.get("state"),
+        "preview": bool(config.get("preview")),
+        "gained": changes.get("gained") or [],
+        "lost": changes.get("lost") or [],
+        "relabelled": changes.get("relabelled") or [],
+        "num_skipped": config.get("num_skipped") or 0,
+    }
+
+
+def _describe_evaluation(config: Mapping[str, Any]) -> Section:
+    names = ("mask_ap", "mask_ap50", "box_ap", "box_ap50", "num_images", "num_ground_truth", "gt_field", "eval_key")
+    return {
+        **{name: config.get(name) for name in names},
+        "per_class": config.get("per_class") or [],
+        "ago": _ago(config.get("evaluated_at")),
+    }
+
+
+def _why(item: Any, settings: PanelSettings) -> str:
+    """Why the queue asks about an object."""
+    if settings.order == "score":
+        return "By score, best first"
+    threshold = settings.threshold(item.label)
+    if item.runner_up is None or item.score - threshold <= item.margin + 1e-6:
+        return (
+            f"Just above the minimum score, {threshold:.2f}" if item.score - threshold < 0.1 else "The least sure of the rest"
+        )
+    return f"Nearly as much like {item.runner_up!r}: {item.margin:.2f} apart"
+
+
+def _decided(ctx: Any, settings: PanelSettings) -> Section:
+    from refseg.review import ReviewSummary, summarize
+
+    summary = ReviewSummary(())
+    if ctx.dataset.has_field(settings.label_field):
+        summary = summarize(all_images(ctx), settings.label_field, settings.accepted_field, REJECTED_FIELD)
+    return {
+        "num_accepted": summary.num_accepted,
+        "num_rejected": summary.num_rejected,
+        "num_relabelled": summary.num_relabelled,
+        "num_fixed": summary.num_fixed,
+        "acceptance_rate": summary.acceptance_rate,
+        "corrections_per_hundred": summary.corrections_per_hundred,
+    }
+
+
+def _not_truth(ctx: Any, settings: PanelSettings) -> set[str]:
+    from refseg.fields import prediction_fields
+
+    return {settings.label_field, REJECTED_FIELD, *prediction_fields(ctx.dataset)}
+
+
+def _newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
+    """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
+    from refseg.fields import past_runs, whole_config
+
+    runs = [run for run in past_runs(ctx.dataset, [method]) if all(run.config.get(k) == v for k, v in wanted.items())]
+    if not runs:
+        return None
+    config = whole_config(ctx.dataset, runs[-1].key) if whole else runs[-1].config
+    return {**config, "key": runs[-1].key}
+
+
+def _ago(moment: str | None) -> str | None:
+    if moment is None:
+        return None
+    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ago"
+
+
+def _queued(ctx: Any, running: set[str]) -> list[Section]:
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    waiting = DelegatedOperationService().list_operations(dataset_name=ctx.dataset.name, run_state="queued")
+    prefix = "@refseg/reference-segmentation/"
+    return [
+        {
+            "id": str(item.id),
+            "operator": item.operator.removeprefix(prefix),
+            "label": item.label or item.operator,
+            "fraction": None,
+            "text": "waits for `fiftyone delegated launch`",
+            "left": None,
+            "is_cancelled": False,
+            "seconds": 0,
+        }
+        for item in waiting
+        if item.operator.startswith(prefix) and str(item.id) not in running
+    ]

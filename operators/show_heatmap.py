@@ -1,0 +1,127 @@
+"""Show where in images the encoder sees a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from .base import RefSegOperator, Result, Work
+from .constants import SKIPS_IN_RESULT
+from .forms import Form, kept_prototypes
+from .inspect_prototypes import classes_of, prototypes_input
+from .messages import count, skips
+from .selection import target_images
+
+MANY_IMAGES = 500
+"""More take minutes on a CPU, and megabytes of the database: the form says so."""
+
+
+class ShowHeatmap(RefSegOperator):
+    """Writes heatmaps of the similarity to one class."""
+
+    kept_when_cancelled = "the heatmaps written so far are kept"
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="show_heatmap",
+            label="Show heatmap",
+            description="Show where in images the encoder sees a class of prototypes",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which class, in which images, and where to write."""
+        description = "Show how alike each place of an image and a class are; best for some selected images"
+        form = Form(ctx, "Show heatmap", description, action="Show it in")
+        if form.usable:
+            name = prototypes_input(form, "Of which the class is one")
+            classes = classes_of(ctx, name) if name is not None else []
+            first = classes[0] if classes else None
+            if name is not None:
+                form.choice("label", classes, first, "Class", "What to look for", "")
+            _field_input(form, form.value("label", first))
+            _amount_line(form)
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Compute the heatmaps and write them."""
+        from refseg.heatmaps import iter_similarity_heatmap
+
+        name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
+        label = ctx.params.get("label") or classes_of(ctx, name)[0]
+        report = yield from iter_similarity_heatmap(target_images(ctx), name, label, field=ctx.params.get("field") or None)
+        return {
+            "field": report.field,
+            "label": report.label,
+            "num_images": report.num_images,
+            "num_skipped": len(report.skipped),
+            "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
+        }
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Show the new field; say what was skipped."""
+        yield ctx.ops.reload_dataset()
+        yield ctx.ops.notify(describe(result), variant="warning" if result["num_skipped"] else "success")
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        label: str | None = None,
+        prototypes: str | None = None,
+        field: str | None = None,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Write heatmaps of the similarity of each patch of an image and a class.
+
+        Args:
+            sample_collection: a dataset or view of images.
+            label: the class; by default the first of the prototypes.
+            prototypes: the name under which the dataset keeps them; by default the newest.
+            field: where to write; by default `heatmap_` and the class's name.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `field`, `label`,
+            `num_images` (that have a heatmap now), `num_skipped` and `skipped` (the first hundred: sample id, path, reason).
+        """
+        params = {"label": label, "prototypes": prototypes, "field": field}
+        return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def describe(result: Result) -> str:
+    """One or two sentences on the heatmaps."""
+    text = f"Heatmaps of {result['label']!r} for {count(result['num_images'], 'image')} in the field {result['field']!r}."
+    return text + skips(result["skipped"], result["num_skipped"])
+
+
+def _field_input(form: Form, label: str | None) -> None:
+    field = form.value("field")
+    schema = form.ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    own = [name for name, entry in schema.items() if entry.document_type is fo.Heatmap]
+    problem = None
+    if isinstance(field, str) and (not field.isidentifier() or field.startswith("_")):
+        problem = f"{field!r} cannot name a field: use letters, digits and underscores, and begin with a letter."
+    elif isinstance(field, str) and form.ctx.dataset.get_field(field) is not None and field not in own:
+        problem = f"The field {field!r} holds something else than heatmaps: choose another, or a new name."
+    named = f", by default one named after {label!r}" if label else ""
+    form.text("field", None, "Field", f"A new field, or one of heatmaps, replaced in these images{named}", problem, own)
+
+
+def _amount_line(form: Form) -> None:
+    number = len(target_images(form.ctx))
+    if number > MANY_IMAGES:
+        text = f"{number:,} images go through the encoder, and each keeps its map: select some images, or narrow the view."
+        form.warning("amount", text)
+    else:
+        form.notice("amount", f"{count(number, 'image')}")

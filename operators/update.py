@@ -1,0 +1,136 @@
+"""Learn from what was tagged and reviewed, and segment again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from . import segment
+from .base import RefSegOperator, Result, Work
+from .constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
+from .forms import Form, negative_tag_input, segmented_fields, tag_input
+from .messages import count, listing
+from .selection import target_images
+
+
+class Update(RefSegOperator):
+    """Rebuilds a field's prototypes from the present references and negatives, and segments its images again."""
+
+    kept_when_cancelled = "prototypes that were finished and the predictions written so far are kept"
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, label and how it may run."""
+        return foo.OperatorConfig(
+            name="update",
+            label="Update predictions",
+            description="Learn from what is tagged as reference and as negative now, and segment again",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx: Any) -> types.Property:
+        """Which predictions, and what marks references and negatives."""
+        description = "Learn from the present references and negatives, and segment the same images again"
+        form = Form(ctx, "Update predictions", description, action="Update")
+        if form.usable:
+            known = segmented_fields(ctx)
+            missing = f"The dataset {ctx.dataset.name!r} holds no predictions yet: run 'Segment' first."
+            description = "The settings of its last run are kept"
+            form.choice("label_field", known, known[0] if known else None, "Predictions", description, missing)
+            tag_input(form)
+            negative_tag_input(form)
+            if form.value("negative_tag", NEGATIVE_TAG) == form.value("tag", REFERENCE_TAG):
+                form.obstacle("same_tag", "References and negatives need different tags.")
+        return form.done()
+
+    def work(self, ctx: Any) -> Work[Result]:
+        """Build, keep, segment."""
+        from refseg.updating import iter_update
+
+        report = yield from iter_update(
+            target_images(ctx),
+            ctx.params.get("label_field") or segmented_fields(ctx)[0],
+            rejected_field=ctx.params.get("rejected_field") or REJECTED_FIELD,
+            tag=(ctx.params.get("tag") or REFERENCE_TAG).strip(),
+            negative_tag=(ctx.params.get("negative_tag") or NEGATIVE_TAG).strip(),
+        )
+        return {
+            "prototypes": report.prototypes_name,
+            "classes": list(report.classes),
+            "classes_added": list(report.classes_added),
+            "classes_dropped": list(report.classes_dropped),
+            "references_added": list(report.references_added),
+            "references_removed": list(report.references_removed),
+            "negatives_added": list(report.negatives_added),
+            "negatives_removed": list(report.negatives_removed),
+            "reused": report.num_reused,
+            "skipped": [list(pair) for pair in report.skipped],
+            "segmentation": segment.result_of(report.segmentation),
+        }
+
+    def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
+        """Show the new predictions; say what was learned and what changed."""
+        yield ctx.ops.reload_dataset()
+        warns = result["skipped"] or result["classes_dropped"]
+        variant = "warning" if warns else segment.variant(result["segmentation"])
+        yield ctx.ops.notify(describe(result), variant=variant)
+
+    def __call__(
+        self,
+        sample_collection: Any,
+        label_field: str | None = None,
+        tag: str = REFERENCE_TAG,
+        negative_tag: str = NEGATIVE_TAG,
+        rejected_field: str = REJECTED_FIELD,
+        delegate: bool = False,
+        delegation_target: str | None = None,
+    ) -> Any:
+        """Learn from what is tagged now, and segment again the images that the runs of a field were asked for.
+
+        Args:
+            sample_collection: a dataset or view of images; those that no run was asked for are left alone.
+            label_field: of the predictions; by default the one that the latest run wrote.
+            tag: of references, on labels or on whole samples.
+            negative_tag: of negatives, on labels.
+            rejected_field: whose labels are never references.
+            delegate: queue the job instead of running it now.
+            delegation_target: of the job, if delegated.
+
+        Returns:
+            A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes` (their name),
+            `classes`, `classes_added`, `classes_dropped`, `references_added`, `references_removed`, `negatives_added`,
+            `negatives_removed` (ids), `reused` (how many references and negatives had not changed), `skipped` (pairs of an id
+            and a reason) and `segmentation`, the result of the operator `segment`.
+        """
+        params = {
+            "label_field": label_field,
+            "tag": tag,
+            "negative_tag": negative_tag,
+            "rejected_field": rejected_field,
+        }
+        return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def describe(result: Result) -> str:
+    """A few sentences on what was learned and what changed."""
+    parts = [
+        f"{count(len(result[f'{kind}s_{change}']), kind)} {change}"
+        for kind in ("reference", "negative")
+        for change in ("added", "removed")
+        if result[f"{kind}s_{change}"]
+    ]
+    text = f"Prototypes {result['prototypes']!r}: {', '.join(parts) if parts else 'the same references and negatives'}."
+    if result["classes_added"]:
+        text += f" New: {listing(list(map(repr, result['classes_added'])))}."
+    if result["classes_dropped"]:
+        text += f" Without references now, so no longer looked for: {listing(list(map(repr, result['classes_dropped'])))}."
+    if result["skipped"]:
+        reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
+    return f"{text} {segment.describe(result['segmentation'])}"

@@ -1,0 +1,1 @@
+"""The App in a real browser, on a real server."""

@@ -1,0 +1,79 @@
+"""One server and one browser for the session, and a page with the panel on a small demo dataset.
+
+FiftyOne is imported inside the fixtures: pytest reads this file before the settings of this session are made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from scripts.ensure_browser import ADVICE, find_browser
+from tests.app.page import AppPage
+from tests.app.server import Server
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+    from playwright.sync_api import Browser
+
+PICTURES = os.environ.get("REFSEG_PICTURES")
+"""A folder for pictures of each screen, to be looked at; unset, none are kept."""
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = find_browser()
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail(ADVICE)
+        pytest.skip(ADVICE)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def server(session_folder: Path) -> Iterator[Server]:
+    """The App's server, with this repository as its plugin."""
+    running = Server(session_folder / "server.log")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> Iterator[fo.Dataset]:
+    """Nine trays of the demo, six of them with objects of six classes in `ground_truth`."""
+    from refseg.demo.dataset import build_demo_dataset
+
+    name = make_dataset().name
+    dataset = build_demo_dataset(tmp_path / "trays", name=name, num_images=9)
+    yield dataset
+    dataset.delete()
+
+
+@pytest.fixture
+def open_app(browser: Browser, server: Server) -> Iterator[Callable[..., AppPage]]:
+    """A function that opens a dataset in the App, in a browser window of its own."""
+    opened: list[Any] = []
+
+    def open_dataset(
+        dataset: fo.Dataset, *, size: tuple[int, int] = (1400, 900), scheme: str = "dark", at: Server = server
+    ) -> AppPage:
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        context.set_default_timeout(60_000)
+        opened.append(context)
+        return AppPage(context.new_page(), at.url, dataset.name, Path(PICTURES) if PICTURES else None)
+
+    yield open_dataset
+    for context in opened:
+        context.close()

@@ -1,0 +1,202 @@
+"""Looking at prototypes and heatmaps: from Python, from the App, delegated; forms and refusals."""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+import pytest
+from fiftyone.operators.executor import ExecutionError
+from PIL import Image
+
+from operators.inspect_prototypes import NUM_PARTS as FORM_PARTS
+from operators.inspect_prototypes import SHOTS_SHOWN
+from refseg.demo.world import NOVEL_PARTS
+from refseg.inspection import MAX_REFERENCES, NUM_PARTS
+from refseg.prototypes import Prototypes, build_prototypes
+from refseg.quality import reference_quality
+from refseg.references import collect_references
+from refseg.store import dataset_folder, save_prototypes
+from tests.operators.helpers import broken, call, form_of, named, problems_of, run_delegated, run_in_app, uri
+
+CLASSES = sorted(NOVEL_PARTS[:2])
+
+
+@pytest.fixture
+def inspected(parts: fo.Dataset) -> fo.Dataset:
+    """The dataset with prototypes `parts` of three references a class; the last image's objects are not among them."""
+    references = collect_references(parts[:3], "ground_truth")
+    save_prototypes(parts, build_prototypes(references, "demo", progress=False), "parts")
+    return parts
+
+
+@pytest.fixture
+def mistaken(parts: fo.Dataset) -> tuple[fo.Dataset, str]:
+    """The same with one object of the wrong class among the references, and its id."""
+    sample = parts.first()
+    label = next(label for label in sample.ground_truth.detections if label.label == CLASSES[0])
+    label.label = CLASSES[1]
+    sample.save()
+    save_prototypes(parts, build_prototypes(collect_references(parts, "ground_truth"), "demo", progress=False), "parts")
+    return parts, label.id
+
+
+def test_defaults_are_the_librarys() -> None:
+    assert (FORM_PARTS, SHOTS_SHOWN) == (NUM_PARTS, MAX_REFERENCES)
+
+
+class TestInspectPrototypes:
+    def test_from_python(self, inspected: fo.Dataset) -> None:
+        result = call("inspect_prototypes", inspected, "parts")
+        assert (result["prototypes"], result["num_shown"], result["num_left_out"], result["skipped"]) == ("parts", 6, 0, [])
+        path = Path(result["path"])
+        assert path.parent == dataset_folder(inspected) / "inspection"
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        with Image.open(path) as sheet:
+            assert sheet.format == "PNG"
+            assert sheet.height > 6 * 144
+        assert len(result["quality"]) == 6
+        assert {row[1] for row in result["quality"]} == set(CLASSES)
+        inspected.reload()
+        assert inspected.get_run_info("parts").config.quality == result["quality"]
+
+    def test_some_classes_have_a_sheet_of_their_own(self, inspected: fo.Dataset) -> None:
+        every, one = (call("inspect_prototypes", inspected, classes=classes) for classes in (None, [CLASSES[0], ""]))
+        assert (one["num_shown"], {row[1] for row in one["quality"]}) == (3, {CLASSES[0]})
+        assert every["path"] != one["path"]
+        assert call("inspect_prototypes", inspected, classes=[CLASSES[0]])["path"] == one["path"]
+
+    def test_in_the_app(self, mistaken: tuple[fo.Dataset, str]) -> None:
+        dataset, wrong = mistaken
+        messages = run_in_app(dataset, "inspect_prototypes")
+        (shown,) = named(messages, "show_output")
+        kind, data = shown["results"]["sheet"].split(",")
+        assert kind == "data:image/jpeg;base64"
+        with Image.open(shown["results"]["path"]) as written, Image.open(BytesIO(base64.b64decode(data))) as seen:
+            assert seen.size == written.size
+            assert np.abs(np.asarray(seen).astype(int) - np.asarray(written)).mean() < 4
+        assert shown["outputs"]["type"]["properties"]["sheet"]["view"]["name"] == "ImageView"
+        (note,) = named(messages, "notify")
+        assert note["variant"] == "warning"
+        assert f"look like a mistake: {wrong}" in note["message"] or f"looks like a mistake: {wrong}" in note["message"]
+        steps = named(messages, "set_progress")
+        assert steps[0] == {"label": "references: 0 of 8", "progress": 0.0}
+        assert steps[-1] == {"label": "sheet: 1 of 1", "progress": 1.0}
+
+    def test_deleted_label_is_told(self, inspected: fo.Dataset) -> None:
+        gone = inspected.first().ground_truth.detections[0].id
+        inspected.delete_labels(ids=[gone])
+        messages = run_in_app(inspected, "inspect_prototypes")
+        text = named(messages, "notify")[0]["message"]
+        assert "5 references shown" in text
+        assert f"Left out 1 reference: {gone}: its label is not in the dataset any more." in text
+
+    def test_delegated(self, inspected: fo.Dataset) -> None:
+        done = run_delegated(foo.get_operator(uri("inspect_prototypes"))(inspected, delegate=True))
+        assert done.run_state == "completed"
+        assert Path(done.result.result["path"]).is_file()
+
+    def test_form_says_what_is_known(self, mistaken: tuple[fo.Dataset, str]) -> None:
+        dataset, wrong = mistaken
+        form = form_of(dataset, "inspect_prototypes")
+        assert problems_of(form) == {}
+        assert wrong in form["problems"]["view"]["label"]
+
+    def test_form_of_prototypes_without_a_mistake_or_record(self, with_prototypes: fo.Dataset) -> None:
+        label = form_of(with_prototypes, "inspect_prototypes")["problems"]["view"]["label"]
+        assert label == "None of 2 references looks like a mistake."
+        config = with_prototypes.get_run_info("parts").config
+        del config.quality
+        with_prototypes.update_run_config("parts", config)
+        label = form_of(with_prototypes, "inspect_prototypes")["problems"]["view"]["label"]
+        assert label == "These prototypes were kept before references were judged: build them again to have that."
+        # They are judged all the same when they are inspected.
+        assert len(call("inspect_prototypes", with_prototypes)["quality"]) == 2
+
+    def test_refusals(self, with_prototypes: fo.Dataset, parts: fo.Dataset) -> None:
+        sentence = f"The prototypes have no class 'gear': choose of {', '.join(map(repr, CLASSES))}."
+        assert problems_of(form_of(parts, "inspect_prototypes", {"classes": ["gear"]})) == {"unknown_class": sentence}
+        with pytest.raises(ExecutionError, match="no class 'gear'"):
+            call("inspect_prototypes", parts, classes=["gear"])
+        assert list(problems_of(form_of(parts, "inspect_prototypes", {"num_parts": 9}))) == ["num_parts"]
+        with_prototypes.delete_run("parts")
+        sentence = f"The dataset {parts.name!r} keeps no prototypes yet: run 'Build prototypes' first."
+        for name in ("inspect_prototypes", "show_heatmap"):
+            assert problems_of(form_of(parts, name)) == {"prototypes": sentence}
+
+
+class TestShowHeatmap:
+    def test_from_python(self, with_prototypes: fo.Dataset) -> None:
+        path = broken(with_prototypes, Path(with_prototypes.last().filepath).parent)
+        result = call("show_heatmap", with_prototypes, CLASSES[1])
+        assert (result["field"], result["label"]) == (f"heatmap_{CLASSES[1]}", CLASSES[1])
+        assert (result["num_images"], result["num_skipped"]) == (3, 1)
+        assert result["skipped"] == [[with_prototypes.last().id, path, "this is not an image that can be read"]]
+        with_prototypes.reload()
+        assert len(with_prototypes.exists(result["field"])) == 3
+
+    def test_first_class_of_a_view(self, with_prototypes: fo.Dataset) -> None:
+        result = call("show_heatmap", with_prototypes[:2], field="where")
+        assert (result["field"], result["label"], result["num_images"]) == ("where", CLASSES[0], 2)
+
+    def test_selected_images_in_the_app(self, with_prototypes: fo.Dataset) -> None:
+        chosen = [with_prototypes.last().id]
+        params = {"label": CLASSES[0], "view_target": "SELECTED_SAMPLES"}
+        messages = run_in_app(with_prototypes, "show_heatmap", params, selected=chosen)
+        text = f"Heatmaps of '{CLASSES[0]}' for 1 image in the field 'heatmap_{CLASSES[0]}'."
+        assert named(messages, "notify") == [{"message": text, "variant": "success"}]
+        assert "reload_dataset" in [message["operator_uri"] for message in messages]
+        with_prototypes.reload()
+        assert with_prototypes.exists(f"heatmap_{CLASSES[0]}").values("id") == chosen
+
+    def test_delegated(self, with_prototypes: fo.Dataset) -> None:
+        done = run_delegated(foo.get_operator(uri("show_heatmap"))(with_prototypes, delegate=True))
+        assert done.run_state == "completed"
+        assert done.result.result["num_images"] == 4
+
+    def test_form(self, with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        form = form_of(with_prototypes, "show_heatmap")
+        assert problems_of(form) == {}
+        assert [choice["value"] for choice in form["label"]["view"]["choices"]] == CLASSES
+        assert form["label"]["default"] == CLASSES[0]
+        assert form["amount"]["view"]["label"] == "4 images"
+        module = type(foo.get_operator(uri("show_heatmap"))).resolve_input.__globals__
+        monkeypatch.setitem(module, "MANY_IMAGES", 3)
+        text = "4 images go through the encoder, and each keeps its map: select some images, or narrow the view."
+        warned = form_of(with_prototypes, "show_heatmap")
+        assert warned["amount"]["view"]["label"] == text
+        assert problems_of(warned) == {}
+
+    def test_refusals(self, with_prototypes: fo.Dataset) -> None:
+        sentences = {
+            "ground_truth": "The field 'ground_truth' holds something else than heatmaps: choose another, or a new name.",
+            "a.b": "'a.b' cannot name a field: use letters, digits and underscores, and begin with a letter.",
+        }
+        for field, sentence in sentences.items():
+            assert problems_of(form_of(with_prototypes, "show_heatmap", {"field": field})) == {"field": sentence}
+        assert list(problems_of(form_of(with_prototypes, "show_heatmap", {"label": "gear"}))) == ["label"]
+        with pytest.raises(ExecutionError, match="must be one of"):
+            call("show_heatmap", with_prototypes, "gear")
+        call("show_heatmap", with_prototypes, field="where")
+        with_prototypes.reload()
+        assert problems_of(form_of(with_prototypes, "show_heatmap", {"field": "where"})) == {}
+
+
+def test_kept_prototypes_record_the_quality_of_names_that_mongodb_refuses_as_keys(
+    parts: fo.Dataset, prototypes: Prototypes
+) -> None:
+    names = ("a.b", "$c")
+    renamed = Prototypes(
+        names, *(prototypes.vectors, prototypes.labels, prototypes.reference_ids, "demo", prototypes.fingerprint)
+    )
+    save_prototypes(parts, renamed, "odd")
+    rows = parts.get_run_info("odd").config.quality
+    assert json.loads(json.dumps(rows)) == rows
+    assert [row[0] for row in rows] == list(prototypes.reference_ids)
+    for row, item in zip(rows, reference_quality(renamed), strict=True):
+        assert row == [item.id, item.label, None, item.nearest_class, item.nearest_similarity, None]
