@@ -7,6 +7,7 @@ may be delegated may be long: it is listed as a job while it runs, and ends betw
 from __future__ import annotations
 
 import logging
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import fiftyone as fo
 import fiftyone.operators as foo
+from fiftyone.operators.executor import ExecutionError
 
 from .background import keep_outcome
 from .jobs import JobCancelledError, Listing
@@ -30,6 +32,9 @@ Work = Generator["Progress", None, Report]
 
 SECONDS_BETWEEN_MESSAGES = 0.2
 SECONDS_BETWEEN_DATABASE_WRITES = 1.0
+
+_FORESEEN = re.compile(r"(?:refseg\.errors\.\w+|[\w.]+\.JobCancelledError): (.+)", re.DOTALL)
+"""The end of a traceback whose error is a sentence for the user."""
 
 
 class RefSegOperator(foo.Operator, ABC):
@@ -89,16 +94,27 @@ class RefSegOperator(foo.Operator, ABC):
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
-        """Execute from Python with the parameters that are not None."""
+        """Execute from Python with the parameters that are not None.
+
+        Raises:
+            ExecutionError: the sentence that the App would show; FiftyOne's own words and a traceback for what nobody foresaw.
+        """
         kind = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
         given = {name: value for name, value in params.items() if value is not None}
-        return foo.execute_operator(
-            self.uri,
-            {kind: sample_collection},
-            params=given,
-            request_delegation=delegate,
-            delegation_target=delegation_target,
-        )
+        try:
+            return foo.execute_operator(
+                self.uri,
+                {kind: sample_collection},
+                params=given,
+                request_delegation=delegate,
+                delegation_target=delegation_target,
+            )
+        except ExecutionError as error:
+            sentence = _foreseen_sentence(str(error))
+            if sentence is None:
+                raise
+            # Without the cause, whose text is the traceback through FiftyOne's executor.
+            raise ExecutionError(sentence) from None
 
     def _run_delegated(self, ctx: Any) -> Result:
         from refseg.progress import drain
@@ -209,6 +225,13 @@ def _show_progress(ctx: Any, work: Work[Result], shows: bool) -> Generator[Any, 
             return result
         if shows and is_due(step):
             yield ctx.ops.set_progress(label=_describe(step), progress=step.fraction)
+
+
+def _foreseen_sentence(text: str) -> str | None:
+    """What a traceback's error says, where it is one of RefSeg's own; FiftyOne hands on nothing but the text."""
+    error = text.rpartition("\n  ")[2].partition("\n")[2].strip()
+    found = _FORESEEN.fullmatch(error)
+    return None if found is None else found[1]
 
 
 def _describe(step: Progress) -> str:

@@ -9,6 +9,8 @@
   const mui = window.__mui__;
   const { usePanelEvent } = window.__foo__;
   const { usePanelId } = window.__fosp__;
+  const { selectedLabelTypes } = window.__fos__;
+  const { useRecoilValue } = window.recoil;
   const { registerComponent, PluginComponentType } = window.__fop__;
 
   const SECTIONS = ["references", "index", "segment", "review", "results"];
@@ -87,6 +89,14 @@
       return () => clearTimeout(timer);
     }, [tick, jobs.length]);
     return (id) => { known.current.set(id, 0); setTick((number) => number + 1); };
+  }
+
+  /** What is selected. FiftyOne 1.22 does not tell Python which labels were selected with Alt, so they are counted here. */
+  function useSelection(selection) {
+    const types = Object.values(useRecoilValue(selectedLabelTypes));
+    if (!types.length || !selection) return selection;
+    const num_negatives = types.filter((type) => type === "alt").length;
+    return { ...selection, what: "object", num_references: types.length - num_negatives, num_negatives };
   }
 
   // Pieces -----------------------------------------------------------------------------------------------------------------
@@ -172,6 +182,8 @@
 
   function References({ data, overview, call, go, isNext, jobs }) {
     const { settings, selection } = overview;
+    const types = useRecoilValue(selectedLabelTypes);
+    const add = (only_negatives) => call("add", { only_negatives, alt_label_ids: Object.keys(types).filter((id) => types[id] === "alt") });
     const rows = data ? data.rows : [];
     const shown = rows.flatMap((entry) => [...entry.examples, ...entry.negatives]).concat(data ? data.other_negatives : []);
     const pictures = usePictures(call, shown, false);
@@ -196,7 +208,9 @@
       hint: "Objects that show what to look for. Select labels in an image, or images or patches in the grid; hold Alt to select what it is not.",
     },
     parts.length
-      ? row({ mb: 1 }, button(`Add ${parts.join(", ")}`, () => call("add"), { primary: true }), button("Clear selection", () => call("forget_selection")))
+      ? row({ mb: 1 }, button(`Add ${parts.join(", ")}`, () => add(false), { primary: true }),
+        selection.num_references ? button(selection.num_negatives ? "Add all as negatives" : "As negatives", () => add(true), { tip: "They look like a class and are none of it" }) : null,
+        button("Clear selection", () => call("forget_selection")))
       : null,
     row({ mb: 1.5, alignItems: "flex-start" },
       h(Choice, {
@@ -340,7 +354,7 @@
     const item = items[position];
     const ahead = items.slice(position, position + PREFETCHED).map((entry) => ({ id: entry.label_id, field: settings.label_field, sample_id: entry.sample_id }));
     const pictures = usePictures(call, ahead, true);
-    const classes = data ? data.classes : [];
+    const classes = data && item ? data.classes.filter((name) => name !== item.label) : [];
     const num_open = data ? Math.max(0, data.num_open - data.items.filter((entry) => gone.has(entry.label_id)).length) : 0;
     useEffect(() => { if (data) setGone((before) => new Set([...before].filter((id) => data.items.some((entry) => entry.label_id === id)))); }, [data]);
 
@@ -436,7 +450,7 @@
         h("tbody", null,
           h("tr", { style: { fontWeight: 600 } }, cells(["all classes", figure(measured.mask_ap), figure(measured.mask_ap50), figure(measured.box_ap)])),
           measured.per_class.map(([name, masks, boxes]) => h("tr", { key: name }, cells([name, figure(masks), "", figure(boxes)]))))),
-      help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.ago}`)) : null,
+      help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.ago}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`)) : null,
     decided ? text(`Reviewed: ${data.num_accepted} accepted, ${data.num_rejected} rejected, ${data.num_relabelled} relabelled, ${data.num_fixed} fixed: ${Math.round(100 * data.acceptance_rate)} % accepted, ${Math.round(data.corrections_per_hundred)} corrections in a hundred objects`, { mb: 1 }) : null,
     data && data.histogram ? h(Histogram, data) : null,
     row({ mt: 1 },
@@ -473,11 +487,14 @@
 
   function RefSegPanel({ data = {}, schema }) {
     const call = useCall(schema);
-    const { overview } = data;
+    const selection = useSelection(data.overview && data.overview.selection);
+    const overview = data.overview && { ...data.overview, selection };
     const jobs = (overview && overview.jobs) || [];
     const follow = useWatch(call, jobs);
     const [onlyView, setOnlyView] = useState(false);
     const [delegate, setDelegate] = useState(true);
+    const [isInModal, setIsInModal] = useState(false);
+    const place = useCallback((node) => { if (node) setIsInModal(Boolean(node.closest("[data-cy=modal]"))); }, []);
     const name = overview && overview.dataset;
     const isUsable = Boolean(overview) && !overview.problem;
     useEffect(() => {
@@ -493,7 +510,8 @@
     const next = nextOf(data);
     const shared = { overview, call, go, jobs };
     const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
-    return box({ p: 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" },
+    // Beside an open image the App's arrows to the next one lie over the panel's edges.
+    return h(mui.Box, { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } },
       row({ justifyContent: "flex-end", mb: 1 }, button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
       h(References, { ...shared, data: data.references, isNext: next === "references" }),
       h(Index, { ...shared, data: data.index, isNext: next === "index" }),

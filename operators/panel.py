@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -39,8 +40,13 @@ HELP = """
 """
 DECISIONS_KEPT = 50
 """Decisions that can be undone."""
+DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
+"""What can be decided of several objects at once, and how that is told."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
+
+_dataset_lock = threading.Lock()
+"""Decisions add fields, and FiftyOne's reload of a dataset in another thread can take them out of its schema again."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -103,12 +109,13 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def on_load(self, ctx: Any) -> None:
         """Let Alt select what not to look for, and show what there is."""
-        ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
+        _let_alt_select(ctx)
         _send_overview(ctx)
 
     def on_unload(self, ctx: Any) -> None:
         """Give FiftyOne its own way of selecting back."""
         ctx.ops.clear_sample_selection_style()
+        ctx.ops.clear_label_selection_style()
 
     @_told
     def on_change_dataset(self, ctx: Any) -> None:
@@ -118,10 +125,31 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def on_change_selected(self, ctx: Any) -> None:
         """Say what is selected now."""
+        if panel_sections.dataset_problem(ctx) is not None:
+            _send_overview(ctx)
+            return
         ctx.panel.set_data("overview.selection", panel_sections.selection(ctx))
 
     on_change_selected_labels = on_change_selected
-    on_change_view = on_change_selected
+
+    @_told
+    def on_change_view(self, ctx: Any) -> None:
+        """Say what is open now, and whether anything can be done with it."""
+        _send_overview(ctx)
+
+    @_told
+    def on_change_group_slice(self, ctx: Any) -> None:
+        """Show the images of the other slice."""
+        _send_overview(ctx)
+        if panel_sections.dataset_problem(ctx) is None:
+            _send(ctx, *panel_sections.SECTIONS)
+
+    @_told
+    def on_change_current_sample(self, ctx: Any) -> None:
+        """Show, once an image is closed, what was changed beside it; the panel there has taken its way of selecting along."""
+        _let_alt_select(ctx)
+        if ctx.current_sample is None and panel_sections.dataset_problem(ctx) is None:
+            _send(ctx, "references", "review")
 
     # What is shown
 
@@ -131,13 +159,11 @@ class ReferenceSegmentation(foo.Panel):
         if panel_sections.dataset_problem(ctx) is not None:
             _send_overview(ctx)
             return None
-        ctx.dataset.reload()
         names = ctx.params.get("sections") or list(panel_sections.SECTIONS)
         if ctx.params.get("anew"):
-            panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, *names)
-        if ctx.params.get("anew"):
+            _read_anew(ctx)
             _send_overview(ctx)
+        _send(ctx, *names)
         return True
 
     @_told
@@ -157,8 +183,7 @@ class ReferenceSegmentation(foo.Panel):
             for uri, params in told:
                 ctx.trigger(uri, params)
         if ended:
-            ctx.dataset.reload()
-            panel_queue.forget(ctx, panel_settings.read(ctx))
+            _read_anew(ctx)
             _send(ctx, *panel_sections.SECTIONS)
         jobs = panel_sections.jobs(ctx)
         ctx.panel.set_data("overview.jobs", jobs)
@@ -188,8 +213,11 @@ class ReferenceSegmentation(foo.Panel):
 
     @_told
     def add(self, ctx: Any) -> Any:
-        """Make what is selected references, and what is selected with Alt negatives."""
-        ctx.ops.notify(panel_examples.add_selection(ctx, panel_settings.read(ctx)), variant="success")
+        """Make what is selected references, and what is selected with Alt negatives; or all of it negatives."""
+        text = panel_examples.add_selection(
+            ctx, panel_settings.read(ctx), only_negatives=bool(ctx.params.get("only_negatives"))
+        )
+        ctx.ops.notify(text, variant="success")
         _clear_selection(ctx)
         ctx.ops.reload_dataset()
         panel_queue.forget(ctx, panel_settings.read(ctx))
@@ -201,7 +229,9 @@ class ReferenceSegmentation(foo.Panel):
         """Take the tag off one reference or negative."""
         panel_examples.remove(ctx, ctx.params["field"], ctx.params["id"], ctx.params["sample_id"])
         ctx.ops.reload_samples()
-        _send(ctx, "references", "segment")
+        # What was rejected is to be decided again.
+        panel_queue.forget(ctx, panel_settings.read(ctx))
+        _send(ctx, "references", "segment", "review")
         return True
 
     @_told
@@ -251,29 +281,38 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def decide(self, ctx: Any) -> Any:
         """Accept, reject, relabel or take over for correction one object of the queue."""
+        from refseg.errors import RefSegError
+
         kind, item = ctx.params["kind"], ctx.params["item"]
-        _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
+        try:
+            _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
+        except RefSegError:
+            # It may have been replaced meanwhile, and would otherwise be asked for again and again.
+            panel_queue.forget(ctx, panel_settings.read(ctx))
+            _send(ctx, "review")
+            raise
         if kind == "fix":
             _open(ctx, item["sample_id"])
-        _send(ctx, "review")
+        _send(ctx, "review", "references", "results")
         return True
 
     @_told
     def decide_selected(self, ctx: Any) -> Any:
         """The same for every prediction selected in the App."""
-        settings = panel_settings.read(ctx)
+        settings, kind = panel_settings.read(ctx), ctx.params["kind"]
+        if kind not in DONE:
+            raise ValueError(f"Of several objects one can decide {', '.join(map(repr, DONE))}, not {kind!r}.")
         chosen = panel_examples.selected_predictions(ctx, settings)
         if not chosen:
             raise ValueError(
                 f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
                 "grid' and select patches."
             )
-        _decide(ctx, ctx.params["kind"], chosen, None, ctx.params.get("label"))
-        done = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}[ctx.params["kind"]]
-        ctx.ops.notify(f"{done} {count(len(chosen), 'object')}.", variant="success")
+        _decide(ctx, kind, chosen, None, ctx.params.get("label"))
+        ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}.", variant="success")
         _clear_selection(ctx)
         ctx.ops.reload_samples()
-        _send(ctx, "review", "references")
+        _send(ctx, "review", "references", "results")
         return True
 
     @_told
@@ -285,11 +324,12 @@ class ReferenceSegmentation(foo.Panel):
         kept = store.get("decisions") or []
         if not kept:
             raise ValueError("There is no decision to take back.")
+        is_undone = undo(ctx.dataset, Decision(**kept[-1]))
         store.set("decisions", kept[:-1])
-        if not undo(ctx.dataset, Decision(**kept[-1])):
+        if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, "review", "references")
+        _send(ctx, "review", "references", "results")
         return True
 
     # Looking around
@@ -337,6 +377,18 @@ class ReferenceSegmentation(foo.Panel):
         _clear_selection(ctx)
 
 
+def _read_anew(ctx: Any) -> None:
+    """Learn of fields that another process has made, and of decisions made there."""
+    with _dataset_lock:
+        ctx.dataset.reload()
+    panel_queue.forget(ctx, panel_settings.read(ctx))
+
+
+def _let_alt_select(ctx: Any) -> None:
+    ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
+    ctx.ops.set_label_selection_style(default="dashed-green", alt="dashed-red")
+
+
 def _send(ctx: Any, *names: str) -> None:
     settings = panel_settings.read(ctx)
     for name in names:
@@ -362,6 +414,9 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"There is no job {name!r}.")
     shown = panel_sections.references(ctx, settings)
     kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
+    if name != "learn" and known and settings.classes is not None and not set(known) & set(settings.classes):
+        # None named would mean all of them.
+        raise ValueError("No class is ticked: tick at least one.")
     writing = {
         "label_field": settings.label_field,
         "classes": [name for name in settings.classes or () if name in known],
@@ -379,16 +434,19 @@ def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | N
     settings = panel_settings.read(ctx)
     where = {"label_field": settings.label_field, "sample_ids": sample_ids}
     keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
-    if kind == "accept":
-        decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
-    elif kind == "reject":
-        decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
-    elif kind == "relabel":
-        if not label:
-            raise ValueError("Choose the class that it belongs to.")
-        decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
-    else:
-        decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
+    with _dataset_lock:
+        if kind == "accept":
+            decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
+        elif kind == "reject":
+            decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
+        elif kind == "relabel":
+            if not label:
+                raise ValueError("Choose the class that it belongs to.")
+            decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
+        elif kind == "fix":
+            decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
+        else:
+            raise ValueError(f"There is no decision {kind!r}.")
     panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
     store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])

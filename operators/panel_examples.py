@@ -11,8 +11,8 @@ from .panel_settings import PanelSettings
 from .selection import all_images
 
 
-def add_selection(ctx: Any, settings: PanelSettings) -> str:
-    """Make what is selected references, and what is selected with Alt negatives.
+def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = False) -> str:
+    """Make what is selected references, and what is selected with Alt negatives; or all of it negatives.
 
     Labels are tagged where they are. Predictions are copied first, because the next run replaces them: to the field of accepted
     objects, or to that of rejected ones. Of a whole image every object of the chosen field becomes a reference; of an image
@@ -25,12 +25,21 @@ def add_selection(ctx: Any, settings: PanelSettings) -> str:
         ValueError: nothing is selected, or the selection holds no object.
     """
     chosen = _selected_labels(ctx)
+    if only_negatives and chosen:
+        together: dict[str, list[str]] = {}
+        for fields in chosen.values():
+            for field, ids in fields.items():
+                together.setdefault(field, []).extend(ids)
+        chosen = {"alt": together}
     if chosen:
         done = {
             kind: sum(_add_labels(ctx, settings, field, ids, kind) for field, ids in chosen[kind].items()) for kind in chosen
         }
     elif ctx.selected_samples:
-        done = {kind: _add_images(ctx, settings, _of_kind(ctx.selected_samples, kind), kind) for kind in ("default", "alt")}
+        of_kind = {kind: _of_kind(ctx.selected_samples, kind) for kind in ("default", "alt")}
+        if only_negatives:
+            of_kind = {"alt": of_kind["default"] + of_kind["alt"]}
+        done = {kind: _add_images(ctx, settings, ids, kind) for kind, ids in of_kind.items()}
     else:
         raise ValueError("Nothing is selected: select labels in an image, or images or patches in the grid.")
     parts = [count(done.get("default", 0), "reference")] * bool(done.get("default"))
@@ -40,21 +49,38 @@ def add_selection(ctx: Any, settings: PanelSettings) -> str:
     return f"Added {' and '.join(parts)}."
 
 
+def every_image(ctx: Any) -> Any:
+    """The images of the whole dataset, of grouped data those of every slice: where the library looks for what is tagged."""
+    dataset = ctx.dataset
+    return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+
+
 def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
-    """Take a label's tags off; one that was only kept for being rejected goes altogether."""
-    view = all_images(ctx).select(sample_id)
+    """Take a label's tags off; one that was only kept for being rejected goes altogether.
+
+    Raises:
+        ValueError: it is its image that is tagged.
+    """
     if field == REJECTED_FIELD:
         ctx.dataset.delete_labels(ids=[label_id], fields=field)
         return
+    view = every_image(ctx).select(sample_id)
+    if len(view.match_tags(REFERENCE_TAG)):
+        raise ValueError(
+            f"The whole image is tagged {REFERENCE_TAG!r}, so each of its objects is a reference: take the tag off the image."
+        )
     view.select_labels(ids=[label_id], fields=field).untag_labels([REFERENCE_TAG, NEGATIVE_TAG], label_fields=field)
 
 
 def draw(ctx: Any, settings: PanelSettings) -> tuple[str, str]:
     """Draw references of each class; returns what to say and in which colour."""
+    from refseg.fields import prediction_fields
     from refseg.references import sample_references
 
     if settings.field is None:
         raise ValueError("No field holds labelled objects: label some first.")
+    if settings.field in {*prediction_fields(ctx.dataset), REJECTED_FIELD}:
+        raise ValueError(f"The objects in the field {settings.field!r} cannot be references as they are: draw from another.")
     drawn = sample_references(all_images(ctx), settings.field, settings.shots)
     number = sum(map(len, drawn.label_ids.values()))
     text = f"Drew {count(number, 'reference')} of {count(len(drawn.label_ids), 'class')}."
@@ -78,10 +104,15 @@ def _selected_labels(ctx: Any) -> dict[str, dict[str, list[str]]]:
     """Ids of selected labels by kind of selection and field; a selected patch stands for its label."""
     found: dict[str, dict[str, list[str]]] = {}
     if ctx.selected_labels:
+        # FiftyOne 1.22 itself does not say which labels were selected with Alt; the panel does.
+        alt = set(ctx.params.get("alt_label_ids") or ())
         for item in ctx.selected_labels:
-            found.setdefault(item.get("type") or "default", {}).setdefault(item["field"], []).append(item["label_id"])
+            kind = "alt" if item["label_id"] in alt else item.get("type") or "default"
+            found.setdefault(kind, {}).setdefault(item["field"], []).append(item["label_id"])
     elif ctx.view._is_patches and ctx.selected_samples:
-        field = ctx.view.patches_field
+        field = getattr(ctx.view, "patches_field", None)
+        if field is None:
+            raise ValueError("Patches of an evaluation show two fields at once: select objects in images, or in other patches.")
         for kind in ("default", "alt"):
             if ids := _of_kind(ctx.selected_samples, kind):
                 found[kind] = {field: ids}
@@ -110,7 +141,7 @@ def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str
             )
     else:
         add, drop = (NEGATIVE_TAG, REFERENCE_TAG) if kind == "alt" else (REFERENCE_TAG, NEGATIVE_TAG)
-        chosen = all_images(ctx).select_labels(ids=list(ids), fields=field)
+        chosen = every_image(ctx).select_labels(ids=list(ids), fields=field)
         chosen.untag_labels(drop, label_fields=field)
         chosen.tag_labels(add, label_fields=field)
     return len(ids)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .selection import all_images
+from .panel_examples import every_image
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> d
     if not chosen:
         return {}
     fields = {item["field"] for item in chosen.values()} & set(ctx.dataset.get_field_schema())
-    view = all_images(ctx).select({item["sample_id"] for item in chosen.values()}).select_fields(sorted(fields))
+    view = every_image(ctx).select({item["sample_id"] for item in chosen.values()}).select_fields(sorted(fields))
     found: dict[str, str] = {}
     for sample in view.iter_samples(progress=False):
         for field in fields:

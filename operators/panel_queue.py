@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
+
 from .constants import REJECTED_FIELD
+from .forms import object_fields
 from .panel_settings import PanelSettings
 from .selection import all_images
 
@@ -33,9 +36,10 @@ def open_items(ctx: Any, settings: PanelSettings) -> list[QueueItem]:
     from refseg.review import review_queue
 
     run = newest_run(ctx.dataset, settings.label_field)
-    if run is None or not ctx.dataset.has_field(settings.label_field):
+    if run is None or settings.label_field not in object_fields(ctx, (fo.Detections,)):
         return []
-    key = (*_place(ctx, settings), run.key, settings.accepted_field, settings.order)
+    shown = ctx.dataset.group_slice if ctx.dataset.media_type == "group" else None
+    key = (*_place(ctx, settings), shown, run.key, settings.accepted_field, settings.order)
     with _lock:
         held = _queues.get(key)
     if held is not None and time.monotonic() - held[0] < SECONDS_KEPT:

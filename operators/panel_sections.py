@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
 
@@ -21,6 +22,7 @@ from .forms import dataset_problem, object_fields
 from .indexes import find_record
 from .jobs import running_jobs
 from .messages import count, duration, size
+from .panel_examples import every_image
 from .panel_settings import PanelSettings
 from .selection import all_images, labels_path
 
@@ -183,7 +185,7 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
     dataset = ctx.dataset
     evaluated = _newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
     histogram = None
-    if dataset.has_field(settings.label_field):
+    if _has_predictions(ctx, settings):
         path = labels_path(dataset, settings.label_field)
         values = [value for value in all_images(ctx).values(f"{path}.confidence", unwind=True) if value is not None]
         if values:
@@ -192,6 +194,7 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
     thresholds = sorted({settings.threshold(name) for name, *_ in settings.thresholds} | {settings.threshold("")})
     return {
         "evaluation": None if evaluated is None else _describe_evaluation(evaluated),
+        "num_reference_images": len({item["sample_id"] for item in _examples(ctx) if item["kind"] == "reference"}),
         "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
         "histogram": histogram,
         "thresholds": thresholds,
@@ -203,18 +206,24 @@ SECTIONS = {"references": references, "index": index, "segment": segment, "revie
 
 
 def _examples(ctx: Any) -> list[Section]:
-    """Every label tagged as a reference or as a negative, outside the fields that runs overwrite."""
+    """Every label that is a reference, by its own tag or its image's, or a negative, outside the fields that runs overwrite."""
     from refseg.fields import prediction_fields
 
     dataset, found = ctx.dataset, []
     written = prediction_fields(dataset)
+    images = every_image(ctx)
+    whole = set(images.match_tags(REFERENCE_TAG).values("id"))
+    is_tagged = F("tags").contains([REFERENCE_TAG, NEGATIVE_TAG])
     for field in object_fields(ctx):
         if field in written:
             continue
         path = labels_path(dataset, field)
-        view = all_images(ctx).filter_labels(field, F("tags").contains([REFERENCE_TAG, NEGATIVE_TAG]))
-        columns = view.values(["id", f"{path}.id", f"{path}.label", f"{path}.tags"])
-        for sample_id, ids, labels, tags in zip(*columns, strict=True):
+        names = ["id", f"{path}.id", f"{path}.label", f"{path}.tags"]
+        columns = images.filter_labels(field, is_tagged).values(names)
+        rows = [row for row in zip(*columns, strict=True) if row[0] not in whole]
+        if whole:
+            rows += zip(*images.select(whole).exists(field).values(names), strict=True)
+        for sample_id, ids, labels, tags in rows:
             listed = zip(ids, labels, tags, strict=True) if path != field else [(ids, labels, tags)]
             for label_id, label, own in listed:
                 kind = "negative" if NEGATIVE_TAG in own else "reference"
@@ -278,7 +287,7 @@ def _decided(ctx: Any, settings: PanelSettings) -> Section:
     from refseg.review import ReviewSummary, summarize
 
     summary = ReviewSummary(())
-    if ctx.dataset.has_field(settings.label_field):
+    if _has_predictions(ctx, settings):
         summary = summarize(all_images(ctx), settings.label_field, settings.accepted_field, REJECTED_FIELD)
     return {
         "num_accepted": summary.num_accepted,
@@ -288,6 +297,10 @@ def _decided(ctx: Any, settings: PanelSettings) -> Section:
         "acceptance_rate": summary.acceptance_rate,
         "corrections_per_hundred": summary.corrections_per_hundred,
     }
+
+
+def _has_predictions(ctx: Any, settings: PanelSettings) -> bool:
+    return settings.label_field in object_fields(ctx, (fo.Detections,))
 
 
 def _not_truth(ctx: Any, settings: PanelSettings) -> set[str]:

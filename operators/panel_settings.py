@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .constants import ACCEPTED_FIELD, LABEL_FIELD, MIN_CONFIDENCE, MODELS, OTHER_MIN_CONFIDENCE, SHOTS
-from .forms import default_model, reference_field
+import fiftyone as fo
+
+from .constants import ACCEPTED_FIELD, LABEL_FIELD, MIN_CONFIDENCE, MODELS, OTHER_MIN_CONFIDENCE, REJECTED_FIELD, SHOTS
+from .forms import default_model, object_fields, reference_field
 
 STORE = "refseg_panel"
 KEY = "settings"
+ORDERS = ("teaching", "score")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
     """
     settings = replace(read(ctx), **changes)
     _check(settings)
+    _check_fields(ctx, changes)
     kept = asdict(settings)
     kept["thresholds"] = [list(pair) for pair in settings.thresholds]
     kept["classes"] = None if settings.classes is None else list(settings.classes)
@@ -75,12 +80,33 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
 
 def _check(settings: PanelSettings) -> None:
     for what, name in (("Predictions", settings.label_field), ("Accepted objects", settings.accepted_field)):
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
             raise ValueError(f"{what} need a field's name of letters, digits and underscores, not {name!r}.")
     if settings.label_field == settings.accepted_field:
         raise ValueError(f"Predictions and accepted objects cannot share the field {settings.label_field!r}: name another.")
-    if not isinstance(settings.shots, int) or settings.shots < 1:
+    if REJECTED_FIELD in (settings.label_field, settings.accepted_field):
+        raise ValueError(f"The field {REJECTED_FIELD!r} is for rejected objects: name another.")
+    for what, value, known in (("Model", settings.model, MODELS), ("Order", settings.order, ORDERS)):
+        if value not in known:
+            raise ValueError(f"{what} must be one of {', '.join(map(repr, known))}, not {value!r}.")
+    if not isinstance(settings.shots, int) or isinstance(settings.shots, bool) or settings.shots < 1:
         raise ValueError(f"Shots must be a whole number of 1 or more, not {settings.shots!r}.")
     for name, value in settings.thresholds:
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ValueError(f"The minimum score of {name!r} must lie between 0 and 1, not {value!r}.")
+
+
+def _check_fields(ctx: Any, changes: Mapping[str, Any]) -> None:
+    """Refuse fields of the dataset that cannot serve; of those just chosen alone, so that no earlier choice is in the way."""
+    from refseg.fields import prediction_fields
+
+    for name in (changes.get("label_field"), changes.get("accepted_field")):
+        if name is not None and ctx.dataset.has_field(name) and name not in object_fields(ctx, (fo.Detections,)):
+            raise ValueError(f"The field {name!r} holds something else than detections: choose another, or a new name.")
+    if changes.get("accepted_field") in prediction_fields(ctx.dataset):
+        raise ValueError(
+            f"The field {changes['accepted_field']!r} holds predictions, which the next run replaces: name another."
+        )
+    field = changes.get("field")
+    if field is not None and field not in object_fields(ctx):
+        raise ValueError(f"No field {field!r} holds labelled objects: choose one that does.")

@@ -234,7 +234,10 @@ def _describe_changes(result: Result) -> str:
 
     changes = result["changes"]
     if not changes["num_samples"]:
-        return " Nothing has changed since the last run." if result["num_images"] and not result["num_written"] else ""
+        # A preview that finds nothing writes nothing, whether or not there was a run before.
+        is_empty_preview = result["preview"] and not result["best"]
+        is_the_same = result["num_images"] and not result["num_written"] and not is_empty_preview
+        return " Nothing has changed since the last run." if is_the_same else ""
     counted = Changes(
         dict(changes["gained"]), dict(changes["lost"]), {(old, new): number for old, new, number in changes["relabelled"]}
     )

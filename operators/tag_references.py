@@ -53,6 +53,7 @@ class TagReferences(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Add the tag, or take it off."""
+        from refseg.errors import DatasetError
         from refseg.progress import Progress
 
         field = ctx.params.get("field") or reference_field(ctx)
@@ -61,6 +62,8 @@ class TagReferences(RefSegOperator):
         untag = bool(ctx.params.get("untag", False))
         yield Progress(0, 1, "tagging")
         chosen = _chosen_labels(ctx, field)
+        if not untag and not chosen.count(labels_path(ctx.dataset, field)):
+            raise DatasetError(_nothing_to_tag(ctx, field))
         if not untag and _is_predicted(ctx, field):
             chosen, field = _copy(ctx, chosen, field, negative, tag)
         # Counted before, because a view that selects by tag holds other labels afterwards.
@@ -131,6 +134,13 @@ def _is_predicted(ctx: Any, field: str) -> bool:
     from refseg.fields import prediction_fields
 
     return field in prediction_fields(ctx.dataset)
+
+
+def _nothing_to_tag(ctx: Any, field: str) -> str:
+    where = f"the field {field!r} of dataset {ctx.dataset.name!r}"
+    if selected_label_ids(ctx, field) is not None:
+        return f"None of the objects chosen is in {where}: it may have changed meanwhile, so choose among the present ones."
+    return f"The images chosen hold no object in {where}: choose other images or another field."
 
 
 def _copy(ctx: Any, chosen: Any, field: str, negative: bool, tag: str) -> tuple[Any, str]:

@@ -62,9 +62,10 @@ def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> Iterator[f
 
 
 @pytest.fixture
-def open_app(browser: Browser, server: Server) -> Iterator[Callable[..., AppPage]]:
+def open_app(browser: Browser, server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., AppPage]]:
     """A function that opens a dataset in the App, in a browser window of its own."""
     opened: list[Any] = []
+    failed_before = request.session.testsfailed
 
     def open_dataset(
         dataset: fo.Dataset, *, size: tuple[int, int] = (1400, 900), scheme: str = "dark", at: Server = server
@@ -75,5 +76,9 @@ def open_app(browser: Browser, server: Server) -> Iterator[Callable[..., AppPage
         return AppPage(context.new_page(), at.url, dataset.name, Path(PICTURES) if PICTURES else None)
 
     yield open_dataset
-    for context in opened:
+    if request.session.testsfailed > failed_before:
+        print(server.log()[-5000:])
+    for number, context in enumerate(opened):
+        if PICTURES and request.session.testsfailed > failed_before and context.pages:
+            context.pages[0].screenshot(path=Path(PICTURES) / f"failed_{request.node.name}_{number}.png")
         context.close()

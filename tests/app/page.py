@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from playwright.sync_api import Locator, Page, expect
 
 PANEL = "Reference segmentation"
+IMAGE_HW = (360, 480)
+"""Of the demo's trays; not imported, because their module loads FiftyOne before this session's settings are made."""
 
 
 class AppPage:
@@ -36,9 +39,79 @@ class AppPage:
         self.page.get_by_text(PANEL, exact=True).first.click()
         expect(self.section("References")).to_be_visible()
 
+    def open_panel_anyway(self) -> None:
+        """Open the panel, whatever it shows."""
+        self.page.locator("[data-cy=new-panel-btn]").first.click()
+        self.page.get_by_text(PANEL, exact=True).first.click()
+
+    def expect_loaded(self) -> None:
+        """Wait until each section has said what there is."""
+        for title in ("References", "Index", "Segment", "Review", "Results"):
+            expect(self.section(title)).not_to_contain_text("…", timeout=60_000)
+
+    def open_image(self, number: int) -> None:
+        """Open an image of the grid."""
+        self.page.locator("[data-cy=looker]").nth(number).click()
+        expect(self._modal.locator("[data-cy=modal-looker-container]")).to_be_visible()
+        self.page.wait_for_timeout(2000)
+
+    def close_image(self) -> None:
+        """Press beside the open image."""
+        self.page.mouse.click(5, self.page.viewport_size["height"] / 2)
+        expect(self._modal).to_have_count(0)
+
+    def click_object(self, label: Any, *, alt: bool = False) -> None:
+        """Select an object of the open image by a pixel of its mask."""
+        area = self._modal.locator("[data-cy=modal-looker-container]").bounding_box()
+        width, height = IMAGE_HW[1], IMAGE_HW[0]
+        scale = min(area["width"] / width, area["height"] / height)
+        left = area["x"] + (area["width"] - width * scale) / 2
+        top = area["y"] + (area["height"] - height * scale) / 2
+        rows, columns = np.nonzero(label.mask)
+        middle = len(rows) // 2
+        x = left + (label.bounding_box[0] * width + columns[middle]) * scale
+        y = top + (label.bounding_box[1] * height + rows[middle]) * scale
+        if alt:
+            self.page.keyboard.down("Alt")
+        self.page.mouse.move(x, y)
+        self.page.wait_for_timeout(300)
+        self.page.mouse.click(x, y)
+        if alt:
+            self.page.keyboard.up("Alt")
+        self.page.wait_for_timeout(700)
+
+    def open_panel_beside_image(self) -> None:
+        """The panel's tab in the open image, opened where it is not there."""
+        tab = self._modal.locator("[data-cy=panel-tab-reference_segmentation]")
+        if not tab.count():
+            self._modal.locator("[data-cy=new-panel-btn]").first.click()
+            self.page.get_by_text(PANEL, exact=True).last.click()
+        else:
+            tab.click()
+        expect(self.section("References")).to_be_visible()
+        self.expect_loaded()
+
+    def focus_review(self) -> None:
+        """Let the review listen to the keyboard, once it shows an object."""
+        card = self.section("Review").get_by_role("group", name="Object to review")
+        expect(card).to_be_visible()
+        card.focus()
+
+    def use_theme(self, scheme: str) -> None:
+        """Change the App's theme unless it is this one."""
+        dark = self.page.evaluate("getComputedStyle(document.body).backgroundColor") in ("rgb(18, 18, 18)", "rgb(26, 26, 26)")
+        if dark != (scheme == "dark"):
+            self.page.locator("[title*='Dark mode'], [title*='Light mode']").first.click()
+            self.page.wait_for_timeout(1000)
+
+    @property
+    def _modal(self) -> Locator:
+        return self.page.locator("[data-cy=modal]")
+
     def section(self, title: str) -> Locator:
-        """A section of the panel."""
-        return self.page.get_by_role("region", name=title, exact=True)
+        """A section of the panel; where an image is open, of the panel beside it."""
+        where = self._modal if self._modal.count() else self.page
+        return where.get_by_role("region", name=title, exact=True)
 
     def button(self, section: str, name: str | re.Pattern[str]) -> Locator:
         """A button of a section, by how its words begin."""
@@ -67,7 +140,7 @@ class AppPage:
         """Select an image or patch of the grid by its checkbox."""
         thumbnail = self.page.locator("[data-cy=looker]").nth(number)
         thumbnail.hover()
-        thumbnail.locator("[data-cy=looker-checkbox-input], input[type=checkbox]").first.click(modifiers=["Alt"] if alt else [])
+        thumbnail.locator("[data-cy^=looker-checkbox]").first.click(modifiers=["Alt"] if alt else [])
 
     def picture(self, name: str, section: str | None = None) -> None:
         """Keep a picture of the window, scrolled to a section."""

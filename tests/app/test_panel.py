@@ -1,0 +1,297 @@
+"""The whole story in the App: references, index, preview, run, review, update, results; what survives; what goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from tests.app.page import AppPage
+from tests.app.server import Server
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+pytestmark = pytest.mark.slow
+OpenApp = Callable[..., AppPage]
+
+ANY_OBJECTS = re.compile(r"\d+ objects? in \d+ images")
+
+
+def open_panel(open_app: OpenApp, dataset: fo.Dataset, **options: Any) -> AppPage:
+    app = open_app(dataset, **options)
+    app.open_panel()
+    app.expect_loaded()
+    return app
+
+
+def draw(app: AppPage, shots: int = 2) -> None:
+    app.fill("References", "Shots", str(shots))
+    app.button("References", "Draw").click()
+    app.expect_text("References", re.compile(r"\d+ references of \d classes"))
+
+
+def choose_demo(app: AppPage) -> None:
+    app.choose("Index", "Model", "demo")
+    app.expect_text("Index", "ships with RefSeg")
+
+
+def build_index(app: AppPage) -> None:
+    choose_demo(app)
+    app.button("Index", "Build index").click()
+    app.expect_text("Index", re.compile(r"9 of 9 images, [\d.]+ [KM]B"), seconds=240)
+
+
+def segment(app: AppPage) -> None:
+    app.button("Segment", re.compile("^Segment")).click()
+    app.expect_text("Segment", ANY_OBJECTS, seconds=60)
+
+
+def number_before(app: AppPage, section: str, word: str) -> int:
+    found = re.search(rf"([\d,]+) {word}", app.section(section).inner_text())
+    assert found is not None, app.section(section).inner_text()
+    return int(found[1].replace(",", ""))
+
+
+def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
+    app = open_panel(open_app, trays)
+    app.expect_text("References", "none yet")
+    app.expect_text("Segment", "not run yet")
+    draw(app)
+    drawn = number_before(app, "References", "references")
+    app.picture("references", "References")
+
+    # One more from a label selected in an image, and one with Alt as a negative.
+    trays.reload()
+    sample = next(sample for sample in trays if len(sample.ground_truth.detections) > 1)
+    wanted, unwanted = sample.ground_truth.detections[:2]
+    app.open_image(list(trays.values("id")).index(sample.id))
+    app.click_object(wanted)
+    app.click_object(unwanted, alt=True)
+    app.picture("selected_labels")
+    app.open_panel_beside_image()
+    with_both = app.button("References", "Add 1 object as references, 1 object as negatives")
+    with_both.click()
+    app.expect_notice("Added 1 reference and 1 negative.")
+    app.close_image()
+    app.expect_text("References", "1 negative")
+    trays.reload()
+    tags = {label.id: label.tags for label in trays[sample.id].ground_truth.detections}
+    assert (tags[wanted.id], tags[unwanted.id]) == (["reference"], ["negative"])
+    kept = trays.count_label_tags()
+    assert kept["negative"] == 1
+    assert number_before(app, "References", "references") == kept["reference"] <= drawn + 1
+
+    choose_demo(app)
+    app.button("References", "Build prototypes").click()
+    expect(app.section("References").get_by_label("Quality of", exact=False).first).to_be_visible(timeout=60_000)
+    app.picture("quality", "References")
+    build_index(app)
+    app.picture("index", "Index")
+
+    app.button("Segment", "Preview the best 100").click()
+    app.expect_text("Segment", re.compile(r"preview: \d+ objects? in \d+ images"), seconds=60)
+    app.picture("preview", "Segment")
+    segment(app)
+    app.expect_text("Review", re.compile(r"\d+ to review"))
+    to_review = number_before(app, "Review", "to review")
+    assert to_review >= 6
+
+    # By keyboard: two rejected, three accepted.
+    app.picture("review", "Review")
+    app.focus_review()
+    for done, key in enumerate("rraaa", 1):
+        app.page.keyboard.press(key)
+        app.expect_text("Review", f"{to_review - done} to review, {done} decided")
+    trays.reload()
+    assert trays.count("rejected.detections") == 2
+    assert trays.count("accepted.detections") == 3
+    assert set(trays.values("rejected.detections.tags", unwind=True)) == {"negative"}
+    app.expect_text("Results", "3 accepted, 2 rejected")
+
+    app.expect_text("Review", "Not learnt yet: 3 new references, 2 new negatives")
+    references = number_before(app, "References", "references")
+    app.button("Review", "Update").click()
+    expect(app.page.get_by_label("What changed")).to_be_visible(timeout=60_000)
+    app.expect_text("Segment", re.compile("gained.*lost.*relabelled"))
+    app.picture("update", "Segment")
+    assert references == kept["reference"] + 3
+    expect(app.button("Review", "Update")).to_have_count(0)
+
+    app.button("Results", "Evaluate").click()
+    expect(app.page.get_by_label("Average precision")).to_be_visible(timeout=60_000)
+    app.expect_text("Results", "all classes")
+    expect(app.page.get_by_role("img", name="Histogram of scores")).to_be_visible()
+    expect(app.page.locator("[data-cy='panel-content-model_evaluation_panel_builtin']")).to_be_visible()
+    app.picture("results", "Results")
+    assert trays.has_evaluation("eval_predictions") or (trays.reload() or trays.has_evaluation("eval_predictions"))
+    assert app.errors == []
+
+
+def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, trays: fo.Dataset) -> None:
+    app = open_panel(open_app, trays)
+    choose_demo(app)
+    app.button("Index", "Build index").click()
+    app.button("Index", "Cancel").click()
+    app.expect_notice(re.compile("Build index was cancelled; the images done so far are kept"), seconds=60)
+    expect(app.button("Index", "Cancel")).to_have_count(0)
+    app.button("Index", re.compile("Go on|Build index")).click()
+    app.expect_text("Index", "9 of 9 images", seconds=240)
+    assert app.errors == []
+
+
+def test_a_closed_browser_and_a_second_one_lose_nothing(open_app: OpenApp, trays: fo.Dataset) -> None:
+    app = open_panel(open_app, trays)
+    draw(app)
+    choose_demo(app)
+    app.fill("Review", "Accepted objects", "checked")
+    app.button("Index", "Build index").click()
+    expect(app.button("Index", "Cancel")).to_be_visible()
+    app.page.close()
+
+    second = open_panel(open_app, trays)
+    second.expect_text("Index", "9 of 9 images", seconds=240)
+    expect(second.section("Review").get_by_label("Accepted objects", exact=True)).to_have_value("checked")
+    expect(second.section("Index").get_by_label("Model", exact=True)).to_contain_text("demo")
+    second.expect_text("References", re.compile(r"\d+ references of \d classes"))
+
+
+def test_a_new_server_loses_nothing(open_app: OpenApp, trays: fo.Dataset, session_folder: Any) -> None:
+    server = Server(session_folder / "second_server.log")
+    try:
+        app = open_panel(open_app, trays, at=server)
+        draw(app)
+        build_index(app)
+        app.button("Index", "Look for changes").click()
+        server.stop()
+        app.page.close()
+        server.start()
+        app = open_panel(open_app, trays, at=server)
+        app.expect_text("Index", "9 of 9 images")
+        # The job died with its server: nobody waits for it.
+        expect(app.button("Index", "Cancel")).to_have_count(0)
+        segment(app)
+        app.expect_text("Review", re.compile(r"\d+ to review"))
+    finally:
+        server.stop()
+
+
+def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> None:
+    predict(trays)
+    app = open_panel(open_app, trays)
+    to_review = number_before(app, "Review", "to review")
+    app.button("Review", "Show in grid").click()
+    expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text("patches")
+    for number in range(3):
+        app.select_thumbnail(number)
+    app.expect_text("Review", "3 objects selected")
+    app.picture("patches", "Review")
+    app.button("Review", "Accept them").click()
+    app.expect_notice("Accepted 3 objects.")
+    app.expect_text("Review", f"{to_review - 3} to review")
+    trays.reload()
+    assert trays.count("accepted.detections") == 3
+
+    # Alt-selected patches of predictions become negatives, and the others references.
+    app.button("Review", "Show in grid").click()
+    expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text(f"{to_review - 3} patches")
+    app.select_thumbnail(0)
+    app.select_thumbnail(1, alt=True)
+    app.button("References", "Add 1 object as references, 1 object as negatives").click()
+    app.expect_notice("Added 1 reference and 1 negative.")
+    trays.reload()
+    assert trays.count("accepted.detections") == 4
+    assert trays.count("rejected.detections") == 1
+    assert app.errors == []
+
+
+def test_relabel_fix_and_undo(open_app: OpenApp, trays: fo.Dataset) -> None:
+    predict(trays)
+    app = open_panel(open_app, trays)
+    to_review = number_before(app, "Review", "to review")
+    app.focus_review()
+    app.page.keyboard.press("l")
+    name = app.button("Review", re.compile(r"\w+ \(1\)")).inner_text().removesuffix(" (1)")
+    app.picture("relabel", "Review")
+    app.page.keyboard.press("1")
+    app.expect_text("Review", f"{to_review - 1} to review, 1 decided")
+    trays.reload()
+    (relabelled,) = trays.exists("accepted.detections").first().accepted.detections
+    assert (relabelled.label, relabelled.decision) == (name, "relabel")
+    assert relabelled.predicted_label != name
+    app.focus_review()
+    app.page.keyboard.press("u")
+    app.expect_text("Review", f"{to_review} to review")
+    app.focus_review()
+    app.page.keyboard.press("f")
+    expect(app.page.locator("[data-cy=modal]")).to_be_visible()
+    # The App's own tools for correcting a label by hand.
+    expect(app.page.locator("[data-cy=annotate]")).to_be_visible()
+    app.picture("fix")
+    trays.reload()
+    assert trays.values("accepted.detections.decision", unwind=True).count("fix") == 1
+    assert app.errors == []
+
+
+def test_bad_input_is_a_sentence(open_app: OpenApp, trays: fo.Dataset) -> None:
+    app = open_panel(open_app, trays)
+    app.fill("Segment", "Predictions", "two words")
+    app.expect_text("Segment", "Predictions need a field's name of letters, digits and underscores, not 'two words'.")
+    app.fill("Segment", "Predictions", "accepted")
+    app.expect_text("Segment", "cannot share the field 'accepted': name another.")
+    app.fill("References", "Shots", "0")
+    app.expect_text("References", "Shots must be a whole number of 1 or more, not 0.")
+    app.fill("Segment", "Predictions", "ground_truth")
+    draw(app)
+    choose_demo(app)
+    app.button("Segment", "Segment").click()
+    app.expect_notice(re.compile("The labels in the field 'ground_truth' are not RefSeg's"))
+    assert "Traceback" not in app.page.inner_text("body")
+    assert app.errors == []
+
+
+def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[..., fo.Dataset], tmp_path: Any) -> None:
+    import fiftyone as fo
+
+    (tmp_path / "a.mp4").write_bytes(b"")
+    dataset = make_dataset([fo.Sample(str(tmp_path / "a.mp4"))])
+    app = open_app(dataset)
+    app.open_panel_anyway()
+    expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images.")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("size", [(1400, 900), (1000, 700)])
+def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
+    predict(trays)
+    app = open_panel(open_app, trays, size=size, scheme=scheme)
+    app.use_theme(scheme)
+    for title in ("References", "Index", "Segment", "Review", "Results"):
+        app.picture(f"{title.lower()}_{size[0]}_{scheme}", title)
+    too_wide = app.page.evaluate(
+        """() => [...document.querySelectorAll('section[aria-label] *')].filter((element) => {
+            const section = element.closest('section[aria-label]').getBoundingClientRect();
+            const own = element.getBoundingClientRect();
+            const isOut = own.right > section.right + 1 || own.left < section.left - 1;
+            return own.width && element.closest('svg') === null && isOut;
+        }).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
+    )
+    assert too_wide == []
+    # No raw ids.
+    assert re.search(r"\b[0-9a-f]{24}\b", app.words()) is None
+
+
+def predict(dataset: fo.Dataset) -> None:
+    """References, prototypes, index and predictions, without the App."""
+    import refseg
+
+    refseg.sample_references(dataset, "ground_truth", 2)
+    references = refseg.collect_references(dataset, "ground_truth", tags="reference")
+    prototypes = refseg.build_prototypes(references, "demo", progress=False)
+    refseg.save_prototypes(dataset, prototypes, "prototypes")
+    refseg.segment(dataset, "prototypes", progress=False)
+    assert np.isfinite(dataset.count("predictions.detections"))
