@@ -57,6 +57,7 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
         return str(queued.result["id"])
     job_id = uuid.uuid4().hex
     job_ctx = foo.ExecutionContext({**request, JOB_ID: job_id}, executor=Executor(), operator_uri=operator)
+    isolate(job_ctx)
     threading.Thread(target=found.run_unattended, args=(job_ctx, job_id), name=f"refseg-{operator}", daemon=True).start()
     return job_id
 
@@ -97,6 +98,20 @@ def outcome(ctx: Any, job_id: str) -> list[tuple[str, dict[str, Any]]] | None:
     """What the App is to be told about a job: operators of the App and their parameters. None while it has not ended."""
     kept = ctx.store(OUTCOMES).get(job_id)
     return None if kept is None else [(uri, params) for uri, params in json.loads(kept)]
+
+
+def isolate(ctx: Any) -> None:
+    """Give a context a dataset object of its own, as another process has it.
+
+    All requests of a process share one object otherwise, and each of them loads it anew: a run or a field that another thread
+    adds at that moment fails with a ReferenceError, or is lost from the schema.
+    """
+    name = ctx.request_params.get("dataset_name")
+    if ctx._dataset is not None or name is None or not fo.dataset_exists(name):
+        return
+    ctx._dataset = fo.Dataset._make_instance(name, _create=False)
+    if ctx.group_slice is not None and ctx._dataset.media_type == "group":
+        ctx._dataset.group_slice = ctx.group_slice
 
 
 def _refuse_what_its_form_refuses(operator: Any, ctx: Any) -> None:

@@ -156,7 +156,7 @@ def describe(result: Result) -> str:
 
 
 def _problems(quality: Sequence[Sequence[Any]]) -> list[str]:
-    return [f"{row[0]} is {row[5]}" for row in quality if row[5]]
+    return [f"one of {row[1]!r} is {row[5]}" for row in quality if row[5]]
 
 
 def _classes_input(form: Form, prototypes: str | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -45,20 +44,18 @@ DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
-_dataset_lock = threading.Lock()
-"""Decisions add fields, and FiftyOne's reload of a dataset in another thread can take them out of its schema again."""
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _told(method: Method) -> Method:
-    """The same method, whose errors become notifications: one that leaves a panel shows a traceback's last line."""
+    """The same method on a dataset object of its own, with errors as notifications: a panel would show a traceback's end."""
 
     @functools.wraps(method)
     def call(self: Any, ctx: Any) -> Any:
         from refseg.errors import RefSegError
 
         try:
+            background.isolate(ctx)
             return method(self, ctx)
         except (RefSegError, ValueError) as error:
             ctx.ops.notify(str(error), variant="error")
@@ -161,7 +158,7 @@ class ReferenceSegmentation(foo.Panel):
             return None
         names = ctx.params.get("sections") or list(panel_sections.SECTIONS)
         if ctx.params.get("anew"):
-            _read_anew(ctx)
+            panel_queue.forget(ctx, panel_settings.read(ctx))
             _send_overview(ctx)
         _send(ctx, *names)
         return True
@@ -183,7 +180,7 @@ class ReferenceSegmentation(foo.Panel):
             for uri, params in told:
                 ctx.trigger(uri, params)
         if ended:
-            _read_anew(ctx)
+            panel_queue.forget(ctx, panel_settings.read(ctx))
             _send(ctx, *panel_sections.SECTIONS)
         jobs = panel_sections.jobs(ctx)
         ctx.panel.set_data("overview.jobs", jobs)
@@ -377,13 +374,6 @@ class ReferenceSegmentation(foo.Panel):
         _clear_selection(ctx)
 
 
-def _read_anew(ctx: Any) -> None:
-    """Learn of fields that another process has made, and of decisions made there."""
-    with _dataset_lock:
-        ctx.dataset.reload()
-    panel_queue.forget(ctx, panel_settings.read(ctx))
-
-
 def _let_alt_select(ctx: Any) -> None:
     ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
     ctx.ops.set_label_selection_style(default="dashed-green", alt="dashed-red")
@@ -409,7 +399,8 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
     if name == "index":
         return "build_index", {"model": settings.model}
     if name == "evaluate":
-        return "evaluate", {"pred_field": settings.label_field}
+        # Classes that were not looked for have no figure.
+        return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_of_run(ctx, settings)}
     if name not in ("learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
     shown = panel_sections.references(ctx, settings)
@@ -434,19 +425,18 @@ def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | N
     settings = panel_settings.read(ctx)
     where = {"label_field": settings.label_field, "sample_ids": sample_ids}
     keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
-    with _dataset_lock:
-        if kind == "accept":
-            decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
-        elif kind == "reject":
-            decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
-        elif kind == "relabel":
-            if not label:
-                raise ValueError("Choose the class that it belongs to.")
-            decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
-        elif kind == "fix":
-            decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
-        else:
-            raise ValueError(f"There is no decision {kind!r}.")
+    if kind == "accept":
+        decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
+    elif kind == "reject":
+        decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
+    elif kind == "relabel":
+        if not label:
+            raise ValueError("Choose the class that it belongs to.")
+        decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
+    elif kind == "fix":
+        decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
+    else:
+        raise ValueError(f"There is no decision {kind!r}.")
     panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
     store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])

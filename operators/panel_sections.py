@@ -202,6 +202,15 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
     }
 
 
+def classes_of_run(ctx: Any, settings: PanelSettings) -> list[str]:
+    """The classes that the last run looked for."""
+    from refseg.fields import newest_run
+
+    run = newest_run(ctx.dataset, settings.label_field)
+    config: Mapping[str, Any] = {} if run is None else run.config
+    return [str(name) for name, _ in config.get("min_confidences") or ()] or list(config.get("classes") or ())
+
+
 SECTIONS = {"references": references, "index": index, "segment": segment, "review": review, "results": results}
 
 

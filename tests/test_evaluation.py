@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from PIL import Image
 
 from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
 from refseg.errors import DatasetError
-from refseg.evaluation import EvaluationReport, evaluate, false_positives_per_empty_image, iter_evaluate
+from refseg.evaluation import EVALUATION_METHOD, EvaluationReport, evaluate, false_positives_per_empty_image, iter_evaluate
 from refseg.progress import Progress
 
 MakeDataset = Callable[..., Any]
@@ -322,6 +325,60 @@ def test_progress_only_grows_and_ends_at_the_total(make_dataset: MakeDataset, tm
     assert [step.done for step in seen] == sorted(step.done for step in seen)
     assert {0, 5, 10, 15} <= {step.done for step in seen}
     assert fo.config.show_progress_bars == before
+
+
+class TestRecord:
+    def figures(self, dataset: Any, field: str = "predictions") -> dict[str, Any]:
+        dataset.reload()
+        config = dataset.get_run_info(f"evaluation_of_{field}").config.serialize()
+        assert config["method"] == EVALUATION_METHOD
+        return json.loads(json.dumps(config, allow_nan=False))
+
+    def test_figures_are_kept_with_the_dataset(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        # Class names that MongoDB refuses as keys.
+        truth = [detection(0, 0, 20, 20, "a.b"), detection(60, 0, 80, 20, "$c")]
+        found = [detection(0, 0, 20, 20, "a.b", confidence=0.5)]
+        gone = sample(tmp_path, "gone.png", [], None, save=False)
+        dataset = make_dataset([sample(tmp_path, "1.png", truth, found), gone])
+        report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+        kept = self.figures(dataset)
+        assert kept["per_class"] == [["$c", 0.0, 0.0], ["a.b", pytest.approx(1), pytest.approx(1)]]
+        assert (kept["pred_field"], kept["gt_field"], kept["num_skipped"]) == ("predictions", "ground_truth", 1)
+        left_out = ("per_class", "skipped")
+        expected = {name: value for name, value in asdict(report).items() if name not in left_out}
+        assert {name: kept[name] for name in expected} == expected
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(kept["evaluated_at"])
+        assert timedelta(seconds=-1) < age < timedelta(minutes=5)
+
+    def test_only_the_latest_of_each_field(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        one = sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], [detection(0, 0, 20, 20, confidence=0.5)])
+        one["others"] = fo.Detections(detections=[detection(50, 50, 70, 70, confidence=0.5)])
+        dataset = make_dataset([one])
+        for field in ("predictions", "others", "predictions"):
+            evaluate(dataset, field, "ground_truth", progress=False)
+        assert sorted(dataset.list_runs(method=EVALUATION_METHOD)) == ["evaluation_of_others", "evaluation_of_predictions"]
+        assert (self.figures(dataset)["mask_ap"], self.figures(dataset, "others")["mask_ap"]) == (pytest.approx(1), 0)
+        dataset.delete_labels(ids=[one.predictions.detections[0].id], fields="predictions")
+        evaluate(dataset, "predictions", "ground_truth", progress=False)
+        assert self.figures(dataset)["mask_ap"] == 0
+
+    def test_without_masks_and_without_fiftyone(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        one = sample(tmp_path, "1.png", [], [detection(10, 10, 50, 50, mask=None, confidence=0.9)])
+        one["shapes"] = fo.Polylines(polylines=[fo.Polyline(label="star", points=[[(0.1, 0.1), (0.5, 0.1), (0.5, 0.5)]])])
+        dataset = make_dataset([one])
+        evaluate(dataset, "predictions", "shapes", progress=False)
+        kept = self.figures(dataset)
+        assert (kept["mask_ap"], kept["eval_key"], kept["gt_field"]) == (None, None, "shapes")
+        assert kept["per_class"] == [["star", None, pytest.approx(kept["box_ap"])]]
+
+    def test_nothing_is_kept_of_an_evaluation_that_did_not_end(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        found = [detection(0, 0, 20, 20, confidence=0.5)]
+        dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], found)])
+        work = iter_evaluate(dataset, "predictions", "ground_truth")
+        while next(work).done < 2:
+            pass
+        work.close()
+        assert dataset.list_runs(method=EVALUATION_METHOD) == []
 
 
 def test_closing_early_leaves_no_half_evaluation(make_dataset: MakeDataset, tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ import fiftyone as fo
 import pytest
 
 from refseg.decisions import accept, reject
-from refseg.errors import BadReferenceError, DatasetError, NoReferencesError
+from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
 from refseg.fields import PastRun, newest_run
 from refseg.indexing import build_index
+from refseg.progress import Progress, drain
 from refseg.prototypes import build_prototypes
 from refseg.references import collect_references
 from refseg.review import review_queue
 from refseg.runs import SegmentReport, segment
-from refseg.store import load_prototypes, save_prototypes
-from refseg.updating import UpdateReport, settings_of, update
+from refseg.store import list_prototypes, load_prototypes, save_prototypes
+from refseg.updating import Learnt, UpdateReport, iter_learn, settings_of, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -182,6 +183,92 @@ def test_earlier_prototypes_are_gone(trays: fo.Dataset, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING, "refseg"):
         assert again(trays).num_reused == 0
     assert "No earlier prototypes are reused" in caplog.text
+
+
+def learn(view: Any, *args: Any, **options: Any) -> Learnt:
+    return drain(iter_learn(view, *args, **{"model": "demo", **options}))
+
+
+class TestLearn:
+    def test_every_field_of_the_whole_dataset(self, trays: fo.Dataset) -> None:
+        begin(trays)
+        right, wrong = review_queue(trays)[:2]
+        accepted = accept(trays, [right.label_id], as_references=True)
+        rejected = reject(trays, [wrong.label_id])
+        # Neither counts: predictions are replaced, and what was rejected is no example.
+        trays.select_labels(ids=[review_queue(trays)[0].label_id]).tag_labels("reference", label_fields="predictions")
+        stray = trays.last().ground_truth.detections[0].copy()
+        stray.tags = ["reference"]
+        sample = trays.last()
+        sample["rejected"] = fo.Detections(detections=[*(sample["rejected"].detections if sample["rejected"] else ()), stray])
+        sample.save()
+        learnt = learn(trays[3:])
+        own = {label.id for label in trays.first().ground_truth.detections}
+        assert set(learnt.prototypes.reference_ids) == own | set(accepted.accepted_ids)
+        assert learnt.prototypes.negatives is not None
+        assert learnt.prototypes.negatives.ids == rejected.rejected_ids
+        assert learnt.stored.name == "prototypes"
+        assert load_prototypes(trays, "prototypes").reference_ids == learnt.prototypes.reference_ids
+        # Those of another name were the newest: both references were known.
+        assert learnt.num_reused == 2
+
+    def test_takes_the_place_of_the_same_name(self, trays: fo.Dataset) -> None:
+        steps: list[Progress] = []
+        first = drain(iter_learn(trays, "mine", "demo"), steps.append)
+        assert (steps[0].done, steps[-1].done, steps[-1].total) == (0, 2, 2)
+        assert first.num_reused == 0
+        trays[1:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        second = learn(trays, "mine")
+        assert (second.num_reused, len(second.prototypes.reference_ids)) == (2, 4)
+        assert list_prototypes(trays) == ["mine"]
+        assert second.stored.sha256 != first.stored.sha256
+
+    def test_a_grouped_dataset_counts_as_a_whole(self, dataset: fo.Dataset, trays: fo.Dataset) -> None:
+        dataset.add_group_field("group", default="left")
+        group, samples = fo.Group(), list(trays[:2])
+        sides = zip(("left", "right"), samples, strict=True)
+        dataset.add_samples(
+            [fo.Sample(one.filepath, group=group.element(side), ground_truth=one.ground_truth.copy()) for side, one in sides],
+            progress=False,
+        )
+        right = dataset.select_group_slices("right")
+        right.select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        learnt = learn(dataset.select_group_slices("left"))
+        assert len(learnt.prototypes.reference_ids) == 4
+
+    def test_closing_early_keeps_nothing(self, trays: fo.Dataset) -> None:
+        work = iter_learn(trays, "mine", "demo")
+        while next(work).done < 1:
+            pass
+        work.close()
+        assert list_prototypes(trays) == []
+
+    def test_other_tags(self, trays: fo.Dataset) -> None:
+        trays[1:2].select_labels(fields="ground_truth").tag_labels("mine", label_fields="ground_truth")
+        trays[2:3].select_labels(fields="ground_truth").tag_labels("not mine", label_fields="ground_truth")
+        learnt = learn(trays, tag="mine", negative_tag="not mine")
+        assert set(learnt.prototypes.reference_ids) == ids_tagged(trays, "mine")
+        assert learnt.prototypes.negatives is not None
+        assert set(learnt.prototypes.negatives.ids) == ids_tagged(trays, "not mine")
+
+    def test_bad_input(self, trays: fo.Dataset, make_dataset: MakeDataset) -> None:
+        with pytest.raises(NoReferencesError, match="carries the tag 'nobody'"):
+            learn(trays, tag="nobody")
+        trays.register_run("taken", trays.init_run(method="mine"))
+        with pytest.raises(DatasetError, match="has a run named 'taken' already"):
+            learn(trays, "taken")
+        trays[:1].select_labels(tags="reference").tag_labels("negative", label_fields="ground_truth")
+        with pytest.raises(BadReferenceError, match="both a reference and a negative"):
+            learn(trays)
+        trays.untag_labels("negative", label_fields="ground_truth")
+        sample = trays.first()
+        sample.filepath = "/nowhere/gone.png"
+        sample.save()
+        with pytest.raises(ClassWithoutReferencesError):
+            learn(trays)
+        assert list_prototypes(trays) == []
+        with pytest.raises(DatasetError, match="holds videos"):
+            learn(make_dataset([fo.Sample("a.mp4")]))
 
 
 class TestSettings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -27,7 +28,7 @@ from .models import Models
 from .patch_colors import find_parts, nearest, principal_colors
 from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes, Reference, _mask_of_box, _paste_mask, crop_corners, crop_weights
+from .prototypes import Prototypes, Reference, crop_corners, crop_weights, mask_of_box, paste_mask
 from .quality import ReferenceQuality, reference_quality
 from .references import collect_references
 from .runs import models_for
@@ -60,6 +61,7 @@ class InspectedReference:
             the class.
         quality: how it fits its class; None for a negative.
         is_negative: whether it is a negative.
+        image: path of the image it was cut from; "" where that does not matter.
     """
 
     id: str
@@ -69,6 +71,7 @@ class InspectedReference:
     parts: Image.Image
     quality: ReferenceQuality | None
     is_negative: bool = False
+    image: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +164,8 @@ def iter_inspect_references(
             yield Progress(done, total, "references")
         for look, (crop, pca, parts) in zip(looks, _draw(looks, num_parts), strict=True):
             found = None if group.is_negative else quality[look.id]
-            inspected.append(InspectedReference(look.id, group.name, crop, pca, parts, found, group.is_negative))
+            shown = InspectedReference(look.id, group.name, crop, pca, parts, found, group.is_negative, look.image)
+            inspected.append(shown)
     return Inspection(tuple(inspected), tuple(skipped), num_left_out)
 
 
@@ -212,6 +216,7 @@ class _Look:
 
     Attributes:
         id: of the label.
+        image: path of its image.
         crop: RGB.
         mask: (h, w) bool, the crop's pixels.
         features: (G², C) float32, row-major.
@@ -219,6 +224,7 @@ class _Look:
     """
 
     id: str
+    image: str
     crop: Image.Image
     mask: NDArray[np.bool_]
     features: Tensor
@@ -276,9 +282,9 @@ def _look(reference: Reference, models: Models) -> _Look | str:
     image_hw = image.height, image.width
     with models.lock:
         if reference.mask is None:
-            mask = _mask_of_box(image, reference.box, models)
+            mask = mask_of_box(image, reference.box, models)
         else:
-            mask = _paste_mask(reference.mask, reference.box, image_hw)
+            mask = paste_mask(reference.mask, reference.box, image_hw)
         left, top, right, bottom = crop_corners(reference.box, image_hw)
         crop = image.crop((left, top, right, bottom))
         pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].float() / 255
@@ -287,7 +293,7 @@ def _look(reference: Reference, models: Models) -> _Look | str:
     weights = crop_weights(part, models.preset.encoder_side, models.patches_side)
     if not weights.sum() > 0:
         return "its mask covers no patch any more"
-    return _Look(reference.id, crop, part.numpy(), features.float().cpu(), weights)
+    return _Look(reference.id, reference.image, crop, part.numpy(), features.float().cpu(), weights)
 
 
 def _draw(looks: Sequence[_Look], num_parts: int) -> list[tuple[Image.Image, Image.Image, Image.Image]]:
@@ -342,5 +348,8 @@ def _caption(item: InspectedReference) -> Image.Image:
         lines.append(paragraph(text, CAPTION_WIDTH))
     if item.quality is not None and item.quality.problem is not None:
         lines.append(paragraph(f"Look at it again: it is {item.quality.problem}", CAPTION_WIDTH, color=WARNING))
-    lines.append(paragraph(item.id, CAPTION_WIDTH, 12, (120, 120, 126)))
+    if item.is_negative:
+        lines.append(paragraph("a negative: what the class is not", CAPTION_WIDTH))
+    if item.image or not lines:
+        lines.append(paragraph(Path(item.image).name or item.label, CAPTION_WIDTH, 12, (120, 120, 126)))
     return sheet([[line] for line in lines], gap=4)

@@ -547,9 +547,9 @@ def _reference_vector(image: Image.Image, reference: Reference, models: Models) 
     if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
         return "its box is empty or lies outside the image"
     if reference.mask is None:
-        mask = _mask_of_box(image, reference.box, models)
+        mask = mask_of_box(image, reference.box, models)
     else:
-        mask = _paste_mask(reference.mask, reference.box, (image.height, image.width))
+        mask = paste_mask(reference.mask, reference.box, (image.height, image.width))
     if not mask.any():
         return "its mask is empty"
     corners = crop_corners(reference.box, (image.height, image.width))
@@ -576,7 +576,7 @@ def crop_weights(mask: Tensor, encoder_side: int, patches_side: int) -> Tensor:
     return F.interpolate(fine, size=(patches_side, patches_side), mode="nearest").flatten()
 
 
-def _paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> Tensor:
+def paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> Tensor:
     """(H, W) bool: the mask stretched over its box, rounded to whole pixels."""
     height, width = image_hw
     x0, y0 = round(box[0]), round(box[1])
@@ -593,7 +593,7 @@ def _paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[i
     return whole
 
 
-def _mask_of_box(image: Image.Image, box: Sequence[float], models: Models) -> Tensor:
+def mask_of_box(image: Image.Image, box: Sequence[float], models: Models) -> Tensor:
     """(H, W) bool: the segmenter's single answer to the box as a prompt."""
     side = models.segmenter_side
     pixels = segmenter_pixels(image, side)[None].to(models.device)

@@ -6,6 +6,7 @@ FiftyOne is imported inside the fixtures: pytest reads this file before the sett
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,12 +52,11 @@ def server(session_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> Iterator[fo.Dataset]:
+def trays(tmp_path: Path) -> Iterator[fo.Dataset]:
     """Nine trays of the demo, six of them with objects of six classes in `ground_truth`."""
     from refseg.demo.dataset import build_demo_dataset
 
-    name = make_dataset().name
-    dataset = build_demo_dataset(tmp_path / "trays", name=name, num_images=9)
+    dataset = build_demo_dataset(tmp_path / "trays", name="trays", num_images=9)
     yield dataset
     dataset.delete()
 
@@ -77,7 +77,7 @@ def open_app(browser: Browser, server: Server, request: pytest.FixtureRequest) -
 
     yield open_dataset
     if request.session.testsfailed > failed_before:
-        print(server.log()[-5000:])
+        sys.stderr.write(server.log()[-5000:])
     for number, context in enumerate(opened):
         if PICTURES and request.session.testsfailed > failed_before and context.pages:
             context.pages[0].screenshot(path=Path(PICTURES) / f"failed_{request.node.name}_{number}.png")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 PANEL = "Reference segmentation"
@@ -28,7 +30,8 @@ class AppPage:
         self.page = page
         self.errors: list[str] = []
         self._pictures = pictures
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        # The App has errors of its own, such as "entry is loading" where a sidebar is redrawn.
+        page.on("pageerror", lambda error: self.errors.append(str(error)) if "panel.js" in (error.stack or "") else None)
         page.goto(f"{url}/datasets/{dataset}")
         page.locator("[data-cy=action-browse-operations]").first.wait_for(timeout=120_000)
         self._dismiss_advertisement()
@@ -146,10 +149,17 @@ class AppPage:
         """Keep a picture of the window, scrolled to a section."""
         if section is not None:
             self.section(section).scroll_into_view_if_needed()
-        if self._pictures is not None:
-            self._pictures.mkdir(parents=True, exist_ok=True)
-            self.page.wait_for_timeout(700)
-            self.page.screenshot(path=self._pictures / f"{name}.png")
+        if self._pictures is None:
+            return
+        # Neither what has just been said nor what the mouse happens to be over belongs in a picture.
+        self.page.mouse.move(2, 2)
+        expect(
+            self.page.get_by_role("alert").locator("visible=true").filter(has=self.page.get_by_label("close"))
+        ).to_have_count(0)
+        self.page.wait_for_timeout(700)
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        with Image.open(BytesIO(self.page.screenshot())) as picture:
+            picture.convert("RGB").quantize(256).save(self._pictures / f"{name}.png", optimize=True)
 
     def words(self) -> str:
         """All words of the panel."""

@@ -118,7 +118,7 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     app.button("Review", "Update").click()
     expect(app.page.get_by_label("What changed")).to_be_visible(timeout=60_000)
     app.expect_text("Segment", re.compile("gained.*lost.*relabelled"))
-    app.picture("update", "Segment")
+    app.picture("update", "Review")
     assert references == kept["reference"] + 3
     expect(app.button("Review", "Update")).to_have_count(0)
 

@@ -22,7 +22,7 @@ from refseg.store import save_prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
 PART = NOVEL_PARTS[0]
-LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index"]
+LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index", "learn"]
 ALL = ["tag_references", "index_status", "delete_index", "find_similar", *LONG]
 
 

@@ -331,7 +331,10 @@ class TestSegment:
         assert (first["num_images"], first["num_from_index"], first["num_written"]) == (4, 3, 4)
         assert (first["preview"], first["best"], first["num_left_out"], first["index_trouble"]) == (False, [], 0, None)
         messages = run_in_app(indexed, "segment", {"min_confidence": 0.0, "run_key": "again"})
-        text = f"{first['num_instances']} instances in 4 images (4 from the index), in the field 'predictions' (run 'again')."
+        text = (
+            f"{first['num_instances']} instances in 4 images (4 from the index), in the field 'predictions' (run 'again'). "
+            "Nothing has changed since the last run."
+        )
         assert notes(messages) == [{"message": text, "variant": "success"}]
         again = indexed.get_run_info("again").config
         assert (again.num_from_index, again.num_written) == (4, 0)

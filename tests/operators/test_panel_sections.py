@@ -1,0 +1,448 @@
+"""What each section of the panel shows, from an empty dataset to figures against ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+
+from refseg.prototypes import build_prototypes
+from refseg.references import collect_negatives, collect_references
+from refseg.store import save_prototypes
+from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
+from tests.trays import propose_truth, tray_samples
+
+MakeDataset = Callable[..., fo.Dataset]
+STAR, TEE = "star.v1", "$tee"
+NOTHING_DECIDED = {
+    "num_accepted": 0,
+    "num_rejected": 0,
+    "num_relabelled": 0,
+    "num_fixed": 0,
+    "acceptance_rate": None,
+    "corrections_per_hundred": None,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
+    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
+
+
+@pytest.fixture
+def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign; candidates are the ground truth."""
+    dataset = make_dataset([sample.copy() for sample in drawn])
+    propose_truth(monkeypatch, dataset)
+    return dataset
+
+
+@pytest.fixture
+def labelled(make_dataset: MakeDataset) -> Callable[..., fo.Dataset]:
+    """A function that makes a dataset without images: for each sample, pairs of a class and its tags."""
+
+    def make(*samples: Sequence[tuple[str | None, list[str]]], field: str = "ground_truth") -> fo.Dataset:
+        made = []
+        for number, labels in enumerate(samples):
+            objects = [fo.Detection(label=name, bounding_box=[0, 0, 0.5, 0.5], tags=tags) for name, tags in labels]
+            made.append(fo.Sample(f"{number}.png", **{field: fo.Detections(detections=objects)}))
+        return make_dataset(made)
+
+    return make
+
+
+def predict(dataset: fo.Dataset, field: str = "predictions", classes: Sequence[str] = ("a", "b"), **about: Any) -> list[str]:
+    """Predictions in the first image as a run of segment writes them; `about` holds a list of each attribute."""
+    sample = dataset.first()
+    rows = [dict(zip(about, values, strict=True)) for values in zip(*about.values(), strict=True)]
+    boxes = [[number / 10, 0, 0.05, 0.05] for number in range(len(rows))]
+    labels = [fo.Detection(bounding_box=box, **row) for box, row in zip(boxes, rows, strict=True)]
+    dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    dataset.set_values(field, {sample.id: fo.Detections(detections=labels)}, key_field="id", dynamic=True)
+    run = dataset.init_run(method="refseg/segment", label_field=field, classes=list(classes), min_confidence=0.5)
+    dataset.register_run(f"run_{field}", run)
+    return [label.id for label in labels]
+
+
+def learn(dataset: fo.Dataset) -> None:
+    """Prototypes of what is tagged now, without the panel."""
+    references = collect_references(dataset, "ground_truth", tags="reference")
+    negatives = collect_negatives(dataset, "ground_truth")
+    save_prototypes(dataset, build_prototypes(references, "demo", negatives=negatives, progress=False), "parts", overwrite=True)
+
+
+def tag(view: Any, name: str, field: str = "ground_truth") -> None:
+    view.select_labels(fields=field).tag_labels(name, label_fields=field)
+
+
+@pytest.mark.parametrize("method", ["on_load", "load", "on_change_dataset", "on_change_view", "on_change_selected"])
+class TestNothingCanBeDone:
+    def problem(self, dataset: fo.Dataset | None, method: str, **request: Any) -> str:
+        answer = press(dataset, method, **request)
+        assert (answer.notes, answer.result) == ([], None)
+        assert list(answer.data) == ["overview"]
+        assert list(answer.data["overview"]) == ["problem"]
+        return str(answer.data["overview"]["problem"])
+
+    def test_no_dataset(self, method: str) -> None:
+        assert self.problem(None, method) == "No dataset is open: open one first."
+
+    def test_empty_dataset(self, method: str, dataset: fo.Dataset) -> None:
+        assert self.problem(dataset, method) == f"The dataset {dataset.name!r} is empty: add images first."
+
+    def test_videos(self, method: str, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.mp4")])
+        expected = f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images."
+        assert self.problem(dataset, method) == expected
+
+    def test_frames(self, method: str, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.mp4")])
+        sample = dataset.first()
+        sample.frames[1] = fo.Frame(filepath="frame.png")
+        sample.save()
+        # FiftyOne calls the media of frames images.
+        assert "RefSeg needs images" in self.problem(dataset, method, view=dataset.to_frames())
+
+
+def test_a_view_that_can_be_used_again_is_shown_whole(labelled: Callable[..., fo.Dataset]) -> None:
+    dataset = labelled([("a", [])])
+    shown = press(dataset, "on_change_view", view=dataset.match_tags("nothing", bool=False)).data["overview"]
+    assert shown["problem"] is None
+    assert shown["settings"]["label_field"] == "predictions"
+
+
+def test_the_story(trays: fo.Dataset) -> None:
+    # Nothing is tagged.
+    answer = press(trays, "load")
+    assert answer.result is True
+    assert tuple(answer.data) == SECTIONS
+    assert answer.data["references"] == {
+        "rows": [],
+        "other_negatives": [],
+        "num_other_negatives": 0,
+        "num_references": 0,
+        "num_negatives": 0,
+        "pending": None,
+        "prototypes": None,
+    }
+    assert answer.data["index"] == {"num_images": 4, "num_indexed": 0, "size": None, "time_left": None}
+    assert answer.data["segment"] == {"classes": [], "run": None}
+    assert answer.data["review"] == {"num_open": 0, "items": [], "classes": [], **NOTHING_DECIDED}
+    assert answer.data["results"] == {
+        "evaluation": None,
+        "num_reference_images": 0,
+        "truth_fields": ["ground_truth"],
+        "histogram": None,
+        "thresholds": [0.3],
+        **NOTHING_DECIDED,
+    }
+
+    # References of two classes.
+    choose(trays, model="demo")
+    tag(trays[:2], "reference")
+    shown = section(trays, "references")
+    assert [(row["name"], row["shots"], row["quality"]) for row in shown["rows"]] == [(TEE, 2, None), (STAR, 2, None)]
+    assert (shown["num_references"], shown["pending"], shown["prototypes"]) == (4, "4 new references", None)
+    assert [entry["name"] for entry in section(trays, "segment")["classes"]] == [TEE, STAR]
+    assert section(trays, "results")["num_reference_images"] == 2
+
+    # Prototypes.
+    answer = run_job(trays, "learn")
+    assert answer.notes == [("success", "Prototypes 'prototypes': 2 classes from 4 references.")]
+    shown = answer.data["references"]
+    assert (shown["pending"], shown["prototypes"]) == (None, {"name": "prototypes", "model": "demo"})
+    for row in shown["rows"]:
+        similarities = [example["similarity"] for example in row["examples"]]
+        assert row["quality"] == pytest.approx(sum(similarities) / 2)
+        assert 0 < row["quality"] <= 1
+
+    # The index.
+    shown = run_job(trays, "index").data["index"]
+    assert (shown["num_images"], shown["num_indexed"], shown["time_left"]) == (4, 4, None)
+    assert shown["size"].endswith(("KB", "MB"))
+
+    # A preview, then the run.
+    shown = run_job(trays, "preview").data["segment"]["run"]
+    assert (shown["preview"], shown["state"]) == (True, "completed")
+    answer = run_job(trays, "segment")
+    number = trays.count("predictions.detections")
+    assert number > 0
+    run = answer.data["segment"]["run"]
+    assert (run["found"], run["images"], run["preview"]) == (f"{number} objects", "4 images", False)
+    assert run["ago"].endswith(" ago")
+    assert answer.data["results"]["histogram"]["num"] == sum(answer.data["results"]["histogram"]["counts"]) == number
+    assert answer.data["results"]["thresholds"] == [0.7]
+    shown = answer.data["review"]
+    assert (shown["num_open"], shown["classes"]) == (number, [TEE, STAR])
+    assert {item["label"] for item in shown["items"]} <= {TEE, STAR}
+
+    # A review.
+    first = shown["items"][0]
+    shown = press(trays, "decide", {"kind": "accept", "item": first}).data["review"]
+    assert (shown["num_open"], shown["num_accepted"], shown["acceptance_rate"]) == (number - 1, 1, 1.0)
+    trays.reload()
+    assert trays.values("accepted.detections.label", unwind=True) == [first["label"]]
+    shown = section(trays, "references")
+    assert (shown["num_references"], shown["pending"]) == (5, "1 new reference")
+
+    # What was accepted is learnt with the next run, by itself.
+    answer = run_job(trays, "segment")
+    assert "from 5 references" in answer.notes[0][1]
+    assert answer.data["references"]["pending"] is None
+
+    # Figures.
+    shown = run_job(trays, "evaluate").data["results"]
+    measured = shown["evaluation"]
+    assert (measured["gt_field"], measured["num_images"], measured["eval_key"]) == ("ground_truth", 4, "eval_predictions")
+    assert 0 < measured["mask_ap"] <= 1
+    assert [row[0] for row in measured["per_class"]] == [TEE, STAR]
+    assert measured["ago"].endswith(" ago")
+    assert shown["truth_fields"] == ["ground_truth", "accepted"]
+    # Of another field nothing was measured.
+    choose(trays, label_field="others")
+    assert section(trays, "results")["evaluation"] is None
+
+
+class TestReferences:
+    def test_mistakes_come_first(self, trays: fo.Dataset) -> None:
+        sample = trays.last()
+        wrong = next(label for label in sample.ground_truth.detections if label.label == STAR)
+        wrong.label = TEE
+        sample.save()
+        tag(trays, "reference")
+        learn(trays)
+        row = section(trays, "references")["rows"][0]
+        assert (row["name"], row["shots"]) == (TEE, 5)
+        problems = {example["id"]: example["problem"] for example in row["examples"]}
+        assert problems[wrong.id].startswith(f"more like {STAR!r} (")
+        assert row["problems"] == [problem for problem in problems.values() if problem]
+        assert 1 <= len(row["problems"]) < 5
+        assert list(problems).index(wrong.id) < len(row["problems"])
+
+    def test_what_is_not_learnt_yet(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        tag(trays[:3], "reference")
+        broken = trays.skip(2).first()
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        broken.filepath = str(tmp_path / "broken.png")
+        broken.save()
+        learn(trays)
+        # What could not be used is no news.
+        assert section(trays, "references")["pending"] is None
+        first, second = trays.first().ground_truth.detections
+        trays.select_labels(ids=[first.id]).untag_labels("reference")
+        assert section(trays, "references")["pending"] == "1 reference taken away"
+        trays.select_labels(ids=[first.id]).tag_labels("negative")
+        tag(trays[3:], "reference")
+        assert section(trays, "references")["pending"] == "2 new references, 1 reference taken away, 1 new negative"
+        learn(trays)
+        trays.select_labels(ids=[first.id, second.id]).untag_labels(["reference", "negative"])
+        assert section(trays, "references")["pending"] == "1 reference taken away, 1 negative taken away"
+
+    def test_negatives_of_a_class_and_of_all(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled(
+            [("a.b", ["reference"])] * 15,
+            [("a.b", ["negative"])] * 14,
+            [("other", ["negative"])] * 13,
+            [(None, ["negative"]), (None, ["reference"]), ("a.b", []), ("a.b", ["mine"])],
+        )
+        shown = section(dataset, "references")
+        (row,) = shown["rows"]
+        assert (row["name"], row["shots"], row["num_negatives"]) == ("a.b", 15, 14)
+        assert (len(row["examples"]), len(row["negatives"])) == (12, 12)
+        assert {example["kind"] for example in row["negatives"]} == {"negative"}
+        assert (shown["num_other_negatives"], len(shown["other_negatives"])) == (14, 12)
+        assert (shown["num_references"], shown["num_negatives"]) == (15, 28)
+        assert shown["pending"] == "15 new references, 28 new negatives"
+
+    def test_a_label_with_both_tags_is_a_negative(self, labelled: Callable[..., fo.Dataset]) -> None:
+        shown = section(labelled([("a", ["reference", "negative"])]), "references")
+        assert (shown["num_references"], shown["num_other_negatives"]) == (0, 1)
+
+    def test_every_field_but_those_of_runs(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", ["reference"])], [])
+        sample = dataset.last()
+        sample["one"] = fo.Detection(label="b", bounding_box=[0, 0, 1, 1], tags=["reference"])
+        sample["lanes"] = fo.Polylines(polylines=[fo.Polyline(label="c", points=[[(0, 0), (1, 1)]], tags=["negative"])])
+        objects = [fo.Detection(label="d", bounding_box=[0, 0, 1, 1], tags=[name]) for name in ("reference", "negative")]
+        sample["rejected"] = fo.Detections(detections=objects)
+        sample.save()
+        predict(dataset, label=["e"], confidence=[0.9], tags=[["reference"]])
+        shown = section(dataset, "references")
+        assert [row["name"] for row in shown["rows"]] == ["a", "b"]
+        assert [(item["field"], item["label"]) for item in shown["other_negatives"]] == [("lanes", "c"), ("rejected", "d")]
+        found = [example for row in shown["rows"] for example in row["examples"]]
+        assert [(item["field"], item["sample_id"]) for item in found] == [
+            ("ground_truth", dataset.first().id),
+            ("one", sample.id),
+        ]
+
+    def test_objects_of_a_tagged_image(self, trays: fo.Dataset) -> None:
+        trays[:1].tag_samples("reference")
+        tag(trays[1:2], "reference")
+        shown = section(trays, "references")
+        assert (shown["num_references"], shown["pending"]) == (4, "4 new references")
+        choose(trays, model="demo")
+        assert run_job(trays, "learn").data["references"]["pending"] is None
+
+    def test_two_slices_of_a_grouped_dataset(self, dataset: fo.Dataset, trays: fo.Dataset) -> None:
+        dataset.add_group_field("group", default="left")
+        samples = list(trays)
+        for left, right in (samples[:2], samples[2:]):
+            group = fo.Group()
+            pair = [
+                fo.Sample(sample.filepath, group=group.element(side), ground_truth=sample.ground_truth.copy())
+                for sample, side in ((left, "left"), (right, "right"))
+            ]
+            dataset.add_samples(pair, progress=False)
+        tag(dataset.select_group_slices("right"), "reference")
+        choose(dataset, model="demo")
+        for side in ("left", "right"):
+            assert section(dataset, "references", group_slice=side)["pending"] == "4 new references"
+            assert section(dataset, "index", group_slice=side)["num_images"] == 2
+        answer = run_job(dataset, "segment", group_slice="left")
+        assert answer.data["references"]["pending"] is None
+        # Only the slice that was open.
+        assert answer.data["segment"]["run"]["images"] == "2 images"
+        number = answer.data["review"]["num_open"]
+        assert number == dataset.count("predictions.detections") > 0
+        assert section(dataset, "review", group_slice="right")["num_open"] == 0
+        answer = press(dataset, "on_change_group_slice", group_slice="right")
+        assert set(answer.data) == {"overview", *SECTIONS}
+        example = section(dataset, "references")["rows"][0]["examples"][0]
+        wanted = [{name: example[name] for name in ("id", "field", "sample_id")}]
+        assert list(press(dataset, "pictures", {"wanted": wanted}).result) == [example["id"]]
+        press(dataset, "remove", wanted[0])
+        assert section(dataset, "references")["num_references"] == 3
+
+
+class TestSegment:
+    def test_thresholds_and_ticks(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a.b", ["reference"]), ("$c", ["reference"])])
+        choose(dataset, model="demo", classes=["a.b"])
+        choose(dataset, threshold=["a.b", 0.4])
+        choose(dataset, threshold=["gone", 0.1])
+        assert section(dataset, "segment")["classes"] == [
+            {"name": "$c", "threshold": 0.7, "chosen": False},
+            {"name": "a.b", "threshold": 0.4, "chosen": True},
+        ]
+        assert section(dataset, "results")["thresholds"] == [0.1, 0.4, 0.7]
+        choose(dataset, classes=None)
+        assert all(entry["chosen"] for entry in section(dataset, "segment")["classes"])
+
+    def test_ticks_and_thresholds_reach_the_run(self, trays: fo.Dataset) -> None:
+        tag(trays[:2], "reference")
+        choose(trays, model="demo", classes=[STAR, "gone"])
+        choose(trays, threshold=[STAR, 0.05])
+        run_job(trays, "segment")
+        assert set(trays.distinct("predictions.detections.label")) == {STAR}
+        (key,) = trays.list_runs(method="refseg/segment")
+        assert trays.get_run_info(key).config.min_confidences == [[STAR, 0.05]]
+
+    def test_no_class_is_ticked(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", ["reference"])])
+        for classes in ([], ["gone"]):
+            choose(dataset, classes=classes)
+            for job in ("segment", "preview"):
+                assert press(dataset, "start", {"job": job}).error == "No class is ticked: tick at least one."
+
+
+class TestReview:
+    def test_why_each_object_is_asked_for(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", [])])
+        ids = predict(
+            dataset,
+            label=["a", "a", "b"],
+            confidence=[0.55, 0.95, 0.9],
+            margin=[0.4, 0.03, 0.5],
+            runner_up=["b", "b", None],
+        )
+        choose(dataset, threshold=["a", 0.5])
+        choose(dataset, threshold=["b", 0.5])
+        shown = section(dataset, "review")
+        assert [item["label_id"] for item in shown["items"]] == [ids[1], ids[0], ids[2]]
+        assert [item["why"] for item in shown["items"]] == [
+            "Nearly as much like 'b': 0.03 apart",
+            "Just above the minimum score, 0.50",
+            "The least sure of the rest",
+        ]
+        choose(dataset, order="score")
+        shown = section(dataset, "review")
+        assert [item["label_id"] for item in shown["items"]] == [ids[1], ids[2], ids[0]]
+        assert {item["why"] for item in shown["items"]} == {"By score, best first"}
+        assert shown["classes"] == ["a", "b"]
+
+    def test_only_the_head_of_the_queue_is_sent(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", [])])
+        predict(dataset, label=["a"] * 14, confidence=[0.9] * 14)
+        shown = section(dataset, "review")
+        assert (shown["num_open"], len(shown["items"])) == (14, 12)
+
+    def test_decisions_made_elsewhere_are_seen_when_it_is_loaded_anew(self, labelled: Callable[..., fo.Dataset]) -> None:
+        import refseg
+
+        dataset = labelled([("a", [])])
+        first, _ = predict(dataset, label=["a"] * 2, confidence=[0.9] * 2)
+        assert section(dataset, "review")["num_open"] == 2
+        refseg.accept(dataset, [first])
+        answer = press(dataset, "load", {"anew": True})
+        assert answer.data["review"]["num_open"] == 1
+        assert answer.data["overview"]["problem"] is None
+
+
+class TestFieldsThatChanged:
+    @pytest.mark.parametrize("held", [fo.Classification(label="x"), fo.Polylines(polylines=[])])
+    def test_the_predictions_field_holds_something_else(self, labelled: Callable[..., fo.Dataset], held: fo.Label) -> None:
+        """As a field of this name may, before the panel was ever opened."""
+        dataset = labelled([("a", ["reference"])])
+        sample = dataset.first()
+        sample["predictions"] = held
+        sample.save()
+        answer = press(dataset, "load")
+        assert answer.notes == []
+        assert (answer.data["review"]["num_open"], answer.data["results"]["histogram"]) == (0, None)
+
+    def test_fields_that_are_gone(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", [])], field="mine")
+        predict(dataset, label=["a"], confidence=[0.9])
+        choose(dataset, field="mine")
+        dataset.delete_sample_field("predictions")
+        dataset.delete_sample_field("mine")
+        answer = press(dataset, "load")
+        assert answer.notes == []
+        assert answer.data["review"]["num_open"] == 0
+        assert press(dataset, "on_load").data["overview"]["settings"]["field"] is None
+
+
+class TestSelection:
+    def shown(self, dataset: fo.Dataset, **request: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = press(dataset, "on_change_selected", **request).data["overview.selection"]
+        return found
+
+    def test_images_and_labels(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", []), ("b", [])], [("a", [])])
+        none = {"num_references": 0, "num_negatives": 0, "what": "image", "view": None}
+        assert self.shown(dataset) == none
+        kinds = [
+            {"id": sample_id, "type": kind} for sample_id, kind in zip(dataset.values("id"), ("default", "alt"), strict=True)
+        ]
+        assert self.shown(dataset, selected_samples=kinds) == none | {"num_references": 1, "num_negatives": 1}
+        sample = dataset.first()
+        picked = [
+            {"label_id": label.id, "sample_id": sample.id, "field": "ground_truth"} for label in sample.ground_truth.detections
+        ]
+        assert self.shown(dataset, selected_labels=picked) == none | {"num_references": 2, "what": "object"}
+
+    def test_views(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", []), ("b", [])], [("a", [])])
+        assert self.shown(dataset, view=dataset.limit(1))["view"] == "1 image"
+        patches = dataset.to_patches("ground_truth")
+        chosen = [{"id": patches.first().id, "type": "alt"}]
+        shown = self.shown(dataset, view=patches, selected_samples=chosen)
+        assert shown == {"num_references": 0, "num_negatives": 1, "what": "object", "view": "3 objects"}
+        # Patches are of images, so everything can be done.
+        answer = press(dataset, "load", view=patches)
+        assert answer.notes == []
+        assert answer.data["index"]["num_images"] == 2
