@@ -42,11 +42,19 @@
     const panelId = usePanelId();
     const handle = usePanelEvent();
     const latest = useRef(null);
+    const chosen = useRef(Promise.resolve());
     latest.current = { handle, panelId, view: schema.view };
-    return useCallback((method, params = {}) => new Promise((resolve) => {
-      const { handle: send, panelId: id, view } = latest.current;
-      send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
-    }), []);
+    return useCallback((method, params = {}) => {
+      const ask = () => new Promise((resolve) => {
+        const { handle: send, panelId: id, view } = latest.current;
+        send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
+      });
+      if (["pictures", "watch"].includes(method)) return ask();
+      // A button pressed while its field is still being left waits until what was typed there is kept.
+      const answer = chosen.current.then(ask);
+      if (method === "choose") chosen.current = answer;
+      return answer;
+    }, []);
   }
 
   /** Pictures by label id, asked for once each; `wanted` holds {id, field, sample_id}. */
@@ -221,7 +229,7 @@
         label: "Shots", type: "number", value: settings.shots, about: "A class", sx: { width: 84 }, inputProps: { min: 1, step: 1 },
         onKeep: (value) => call("choose", { changes: { shots: Number(value) } }),
       }),
-      button("Draw", () => call("draw", { shots: settings.shots }), {
+      button("Draw", () => call("draw"), {
         primary: isNext && !parts.length, disabled: !overview.fields.length, sx: { mt: 0.5 },
         tip: "At random, at most one of a class from an image; replaces this field's references",
       })),

@@ -234,8 +234,8 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def draw(self, ctx: Any) -> Any:
         """Draw some references of each class from the chosen field."""
-        settings = panel_settings.change(ctx, shots=ctx.params.get("shots"))
-        text, variant = panel_examples.draw(ctx, settings)
+        changes = {"shots": ctx.params["shots"]} if "shots" in ctx.params else {}
+        text, variant = panel_examples.draw(ctx, panel_settings.change(ctx, **changes))
         ctx.ops.notify(text, variant=variant)
         ctx.ops.reload_samples()
         _send_overview(ctx)

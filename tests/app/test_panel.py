@@ -33,6 +33,7 @@ def draw(app: AppPage, shots: int = 2) -> None:
     app.fill("References", "Shots", str(shots))
     app.button("References", "Draw").click()
     app.expect_text("References", re.compile(r"\d+ references of \d classes"))
+    expect(app.section("References").get_by_label("Shots", exact=True)).to_have_value(str(shots))
 
 
 def choose_demo(app: AppPage) -> None:
