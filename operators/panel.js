@@ -301,7 +301,7 @@
 
   function Segment({ data, references, overview, call, go, isNext, jobs, start }) {
     const { settings } = overview;
-    const { onlyView, setOnlyView, delegate, setDelegate } = start;
+    const { onlyView, setOnlyView } = start;
     const own = jobs.filter((job) => ["learn", "update", "segment", "segment_with_references"].includes(job.operator));
     const run = data && data.run;
     const isReady = Boolean(references && references.num_references) && !own.length;
@@ -326,8 +326,7 @@
     row({},
       button("Preview the best 100", () => go("preview"), { disabled: !isReady, tip: "Writes and shows the hundred images with the best scores, of those that are indexed" }),
       button(run && !run.preview ? "Segment again" : "Segment", () => go("segment"), { primary: isNext, disabled: !isReady || !chosen.length, tip: "Learns from new references first; images that are not indexed are computed" }),
-      overview.selection.view ? check(`Only the view (${overview.selection.view})`, onlyView, setOnlyView, "Otherwise the whole dataset") : null,
-      overview.can_delegate ? check("In the delegated service", delegate, setDelegate, "Queue long work for `fiftyone delegated launch`, instead of running it in this server") : null),
+      overview.selection.view ? check(`Only the view (${overview.selection.view})`, onlyView, setOnlyView, "Otherwise the whole dataset") : null),
     data && data.classes.length && !chosen.length ? text("Tick at least one class.", { color: "error.main", mt: 0.5 }) : null,
     h(Jobs, { jobs: own, call }),
     h(Changes, { run, call }));
@@ -350,6 +349,8 @@
     ].join(" · ")));
   }
   const own = (run) => run.gained.length + run.lost.length + run.relabelled.length;
+
+  const numDecided = (review) => (review ? review.num_accepted + review.num_rejected + review.num_relabelled + review.num_fixed : 0);
 
   function Review({ data, references, overview, call, go, isNext, jobs }) {
     const { settings } = overview;
@@ -389,7 +390,7 @@
       event.preventDefault();
       event.stopPropagation();
     };
-    const decided = data ? data.num_accepted + data.num_rejected + data.num_relabelled + data.num_fixed : 0;
+    const decided = numDecided(data);
     const state = !data ? "…" : `${num_open.toLocaleString()} to review${decided ? `, ${decided.toLocaleString()} decided` : ""}`;
     const { selection } = overview;
     const numSelected = selection.what === "object" ? selection.num_references + selection.num_negatives : 0;
@@ -420,7 +421,8 @@
       : data ? row({}, text(data.num_open ? "Loading…" : decided ? "Everything is decided." : "Nothing to review yet: segment first."), decided ? button("Undo", keys.u) : null) : null,
     numSelected
       ? row({ mt: 1 }, text(`${plural(numSelected, "object")} selected:`),
-        button("Accept them", () => call("decide_selected", { kind: "accept" })), button("Reject them", () => call("decide_selected", { kind: "reject" })))
+        button("Accept them", () => call("decide_selected", { kind: "accept" })), button("Reject them", () => call("decide_selected", { kind: "reject" })),
+        h(Choice, { label: "They are", value: "", choices: (data ? data.classes : []).map((name) => [name, name]), sx: { width: 110 }, onChoose: (label) => call("decide_selected", { kind: "relabel", label }) }))
       : null,
     row({ mt: 1 },
       button("Show in grid", () => call("show", { what: "queue" }), { disabled: !num_open, tip: "The next hundred as patches: select many, and accept or reject them at once" }),
@@ -442,11 +444,11 @@
 
   const figure = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
 
-  function Results({ data, overview, call, go, isNext, jobs }) {
+  function Results({ data, review, call, go, isNext, jobs }) {
     const own = jobs.filter((job) => job.operator === "evaluate");
     const measured = data && data.evaluation;
-    const decided = data ? data.num_accepted + data.num_rejected + data.num_relabelled + data.num_fixed : 0;
-    const state = !data ? "…" : measured ? `mask AP ${figure(measured.mask_ap ?? measured.box_ap)}` : decided ? `${Math.round(100 * data.acceptance_rate)} % accepted` : "not measured yet";
+    const decided = numDecided(review);
+    const state = !data ? "…" : measured ? `mask AP ${figure(measured.mask_ap ?? measured.box_ap)}` : decided ? `${Math.round(100 * review.acceptance_rate)} % accepted` : "not measured yet";
     const cells = (values, sx) => values.map((value, number) => h("td", { key: number, style: { padding: "2px 14px 2px 0", ...sx } }, value));
     return h(Section, {
       number: 5, title: "Results", state, isNext,
@@ -459,7 +461,7 @@
           h("tr", { style: { fontWeight: 600 } }, cells(["all classes", figure(measured.mask_ap), figure(measured.mask_ap50), figure(measured.box_ap)])),
           measured.per_class.map(([name, masks, boxes]) => h("tr", { key: name }, cells([name, figure(masks), "", figure(boxes)]))))),
       help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.ago}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`)) : null,
-    decided ? text(`Reviewed: ${data.num_accepted} accepted, ${data.num_rejected} rejected, ${data.num_relabelled} relabelled, ${data.num_fixed} fixed: ${Math.round(100 * data.acceptance_rate)} % accepted, ${Math.round(data.corrections_per_hundred)} corrections in a hundred objects`, { mb: 1 }) : null,
+    decided ? text(`Reviewed: ${review.num_accepted} accepted, ${review.num_rejected} rejected, ${review.num_relabelled} relabelled, ${review.num_fixed} fixed: ${Math.round(100 * review.acceptance_rate)} % accepted, ${Math.round(review.corrections_per_hundred)} corrections in a hundred objects`, { mb: 1 }) : null,
     data && data.histogram ? h(Histogram, data) : null,
     row({ mt: 1 },
       button("Evaluate", () => go("evaluate"), { primary: isNext, disabled: !data || !data.histogram || !data.truth_fields.length || own.length > 0, tip: "By COCO's rules, with masks" }),
@@ -520,12 +522,14 @@
     const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
     // Beside an open image the App's arrows to the next one lie over the panel's edges.
     return h(mui.Box, { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } },
-      row({ justifyContent: "flex-end", mb: 1 }, button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
+      row({ justifyContent: "flex-end", mb: 1 },
+        overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
+        button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
       h(References, { ...shared, data: data.references, isNext: next === "references" }),
       h(Index, { ...shared, data: data.index, isNext: next === "index" }),
-      h(Segment, { ...shared, data: data.segment, references: data.references, isNext: next === "segment", start: { onlyView, setOnlyView, delegate, setDelegate } }),
+      h(Segment, { ...shared, data: data.segment, references: data.references, isNext: next === "segment", start: { onlyView, setOnlyView } }),
       h(Review, { ...shared, data: data.review, references: data.references, isNext: next === "review" }),
-      h(Results, { ...shared, data: data.results, isNext: next === "results" }),
+      h(Results, { ...shared, data: data.results, review: data.review, isNext: next === "results" }),
       h(Jobs, { jobs: others, call }));
   }
 

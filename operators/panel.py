@@ -290,7 +290,7 @@ class ReferenceSegmentation(foo.Panel):
             raise
         if kind == "fix":
             _open(ctx, item["sample_id"])
-        _send(ctx, "review", "references", "results")
+        _send(ctx, "review", "references")
         return True
 
     @_told
@@ -309,7 +309,7 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}.", variant="success")
         _clear_selection(ctx)
         ctx.ops.reload_samples()
-        _send(ctx, "review", "references", "results")
+        _send(ctx, "review", "references")
         return True
 
     @_told
@@ -326,7 +326,7 @@ class ReferenceSegmentation(foo.Panel):
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, "review", "references", "results")
+        _send(ctx, "review", "references")
         return True
 
     # Looking around

@@ -181,7 +181,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
 
 
 def results(ctx: Any, settings: PanelSettings) -> Section:
-    """Figures against ground truth where they were measured, decisions, and the scores' histogram."""
+    """Figures against ground truth where they were measured, and the scores' histogram; decisions are those of `review`."""
     dataset = ctx.dataset
     evaluated = _newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
     histogram = None
@@ -198,7 +198,6 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
         "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
         "histogram": histogram,
         "thresholds": thresholds,
-        **_decided(ctx, settings),
     }
 
 
@@ -297,7 +296,8 @@ def _decided(ctx: Any, settings: PanelSettings) -> Section:
 
     summary = ReviewSummary(())
     if _has_predictions(ctx, settings):
-        summary = summarize(all_images(ctx), settings.label_field, settings.accepted_field, REJECTED_FIELD)
+        fields = settings.label_field, settings.accepted_field, REJECTED_FIELD
+        summary = summarize(all_images(ctx), *fields, counts_open=False)
     return {
         "num_accepted": summary.num_accepted,
         "num_rejected": summary.num_rejected,

@@ -203,15 +203,26 @@ def summarize(
     label_field: str = "predictions",
     accepted_field: str = ACCEPTED_FIELD,
     rejected_field: str = REJECTED_FIELD,
+    *,
+    counts_open: bool = True,
 ) -> ReviewSummary:
     """Count what was decided in the images of a view, in this round and in earlier ones, and what is open.
 
-    Arguments and errors are those of `review_queue`. Labels of these fields that no decision wrote do not count; a relabelled
-    object, of which there are two labels, counts once.
+    Labels of these fields that no decision wrote do not count; a relabelled object, of which there are two labels, counts once.
+    Errors and the other arguments are those of `review_queue`.
+
+    Args:
+        view: see `review_queue`.
+        label_field: see `review_queue`.
+        accepted_field: see `accept`.
+        rejected_field: see `reject`.
+        counts_open: False leaves the predictions unread, which takes most of the time; none then counts as open.
     """
-    predictions = _read_predictions(view, label_field)
     decided = _read_decided(view, accepted_field, rejected_field)
-    open_ones = Counter(item.label for item in _queue(view._root_dataset, label_field, predictions, decided, "score"))
+    open_ones: Counter[str] = Counter()
+    if counts_open:
+        predictions = _read_predictions(view, label_field)
+        open_ones.update(item.label for item in _queue(view._root_dataset, label_field, predictions, decided, "score"))
     counts = Counter(
         (str(decided.predicted_labels[row]), str(decision))
         for row, decision in enumerate(decided.decisions)

@@ -181,6 +181,28 @@ def test_a_new_server_loses_nothing(open_app: OpenApp, trays: fo.Dataset, sessio
         server.stop()
 
 
+def test_the_delegated_service(open_app: OpenApp, trays: fo.Dataset, session_folder: Any) -> None:
+    from tests.operators.service import Service
+
+    server = Server(session_folder / "delegating_server.log", {"FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true"})
+    try:
+        app = open_panel(open_app, trays, at=server)
+        choose_demo(app)
+        expect(app.page.get_by_label("Long work in the delegated service")).to_be_checked()
+        app.button("Index", "Build index").click()
+        app.expect_text("Index", "waits for `fiftyone delegated launch`")
+        app.button("Index", "Cancel").click()
+        app.expect_notice("Taken out of the queue.")
+        expect(app.button("Index", "Cancel")).to_have_count(0)
+        app.button("Index", "Build index").click()
+        app.expect_text("Index", "waits for `fiftyone delegated launch`")
+        with Service(session_folder / "service.log"):
+            app.expect_text("Index", "9 of 9 images", seconds=240)
+        assert app.errors == []
+    finally:
+        server.stop()
+
+
 def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)
@@ -197,16 +219,24 @@ def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> Non
     trays.reload()
     assert trays.count("accepted.detections") == 3
 
+    app.select_thumbnail(4)
+    app.select_thumbnail(5)
+    app.choose("Review", "They are", "star")
+    app.expect_notice("Relabelled 2 objects.")
+    app.expect_text("Review", f"{to_review - 5} to review")
+    trays.reload()
+    assert trays.values("accepted.detections.decision", unwind=True).count("relabel") == 2
+
     # Alt-selected patches of predictions become negatives, and the others references.
     app.button("Review", "Show in grid").click()
-    expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text(f"{to_review - 3} patches")
+    expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text(f"{to_review - 5} patches")
     app.select_thumbnail(0)
     app.select_thumbnail(1, alt=True)
     app.button("References", "Add 1 object as references, 1 object as negatives").click()
     app.expect_notice("Added 1 reference and 1 negative.")
     trays.reload()
-    assert trays.count("accepted.detections") == 4
-    assert trays.count("rejected.detections") == 1
+    assert trays.count("accepted.detections") == 6
+    assert trays.count("rejected.detections") == 3
     assert app.errors == []
 
 

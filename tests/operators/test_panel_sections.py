@@ -137,7 +137,6 @@ def test_the_story(trays: fo.Dataset) -> None:
         "truth_fields": ["ground_truth"],
         "histogram": None,
         "thresholds": [0.3],
-        **NOTHING_DECIDED,
     }
 
     # References of two classes.
