@@ -1,6 +1,7 @@
 """Long executions that need no browser: in a thread of the server, or queued for the delegated service.
 
-What the App is to be told at the end is kept in the dataset's execution store, so that a panel opened later still tells it.
+What the App is to be told at the end is kept in the dataset's execution store, so that a panel opened while the job runs still
+tells it; one opened later shows what the job left, and why a run failed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators.executor import Executor
 
-from .jobs import JOB_ID
+from .jobs import JOB_ID, running_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     stages = ctx.view._serialize() if only_view and isinstance(ctx.view, fo.DatasetView) else []
     request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages, "params": params}
     found = foo.get_operator(operator)
-    _refuse_what_its_form_refuses(found, foo.ExecutionContext(request, executor=Executor(), operator_uri=operator))
+    asked = foo.ExecutionContext(request, executor=Executor(), operator_uri=operator)
+    isolate(asked)
+    _refuse_what_its_form_refuses(found, asked)
+    _refuse_what_runs_already(found, ctx)
     if delegate:
         where = {"view": ctx.view} if stages else {"dataset": ctx.dataset}
         queued = foo.execute_operator(
@@ -112,6 +116,13 @@ def isolate(ctx: Any) -> None:
     ctx._dataset = fo.Dataset._make_instance(name, _create=False)
     if ctx.group_slice is not None and ctx._dataset.media_type == "group":
         ctx._dataset.group_slice = ctx.group_slice
+
+
+def _refuse_what_runs_already(operator: Any, ctx: Any) -> None:
+    from refseg.errors import DatasetError
+
+    if any(job.operator == operator.config.name for job in running_jobs(ctx)):
+        raise DatasetError(f"{operator.config.label} runs on this dataset already: wait for its end, or cancel it.")
 
 
 def _refuse_what_its_form_refuses(operator: Any, ctx: Any) -> None:

@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 from . import build_prototypes, segment
 from .base import RefSegOperator, Result, Work, relabel
 from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
-from .forms import Form, default_model, kept_prototypes, label_field_input, limits_inputs, model_input
+from .forms import Form, default_model, label_field_input, limits_inputs, model_input
 from .selection import all_images, chosen_classes, target_images
 
 
@@ -88,7 +88,7 @@ class Learn(RefSegOperator):
         """Build prototypes from every reference and negative of the dataset, and segment with them.
 
         References are labels tagged `reference`, negatives labels tagged `negative`, in every field but those of predictions.
-        The prototypes take the place of the newest kept.
+        The prototypes take the place of those kept as `prototypes`; others stay as they are.
 
         Args:
             sample_collection: a dataset or view of images to segment; references may lie anywhere in the dataset.
@@ -125,7 +125,5 @@ class Learn(RefSegOperator):
 def _learn(ctx: Any) -> Work[Result]:
     from refseg.updating import iter_learn
 
-    names = kept_prototypes(ctx)
-    name = names[-1] if names else PROTOTYPES_NAME
-    learnt = yield from iter_learn(all_images(ctx), name, ctx.params.get("model") or default_model(ctx))
+    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, ctx.params.get("model") or default_model(ctx))
     return build_prototypes.result_of(learnt.stored, learnt.prototypes, learnt.num_reused)

@@ -16,6 +16,7 @@
   const SECTIONS = ["references", "index", "segment", "review", "results"];
   const POLL_MILLISECONDS = 1000;
   const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
+  const PICTURES_A_REQUEST = 48;
   const PREFETCHED = 4; // pictures of the queue that are loaded ahead
 
   const GREEN = "#2e9e5b", RED = "#d64545", AMBER = "#e0a030";
@@ -50,9 +51,10 @@
         send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
       });
       if (["pictures", "watch"].includes(method)) return ask();
-      // A button pressed while its field is still being left waits until what was typed there is kept.
+      // A button pressed while its field is still being left waits until what was typed there is kept, and a decision or its
+      // undoing waits for the one before.
       const answer = chosen.current.then(ask);
-      if (method === "choose") chosen.current = answer;
+      if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
       return answer;
     }, []);
   }
@@ -61,14 +63,22 @@
   function usePictures(call, wanted, large) {
     const [known, setKnown] = useState({});
     const asked = useRef(new Set());
-    const missing = wanted.filter((item) => !asked.current.has(item.id));
+    const wantedIds = useRef(new Set());
+    wantedIds.current = new Set(wanted.map((item) => item.id));
+    const missing = wanted.filter((item) => !asked.current.has(item.id)).slice(0, large ? 1 : PICTURES_A_REQUEST);
     useEffect(() => {
       if (!missing.length) return;
       missing.forEach((item) => asked.current.add(item.id));
       const plain = missing.map(({ id, field, sample_id }) => ({ id, field, sample_id }));
       call("pictures", { wanted: plain, large }).then((found) => {
-        const rest = Object.fromEntries(plain.map((item) => [item.id, null]));
-        setKnown((before) => ({ ...before, ...rest, ...(found || {}) }));
+        if (!found) plain.forEach((item) => asked.current.delete(item.id));
+        const rest = Object.fromEntries(found ? plain.map((item) => [item.id, null]) : []);
+        setKnown((before) => {
+          // Large ones are let go once they are not wanted any more.
+          const kept = large ? Object.entries(before).filter(([id]) => wantedIds.current.has(id)) : Object.entries(before);
+          if (large) asked.current = new Set([...asked.current].filter((id) => wantedIds.current.has(id)));
+          return { ...Object.fromEntries(kept), ...rest, ...(found || {}) };
+        });
       });
     }, [missing.map((item) => item.id).join()]);
     return known;
@@ -137,7 +147,7 @@
   }
 
   /** A text or number field whose value is kept when it is left; a wrong one keeps its sentence below it. */
-  function Field({ label, value, about, onKeep, ...more }) {
+  function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
     const [draft, setDraft] = useState(value);
     const [problem, setProblem] = useState(null);
     useEffect(() => { setDraft(value); setProblem(null); }, [value]);
@@ -148,7 +158,7 @@
     };
     return h(mui.TextField, {
       label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
-      onChange: (event) => setDraft(event.target.value), onBlur: keep,
+      onChange: (event) => setDraft(event.target.value), onBlur: onlyOnEnter ? undefined : keep,
       onKeyDown: (event) => { event.stopPropagation(); if (event.key === "Enter") keep(); }, ...more,
     });
   }
@@ -249,7 +259,7 @@
       : null,
     data && data.num_references
       ? row({ mt: 1 },
-        button("Build prototypes", () => go("learn"), { disabled: !data.pending && Boolean(data.prototypes), tip: "Learn from the references, to see their quality; segmenting does so by itself" }),
+        button("Build prototypes", () => go("learn"), { disabled: (!data.pending && Boolean(data.prototypes)) || jobs.some((job) => job.operator === "learn"), tip: "Learn from the references, to see their quality; segmenting does so by itself" }),
         button("Inspect", () => call("prompt", { operator: "inspect_prototypes" }), { disabled: !data.prototypes, tip: "Each reference with its features and parts as colours" }),
         button("Heatmap", () => call("prompt", { operator: "show_heatmap" }), { disabled: !data.prototypes, tip: "How similar each spot of an image is to a class" }),
         data.pending ? text(`Not learnt yet: ${data.pending}`, { color: "text.secondary" }) : null)
@@ -334,6 +344,7 @@
 
   /** What the last run changed. */
   function Changes({ run, call }) {
+    if (run && run.state === "failed" && run.error) return h(mui.Alert, { severity: "error", sx: { mt: 1 } }, `The last run failed: ${run.error}`);
     if (!run || own(run) === 0) return run && run.state === "cancelled" ? box({ mt: 1 }, text("The last run was cancelled; what it had written is kept.")) : null;
     const list = (pairs) => pairs.map(([name, number]) => `${name} ${number}`).join(", ");
     const total = (rows) => rows.reduce((sum, entry) => sum + entry[entry.length - 1], 0);
@@ -382,7 +393,7 @@
     };
     const onKeyDown = (event) => {
       const key = event.key.toLowerCase();
-      if (event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
+      if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || ["INPUT", "TEXTAREA"].includes(event.target.tagName)) return;
       const number = relabels && /^[1-9]$/.test(key) ? classes[Number(key) - 1] : null;
       if (number) decide("relabel", number);
       else if (keys[key]) keys[key]();
@@ -410,14 +421,14 @@
     row({ mb: 1 }, text(item.label, { fontWeight: 600 }), text(`score ${item.score.toFixed(2)}`), text(item.why, { color: "text.secondary", ml: "auto" })),
     relabels
       ? row({}, text("It is:"), classes.map((name, number) => button(number < 9 ? `${name} (${number + 1})` : name, () => decide("relabel", name), { key: name })),
-        h(Field, { label: "Another", value: "", sx: { width: 130 }, onKeep: async (name) => { if (name.trim()) decide("relabel", name.trim()); return null; } }),
+        h(Field, { label: "Another (Enter)", value: "", onlyOnEnter: true, sx: { width: 140 }, onKeep: async (name) => { if (name.trim()) decide("relabel", name.trim()); return null; } }),
         button("Back", () => setRelabels(false)))
       : row({},
         button("Accept (A)", keys.a, { primary: isNext, tip: `Copies it to the field ${settings.accepted_field}` }),
         button("Reject (R)", keys.r, { tip: "Keeps it as an example of what this class is not" }),
         button("Relabel (L)", keys.l, { tip: "Accepts it as another class" }),
         button("Fix (F)", keys.f, { tip: "Accepts it and opens the image, to correct it with the App's annotation tools" }),
-        button("Skip (S)", keys.s), button("Undo (U)", keys.u, { disabled: !decided, tip: "Takes the last decision back" })))
+        button("Skip (S)", keys.s), button("Undo (U)", keys.u, { disabled: !decided, tip: "Takes the last decision back; what it moved or changed does not come back" })))
       : data ? row({}, text(data.num_open ? "Loading…" : decided ? "Everything is decided." : "Nothing to review yet: segment first."), decided ? button("Undo", keys.u) : null) : null,
     numSelected
       ? row({ mt: 1 }, text(`${plural(numSelected, "object")} selected:`),
@@ -438,7 +449,7 @@
       }),
       check("They become references", settings.as_references, (as_references) => call("choose", { changes: { as_references } }), "Otherwise they are kept as labels alone")),
     references && references.pending && data && (data.num_open || decided)
-      ? row({ mt: 1 }, button("Update", () => go("segment"), { primary: true, disabled: isRunning, tip: "Learns from what was decided, and segments again from the index" }), text(`Not learnt yet: ${references.pending}`, { color: "text.secondary" }))
+      ? row({ mt: 1 }, button("Update", () => go("update"), { primary: true, disabled: isRunning, tip: "Learns from what was decided, and segments the same images again as the last run did" }), text(`Not learnt yet: ${references.pending}`, { color: "text.secondary" }))
       : null);
   }
 

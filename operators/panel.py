@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -43,6 +44,8 @@ DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
+
+_decisions_lock = threading.Lock()
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -281,6 +284,7 @@ class ReferenceSegmentation(foo.Panel):
         from refseg.errors import RefSegError
 
         kind, item = ctx.params["kind"], ctx.params["item"]
+        fields = set(ctx.dataset.get_field_schema())
         try:
             _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
         except RefSegError:
@@ -288,6 +292,9 @@ class ReferenceSegmentation(foo.Panel):
             panel_queue.forget(ctx, panel_settings.read(ctx))
             _send(ctx, "review")
             raise
+        if kind == "fix" or set(ctx.dataset.get_field_schema()) != fields:
+            # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
+            ctx.ops.reload_dataset()
         if kind == "fix":
             _open(ctx, item["sample_id"])
         _send(ctx, "review", "references")
@@ -321,8 +328,9 @@ class ReferenceSegmentation(foo.Panel):
         kept = store.get("decisions") or []
         if not kept:
             raise ValueError("There is no decision to take back.")
-        is_undone = undo(ctx.dataset, Decision(**kept[-1]))
-        store.set("decisions", kept[:-1])
+        with _decisions_lock:
+            is_undone = undo(ctx.dataset, Decision(**kept[-1]))
+            store.set("decisions", kept[:-1])
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
@@ -343,10 +351,11 @@ class ReferenceSegmentation(foo.Panel):
         what = ctx.params["what"]
         view = None
         if what == "queue":
-            ids = [item.label_id for item in panel_queue.open_items(ctx, settings)[:REVIEWED_IN_GRID]]
-            if not ids:
+            items = panel_queue.open_items(ctx, settings)[:REVIEWED_IN_GRID]
+            if not items:
                 raise ValueError("There is nothing to review.")
-            view = all_images(ctx).to_patches(settings.label_field).select(ids, ordered=True)
+            images = all_images(ctx).select({item.sample_id for item in items})
+            view = images.to_patches(settings.label_field).select([item.label_id for item in items], ordered=True)
         elif what == "changed":
             from refseg.fields import newest_run, whole_config
 
@@ -398,6 +407,8 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
     settings = panel_settings.read(ctx)
     if name == "index":
         return "build_index", {"model": settings.model}
+    if name == "update":
+        return "update", {"label_field": settings.label_field}
     if name == "evaluate":
         # Classes that were not looked for have no figure.
         return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_of_run(ctx, settings)}
@@ -439,7 +450,8 @@ def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | N
         raise ValueError(f"There is no decision {kind!r}.")
     panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
-    store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+    with _decisions_lock:
+        store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
 
 
 def _clear_selection(ctx: Any) -> None:

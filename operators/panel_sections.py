@@ -227,15 +227,18 @@ def _examples(ctx: Any) -> list[Section]:
             continue
         path = labels_path(dataset, field)
         names = ["id", f"{path}.id", f"{path}.label", f"{path}.tags"]
+        marks_crowds = dataset.get_field(f"{path}.iscrowd") is not None
+        names += [f"{path}.iscrowd"] * marks_crowds
         columns = images.filter_labels(field, is_tagged).values(names)
         rows = [row for row in zip(*columns, strict=True) if row[0] not in whole]
         if whole:
             rows += zip(*images.select(whole).exists(field).values(names), strict=True)
-        for sample_id, ids, labels, tags in rows:
-            listed = zip(ids, labels, tags, strict=True) if path != field else [(ids, labels, tags)]
-            for label_id, label, own in listed:
+        for sample_id, *columns in rows:
+            listed = zip(*columns, strict=True) if path != field else [columns]
+            for label_id, label, own, *is_crowd in listed:
                 kind = "negative" if NEGATIVE_TAG in own else "reference"
-                if kind == "reference" and (field == REJECTED_FIELD or label is None):
+                # Those that learning passes over too.
+                if label is None or any(is_crowd) or (kind == "reference" and field == REJECTED_FIELD):
                     continue
                 found.append({"id": label_id, "sample_id": sample_id, "field": field, "label": label, "kind": kind})
     return found
@@ -262,6 +265,7 @@ def _describe_run(config: Mapping[str, Any]) -> Section:
         "images": count(config.get("num_images") or 0, "image"),
         "ago": _ago(config.get("started_at")),
         "state": config.get("state"),
+        "error": config.get("error"),
         "preview": bool(config.get("preview")),
         "gained": changes.get("gained") or [],
         "lost": changes.get("lost") or [],

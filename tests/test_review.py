@@ -128,7 +128,21 @@ class TestAccept:
         again = accept(dataset, [star], as_references=True)
         (label,) = labels_in(dataset, "accepted")
         assert label.tags == ["odd", "reference"]
-        assert again.accepted_ids == (label.id,)
+        # It was changed, not written: undoing leaves it.
+        assert again.accepted_ids == ()
+        assert undo(dataset, again) is False
+        assert len(labels_in(dataset, "accepted")) == 1
+
+    def test_undo_leaves_a_users_own_label(self, dataset: fo.Dataset) -> None:
+        sample = dataset.first()
+        found = sample.predictions.detections[0]
+        own = fo.Detection(label=found.label, bounding_box=found.bounding_box, mask=found.mask)
+        sample["ground_truth"] = fo.Detections(detections=[own])
+        sample.save()
+        decision = accept(dataset, [found.id], accepted_field="ground_truth", as_references=True)
+        assert labels_in(dataset, "ground_truth")[0].tags == ["reference"]
+        undo(dataset, decision)
+        assert [label.id for label in labels_in(dataset, "ground_truth")] == [own.id]
 
     def test_twice_changes_nothing(self, dataset: fo.Dataset) -> None:
         every = ids_of(dataset)

@@ -36,8 +36,8 @@ class Decision:
     Attributes:
         kind: what was decided.
         label_field: of the predictions.
-        accepted_ids: of the labels written to the accepted field, or changed there.
-        rejected_ids: of the labels written to the rejected field, or changed there.
+        accepted_ids: of the labels written to the accepted field; those only changed there are not among them.
+        rejected_ids: of the labels written to the rejected field, likewise.
         prediction_ids: of the predictions decided on.
         accepted_field: where accepted labels are.
         rejected_field: where rejected labels are.
@@ -244,7 +244,7 @@ class _Decided:
             if self._is_copy(label, prediction) if own else label.label == name and _same_place(label, prediction):
                 kind = "fix" if own and _decision_of(label) == "fix" and label.label == name else request.kind
                 if _change(label, tags, {"label": name, "decision": kind} if own else {}):
-                    self._note("accepted", label)
+                    self.changes.add("accepted")
                 return
         label = _copy_of(prediction, name, request.kind, tags, NEGATIVE_TAG)
         self.accepted.append(label)
@@ -255,7 +255,7 @@ class _Decided:
             if label.label == prediction.label and self._is_copy(label, prediction):
                 values = {} if _decision_of(label) is None else {"decision": request.kind}
                 if _change(label, [NEGATIVE_TAG], values):
-                    self._note("rejected", label)
+                    self.changes.add("rejected")
                 return
         label = _copy_of(prediction, prediction.label, request.kind, [NEGATIVE_TAG], REFERENCE_TAG)
         self.rejected.append(label)

@@ -235,6 +235,7 @@ def iter_segment(
             if source.models is not None:
                 builder = Builder(source.index, source.models, num_workers, goes_on=True)
             num_held = yield from _segment_images(source, images, builder, matcher, writer)
+        writer.flush()
         config.state = "completed"
     except GeneratorExit:
         config.state = "cancelled"

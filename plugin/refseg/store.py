@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+import uuid
 from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -57,7 +58,8 @@ def run_key_from(text: str) -> str:
 def write_prototypes(dataset: Any, prototypes: Prototypes) -> StoredPrototypes:
     """Write the prototypes' file, without a run; the same prototypes are written once."""
     folder = dataset_folder(dataset) / "prototypes"
-    draft = folder / "new.safetensors"
+    # Two processes, or two jobs of one, may write at once.
+    draft = folder / f"{uuid.uuid4().hex}.draft"
     prototypes.save(draft)
     sha256 = file_sha256(draft)
     path = folder / f"{sha256[:16]}.safetensors"

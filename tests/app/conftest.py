@@ -5,6 +5,7 @@ FiftyOne is imported inside the fixtures: pytest reads this file before the sett
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 PICTURES = os.environ.get("REFSEG_PICTURES")
 """A folder for pictures of each screen, to be looked at; unset, none are kept."""
+
+_counter = itertools.count()
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
@@ -56,7 +59,9 @@ def trays(tmp_path: Path) -> Iterator[fo.Dataset]:
     """Nine trays of the demo, six of them with objects of six classes in `ground_truth`."""
     from refseg.demo.dataset import build_demo_dataset
 
-    dataset = build_demo_dataset(tmp_path / "trays", name="trays", num_images=9)
+    # The server keeps a dataset that it has shown, even once it is deleted: each needs a name of its own.
+    number = next(_counter)
+    dataset = build_demo_dataset(tmp_path / "trays", name=f"trays-{number}" if number else "trays", num_images=9)
     yield dataset
     dataset.delete()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from tests.app.server import Server
 
 if TYPE_CHECKING:
     import fiftyone as fo
+
+    from tests.operators.service import HeldImage
 
 pytestmark = pytest.mark.slow
 OpenApp = Callable[..., AppPage]
@@ -133,26 +137,57 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     assert app.errors == []
 
 
-def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, trays: fo.Dataset) -> None:
-    app = open_panel(open_app, trays)
+@pytest.fixture
+def hold(trays: fo.Dataset) -> Iterator[Callable[[], HeldImage]]:
+    """A function that lets nobody read the last tray; to be called once the grid has shown it."""
+    from tests.operators.service import HeldImage
+
+    held: list[HeldImage] = []
+
+    def hold_last() -> HeldImage:
+        held.append(HeldImage(Path(trays.last().filepath)))
+        return held[0]
+
+    yield hold_last
+    for image in held:
+        image.let_go()
+
+
+def build_up_to(app: AppPage, held: HeldImage) -> None:
+    """Start building the index, and wait until it comes to the image that is held."""
     choose_demo(app)
     app.button("Index", "Build index").click()
+    expect(app.button("Index", "Cancel")).to_be_visible()
+    deadline = time.monotonic() + 60
+    while not held.catch_reader():
+        assert time.monotonic() < deadline
+        app.page.wait_for_timeout(50)
+
+
+def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, trays: fo.Dataset, hold: Callable[[], HeldImage]) -> None:
+    app = open_panel(open_app, trays)
+    held = hold()
+    build_up_to(app, held)
     app.button("Index", "Cancel").click()
-    app.expect_notice(re.compile("Build index was cancelled; the images done so far are kept"), seconds=60)
+    app.expect_text("Index", "ending after this batch")
+    held.let_go()
+    app.expect_notice("Build index was cancelled; the images done so far are kept, and the next build goes on from there.")
     expect(app.button("Index", "Cancel")).to_have_count(0)
-    app.button("Index", re.compile("Go on|Build index")).click()
+    app.button("Index", re.compile("Go on|Build index|Look for changes")).click()
     app.expect_text("Index", "9 of 9 images", seconds=240)
     assert app.errors == []
 
 
-def test_a_closed_browser_and_a_second_one_lose_nothing(open_app: OpenApp, trays: fo.Dataset) -> None:
+def test_a_closed_browser_and_a_second_one_lose_nothing(
+    open_app: OpenApp, trays: fo.Dataset, hold: Callable[[], HeldImage]
+) -> None:
     app = open_panel(open_app, trays)
     draw(app)
-    choose_demo(app)
     app.fill("Review", "Accepted objects", "checked")
-    app.button("Index", "Build index").click()
-    expect(app.button("Index", "Cancel")).to_be_visible()
+    held = hold()
+    build_up_to(app, held)
     app.page.close()
+    held.let_go()
 
     second = open_panel(open_app, trays)
     second.expect_text("Index", "9 of 9 images", seconds=240)

@@ -95,7 +95,9 @@ class HeldImage:
         return self._pipe is not None
 
     def let_go(self) -> None:
-        """Give the reader, if there is one, the image, and put it back in its place."""
+        """Give the reader, if there is one, the image, and put it back in its place; once done, there is nothing left to do."""
+        if not self._aside.exists():
+            return
         if self._pipe is not None:
             os.set_blocking(self._pipe, True)
             with os.fdopen(self._pipe, "wb") as pipe:

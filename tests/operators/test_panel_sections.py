@@ -252,9 +252,18 @@ class TestReferences:
         assert (row["name"], row["shots"], row["num_negatives"]) == ("a.b", 15, 14)
         assert (len(row["examples"]), len(row["negatives"])) == (12, 12)
         assert {example["kind"] for example in row["negatives"]} == {"negative"}
-        assert (shown["num_other_negatives"], len(shown["other_negatives"])) == (14, 12)
-        assert (shown["num_references"], shown["num_negatives"]) == (15, 28)
-        assert shown["pending"] == "15 new references, 28 new negatives"
+        # What has no class is passed over by learning too.
+        assert (shown["num_other_negatives"], len(shown["other_negatives"])) == (13, 12)
+        assert (shown["num_references"], shown["num_negatives"]) == (15, 27)
+        assert shown["pending"] == "15 new references, 27 new negatives"
+
+    def test_crowds_are_passed_over_as_learning_does(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", ["reference"]), ("a", ["reference"])])
+        sample = dataset.first()
+        sample.ground_truth.detections[0]["iscrowd"] = True
+        sample.save()
+        dataset.add_dynamic_sample_fields()
+        assert section(dataset, "references")["pending"] == "1 new reference"
 
     def test_a_label_with_both_tags_is_a_negative(self, labelled: Callable[..., fo.Dataset]) -> None:
         shown = section(labelled([("a", ["reference", "negative"])]), "references")
