@@ -82,6 +82,16 @@ class TestCollect:
         trays.select_labels(ids=chosen).tag_labels("shown")
         assert [reference.id for reference in collect_references(trays, "ground_truth", tags="shown")] == chosen
 
+    def test_negative_in_a_tagged_sample_is_no_reference(self, trays: fo.Dataset) -> None:
+        sample = trays.first()
+        sample.tags = ["reference"]
+        first, *others = sample.ground_truth.detections
+        first.tags = ["negative"]
+        sample.save()
+        collected = collect_references(trays, "ground_truth", tags="reference")
+        assert first.id not in {reference.id for reference in collected}
+        assert {label.id for label in others} <= {reference.id for reference in collected}
+
     def test_several_tags_of_samples_and_labels(self, trays: fo.Dataset) -> None:
         every = ids_of(trays)
         trays[:1].tag_samples("whole")

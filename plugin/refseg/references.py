@@ -53,7 +53,7 @@ def collect_references(
     Args:
         view: a dataset or view of images.
         field: holds Detections, Detection, Polylines or Polyline.
-        tags: an object counts when it, or its sample, carries one of these tags.
+        tags: an object counts when it carries one of these tags, or its sample does and it is not tagged `negative`.
         label_ids: only these objects, such as the App's selection.
         classes: only these classes.
 
@@ -71,7 +71,9 @@ def collect_references(
     selected = _narrow(view, field, wanted_tags, wanted_ids)
 
     def is_wanted(sample: Any, label: Any) -> bool:
-        tagged = not wanted_tags or bool(wanted_tags & {*sample.tags, *label.tags})
+        # What is marked as a negative is none of the references that its image as a whole is tagged to hold.
+        whole = bool(wanted_tags & set(sample.tags)) and NEGATIVE_TAG not in label.tags
+        tagged = not wanted_tags or whole or bool(wanted_tags & set(label.tags))
         named = classes is None or label.label in classes
         return tagged and named and (wanted_ids is None or label.id in wanted_ids)
 
