@@ -196,9 +196,9 @@ def object_fields(ctx: Any, kinds: tuple[type, ...] = OBJECT_TYPES) -> list[str]
 
 def kept_prototypes(ctx: Any) -> list[str]:
     """Names of the prototypes kept with the dataset, newest last."""
-    dataset = ctx.dataset
-    names = dataset.list_runs(method=PROTOTYPES_METHOD)
-    return sorted(names, key=lambda name: dataset.get_run_info(name).timestamp)
+    from refseg.fields import past_runs
+
+    return [run.key for run in past_runs(ctx.dataset, [PROTOTYPES_METHOD])]
 
 
 def reference_field_input(form: Form, label: str, description: str, name: str = "field") -> None:

@@ -51,8 +51,9 @@ def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = F
 
 def every_image(ctx: Any) -> Any:
     """The images of the whole dataset, of grouped data those of every slice: where the library looks for what is tagged."""
-    dataset = ctx.dataset
-    return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+    from refseg import fields
+
+    return fields.every_image(ctx.dataset)
 
 
 def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:

@@ -20,10 +20,11 @@ from refseg.matching import similarities
 from refseg.models import load_models
 from refseg.prototypes import Negatives, Prototypes, build_prototypes
 from refseg.references import collect_references
-from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, segment
+from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment
 from refseg.segmenter import Segmenter
 from refseg.store import dataset_folder, load_prototypes, save_prototypes
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
+from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
 ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
@@ -47,11 +48,6 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
     monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
-
-
-def run(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> Any:
-    """segment, in this process, whatever the score."""
-    return segment(view, prototypes, label_field, **{"min_confidence": 0.0, "num_workers": 0, "progress": False, **options})
 
 
 def content_of(view: Any, field: str = "predictions", *, with_run: bool = True) -> list[Any]:

@@ -29,9 +29,10 @@ from refseg.models import Models, load_models
 from refseg.packing import PackedCandidates, pack
 from refseg.prototypes import Prototypes, build_prototypes
 from refseg.references import collect_references
-from refseg.runs import SegmentReport, SegmentSettings, iter_segment, segment
+from refseg.runs import SegmentSettings, iter_segment
 from tests.test_runs import content_of
 from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
+from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -56,11 +57,6 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
     monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
-
-
-def run(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> SegmentReport:
-    """segment, in this process, whatever the score."""
-    return segment(view, prototypes, label_field, **{"min_confidence": 0.0, "num_workers": 0, "progress": False, **options})
 
 
 def build(view: Any, model: Any = "demo", **options: Any) -> Any:

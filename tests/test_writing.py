@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -13,9 +12,10 @@ import torch
 from torchvision.ops import box_iou
 
 from refseg.prototypes import Prototypes
-from refseg.runs import SegmentReport, SegmentSettings, iter_segment, segment
+from refseg.runs import SegmentSettings, iter_segment
 from refseg.writing import SAME_OBJECT_IOU, Changes, pair_objects
 from tests.trays import PARTS, propose_truth, tray_prototypes, tray_samples
+from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -34,10 +34,6 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
     """Two references of each of PARTS."""
     return tray_prototypes(tmp_path_factory.mktemp("references"))
-
-
-def run(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> SegmentReport:
-    return segment(view, prototypes, label_field, **{"min_confidence": 0.0, "num_workers": 0, "progress": False, **options})
 
 
 def counts(changes: Changes) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import Models, load_models
 from refseg.prototypes import Prototypes, Reference, build_prototypes
+from refseg.runs import SegmentReport, segment
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -128,3 +129,8 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
 
     monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
     monkeypatch.setattr("refseg.segmenter.propose_from_pixels", propose_from_pixels)
+
+
+def segment_all(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> SegmentReport:
+    """segment, in this process, whatever the score."""
+    return segment(view, prototypes, label_field, **{"min_confidence": 0.0, "num_workers": 0, "progress": False, **options})

@@ -16,7 +16,7 @@ import fiftyone as fo
 from bson import ObjectId
 
 from .errors import DatasetError
-from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, prediction_fields
+from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, every_image, prediction_fields
 from .labels import require_images, require_object_field
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
@@ -325,7 +325,7 @@ def _load_and_decide(dataset: Any, by_sample: dict[str, list[str]], request: _Re
     names = [request.label_field, request.accepted_field, request.rejected_field]
     # What a user keeps under the name of a field that this decision does not write is none of its business.
     present = [name for name in names if _holds_detections(dataset, name)]
-    rows = _flat(dataset).select(list(by_sample)).values(["id", *(f"{name}.detections" for name in present)])
+    rows = every_image(dataset).select(list(by_sample)).values(["id", *(f"{name}.detections" for name in present)])
     decided = {}
     for sample_id, *columns in zip(*rows, strict=True):
         held = {name: list(labels or ()) for name, labels in zip(present, columns, strict=True)}
@@ -344,7 +344,7 @@ def _find(dataset: Any, name: str, label_ids: set[str], sample_ids: Iterable[str
     if not label_ids or not _holds_detections(dataset, name):
         return {}
     hint = [sample_id for sample_id in sample_ids or () if ObjectId.is_valid(sample_id)]
-    views = [_flat(dataset).select(hint), _flat(dataset)] if hint else [_flat(dataset)]
+    views = [every_image(dataset).select(hint), every_image(dataset)] if hint else [every_image(dataset)]
     found: dict[str, list[str]] = {}
     for view in views:
         rows = zip(*view.values(["id", f"{name}.detections.id"]), strict=True)
@@ -366,7 +366,7 @@ def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_
 
 
 def _check_fields(dataset: Any, request: _Request) -> None:
-    require_images(_flat(dataset))
+    require_images(every_image(dataset))
     if require_object_field(dataset, request.label_field) is not fo.Detections:
         name = request.label_field
         raise DatasetError(
@@ -452,7 +452,3 @@ def _holds_detections(dataset: Any, name: str) -> bool:
 
 def _detections(labels: list[Any]) -> fo.Detections:
     return fo.Detections(detections=labels)
-
-
-def _flat(dataset: Any) -> Any:
-    return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset

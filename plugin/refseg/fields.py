@@ -76,6 +76,11 @@ def object_fields(dataset: Any) -> list[str]:
     return [name for name, entry in schema.items() if entry.document_type in OBJECT_TYPES]
 
 
+def every_image(dataset: Any) -> Any:
+    """All images of a dataset, of grouped data those of every slice."""
+    return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+
+
 def check_name(dataset: Any, name: str) -> None:
     """Refuse a name that no new field can have.
 

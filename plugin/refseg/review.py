@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
 from .errors import DatasetError
-from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, newest_run
+from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
 from .labels import require_images, require_object_field
 
 __all__ = [
@@ -311,7 +311,7 @@ def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decid
     whole = view._root_dataset
     if isinstance(view, fo.DatasetView):
         # Not read through the view, which may hide a part of them.
-        whole = whole.select_group_slices(media_type="image") if whole.media_type == "group" else whole
+        whole = every_image(whole)
         whole = whole.select(view.values("id"))
     names = ("label", "prediction_id", "predicted_label", "decision", "bounding_box", "predicted_box")
     rows: list[tuple[Any, ...]] = []

@@ -14,6 +14,7 @@ from typing import Any
 import fiftyone as fo
 
 from .errors import DatasetError, PrototypeFileError
+from .fields import past_runs
 from .images import file_sha256
 from .prototypes import Prototypes
 from .quality import reference_quality
@@ -145,5 +146,4 @@ def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | N
 
 def list_prototypes(dataset: Any) -> list[str]:
     """Names of the prototypes kept with a dataset, newest last."""
-    names = dataset.list_runs(method=PROTOTYPES_METHOD)  # by name
-    return sorted(names, key=lambda name: dataset.get_run_info(name).timestamp)
+    return [run.key for run in past_runs(dataset, [PROTOTYPES_METHOD])]

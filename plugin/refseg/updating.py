@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import DatasetError, PrototypeFileError
-from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, newest_run, past_runs
+from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
 from .labels import require_images
 from .models import Models
 from .progress import Progress, Watcher, drain
@@ -280,7 +280,7 @@ def _report(
 
 def _tagged(dataset: Any, tag: str, negative_tag: str, rejected_field: str) -> tuple[list[Reference], list[Reference]]:
     """The references and the negatives of the whole dataset."""
-    whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+    whole = every_image(dataset)
     references = tagged_references(whole, tag, rejected_field=rejected_field)
     return references, collect_negatives(whole, label_fields(whole), negative_tag)
 

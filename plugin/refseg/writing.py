@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 
 from .candidates import Candidates
 from .errors import DatasetError, IndexDamagedError
-from .fields import check_name
+from .fields import check_name, every_image
 from .labels import needs_files, semantic_map, to_detections
 from .matching import Instances, Ranking, crop_instances
 from .packing import PackedCandidates
@@ -255,7 +255,7 @@ class Writer:
         """What the samples hold that have been segmented, or labelled by others, in this field."""
         # Not read through the view, which may hide a part of them.
         dataset = self.view._dataset
-        whole = dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
+        whole = every_image(dataset)
         path = f"{self.label_field}.detections"
         names = ["label", "confidence", "predicted_iou", "margin", "bounding_box"]
         # Labels of others, and of earlier versions, lack some of these.
