@@ -19,11 +19,14 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, filters, segmentation
 
+from refseg.building import build_prototypes
 from refseg.candidates import propose
-from refseg.matching import Instances, match
+from refseg.gallery import make_gallery
+from refseg.instances import Instances
+from refseg.matching import match
 from refseg.models import load_models
 from refseg.pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
-from refseg.prototypes import Reference, build_prototypes
+from refseg.reference_vectors import Reference
 
 FOUND_IOU = 0.5
 TILE = 0.6
@@ -82,7 +85,7 @@ def main() -> None:
 
     found: list[tuple[float, NDArray[np.bool_]]] = []
     for (left, top, *_), candidates in zip(tiles, propose([photograph.crop(t) for t in tiles], models), strict=True):
-        for mask_crop, (a, b, c, d), score in zip(*_answers(match(candidates, prototypes.matrix)), strict=True):
+        for mask_crop, (a, b, c, d), score in zip(*_answers(match(candidates, make_gallery(prototypes))), strict=True):
             full = np.zeros((height, width), bool)
             full[top + b : top + d, left + a : left + c] = mask_crop
             found.append((score, full))

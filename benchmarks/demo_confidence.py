@@ -17,12 +17,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from refseg.building import build_prototypes
 from refseg.candidates import propose
 from refseg.demo.dataset import CLASSES, draw_classes, draw_tray
 from refseg.demo.world import Family
+from refseg.gallery import make_gallery
 from refseg.matching import match
 from refseg.models import Models, load_models
-from refseg.prototypes import Prototypes, Reference, build_prototypes
+from refseg.prototypes import Prototypes
+from refseg.reference_vectors import Reference
 
 SHOTS = 3
 THRESHOLDS = np.arange(0.3, 0.95, 0.05)
@@ -54,7 +57,7 @@ def judge_tray(
     """Scores, whether each is right, how many objects there are, and whether the tray is empty."""
     scene, names = draw_tray(rng, families, empty=empty)
     truth = [(mask, name) for mask, name in zip(scene.masks, names, strict=True) if name is not None]
-    found = match(propose([Image.fromarray(scene.image)], models)[0], prototypes.matrix)
+    found = match(propose([Image.fromarray(scene.image)], models)[0], make_gallery(prototypes))
     taken: set[int] = set()
     right = []
     for mask, box, label in zip(found.masks, found.boxes.tolist(), found.labels.tolist(), strict=True):

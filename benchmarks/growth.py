@@ -75,15 +75,16 @@ def scan(folder: Path) -> dict[str, float]:
     import resource
 
     from refseg.index import CandidateIndex
-    from refseg.matching import classify
+    from refseg.similarity import Gallery, classify
 
     prototypes = F.normalize(torch.randn(NUM_CLASSES, WIDTH, generator=torch.Generator().manual_seed(3)), dim=1)
+    gallery = Gallery(prototypes)
     opening, index = seconds_of(lambda: CandidateIndex.open(folder))
 
     def score() -> int:
         best: dict[str, float] = {}
         for chunk in index.scan(features_only=True):
-            scores = classify(chunk.features.float(), prototypes).scores
+            scores = classify(chunk.features.float(), gallery).scores
             tops = np.maximum.reduceat(scores.numpy(), chunk.starts[:-1])
             best.update(zip((image.sample_id for image in chunk.images), tops.tolist(), strict=True))
         return len(best)

@@ -18,8 +18,11 @@ import torch.nn.functional as F
 
 from benchmarks.report import Figure, as_table, at_most, seconds_of, spread
 from refseg.candidates import Candidates
-from refseg.matching import Ranking, classify, crop_instances, rank
+from refseg.cropping import crop_instances
+from refseg.instances import Ranking
+from refseg.matching import rank
 from refseg.packing import PackedCandidates, pack
+from refseg.similarity import Gallery, classify
 
 GRID = 256
 WIDTH = 1024
@@ -72,7 +75,7 @@ def measure(num_images: int = 1000) -> list[Figure]:
         def match(
             images: list[PackedCandidates] = images, block: torch.Tensor = block
         ) -> list[tuple[PackedCandidates, Ranking]]:
-            classified = classify(block, prototypes)
+            classified = classify(block, Gallery(prototypes))
             answers = []
             for number, old in enumerate(images):
                 rows = slice(number * NUM_CANDIDATES, (number + 1) * NUM_CANDIDATES)

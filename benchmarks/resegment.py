@@ -24,16 +24,19 @@ import torch.nn.functional as F
 import refseg
 from benchmarks.report import Figure, as_table, at_least, at_most, seconds_of, spread
 from refseg.candidates import NEAR_DUPLICATE_IOU, Candidates, propose, propose_from_pixels
+from refseg.cropping import crop_instances
 from refseg.demo.dataset import CLASSES, build_demo_dataset
 from refseg.evaluation import evaluate
+from refseg.gallery import make_gallery
 from refseg.images import read_image
 from refseg.index import CandidateIndex
 from refseg.index_tables import FileState, IndexSettings
 from refseg.loading import IMAGES_A_BATCH, load_batches, stack_pixels
-from refseg.matching import classify, crop_instances, match, rank
+from refseg.matching import match, rank
 from refseg.models import Models, load_models
 from refseg.packing import pack
 from refseg.prototypes import Prototypes
+from refseg.similarity import classify
 
 NAME = "refseg-benchmark"
 MODEL = "demo"
@@ -45,20 +48,20 @@ NUM_SIZED = 20
 
 def compute_without(paths: list[str], prototypes: Prototypes, models: Models) -> int:
     """From files to instances; returns how many."""
-    least, number = models.preset.min_confidence, 0
+    least, number, gallery = models.preset.min_confidence, 0, make_gallery(prototypes)
     for batch in load_batches(paths, models.segmenter_side, batch_size=IMAGES_A_BATCH[models.device.type]):
         sizes = [image.image_hw for image in batch]
         for candidates in propose_from_pixels(stack_pixels(batch), sizes, models):
-            number += len(match(candidates, prototypes.matrix, min_score=least))
+            number += len(match(candidates, gallery, min_score=least))
     return number
 
 
 def compute_from(index: CandidateIndex, sample_ids: list[str], prototypes: Prototypes, least: float) -> int:
     """From the index to instances; returns how many."""
     number = 0
-    matrix = prototypes.matrix
+    gallery = make_gallery(prototypes)
     for chunk in index.scan(sample_ids):
-        classified = classify(chunk.features.float(), matrix)
+        classified = classify(chunk.features.float(), gallery)
         for position in range(len(chunk.images)):
             rows = slice(int(chunk.starts[position]), int(chunk.starts[position + 1]))
             candidates = chunk.candidates(position)

@@ -13,7 +13,7 @@ import fiftyone.operators.types as types
 from .base import RefSegOperator, Result, Work
 from .constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
 from .forms import Form, default_model, model_input
-from .indexes import IndexRecord, coverage, find_record
+from .indexes import IndexRecord, coverage, index_records
 from .messages import count, duration, size, skips
 from .selection import target_images
 
@@ -52,9 +52,10 @@ class BuildIndex(RefSegOperator):
             if not exact:
                 description = "A larger index, which answers exactly as segmenting without an index does"
                 exact = form.switch("exact", False, "Keep near-duplicates", description)
+            tiles = form.switch("tiles", False, "Tiles", "Look at large images in overlapping tiles too, for small objects")
             description = "Tell by a file's bytes whether it has changed, not by its size and time alone: reads every file"
             form.switch("content_hash", False, "Compare file contents", description)
-            record = find_record(ctx, model, exact=exact)
+            record = record_of(ctx, model, tiles=tiles, exact=exact)
             _location_input(form, record)
             form.notice("coverage", coverage(ctx, record).describe("only files that have changed are computed again"))
         return form.done()
@@ -69,6 +70,7 @@ class BuildIndex(RefSegOperator):
             uri=ctx.params.get("uri") or None,
             # Where it is not asked for, the preset decides.
             exact=True if ctx.params.get("exact") else None,
+            tiles=bool(ctx.params.get("tiles", False)),
             content_hash=bool(ctx.params.get("content_hash", False)),
         )
         return {
@@ -94,6 +96,7 @@ class BuildIndex(RefSegOperator):
         exact: bool = False,
         content_hash: bool = False,
         uri: str | None = None,
+        tiles: bool = False,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -106,6 +109,8 @@ class BuildIndex(RefSegOperator):
             content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
             uri: a whole path or an object store's address; by default where the index lies already, else in FiftyOne's data
                 folder.
+            tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects; an index of
+                its own.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -114,7 +119,7 @@ class BuildIndex(RefSegOperator):
             the collection, in the index now), `num_added`, `num_candidates`, `num_bytes` and `bytes_per_image` (of the whole
             index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
         """
-        params = {"model": model, "exact": exact, "content_hash": content_hash, "uri": uri}
+        params = {"model": model, "exact": exact, "content_hash": content_hash, "uri": uri, "tiles": tiles}
         return self.call(sample_collection, params, delegate, delegation_target)
 
 
@@ -126,6 +131,19 @@ def describe(result: Result) -> str:
         f"{size(result['num_bytes'])}, {size(result['bytes_per_image'])} an image."
     )
     return text + skips(result["skipped"], result["num_skipped"])
+
+
+def record_of(
+    ctx: Any, model: str, *, tiles: bool, exact: bool | None = None, encoder: str | None = None
+) -> IndexRecord | None:
+    """The record of the index with tiles, or of that without, for this model, or None; otherwise as find_record."""
+    by_default = model in MODELS_THAT_KEEP_DUPLICATES
+    for record in sorted(index_records(ctx), key=lambda record: record.exact == by_default)[::-1]:
+        # Records of earlier versions say nothing of tiles.
+        has_tiles = bool(getattr(ctx.dataset.get_run_info(record.key).config, "tiles", False))
+        if (record.model, has_tiles) == (model, tiles) and exact in (None, record.exact) and encoder in (None, record.encoder):
+            return record
+    return None
 
 
 def _location_input(form: Form, record: IndexRecord | None) -> None:

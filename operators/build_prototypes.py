@@ -133,7 +133,7 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         ctx: FiftyOne's execution context.
         images: where to look for references, unless they are a selection, and for negatives.
     """
-    from refseg.prototypes import iter_build_prototypes
+    from refseg.building import iter_build_prototypes
     from refseg.references import collect_references
     from refseg.store import reusable_prototypes, save_prototypes
 

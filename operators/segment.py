@@ -9,6 +9,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .base import RefSegOperator, Result, Work
+from .build_index import record_of
 from .constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
 from .forms import Form, classes_input, kept_classes, kept_prototypes, label_field_input, limits_inputs, thresholds_input
 from .indexes import coverage, find_record
@@ -84,6 +85,7 @@ class Segment(RefSegOperator):
         index: bool = True,
         classes: Sequence[str] | None = None,
         min_confidences: Sequence[tuple[str, float]] | None = None,
+        tiles: bool = False,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -103,6 +105,7 @@ class Segment(RefSegOperator):
             index: take candidates from the dataset's index, and add those that are computed; False neither reads nor fills it.
             classes: write only these; all others still compete for candidates.
             min_confidences: pairs of a class and its own min_confidence.
+            tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -129,6 +132,7 @@ class Segment(RefSegOperator):
             "index": index,
             "classes": None if classes is None else list(classes),
             "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
+            "tiles": tiles,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -154,6 +158,8 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         given("semantic_field"),
         bool(given("preview")),
         None if classes is None else tuple(classes),
+        # Where they are not asked for, the index that there is decides.
+        tiles=True if ctx.params.get("tiles") else None,
     )
     report = yield from iter_segment(
         images,
@@ -253,7 +259,12 @@ def _index_inputs(form: Form, prototypes: Any) -> None:
     """Preview and index, and how long the run will take with them."""
     previews, uses_index = bool(form.value("preview", False)), bool(form.value("index", True))
     config = form.ctx.dataset.get_run_info(prototypes).config
-    covered = coverage(form.ctx, find_record(form.ctx, config.model, encoder=config.fingerprint))
+    model, encoder = config.model, config.fingerprint
+    if form.value("tiles", False):
+        record = record_of(form.ctx, model, tiles=True, encoder=encoder)
+    else:
+        record = find_record(form.ctx, model, encoder=encoder)
+    covered = coverage(form.ctx, record)
     problem = None
     if previews and not uses_index:
         problem = "A preview looks at indexed images alone: tick 'Use the index'."
@@ -262,6 +273,7 @@ def _index_inputs(form: Form, prototypes: Any) -> None:
     description = "Rank the images by their best score, and write and show the best hundred alone"
     form.switch("preview", False, "Preview", description, problem)
     form.switch("index", True, "Use the index", "Compute only images that are not indexed, and add them to the index")
+    form.switch("tiles", False, "Tiles", "Look at large images in overlapping tiles too, for small objects, kept apart")
     if not uses_index:
         text = covered.describe_without()
     elif previews:

@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 
 import refseg.candidates
+from refseg.building import build_prototypes
 from refseg.dataset_index import open_index
 from refseg.demo.world import Scene
 from refseg.errors import ClassWithoutReferencesError, IndexDamagedError, RefSegError
 from refseg.images import read_image, segmenter_pixels
 from refseg.indexing import build_index
 from refseg.models import load_models
-from refseg.prototypes import Prototypes, build_prototypes
+from refseg.prototypes import Prototypes
 from refseg.references import collect_references
 from refseg.runs import SegmentReport, segment
 from tests.trays import (

@@ -18,10 +18,12 @@ from pycocotools.coco import COCO
 import refseg
 import refseg.candidates
 import refseg.coco_run
-from refseg.candidates import Candidates
+import refseg.tiles
+from refseg.candidates import Candidates, prompt_grid
 from refseg.cli import main
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.models import PRESETS, Models
+from refseg.packing import PackedCandidates
 from refseg.prototypes import Prototypes
 
 CLASSES = ("star", "tee")
@@ -209,7 +211,7 @@ def test_targets_without_annotations_are_not_scored(
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
-def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models) -> list[Candidates]:
+def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, gate: None = None) -> list[Candidates]:
     """Candidates of each image: three squares, each with a feature and its opposite, of which one is like some class."""
     logits = torch.full((6, models.grid_side, models.grid_side), -1.0)
     for row in range(6):
@@ -236,6 +238,32 @@ def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path:
     assert results("--min-score", repr(limit)) == [[s for s in scores if s >= limit] for scores in every]
     default = PRESETS["demo"].min_confidence
     assert results() == [[s for s in scores if s >= default] for scores in every]
+
+
+def test_tiles_and_presence_gate(
+    run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = {"images": content["images"][:2], "categories": content["categories"]}
+    monkeypatch.setattr(refseg.candidates, "prompt_grid", lambda per_side, side: prompt_grid(3, side))
+    looked_at = []
+
+    def propose_tiles(image: Image.Image, models: Models, **options: Any) -> PackedCandidates:
+        looked_at.append(image.size)
+        return refseg.tiles.propose_tiles(image, models, **options)
+
+    monkeypatch.setattr(refseg.coco_run, "propose_tiles", propose_tiles)
+    report = str(tmp_path / "report.json")
+    asked = ((("--tiles",), 0), (("--presence-gate", "1"), 2), (("--tiles", "--presence-gate", "1"), 2))
+    for arguments, num_gated in asked:
+        looked_at.clear()
+        assert run("--min-score", "0", "--report", report, *arguments, targets=targets) == 0
+        told = json.loads(Path(report).read_text())
+        assert (told["num_images"], told["num_gated"]) == (2, num_gated)
+        assert (told["num_instances"] > 0) == (num_gated == 0)
+        assert ("2 of them were spared by the presence gate" in capsys.readouterr().out) == (num_gated == 2)
+        assert looked_at == ([(160, 120)] * 2 if "--tiles" in arguments else [])
+    assert run("--presence-gate", "1.5") == 2
+    assert "--presence-gate: '1.5' is not a number between 0 and 1" in capsys.readouterr().err
 
 
 def test_bad_images_are_skipped_and_listed(

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from refseg.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
 from refseg.coco import CocoDataset, CocoImage, read_coco, read_references, to_listing, to_results, write_json
 from refseg.errors import CocoError, NoReferencesError
-from refseg.matching import Instances
+from refseg.instances import Instances
 from refseg.rle import annotation_rle, decode_mask, encode_mask
 
 WIDTH, HEIGHT = 20, 12

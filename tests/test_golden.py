@@ -16,8 +16,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from refseg.candidates import Candidates, pool_features
-from refseg.matching import Instances, match
-from refseg.prototypes import class_prototypes, instance_vector
+from refseg.instances import Instances
+from refseg.matching import match
+from refseg.prototypes import class_prototypes
+from refseg.reference_vectors import instance_vector
 from tests.tolerance import assert_near
 
 CASES = [Path(__file__).parent / "golden" / f"core_case_{number}.npz" for number in (1, 2)]

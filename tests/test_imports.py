@@ -24,6 +24,7 @@ ENGINE = (
     "index_tables",
     "index",
     "loading",
+    "tiles",
     "demo.world",
 )
 

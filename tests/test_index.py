@@ -22,6 +22,7 @@ from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchE
 from refseg.index import CandidateIndex, local_path
 from refseg.index_tables import (
     FORMAT,
+    FORMAT_WITH_TILES,
     METADATA_KEY,
     FileState,
     IndexedImage,
@@ -213,7 +214,7 @@ class TestScan:
             assert chunk.starts.tolist() == [0, *np.cumsum([image.num_candidates for image in chunk.images]).tolist()]
             assert chunk.features.shape == (chunk.starts[-1], WIDTH)
             assert chunk.features.dtype == torch.float16
-            assert chunk.grid_side == 64
+            assert chunk.settings == SETTINGS
 
     def test_order_is_that_of_writing(self, place: Path) -> None:
         index = make_index(place, [5, 1, 9])
@@ -627,11 +628,11 @@ class TestRefused:
         assert lance.dataset(str(place / "images.lance")).count_rows() == 2
 
     def test_newer_format(self, place: Path) -> None:
-        about = json.dumps({"format": FORMAT + 1, "news": True}).encode()
+        about = json.dumps({"format": FORMAT_WITH_TILES + 1, "news": True}).encode()
         schema = pa.schema([("a", pa.int64())], metadata={METADATA_KEY: about})
         lance.write_dataset(schema.empty_table(), str(place / "images.lance"))
         with pytest.raises(
-            IndexMismatchError, match=rf"written by a newer RefSeg \(format {FORMAT + 1}, this one reads up to"
+            IndexMismatchError, match=rf"written by a newer RefSeg \(format {FORMAT_WITH_TILES + 1}, this one reads up to"
         ) as caught:
             CandidateIndex.open(place)
         assert "pip install -U fiftyone-refseg" in str(caught.value)

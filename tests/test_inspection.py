@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 import refseg
+from refseg.building import build_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
 from refseg.pictures import COLORS, INK, PAPER
 from refseg.progress import Progress, drain
-from refseg.prototypes import Prototypes, build_prototypes, crop_corners
+from refseg.prototypes import Prototypes
+from refseg.reference_vectors import crop_corners
 from refseg.references import collect_references
 from tests.trays import tray_samples
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from refseg import labels
 from refseg.errors import DatasetError
+from refseg.instances import Instances
 from refseg.labels import (
     needs_files,
     object_region,
@@ -24,7 +25,6 @@ from refseg.labels import (
     semantic_map,
     to_detections,
 )
-from refseg.matching import Instances
 
 MakeDataset = Callable[..., fo.Dataset]
 IMAGE_HW = (60, 70)  # neither divides a power of two: relative boxes are inexact

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from refseg import matching
 from refseg.candidates import Candidates, grid_boxes, interpolation_matrix
+from refseg.cropping import crop_instances, upsample
 from refseg.errors import ShapeError
-from refseg.matching import Instances, Ranking, classify, crop_instances, match, merge_overlaps, rank, similarities, upsample
+from refseg.instances import Instances, Ranking
+from refseg.matching import match, rank
+from refseg.overlaps import merge_overlaps
 from refseg.packing import PackedCandidates, pack
+from refseg.similarity import classify, similarities
 from tests.test_packing import make_blobs
 from tests.tolerance import TOLERANCE, assert_near
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refseg.patch_colors import find_parts, nearest, principal_colors
+from refseg.clusters import find_clusters, nearest
+from refseg.patch_colors import principal_colors
 
 
 def seeded(number: int = 0) -> torch.Generator:
@@ -52,13 +53,13 @@ class TestFindParts:
     def test_largest_part_first(self) -> None:
         blobs = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
         features = blobs.repeat_interleave(torch.tensor([5, 30, 12]), 0) + 0.1 * torch.randn(47, 2, generator=seeded())
-        centers = find_parts(features, 3, seeded())
+        centers = find_clusters(features, 3, seeded())
         torch.testing.assert_close(centers, blobs[[1, 2, 0]], atol=0.2, rtol=0)
         assert torch.bincount(nearest(features, centers)).tolist() == [30, 12, 5]
 
     def test_centers_are_the_means_of_their_parts(self) -> None:
         features = torch.randn(80, 5, generator=seeded())
-        centers = find_parts(features, 4, seeded())
+        centers = find_clusters(features, 4, seeded())
         rows = nearest(features, centers)
         for row in range(4):
             torch.testing.assert_close(features[rows == row].mean(0), centers[row])
@@ -66,10 +67,10 @@ class TestFindParts:
     def test_same_seed_same_parts_and_no_global_state(self) -> None:
         features = torch.randn(80, 5, generator=seeded())
         state = torch.get_rng_state()
-        assert torch.equal(find_parts(features, 4, seeded(7)), find_parts(features, 4, seeded(7)))
+        assert torch.equal(find_clusters(features, 4, seeded(7)), find_clusters(features, 4, seeded(7)))
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_fewer_different_patches_than_parts(self) -> None:
         features = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
-        assert find_parts(features, 5, seeded()).tolist() == [[1.0, 0.0], [0.0, 1.0]]
-        assert find_parts(features[:1], 4, seeded()).tolist() == [[1.0, 0.0]]
+        assert find_clusters(features, 5, seeded()).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+        assert find_clusters(features[:1], 4, seeded()).tolist() == [[1.0, 0.0]]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from refseg import prototypes as prototypes_module
+from refseg.building import build_prototypes, iter_build_prototypes
 from refseg.candidates import encode_patches
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import (
@@ -31,19 +32,10 @@ from refseg.errors import (
 )
 from refseg.images import encoder_pixels
 from refseg.models import Models, load_models
+from refseg.negatives import Negatives
 from refseg.progress import Progress
-from refseg.prototypes import (
-    Negatives,
-    Prototypes,
-    Reference,
-    build_prototypes,
-    class_prototypes,
-    crop_corners,
-    crop_weights,
-    instance_vector,
-    iter_build_prototypes,
-    reference_digest,
-)
+from refseg.prototypes import Prototypes, class_prototypes
+from refseg.reference_vectors import Reference, crop_corners, crop_weights, instance_vector, reference_digest
 from tests.tolerance import assert_near
 
 Answer = Callable[[Tensor], list[Tensor]]

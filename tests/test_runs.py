@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 
 import refseg.candidates
+from refseg.building import build_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.images import file_sha256
-from refseg.matching import similarities
 from refseg.models import load_models
-from refseg.prototypes import Negatives, Prototypes, build_prototypes
+from refseg.negatives import Negatives
+from refseg.prototypes import Prototypes
 from refseg.references import collect_references
 from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment
 from refseg.segmenter import Segmenter
+from refseg.similarity import similarities
 from refseg.store import dataset_folder, load_prototypes, save_prototypes
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
 from tests.trays import segment_all as run

@@ -19,17 +19,19 @@ from PIL import Image
 
 import refseg.indexing
 import refseg.runs
+from refseg.building import build_prototypes
 from refseg.candidates import Candidates
 from refseg.dataset_index import DatasetIndex, file_state, index_for, index_records, open_index
 from refseg.errors import DatasetError, IndexDamagedError, IndexMismatchError, PrototypeMismatchError
 from refseg.index_tables import FileState
 from refseg.indexing import build_index
-from refseg.matching import classify, match
+from refseg.matching import match
 from refseg.models import Models, load_models
 from refseg.packing import PackedCandidates, pack
-from refseg.prototypes import Prototypes, build_prototypes
+from refseg.prototypes import Prototypes
 from refseg.references import collect_references
 from refseg.runs import SegmentSettings, iter_segment
+from refseg.similarity import classify
 from tests.test_runs import content_of
 from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
 from tests.trays import segment_all as run

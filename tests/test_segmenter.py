@@ -20,7 +20,8 @@ from refseg.candidates import propose
 from refseg.errors import DatasetError
 from refseg.images import read_image
 from refseg.loading import load_image
-from refseg.prototypes import Negatives, Prototypes
+from refseg.negatives import Negatives
+from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, match_image
 from refseg.segmenter import ReadImage, Segmenter
 from tests.trays import IMAGE_HW, propose_truth, quick_models, tray_prototypes, tray_samples

@@ -12,7 +12,8 @@ import torch
 
 from refseg.errors import DatasetError, PrototypeFileError
 from refseg.images import file_sha256
-from refseg.prototypes import Negatives, Prototypes
+from refseg.negatives import Negatives
+from refseg.prototypes import Prototypes
 from refseg.store import (
     PROTOTYPES_METHOD,
     dataset_folder,

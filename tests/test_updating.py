@@ -10,12 +10,12 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
+from refseg.building import build_prototypes
 from refseg.decisions import accept, reject
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
 from refseg.fields import PastRun, newest_run
 from refseg.indexing import build_index
 from refseg.progress import Progress, drain
-from refseg.prototypes import build_prototypes
 from refseg.references import collect_references
 from refseg.review import review_queue
 from refseg.runs import SegmentReport, segment

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from refseg.building import build_prototypes
 from refseg.candidates import Candidates, encode_patches, pool_features
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import Models, load_models
-from refseg.prototypes import Prototypes, Reference, build_prototypes
+from refseg.prototypes import Prototypes
+from refseg.reference_vectors import Reference
 from refseg.runs import SegmentReport, segment
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
 
     @torch.inference_mode()
     def propose_from_pixels(
-        pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None
+        pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None, gate: None = None
     ) -> list[Candidates]:
         return [
             candidates_of(row, truth.get(row.numpy().tobytes(), np.zeros((0, *image_hw), bool)), image_hw, models)

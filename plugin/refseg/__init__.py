@@ -9,15 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .building import build_prototypes
     from .dataset_index import DatasetIndex, IndexStatus, VerifyReport, open_index
     from .decisions import Decision, accept, fix, reject, relabel, undo
     from .evaluation import EvaluationReport, evaluate
     from .heatmaps import HeatmapReport, similarity_heatmap
     from .indexing import IndexReport, SkippedImage, build_index
     from .inspection import InspectedReference, inspect_references, inspection_sheet
+    from .match_settings import MatchSettings
     from .models import PRESETS, load_models, unload_models
-    from .prototypes import Prototypes, Reference, build_prototypes
+    from .prototypes import Prototypes
     from .quality import ReferenceQuality, reference_quality
+    from .reference_vectors import Reference
     from .references import SampledReferences, collect_references, sample_references, tag_references
     from .review import QueueItem, review_queue
     from .runs import SegmentReport, segment
@@ -35,11 +38,12 @@ _HOME = {
     "HeatmapReport": "heatmaps",
     "IndexReport": "indexing",
     "IndexStatus": "dataset_index",
+    "MatchSettings": "match_settings",
     "InspectedReference": "inspection",
     "PRESETS": "models",
     "Prototypes": "prototypes",
     "QueueItem": "review",
-    "Reference": "prototypes",
+    "Reference": "reference_vectors",
     "ReferenceQuality": "quality",
     "SampledReferences": "references",
     "SegmentReport": "runs",
@@ -50,7 +54,7 @@ _HOME = {
     "VerifyReport": "dataset_index",
     "accept": "decisions",
     "build_index": "indexing",
-    "build_prototypes": "prototypes",
+    "build_prototypes": "building",
     "collect_references": "references",
     "evaluate": "evaluation",
     "find_similar": "similar",
@@ -84,6 +88,7 @@ __all__ = [
     "IndexReport",
     "IndexStatus",
     "InspectedReference",
+    "MatchSettings",
     "Prototypes",
     "QueueItem",
     "Reference",

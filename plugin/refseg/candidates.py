@@ -6,7 +6,7 @@ decoder once a prompt. Memory grows with the kept masks, N × M² half-precision
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,12 +38,14 @@ class Candidates:
         predicted_iou: (N,) float32, the segmenter's own estimate of each mask's quality.
         features: (N, C) float32, unit length up to the rounding of half precision.
         image_hw: height and width of the image in pixels.
+        gated: a presence gate kept the segmenter from the image: these are not all the candidates it has.
     """
 
     logits: Tensor
     predicted_iou: Tensor
     features: Tensor
     image_hw: tuple[int, int]
+    gated: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.logits) == len(self.predicted_iou) == len(self.features):
@@ -91,25 +93,85 @@ class Candidates:
         return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), groups, wanted)
 
 
+@dataclass(frozen=True)
+class PresenceGate:
+    """Tells by the encoder alone whether an image may show any of some classes, so that the segmenter can be spared the others.
+
+    Attributes:
+        prototypes: (K, C) float32, unit length.
+        min_similarity: an image passes where a patch has at least this cosine with a prototype.
+    """
+
+    prototypes: Tensor
+    min_similarity: float
+
+    def __post_init__(self) -> None:
+        if self.prototypes.ndim != 2:
+            raise ShapeError(f"A presence gate needs prototypes of shape (K, C), not {tuple(self.prototypes.shape)}.")
+
+    def passes(self, patch_features: Tensor) -> Tensor:
+        """Which images pass: (B,) bool, on the CPU, of (B, G², C) patch features.
+
+        Raises:
+            ShapeError: the prototypes are of another width.
+
+        Example:
+            >>> gate = PresenceGate(torch.tensor([[1.0, 0.0]]), 0.7)
+            >>> gate.passes(torch.tensor([[[3.0, 4.0], [8.0, 6.0]], [[0.0, 5.0], [4.0, 5.0]]]))
+            tensor([ True, False])
+        """
+        best = patch_similarity(patch_features, self.prototypes).flatten(1).amax(1)
+        return (best >= self.min_similarity).cpu()
+
+
+def patch_similarity(patch_features: Tensor, prototypes: Tensor) -> Tensor:
+    """The cosine of each patch and each prototype.
+
+    Args:
+        patch_features: (…, C) of any length, such as (B, G², C).
+        prototypes: (K, C), unit length.
+
+    Returns:
+        (…, K) float32 in [-1, 1], on the device of the patches.
+
+    Raises:
+        ShapeError: patches and prototypes differ in width.
+    """
+    if prototypes.shape[-1] != patch_features.shape[-1]:
+        raise ShapeError(
+            f"Prototypes of shape {tuple(prototypes.shape)} do not fit patch features of width {patch_features.shape[-1]}: "
+            "build them with the same model."
+        )
+    return F.normalize(patch_features.float(), dim=-1) @ prototypes.to(patch_features.device).T
+
+
 @torch.inference_mode()
-def propose(images: Sequence[Image.Image], models: Models, *, max_iou: float | None = None) -> list[Candidates]:
+def propose(
+    images: Sequence[Image.Image], models: Models, *, max_iou: float | None = None, gate: PresenceGate | None = None
+) -> list[Candidates]:
     """Candidates of some RGB images, on the CPU, in the order of the prompts.
 
     Args:
         images: upright RGB; any size.
         models: a loaded preset.
         max_iou: see drop_near_duplicates; None keeps them.
+        gate: images that do not pass get no candidates, for the price of the encoder; None lets every image pass.
     """
     if not images:
         return []
     pixels = torch.stack([segmenter_pixels(image, models.segmenter_side) for image in images])
     sizes = [(image.height, image.width) for image in images]
-    return propose_from_pixels(pixels, sizes, models, max_iou=max_iou)
+    return propose_from_pixels(pixels, sizes, models, max_iou=max_iou, gate=gate)
 
 
 @torch.inference_mode()
 def propose_from_pixels(
-    pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None
+    pixels: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    models: Models,
+    *,
+    max_iou: float | None = None,
+    gate: PresenceGate | None = None,
 ) -> list[Candidates]:
     """Candidates of images already resized for the segmenter.
 
@@ -118,23 +180,69 @@ def propose_from_pixels(
         sizes: height and width of each original image.
         models: a loaded preset.
         max_iou: see drop_near_duplicates; None keeps them.
+        gate: see propose.
     """
     with models.lock:
-        on_device = pixels.to(models.device)
-        features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)
-        embeddings = embed_images(on_device, models)
-        prompts = prompt_grid(models.preset.points_per_side, models.segmenter_side).to(models.device)
         answer = []
-        for row, image_hw in enumerate(sizes):
-            logits, predicted = decode_points(prompts, embeddings, row, models)
+        for found, image_hw in zip(iter_proposals(pixels, models, gate), sizes, strict=True):
             if max_iou is not None:
-                kept = drop_near_duplicates(logits > 0, predicted, max_iou)
-                logits, predicted = logits[kept], predicted[kept]
-            pooled = pool_features(logits > 0, features[row])
-            # Rounded as the index keeps them, so that an image scores the same whether it comes from there or not.
-            pooled = pooled.half().float().cpu()
-            answer.append(Candidates(logits.float().cpu(), predicted.float().cpu(), pooled, image_hw))
+                found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
+            logits, predicted = found.logits.float().cpu(), found.predicted_iou.float().cpu()
+            answer.append(Candidates(logits, predicted, found.pool(), image_hw, found.gated))
         return answer
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What the segmenter answers to the prompt grid on one square of pixels, on the models' device.
+
+    Attributes:
+        logits: (N, M, M).
+        predicted_iou: (N,).
+        patch_features: (G², C), of the same square.
+        gated: a presence gate kept the segmenter from it.
+    """
+
+    logits: Tensor
+    predicted_iou: Tensor
+    patch_features: Tensor
+    gated: bool = False
+
+    def take(self, rows: Tensor) -> Proposals:
+        """Those of some rows, by number or as (N,) bool."""
+        return Proposals(self.logits[rows], self.predicted_iou[rows], self.patch_features, self.gated)
+
+    def pool(self) -> Tensor:
+        """(N, C) float32 pooled features on the CPU, rounded as the index keeps them.
+
+        So an image scores the same whether it comes from there or not.
+        """
+        return pool_features(self.logits > 0, self.patch_features).half().float().cpu()
+
+
+def iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None = None) -> Iterator[Proposals]:
+    """Ask the segmenter about each square of pixels that passes the gate; the caller holds the models' lock.
+
+    Args:
+        pixels: (B, 3, S, S) float32 in [0, 1].
+        models: a loaded preset.
+        gate: None lets every square pass.
+    """
+    on_device = pixels.to(models.device)
+    features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)
+    passes = torch.ones(len(pixels), dtype=torch.bool) if gate is None else gate.passes(features)
+    # Picked only where some are left out: a copy of all may lie in memory in another order, which moves the last digits.
+    passed = on_device if passes.all() else on_device[passes.to(models.device)]
+    embeddings = embed_images(passed, models) if len(passed) else None
+    prompts = prompt_grid(models.preset.points_per_side, models.segmenter_side).to(models.device)
+    row = 0
+    for own_features, is_let in zip(features, passes.tolist(), strict=True):
+        if embeddings is None or not is_let:
+            empty = own_features.new_empty
+            yield Proposals(empty(0, models.grid_side, models.grid_side), empty(0), own_features, gated=True)
+            continue
+        yield Proposals(*decode_points(prompts, embeddings, row, models), own_features)
+        row += 1
 
 
 @torch.inference_mode()

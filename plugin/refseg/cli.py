@@ -75,6 +75,9 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
     model.add_argument("--sam2-path", type=Path, metavar="FILE", help="a SAM 2 checkpoint instead of the download")
     model.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")
+    model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
+    gate_help = "spare the segmenter images in which no patch is this similar to a prototype, 0 to 1: rare classes"
+    model.add_argument("--presence-gate", type=_score, metavar="S", help=gate_help)
     output = parser.add_argument_group("what is kept")
     output.add_argument("--min-score", type=_score, metavar="S", help="leave out lower scores; by default the preset's")
     output.add_argument("--max-detections", type=_count, default=100, metavar="N", help="an image (%(default)s)")
@@ -105,6 +108,8 @@ def _run(arguments: argparse.Namespace) -> int:
         min_score=arguments.min_score,
         max_detections=arguments.max_detections,
         num_workers=arguments.workers,
+        tiles=arguments.tiles,
+        presence_gate=arguments.presence_gate,
     )
     report = run_coco(job, progress=progress)
     print(report)

@@ -13,8 +13,8 @@ from pycocotools import mask as mask_utils
 
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
-from .matching import Instances
-from .prototypes import Reference
+from .instances import Instances
+from .reference_vectors import Reference
 from .rle import annotation_rle, crop_mask, decode_mask, encode_mask, is_number
 
 logger = logging.getLogger(__name__)

@@ -12,15 +12,19 @@ from typing import Any
 import torch
 
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from .candidates import propose_from_pixels
+from .building import build_prototypes
+from .candidates import Candidates, PresenceGate, propose_from_pixels
 from .coco import CocoDataset, CocoImage, ImageId, read_coco, read_references, size_mismatch, to_listing, to_results, write_json
 from .errors import CocoError, ModelError
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .matching import match
+from .match_settings import MatchSettings, settings_for
+from .matcher import Matcher, default_thresholds, make_matcher
 from .models import Models, load_models
+from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes, build_prototypes
+from .prototypes import Prototypes
 from .rle import annotation_rle
+from .tiles import propose_tiles
 
 IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -40,9 +44,12 @@ class CocoJob:
         device: see `refseg.load_models`.
         sam2_path: see `refseg.load_models`.
         dinov2_path: see `refseg.load_models`.
-        min_score: lower scores are left out; by default the preset's.
+        min_score: lower scores are left out; by default the threshold calibrated for each class, or else the preset's.
         max_detections: the best so many of each image.
         num_workers: threads that decode images; 0 for none.
+        tiles: look at each image larger than the segmenter's input in overlapping tiles too.
+        presence_gate: spare the segmenter images, or tiles, in which no patch has this cosine with a prototype.
+        matching: how candidates are compared with prototypes; by default as suits the preset.
     """
 
     images: Path
@@ -58,6 +65,9 @@ class CocoJob:
     min_score: float | None = None
     max_detections: int = 100
     num_workers: int | None = None
+    tiles: bool = False
+    presence_gate: float | None = None
+    matching: MatchSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class CocoReport:
         skipped_references: annotation id and reason of each reference that could not be used.
         mask: scores of masks; None without ground truth masks.
         box: scores of boxes; None without ground truth.
+        num_gated: images that the presence gate kept from the segmenter, as a whole or in part.
     """
 
     out: str
@@ -87,6 +98,7 @@ class CocoReport:
     skipped_references: tuple[tuple[str, str], ...]
     mask: AveragePrecision | None = None
     box: AveragePrecision | None = None
+    num_gated: int = 0
 
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)
@@ -94,6 +106,8 @@ class CocoReport:
             f"{self.num_instances} instances in {self.num_images} images written to {self.out} "
             f"({self.seconds:.1f} s, {each:.2f} s an image)"
         )
+        if self.num_gated:
+            text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
         return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"
 
 
@@ -148,6 +162,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         skipped_references=tuple((f"reference {name}", reason) for name, reason in prototypes.skipped),
         mask=mask,
         box=box,
+        num_gated=found.num_gated,
     )
     if job.report is not None:
         write_json(job.report, asdict(report))
@@ -161,6 +176,7 @@ class _Found:
     results: list[dict[str, Any]] = field(default_factory=list)
     sizes: dict[ImageId, tuple[int, int]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    num_gated: int = 0
 
 
 def _iter_segment(
@@ -169,10 +185,12 @@ def _iter_segment(
     images = list(targets.images.values())
     paths = [str(job.images / image.file_name) for image in images]
     found = _Found()
+    matcher = _matcher(job, prototypes, models)
     yield Progress(0, len(images), "images")
     batch_size = IMAGES_A_BATCH[models.device.type]
     done = 0
-    with closing(load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=job.num_workers)) as batches:
+    loading = load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=job.num_workers, tiles=job.tiles)
+    with closing(loading) as batches:
         for batch in batches:
             good = []
             for loaded in batch:
@@ -181,7 +199,7 @@ def _iter_segment(
                     good.append(loaded)
                 else:
                     found.skipped.append((paths[loaded.index], reason))
-            _segment_batch(good, images, job, prototypes, category_ids, models, found)
+            _segment_batch(good, images, job, prototypes, matcher, category_ids, models, found)
             done += len(batch)
             yield Progress(done, len(images), "images")
     if not found.sizes:
@@ -195,25 +213,38 @@ def _segment_batch(
     images: Sequence[CocoImage],
     job: CocoJob,
     prototypes: Prototypes,
+    matcher: Matcher,
     category_ids: Sequence[int],
     models: Models,
     found: _Found,
 ) -> None:
     if not batch:
         return
-    proposed = propose_from_pixels(stack_pixels(batch), [loaded.image_hw for loaded in batch], models)
+    gate = None if job.presence_gate is None else PresenceGate(prototypes.matrix, job.presence_gate)
+    proposed = _propose(batch, job.tiles, gate, models)
+    found.num_gated += sum(candidates.gated for candidates in proposed)
     for loaded, candidates in zip(batch, proposed, strict=True):
-        instances = match(
-            candidates,
-            prototypes.matrix,
-            negatives=prototypes.negative_matrix,
-            max_detections=job.max_detections,
-            min_score=models.preset.min_confidence if job.min_score is None else job.min_score,
-            as_published=models.preset.as_published,
-        )
+        instances = matcher.match(candidates)
         image_id = images[loaded.index].id
         found.sizes[image_id] = loaded.image_hw
         found.results += to_results(instances, category_ids, image_id, loaded.image_hw)
+
+
+def _matcher(job: CocoJob, prototypes: Prototypes, models: Models) -> Matcher:
+    matching = settings_for(models.preset.as_published, job.matching)
+    thresholds = default_thresholds(prototypes, models.preset, matching)
+    if job.min_score is not None:
+        thresholds = dict.fromkeys(prototypes.classes, job.min_score)
+    return make_matcher(prototypes, models.preset, matching, thresholds, job.max_detections)
+
+
+def _propose(
+    batch: Sequence[LoadedImage], tiles: bool, gate: PresenceGate | None, models: Models
+) -> Sequence[Candidates | PackedCandidates]:
+    if tiles:
+        pictures = [loaded.image for loaded in batch if loaded.image is not None]
+        return [propose_tiles(picture, models, gate=gate, fine=True) for picture in pictures]
+    return propose_from_pixels(stack_pixels(batch), [loaded.image_hw for loaded in batch], models, gate=gate)
 
 
 def _unusable(loaded: LoadedImage, image: CocoImage) -> str | None:

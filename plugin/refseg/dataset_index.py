@@ -21,16 +21,19 @@ from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
 from .errors import IndexNotFoundError
 from .images import file_sha256
 from .index import CandidateIndex, delete_tables
-from .index_tables import FORMAT, FileState, IndexChunk, IndexSettings
+from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexSettings
 from .models import Models, get_preset
 from .progress import Progress, Watcher, drain
 from .store import dataset_folder
+from .tiles import EDGE_CELLS, MIN_OVERLAP
 
 logger = logging.getLogger(__name__)
 
 INDEX_METHOD = "refseg/index"
 MAX_LENGTH_ERROR = 0.01
 """How far a feature's length may be from 1; rounding to half precision alone stays below a thousandth."""
+CELLS_A_CHECK = 1 << 26
+"""Cells of masks checked at once: 256 MB of logits, a thousand masks of a grid of 256."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class IndexStatus:
         num_candidates: candidates of all indexed images.
         num_unread_rows: candidates that were replaced or left over; compact removes them.
         num_bytes: size of the index.
+        tiles: images were looked at in tiles.
     """
 
     uri: str
@@ -60,6 +64,7 @@ class IndexStatus:
     num_candidates: int
     num_unread_rows: int
     num_bytes: int
+    tiles: bool = False
 
     @property
     def bytes_per_image(self) -> int:
@@ -69,6 +74,7 @@ class IndexStatus:
     def __str__(self) -> str:
         lines = [
             f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
+            + (", in tiles" if self.tiles else "")
             + (", near-duplicates kept" if self.exact else ""),
             f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
             f"{self.uri}",
@@ -145,6 +151,7 @@ class DatasetIndex:
             self.index.num_candidates,
             self.index.num_unread_rows,
             self.index.num_bytes,
+            settings.tiles,
         )
 
     def verify(self, progress: bool | Watcher | None = None) -> VerifyReport:
@@ -207,6 +214,7 @@ def open_index(
     *,
     uri: str | os.PathLike[str] | None = None,
     exact: bool | None = None,
+    tiles: bool | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> DatasetIndex:
     """Open an index that was built before, without loading models.
@@ -216,6 +224,7 @@ def open_index(
         model: the preset's name; by default that of the index used last.
         uri: where it lies; by default where it was built last.
         exact: the one with near-duplicates, or the one without; by default the one used last.
+        tiles: the one with tiles, or the one without; by default the one used last.
         storage_options: for an object store, as Lance takes them.
 
     Raises:
@@ -229,11 +238,11 @@ def open_index(
         records = [
             record
             for record in index_records(whole)
-            if (name is None or record["model"] == name) and (exact is None or record["exact"] == exact)
+            if name in (None, record["model"]) and exact in (None, record["exact"]) and tiles in (None, record["tiles"])
         ]
         if not records:
             known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)})) or "none"
-            wanted = f" for the model {name!r}" if name else ""
+            wanted = (f" for the model {name!r}" if name else "") + (" with tiles" if tiles else "")
             raise IndexNotFoundError(
                 f"The dataset {whole.name!r} has no candidate index{wanted}; it has {known}: build one with refseg.build_index."
             )
@@ -244,6 +253,7 @@ def open_index(
         dataset_id=str(whole._doc.id),
         model=name or index.settings.model,
         exact=index.settings.exact if exact is None else exact,
+        tiles=index.settings.tiles if tiles is None else tiles,
     )
     index.require(wanted_settings)
     return DatasetIndex(whole, index)
@@ -255,13 +265,14 @@ def index_for(
     *,
     uri: str | os.PathLike[str] | None = None,
     exact: bool | None = None,
+    tiles: bool = False,
     storage_options: dict[str, str] | None = None,
 ) -> DatasetIndex:
     """The index of a dataset for loaded models; an empty one where there is none.
 
     It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
     """
-    settings = settings_of(dataset, models, exact)
+    settings = settings_of(dataset, models, exact, tiles)
     if uri is None:
         records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
         default = dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
@@ -277,13 +288,15 @@ def _whole(uri: str | os.PathLike[str]) -> str:
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
-def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> IndexSettings:
+def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: bool = False) -> IndexSettings:
     """What candidates of these models have in common; see IndexSettings."""
     preset = models.preset
     keeps_all = preset.as_published if exact is None else exact
     parts = [
         *(models.revisions["sam2"], models.revisions["dinov2"], preset.encoder_side, preset.points_per_side),
         *(preset.add_no_memory, proposing.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
+        # Nothing without tiles: earlier versions made the fingerprints of such indexes of the others alone.
+        *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
     ]
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return IndexSettings(
@@ -295,18 +308,30 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None) -> Inde
         models.grid_side,
         models.feature_width,
         str(dataset._doc.id),
+        tiles,
     )
 
 
-def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
+def find_index(dataset: Any, model: str, encoder: str, tiles: bool | None = None) -> DatasetIndex | None:
     """The index for a preset and an encoder, opened without loading models; None where there is none.
 
-    Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default.
+    Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default; of several
+    such the one used last.
+
+    Args:
+        dataset: a FiftyOne dataset.
+        model: the preset's name.
+        encoder: its fingerprint.
+        tiles: the one with tiles, or the one without; None for either.
 
     Raises:
         IndexDamagedError: it cannot be read.
     """
-    found = [record for record in index_records(dataset) if (record["model"], record["encoder"]) == (model, encoder)]
+    found = [
+        record
+        for record in index_records(dataset)
+        if (record["model"], record["encoder"]) == (model, encoder) and tiles in (None, record["tiles"])
+    ]
     found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
     for record in reversed(found):
         try:
@@ -315,7 +340,7 @@ def find_index(dataset: Any, model: str, encoder: str) -> DatasetIndex | None:
             logger.warning("The dataset's record names an index that is gone: %s", error)
             continue
         held = index.settings
-        if (held.model, held.encoder, held.dataset_id) == (model, encoder, str(dataset._doc.id)):
+        if (held.model, held.encoder, held.dataset_id, held.tiles) == (model, encoder, str(dataset._doc.id), record["tiles"]):
             return DatasetIndex(dataset, index)
         logger.warning("At %s lies another index than the dataset's record says", index.uri)
     return None
@@ -341,7 +366,7 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
     """What the dataset has recorded of its indexes, the one built or completed last at the end.
 
     Returns:
-        For each: `key` of the run, `uri`, `model`, `exact`, `fingerprint`, `encoder`, `num_images`, `num_candidates`,
+        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `fingerprint`, `encoder`, `num_images`, `num_candidates`,
         `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
     """
     records = []
@@ -351,7 +376,8 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
         if config.dataset_id == str(dataset._doc.id):
             names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
-            records.append({"key": key, **record})
+            # Records of earlier versions say nothing of tiles.
+            records.append({"key": key, "tiles": bool(getattr(config, "tiles", False)), **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
 
 
@@ -385,6 +411,7 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
         "uri": tables.uri,
         "model": settings.model,
         "exact": settings.exact,
+        "tiles": settings.tiles,
         "fingerprint": settings.fingerprint,
         "encoder": settings.encoder,
         "num_images": len(tables.images),
@@ -420,11 +447,12 @@ def _damage(chunk: IndexChunk, number: int) -> str | None:
         return "a feature is not of unit length"
     if not bool(torch.isfinite(candidates.predicted_iou).all()):
         return "a predicted IoU is not finite"
-    try:
-        logits = candidates.logits_of(torch.arange(len(candidates)))
-    except ValueError as error:
-        return str(error)
-    masks = logits > 0
-    if not bool(masks.flatten(1).any(1).all()) or not torch.equal(grid_boxes(masks), candidates.boxes):
-        return "a box does not fit its mask"
+    # A few masks at once: together those of an image in tiles could fill the memory.
+    for rows in torch.arange(len(candidates)).split(max(1, CELLS_A_CHECK // candidates.grid_side**2)):
+        try:
+            masks = candidates.logits_of(rows) > 0
+        except ValueError as error:
+            return str(error)
+        if not bool(masks.flatten(1).any(1).all()) or not torch.equal(grid_boxes(masks), candidates.boxes[rows]):
+            return "a box does not fit its mask"
     return None

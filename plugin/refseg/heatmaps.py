@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .candidates import encode_patches
+from .candidates import encode_patches, patch_similarity
 from .errors import DatasetError
 from .fields import check_name
 from .images import encoder_pixels
@@ -154,8 +154,8 @@ def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Model
         return []
     with models.lock:
         pixels = stack_pixels(batch).to(models.device)
-        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models).float().cpu()
+        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models).cpu()
     side = models.patches_side
-    grid = (F.normalize(features, dim=-1) @ prototype).view(-1, 1, side, side)  # (B, 1, G, G)
+    grid = patch_similarity(features, prototype[None]).view(-1, 1, side, side)  # (B, 1, G, G)
     fine = F.interpolate(grid.clamp(0, 1), scale_factor=TIMES_FINER, mode="bilinear", align_corners=False)[:, 0]
     return list(((fine * LEVELS).round() / LEVELS).numpy())

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from .index_tables import (
-    FORMAT,
+    FORMAT_WITH_TILES,
     FileState,
     IndexChunk,
     IndexedImage,
@@ -97,10 +97,10 @@ class CandidateIndex:
                 raise IndexNotFoundError(f"There is no candidate index at {place}: build one first.") from error
             raise _damaged(place, error) from error
         version, settings = read_settings(table.schema)
-        if version > FORMAT:
+        if version > FORMAT_WITH_TILES:
             raise IndexMismatchError(
                 f"The candidate index at {place} was written by a newer RefSeg (format {version}, this one reads up to "
-                f"{FORMAT}): update with `pip install -U fiftyone-refseg`."
+                f"{FORMAT_WITH_TILES}): update with `pip install -U fiftyone-refseg`."
             )
         if settings is None:
             raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")
@@ -136,7 +136,8 @@ class CandidateIndex:
         Raises:
             IndexMismatchError: this index has other settings.
         """
-        for name, meaning in (("dataset_id", "the dataset"), ("model", "the model"), ("exact", "exact"), ("fingerprint", "")):
+        meanings = {"dataset_id": "the dataset", "model": "the model", "exact": "exact", "tiles": "tiles", "fingerprint": ""}
+        for name, meaning in meanings.items():
             held, wanted = getattr(self.settings, name), getattr(settings, name)
             if held != wanted:
                 what = f"{meaning} {held!r}, not {wanted!r}" if meaning else "other weights or settings of the same preset"
@@ -271,7 +272,7 @@ class CandidateIndex:
         except (ValueError, OSError) as error:
             raise _damaged(self.uri, error) from error
         width = self.settings.feature_width
-        return IndexChunk(tuple(images), starts, features_of(table, width), table, self.settings.grid_side)
+        return IndexChunk(tuple(images), starts, features_of(table, width), table, self.settings)
 
     @property
     def has_vector_index(self) -> bool:

@@ -93,9 +93,7 @@ def search_vectors(index: CandidateIndex, vector: Tensor, k: int, sample_ids: Co
     found = []
     for number, key in enumerate(table["image"].to_pylist()):
         if key in by_key:
-            chunk = IndexChunk(
-                (by_key[key],), np.array([0, 1]), torch.empty(1, 0), table.slice(number, 1), index.settings.grid_side
-            )
+            chunk = IndexChunk((by_key[key],), np.array([0, 1]), torch.empty(1, 0), table.slice(number, 1), index.settings)
             score = 1 - float(table["_distance"][number].as_py())
             found.append(Found(by_key[key], score, chunk.candidates(0)))
     return sorted(found, key=lambda item: -item.score)

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .packing import PackedCandidates
+from .tiles import PIXELS_A_CELL, fine_grid_side
 
 METADATA_KEY = b"refseg_index"
 FORMAT = 1
+FORMAT_WITH_TILES = 2
+"""Of an index with tiles alone, so that earlier versions, which know none, can still read every other index."""
 
 # The compression that makes each smallest; Lance would leave them as they are.
 _CODE = pa.field("code", pa.binary(), metadata={"lance-encoding:compression": "fsst"})
@@ -49,6 +52,7 @@ class IndexSettings:
         grid_side: M.
         feature_width: C.
         dataset_id: of the dataset whose samples the rows name.
+        tiles: images were looked at in tiles: masks lie on the fine grid of each image.
     """
 
     model: str
@@ -59,6 +63,16 @@ class IndexSettings:
     grid_side: int
     feature_width: int
     dataset_id: str
+    tiles: bool = False
+
+    @property
+    def format(self) -> int:
+        """Of the tables that hold such candidates."""
+        return FORMAT_WITH_TILES if self.tiles else FORMAT
+
+    def grid_side_of(self, image_hw: tuple[int, int]) -> int:
+        """Cells a side of the grid on which the masks of an image of this height and width lie."""
+        return fine_grid_side(image_hw, self.grid_side * PIXELS_A_CELL) if self.tiles else self.grid_side
 
 
 @dataclass(frozen=True)
@@ -108,13 +122,14 @@ class IndexChunk:
         starts: (n + 1,) row of the first candidate of each image, and the number of rows.
         features: (N, C) float16.
         rows: the other columns, as an Arrow table; without any where only features were asked for.
+        settings: of the index.
     """
 
     images: tuple[IndexedImage, ...]
     starts: NDArray[np.int64]
     features: Tensor
     rows: pa.Table
-    grid_side: int
+    settings: IndexSettings
 
     def candidates(self, number: int) -> PackedCandidates:
         """The candidates of one of the images."""
@@ -127,7 +142,7 @@ class IndexChunk:
             torch.from_numpy(_flat(_column(rows, "predicted_iou")).copy()),
             self.features[start:stop].float(),
             self.images[number].image_hw,
-            self.grid_side,
+            self.settings.grid_side_of(self.images[number].image_hw),
         )
 
 
@@ -154,7 +169,7 @@ def read_settings(schema: pa.Schema) -> tuple[int, IndexSettings | None]:
     try:
         about = json.loads((schema.metadata or {})[METADATA_KEY])
         version = int(about.pop("format"))
-        return version, IndexSettings(**about) if version <= FORMAT else None
+        return version, IndexSettings(**about) if version <= FORMAT_WITH_TILES else None
     except (KeyError, TypeError, ValueError):
         return 0, None
 
@@ -207,8 +222,11 @@ def features_of(table: pa.Table, width: int) -> Tensor:
 
 
 def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:
-    about = json.dumps({"format": FORMAT, **asdict(settings)})
-    return pa.schema(list(fields), metadata={METADATA_KEY: about.encode()})
+    about = {"format": settings.format, **asdict(settings)}
+    if not settings.tiles:
+        # Earlier versions take no setting that they do not know.
+        del about["tiles"]
+    return pa.schema(list(fields), metadata={METADATA_KEY: json.dumps(about).encode()})
 
 
 def _column(table: pa.Table, name: str) -> Any:

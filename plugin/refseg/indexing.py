@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .candidates import NEAR_DUPLICATE_IOU, Candidates, propose_from_pixels
+from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
 from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, record_index, same_file
 from .errors import IndexWriteError
 from .index_tables import FileState, IndexedImage
@@ -23,6 +23,7 @@ from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models, load_models
 from .packing import PackedCandidates, pack
 from .progress import Progress, Watcher, drain
+from .tiles import propose_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def build_index(
     *,
     uri: str | os.PathLike[str] | None = None,
     exact: bool | None = None,
+    tiles: bool = False,
     content_hash: bool = False,
     storage_options: dict[str, str] | None = None,
     num_workers: int | None = None,
@@ -98,6 +100,8 @@ def build_index(
         uri: a folder or an object store's address that Lance accepts, such as "s3://bucket/parts"; by default a folder beside
             FiftyOne's data for this dataset, one for each model and settings.
         exact: keep near-duplicates, masks of an IoU of 0.95 and more; by default only with the preset `paper`.
+        tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects: an index of its
+            own, which takes so many times longer as there are tiles.
         content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
         storage_options: for an object store, as Lance takes them; they are not kept.
         num_workers: threads that decode images; 0 for none.
@@ -114,6 +118,7 @@ def build_index(
         model,
         uri=uri,
         exact=exact,
+        tiles=tiles,
         content_hash=content_hash,
         storage_options=storage_options,
         num_workers=num_workers,
@@ -127,6 +132,7 @@ def iter_build_index(
     *,
     uri: str | os.PathLike[str] | None = None,
     exact: bool | None = None,
+    tiles: bool = False,
     content_hash: bool = False,
     storage_options: dict[str, str] | None = None,
     num_workers: int | None = None,
@@ -136,7 +142,7 @@ def iter_build_index(
     require_images(view)
     require_samples(view)
     models = model if isinstance(model, Models) else load_models(model)
-    index = index_for(view._dataset, models, uri=uri, exact=exact, storage_options=storage_options)
+    index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
     images = images_of(view, index, content_hash=content_hash)
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
@@ -234,9 +240,12 @@ class Builder:
         models: that compute them.
         num_workers: threads that decode images.
         goes_on: whether to go on without keeping anything when the index cannot be written to.
+        tiles: whether to look at images in tiles where no index decides it.
+        gate: spares the segmenter what shows none of its classes; images with anything spared are not kept.
         skipped: images that could not be read.
         done_elsewhere: ids of images that another builder has done meanwhile; they are in the index.
         num_computed: images computed.
+        num_gated: of these, images that the gate kept from the segmenter, as a whole or in part.
         trouble: why candidates are no longer kept.
     """
 
@@ -248,6 +257,9 @@ class Builder:
     done_elsewhere: list[str] = field(default_factory=list)
     num_computed: int = 0
     trouble: str | None = None
+    tiles: bool = False
+    gate: PresenceGate | None = None
+    num_gated: int = 0
     _unwritten: list[tuple[str, FileState, PackedCandidates]] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
     _seconds: float = 0.0
@@ -269,7 +281,9 @@ class Builder:
             batch_size = IMAGES_A_BATCH[self.models.device.type]
             paths = [image.path for image in rest]
             workers = self.num_workers
-            batches = load_batches(paths, self.models.segmenter_side, batch_size=batch_size, num_workers=workers)
+            batches = load_batches(
+                paths, self.models.segmenter_side, batch_size=batch_size, num_workers=workers, tiles=self.uses_tiles
+            )
             with closing(batches):
                 for batch in batches:
                     yield self._compute_batch(batch, rest)
@@ -284,8 +298,13 @@ class Builder:
         try:
             self._write()
         finally:
-            if self.index is not None and self.num_computed:
-                record_index(self.index, self._seconds / self.num_computed)
+            if self.index is not None and self.num_computed > self.num_gated:
+                record_index(self.index, self._seconds / (self.num_computed - self.num_gated))
+
+    @property
+    def uses_tiles(self) -> bool:
+        """Whether images are looked at in tiles."""
+        return self.tiles if self.index is None else self.index.index.settings.tiles
 
     def _compute_batch(self, batch: Sequence[LoadedImage], images: Sequence[ImageFile]) -> list[Computed]:
         started = time.monotonic()
@@ -300,22 +319,26 @@ class Builder:
             self._unwritten += [
                 (computed.image.sample_id, computed.image.state, computed.candidates)
                 for computed in answer
-                if isinstance(computed.candidates, PackedCandidates)
+                if isinstance(computed.candidates, PackedCandidates) and not computed.candidates.gated
             ]
+        gated = sum(computed.candidates is not None and computed.candidates.gated for computed in answer)
         self.num_computed += len(good)
-        self._seconds += time.monotonic() - started
+        self.num_gated += gated
+        if gated < len(good):
+            # What the encoder alone takes tells nothing of the images to come.
+            self._seconds += time.monotonic() - started
         return answer
 
     def _propose(self, batch: Sequence[LoadedImage]) -> Sequence[Candidates | PackedCandidates]:
         if not batch:
             return []
         keeps_all = self.index is None or self.index.index.settings.exact
-        found = propose_from_pixels(
-            stack_pixels(batch),
-            [loaded.image_hw for loaded in batch],
-            self.models,
-            max_iou=None if keeps_all else NEAR_DUPLICATE_IOU,
-        )
+        max_iou = None if keeps_all else NEAR_DUPLICATE_IOU
+        if self.uses_tiles:
+            pictures = [loaded.image for loaded in batch if loaded.image is not None]
+            return [propose_tiles(one, self.models, max_iou=max_iou, gate=self.gate, fine=keeps_all) for one in pictures]
+        sizes = [loaded.image_hw for loaded in batch]
+        found = propose_from_pixels(stack_pixels(batch), sizes, self.models, max_iou=max_iou, gate=self.gate)
         return found if self.index is None else [pack(candidates, fine=keeps_all) for candidates in found]
 
     def _next_stretch(self, waiting: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:

@@ -21,15 +21,17 @@ from PIL import Image
 from torch import Tensor
 
 from .candidates import encode_patches
+from .clusters import find_clusters, nearest
 from .errors import DatasetError, ImageError, NoReferencesError
 from .images import encoder_pixels, read_image
 from .labels import OBJECT_TYPES, require_images
 from .models import Models
-from .patch_colors import find_parts, nearest, principal_colors
+from .patch_colors import principal_colors
 from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes, Reference, crop_corners, crop_weights, mask_of_box, paste_mask
+from .prototypes import Prototypes
 from .quality import ReferenceQuality, reference_quality
+from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box, paste_mask
 from .references import collect_references
 from .runs import models_for
 from .store import load_prototypes
@@ -303,7 +305,7 @@ def _draw(looks: Sequence[_Look], num_parts: int) -> list[tuple[Image.Image, Ima
     features = torch.cat([look.features for look in looks])
     inside = torch.cat([look.inside for look in looks])
     colors = principal_colors(features, inside)
-    centers = find_parts(features[inside], num_parts, torch.Generator().manual_seed(SEED))
+    centers = find_clusters(features[inside], num_parts, torch.Generator().manual_seed(SEED))
     parts = nearest(features, centers)
     pictures, start = [], 0
     for look in looks:

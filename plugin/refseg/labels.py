@@ -14,7 +14,7 @@ from PIL import Image
 from .errors import DatasetError
 
 if TYPE_CHECKING:
-    from .matching import Instances
+    from .instances import Instances
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}

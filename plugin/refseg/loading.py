@@ -1,5 +1,7 @@
 """Images decoded and resized in threads, ahead of the model: at most three batches, and an image a thread, are in memory.
 
+Images that are to be looked at in tiles stay at their own size: of these at most three are in memory.
+
 Threads and not processes: Pillow lets go of the interpreter while it decodes and resizes, a process that holds an open index
 cannot be forked, and one started afresh would run its caller's script again. No FiftyOne here all the same: its own loader's
 processes, which load images for `refseg.Segmenter`, must never touch its database.
@@ -9,13 +11,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError
@@ -26,6 +30,8 @@ IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 
 BATCHES_AHEAD = 2
 """Batches that may wait for the model, besides one image in each thread."""
+WHOLE_IMAGES_AHEAD = 1
+"""Images for tiles that may wait: each may take hundreds of megabytes, and keeps the model busy longer than decoding does."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +40,25 @@ class LoadedImage:
 
     Attributes:
         index: position in the list of paths.
-        pixels: (3, S, S) float32 in [0, 1]; None for a bad image.
+        pixels: (3, S, S) float32 in [0, 1]; None for a bad image, and where it is to be looked at in tiles.
         image_hw: height and width of the upright image.
         error: what is wrong with a bad image.
+        image: upright RGB at its own size, where it is to be looked at in tiles.
     """
 
     index: int
     pixels: Tensor | None
     image_hw: tuple[int, int]
     error: str | None = None
+    image: Image.Image | None = None
 
 
-def load_image(path: str, side: int, index: int = 0) -> LoadedImage:
-    """Read and resize one image; side is S."""
+def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> LoadedImage:
+    """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S."""
     try:
         image = read_image(path)
+        if tiles:
+            return LoadedImage(index, None, (image.height, image.width), image=image)
         return LoadedImage(index, segmenter_pixels(image, side), (image.height, image.width))
     except ImageError as error:
         return LoadedImage(index, None, (0, 0), error.reason)
@@ -67,7 +77,7 @@ def default_workers() -> int:
 
 
 def load_batches(
-    paths: Sequence[str], side: int, *, batch_size: int, num_workers: int | None = None
+    paths: Sequence[str], side: int, *, batch_size: int, num_workers: int | None = None, tiles: bool = False
 ) -> Generator[list[LoadedImage], None, None]:
     """Load images in order, in batches; a bad file is an item with an error, never an exception.
 
@@ -78,10 +88,14 @@ def load_batches(
         side: S.
         batch_size: images a batch; the last may be short.
         num_workers: threads; 0 loads in the calling one and nothing ahead, None chooses.
+        tiles: images are to be looked at in tiles: they keep their size, and come in batches of one, one thread at most ahead.
     """
     workers = default_workers() if num_workers is None else num_workers
     ahead = BATCHES_AHEAD * batch_size + workers
-    images = _load_ahead(paths, side, workers, ahead) if workers else _load_here(paths, side)
+    if tiles:
+        batch_size, workers, ahead = 1, min(1, workers), WHOLE_IMAGES_AHEAD
+    load = partial(load_image, tiles=True) if tiles else load_image
+    images = _load_ahead(load, paths, side, workers, ahead) if workers else _load_here(load, paths, side)
     with closing(images):
         for _ in range(0, len(paths), batch_size):
             yield list(islice(images, batch_size))
@@ -92,18 +106,21 @@ def stack_pixels(batch: Sequence[LoadedImage]) -> Tensor:
     return torch.stack([image.pixels for image in batch if image.pixels is not None])
 
 
-def _load_here(paths: Sequence[str], side: int) -> Generator[LoadedImage, None, None]:
+Load = Callable[[str, int, int], LoadedImage]
+
+
+def _load_here(load: Load, paths: Sequence[str], side: int) -> Generator[LoadedImage, None, None]:
     for index, path in enumerate(paths):
-        yield load_image(path, side, index)
+        yield load(path, side, index)
 
 
-def _load_ahead(paths: Sequence[str], side: int, workers: int, ahead: int) -> Generator[LoadedImage, None, None]:
+def _load_ahead(load: Load, paths: Sequence[str], side: int, workers: int, ahead: int) -> Generator[LoadedImage, None, None]:
     """Images in order, while threads load up to this many more."""
     queue: deque[Future[LoadedImage]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="refseg-loading")
     try:
         for index, path in enumerate(paths):
-            queue.append(pool.submit(load_image, path, side, index))
+            queue.append(pool.submit(load, path, side, index))
             if len(queue) > ahead:
                 yield queue.popleft().result()
         while queue:

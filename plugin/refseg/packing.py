@@ -25,6 +25,8 @@ LOGIT_STEP = 1.1
 """Code k stands for a logit of LOWEST_LOGIT × LOGIT_STEP^k. Finer steps take more bytes and move no pixel that can be seen."""
 FAR_LOGIT = 20.0
 """Stands for every logit away from an edge."""
+CELLS_A_CHUNK = 1 << 25
+"""Cells decoded at once, a byte each: 512 masks of a grid of 256, three of the finest grid of a tiled image."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class PackedCandidates:
         predicted_iou: (N,) float32.
         features: (N, C) float32, unit length up to the rounding of half precision.
         image_hw: height and width of the image in pixels.
-        grid_side: M.
+        grid_side: M, or that of the image's fine grid where it was looked at in tiles.
+        gated: a presence gate kept the segmenter from the image, or a part of it: these are not all the candidates it has.
     """
 
     codes: pa.BinaryArray
@@ -48,6 +51,7 @@ class PackedCandidates:
     features: Tensor
     image_hw: tuple[int, int]
     grid_side: int
+    gated: bool = False
 
     def __post_init__(self) -> None:
         lengths = {len(part) for part in (self.codes, self.edges, self.boxes, self.predicted_iou, self.features)}
@@ -67,7 +71,7 @@ class PackedCandidates:
         one = slice(number, number + 1)
         tensors = self.boxes[one], self.predicted_iou[one], self.features[one]
         return PackedCandidates(
-            self.codes.slice(number, 1), self.edges.slice(number, 1), *tensors, self.image_hw, self.grid_side
+            self.codes.slice(number, 1), self.edges.slice(number, 1), *tensors, self.image_hw, self.grid_side, self.gated
         )
 
     def boxes_of(self, rows: Tensor) -> Tensor:
@@ -89,10 +93,15 @@ class PackedCandidates:
         Raises:
             ValueError: a code is damaged.
         """
-        masks = decode_masks(_take(self.codes, rows), (self.grid_side, self.grid_side))
+        codes, edges = _take(self.codes, rows), _take(self.edges, rows)
         boxes = self.boxes[rows].int().tolist()
-        parts = zip(masks, _take(self.edges, rows), boxes, windows, strict=True)
-        return [_unpack(mask, edge, box, window) for mask, edge, box, window in parts]
+        step = max(1, CELLS_A_CHUNK // self.grid_side**2)
+        crops: list[Tensor] = []
+        for some in (slice(start, start + step) for start in range(0, len(codes), step)):
+            masks = decode_masks(codes[some], (self.grid_side, self.grid_side))
+            parts = zip(masks, edges[some], boxes[some], windows[some], strict=True)
+            crops += [_unpack(mask, edge, box, window) for mask, edge, box, window in parts]
+        return crops
 
     def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
         """How much of each mask lies inside each other of its group, straight from the codes; see share_in_groups."""
@@ -118,6 +127,7 @@ def join(parts: Sequence[PackedCandidates]) -> PackedCandidates:
         torch.cat([part.features for part in parts]),
         parts[0].image_hw,
         parts[0].grid_side,
+        any(part.gated for part in parts),
     )
 
 
@@ -139,6 +149,73 @@ def pack(candidates: Candidates, *, fine: bool = False) -> PackedCandidates:
         candidates.features[filled].half().float(),
         candidates.image_hw,
         candidates.logits.shape[-1],
+        candidates.gated,
+    )
+
+
+@dataclass(frozen=True)
+class MaskCrop:
+    """The part of a mask grid in which a mask lies: with a ring of a cell around the mask, where the grid has one.
+
+    Attributes:
+        logits: (h, w) float32.
+        left: column of its first cell in the grid.
+        top: row of its first cell in the grid.
+    """
+
+    logits: NDArray[np.float32]
+    left: int
+    top: int
+
+
+def pack_crops(
+    crops: Sequence[MaskCrop],
+    predicted_iou: Tensor,
+    features: Tensor,
+    *,
+    image_hw: tuple[int, int],
+    grid_side: int,
+    fine: bool = False,
+    gated: bool = False,
+) -> PackedCandidates:
+    """Pack masks of one image without ever making the whole grid: what pack gives, for the cost of the objects alone.
+
+    Args:
+        crops: N; empty masks are left out.
+        predicted_iou: (N,) float32.
+        features: (N, C) float32, rounded to half precision.
+        image_hw: height and width of the image in pixels.
+        grid_side: cells a side of the grid that the crops are parts of.
+        fine: see pack.
+        gated: see PackedCandidates.
+
+    Raises:
+        ShapeError: there is not one predicted IoU and feature for each crop.
+    """
+    if not len(crops) == len(predicted_iou) == len(features):
+        raise ShapeError(
+            f"Packing needs one predicted IoU and feature a crop, but there are {len(crops)}, {len(predicted_iou)} and "
+            f"{len(features)}."
+        )
+    filled = [row for row, crop in enumerate(crops) if (crop.logits > 0).any()]
+    kept = [crops[row] for row in filled]
+    masks = [crop.logits > 0 for crop in kept]
+    boxes = [
+        grid_boxes(torch.from_numpy(mask)[None])[0] + torch.tensor([crop.left, crop.top] * 2)
+        for mask, crop in zip(masks, kept, strict=True)
+    ]
+    codes = [_encode_crop(mask, crop, grid_side) for mask, crop in zip(masks, kept, strict=True)]
+    edges = [_edges(mask[None], crop.logits[None], fine)[0] for mask, crop in zip(masks, kept, strict=True)]
+    rows = torch.tensor(filled, dtype=torch.int64)
+    return PackedCandidates(
+        pa.array(codes, pa.binary()),
+        pa.array(edges, pa.binary()),
+        torch.stack(boxes) if boxes else torch.empty(0, 4),
+        predicted_iou[rows],
+        features[rows],
+        image_hw,
+        grid_side,
+        gated,
     )
 
 
@@ -167,6 +244,21 @@ def _encode(masks: Tensor) -> list[bytes]:
         return []
     columns = np.ascontiguousarray(masks.numpy().transpose(0, 2, 1)).view(np.uint8)
     return [code["counts"] for code in mask_utils.encode(columns.T)]
+
+
+def _encode_crop(mask: NDArray[np.bool_], crop: MaskCrop, grid_side: int) -> bytes:
+    """The compressed code, in the whole grid, of a mask (h, w) that is not empty."""
+    columns, rows = np.nonzero(mask.T)
+    cells = (columns + crop.left) * grid_side + rows + crop.top  # column-major
+    breaks = np.flatnonzero(np.diff(cells) > 1)
+    begins = np.concatenate([cells[:1], cells[breaks + 1]])
+    ends = np.concatenate([cells[breaks], cells[-1:]]) + 1
+    edges = np.concatenate([[0], np.stack([begins, ends], 1).ravel(), [grid_side**2]])
+    runs = np.diff(edges)
+    # A code does not end with a run of nothing.
+    counts = runs[:-1] if runs[-1] == 0 else runs
+    code: bytes = mask_utils.frPyObjects({"size": [grid_side] * 2, "counts": counts.tolist()}, grid_side, grid_side)["counts"]
+    return code
 
 
 def _edges(masks: NDArray[np.bool_], logits: NDArray[np.float32], fine: bool) -> list[bytes]:

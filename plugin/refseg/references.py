@@ -16,7 +16,7 @@ from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, object_fields, prediction_fields
 from .images import read_image_hw
 from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
-from .prototypes import Reference
+from .reference_vectors import Reference
 
 logger = logging.getLogger(__name__)
 

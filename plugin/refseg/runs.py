@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from .candidates import Candidates
+from .candidates import Candidates, PresenceGate
 from .dataset_index import DatasetIndex, find_index, index_for, settings_of
 from .errors import DatasetError, IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, SkippedImage, ViewImages, images_of
+from .instances import Instances, Ranking
 from .labels import require_images, require_samples
-from .matching import Classified, Instances, NegativeMatrix, Ranking, classify, crop_instances, rank
+from .match_settings import MatchSettings, settings_for
+from .matcher import Matcher, default_thresholds, make_matcher
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
@@ -53,6 +52,7 @@ class SegmentReport:
         best: of a preview, sample id and best score of each image written, best first.
         index_trouble: why candidates could not be kept in the index, or None.
         changes: what differs from earlier predictions in the same field.
+        num_gated: images that the presence gate kept from the segmenter, as a whole or in part; the index does not keep them.
     """
 
     run_key: str
@@ -67,6 +67,7 @@ class SegmentReport:
     best: tuple[tuple[str, float], ...] = ()
     index_trouble: str | None = None
     changes: Changes = field(default_factory=Changes)
+    num_gated: int = 0
 
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
@@ -80,6 +81,8 @@ class SegmentReport:
             lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
         if self.num_left_out:
             lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
+        if self.num_gated:
+            lines.append(f"{self.num_gated} images were spared by the presence gate, as a whole or in part, and are not kept")
         if self.index_trouble:
             lines.append(f"Candidates were not kept: {self.index_trouble}")
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
@@ -101,39 +104,19 @@ def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
     return models
 
 
-def match_image(candidates: Candidates, prototypes: Prototypes, models: Models, settings: SegmentSettings) -> Instances:
+def match_image(
+    candidates: Candidates | PackedCandidates, prototypes: Prototypes, models: Models, settings: SegmentSettings
+) -> Instances:
     """Instances of one image under the preset's profile."""
-    matcher = _matcher(prototypes, models.preset, settings)
-    ranking = matcher.rank(candidates, matcher.classify(candidates.features))
-    return crop_instances(candidates, ranking, settings.max_detections)
+    return matcher_for(prototypes, models.preset, settings).match(candidates)
 
 
-@dataclass(frozen=True)
-class _Matcher:
-    """Prototypes and settings, ready to be compared with the candidates of any image."""
-
-    matrix: Tensor
-    negatives: NegativeMatrix | None
-    max_detections: int
-    thresholds: Mapping[str, float]
-    least: Tensor
-    as_published: bool
-
-    def classify(self, features: Tensor) -> Classified:
-        return classify(features, self.matrix, self.negatives)
-
-    def rank(self, candidates: Candidates | PackedCandidates, classified: Classified) -> Ranking:
-        return rank(
-            candidates,
-            classified,
-            max_detections=self.max_detections,
-            min_score=self.least,
-            as_published=self.as_published,
-        )
-
-    def bounds(self, classified: Classified) -> Tensor:
-        """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""
-        return classified.scores.where(classified.scores >= self.least[classified.labels], 0.0)
+def gate_of(prototypes: Prototypes, settings: SegmentSettings) -> PresenceGate | None:
+    """The presence gate that settings ask for, of the classes that they write."""
+    if settings.presence_gate is None:
+        return None
+    rows = [row for row, name in enumerate(prototypes.classes) if settings.classes is None or name in settings.classes]
+    return PresenceGate(prototypes.matrix[rows], settings.presence_gate)
 
 
 @dataclass
@@ -144,6 +127,12 @@ class _Source:
     index: DatasetIndex | None
     models: Models | None
     asked: str
+    wants_tiles: bool = False
+
+    @property
+    def tiles(self) -> bool:
+        """Whether images are looked at in tiles."""
+        return self.wants_tiles if self.index is None else self.index.index.settings.tiles
 
     def images(self, view: Any) -> ViewImages:
         return images_of(view, self.index)
@@ -157,12 +146,19 @@ class _Source:
 
 
 def find_source(
-    dataset: Any, prototypes: Prototypes, model: str | Models | None, index: bool | DatasetIndex, *, creates: bool = True
+    dataset: Any,
+    prototypes: Prototypes,
+    model: str | Models | None,
+    index: bool | DatasetIndex,
+    *,
+    tiles: bool | None = None,
+    creates: bool = True,
 ) -> _Source:
     """The index, or the models, that candidates for these prototypes come from.
 
     Raises:
         PrototypeMismatchError: model or index are of another encoder than the prototypes.
+        IndexMismatchError: the index is of another dataset, or has tiles where none are wanted, or the other way round.
     """
     name = model.preset.name if isinstance(model, Models) else model or prototypes.model
     if isinstance(index, DatasetIndex):
@@ -174,15 +170,21 @@ def find_source(
             )
         if settings.dataset_id != str(dataset._doc.id):
             raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        if tiles not in (None, settings.tiles):
+            raise IndexMismatchError(
+                f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
+                f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
+            )
         index.index.refresh()
         preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
         return _Source(preset, index, model if isinstance(model, Models) else None, settings.model)
     if index and not isinstance(model, Models):
-        found = find_index(dataset, name, prototypes.fingerprint)
+        found = find_index(dataset, name, prototypes.fingerprint, tiles)
         if found is not None:
             return _Source(get_preset(name), found, None, name)
     models = models_for(prototypes, model)
-    return _Source(models.preset, index_for(dataset, models) if index and creates else None, models, name)
+    own = index_for(dataset, models, tiles=bool(tiles)) if index and creates else None
+    return _Source(models.preset, own, models, name, bool(tiles))
 
 
 def iter_segment(
@@ -209,13 +211,13 @@ def iter_segment(
     fields = check_fields(dataset, label_field, settings)
     key = run_key or _free_key(dataset, label_field)
     _check_key(dataset, key)
-    source = find_source(dataset, prototypes, model, index, creates=not settings.preview)
+    source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview)
     images = source.images(view)
     if settings.preview and not images.held:
         raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
     if not settings.preview and images.missing:
         images = _load_models(source, images, view, prototypes)
-    matcher = _matcher(prototypes, source.preset, settings)
+    matcher = matcher_for(prototypes, source.preset, settings)
     compares = dataset.has_field(label_field)
     create_fields(dataset, fields, prototypes.classes)
     config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
@@ -233,7 +235,8 @@ def iter_segment(
             num_held = len(images.held)
         else:
             if source.models is not None:
-                builder = Builder(source.index, source.models, num_workers, goes_on=True)
+                gate = gate_of(prototypes, settings)
+                builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate)
             num_held = yield from _segment_images(source, images, builder, matcher, writer)
         writer.flush()
         config.state = "completed"
@@ -253,7 +256,7 @@ def iter_segment(
             config.num_images, config.num_instances = writer.num_images, writer.num_instances
             config.num_written, config.num_from_index = writer.num_written, num_held
             _record_changes(config, writer.changes)
-            config.num_skipped = len(skipped)
+            config.num_skipped, config.num_gated = len(skipped), 0 if builder is None else builder.num_gated
             config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
             config.seconds = round(time.monotonic() - started, 3)
             dataset.update_run_config(key, config)
@@ -272,6 +275,7 @@ def iter_segment(
         best=tuple(best),
         index_trouble=None if builder is None else builder.trouble,
         changes=writer.changes,
+        num_gated=0 if builder is None else builder.num_gated,
     )
 
 
@@ -288,7 +292,10 @@ def segment(
     preview: bool = False,
     classes: Sequence[str] | None = None,
     index: bool | DatasetIndex = True,
+    tiles: bool | None = None,
+    presence_gate: float | None = None,
     run_key: str | None = None,
+    matching: MatchSettings | None = None,
     num_workers: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> SegmentReport:
@@ -306,15 +313,21 @@ def segment(
         prototypes: or the name under which the dataset keeps them.
         label_field: where to write; a new field, or one of Detections.
         model: preset's name or loaded models; by default the preset that built the prototypes.
-        min_confidence: lower scores are not written; by default the preset's. A mapping gives the classes that it names their
-            own.
+        min_confidence: lower scores are not written; by default the threshold calibrated for each class, or else the preset's.
+            A mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
         classes: write only these; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
+        tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects; they have an
+            index of their own. False never does; by default the index used last decides, and without an index there are none.
+        presence_gate: spare the segmenter images, or tiles, in which no patch has this cosine, 0 to 1, with the prototype of a
+            class that is written: for rare classes. It counts for images that are not indexed, and those with anything spared
+            are not added to the index.
         run_key: of the FiftyOne run; by default made from the field's name.
+        matching: how candidates are compared with prototypes; by default as suits the preset.
         num_workers: threads that decode images; 0 for none.
         progress: see `refseg.progress.drain`.
 
@@ -322,10 +335,13 @@ def segment(
         DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes or classes, or
             a preview of images none of which is indexed.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
+        IndexMismatchError: the index given is of another dataset, or its tiles are not those asked for.
         IndexDamagedError: the dataset's index cannot be read.
     """
     chosen = None if classes is None else tuple(classes)
-    settings = SegmentSettings(min_confidence, max_detections, mask_dir, semantic_field, preview, chosen)
+    settings = SegmentSettings(
+        min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, tiles, matching
+    )
     work = iter_segment(
         view,
         prototypes,
@@ -339,11 +355,15 @@ def segment(
     return drain(work, progress)
 
 
-def _matcher(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> _Matcher:
-    thresholds = settings.thresholds(prototypes.classes, preset.min_confidence)
-    least = torch.tensor([thresholds.get(name, float("inf")) for name in prototypes.classes])
-    negatives = prototypes.negative_matrix
-    return _Matcher(prototypes.matrix, negatives, settings.max_detections, thresholds, least, preset.as_published)
+def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> Matcher:
+    """Prototypes made ready as these settings say.
+
+    Raises:
+        DatasetError: the settings name a class that the prototypes do not know.
+    """
+    matching = settings_for(preset.as_published, settings.matching)
+    thresholds = settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, matching))
+    return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections)
 
 
 def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
@@ -353,15 +373,15 @@ def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Pro
     if source.index is None:
         return images
     settings = source.index.index.settings
-    wanted = settings_of(view._dataset, source.models, settings.exact)
+    wanted = settings_of(view._dataset, source.models, settings.exact, settings.tiles)
     if wanted.fingerprint == settings.fingerprint:
         return images
-    source.index = index_for(view._dataset, source.models)
+    source.index = index_for(view._dataset, source.models, tiles=settings.tiles)
     return source.images(view)
 
 
 def _segment_images(
-    source: _Source, images: ViewImages, builder: Builder | None, matcher: _Matcher, writer: Writer
+    source: _Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer
 ) -> Generator[Progress, None, int]:
     """Returns how many images came from the index."""
     total, done = len(images.held) + len(images.missing), 0
@@ -379,7 +399,7 @@ def _segment_images(
         for batch in builder.compute(images.missing):
             for computed in batch:
                 if computed.candidates is not None:
-                    ranking = matcher.rank(computed.candidates, matcher.classify(computed.candidates.features))
+                    ranking = matcher.rank(computed.candidates)
                     writer.add(computed.image.sample_id, computed.candidates, ranking)
             writer.flush_if_due()
             done += len(batch)
@@ -389,7 +409,7 @@ def _segment_images(
     return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
 
 
-def _ranked(source: _Source, sample_ids: Sequence[str], matcher: _Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
+def _ranked(source: _Source, sample_ids: Sequence[str], matcher: Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
     """The indexed images among these, ranked."""
     if source.index is None:
         return
@@ -402,7 +422,7 @@ def _ranked(source: _Source, sample_ids: Sequence[str], matcher: _Matcher) -> It
 
 
 def _preview(
-    source: _Source, sample_ids: Sequence[str], matcher: _Matcher, writer: Writer
+    source: _Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
@@ -483,9 +503,14 @@ def _configure(
         dtype=None if source.models is None else str(source.models.dtype),
         index_uri=None if tables is None else tables.uri,
         exact=tables is None or tables.settings.exact,
+        tiles=source.tiles,
+        presence_gate=settings.presence_gate,
         preview=settings.preview,
         min_confidence=default if chosen is None else None if isinstance(chosen, Mapping) else chosen,
         min_confidences=[list(pair) for pair in thresholds.items()],
+        own_confidences=[list(pair) for pair in chosen.items()] if isinstance(chosen, Mapping) else None,
+        calibrated=chosen is None or isinstance(chosen, Mapping),
+        matching=settings_for(source.preset.as_published, settings.matching).as_dict(),
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,
         semantic_field=settings.semantic_field,

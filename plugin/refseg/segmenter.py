@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.models as fom
 import fiftyone.utils.torch as fout
-import torch
 from PIL import Image
 
-from .candidates import propose_from_pixels
+from .candidates import Candidates, propose_from_pixels
 from .images import segmenter_pixels, to_rgb
 from .labels import to_detections
 from .loading import LoadedImage, as_list, load_image, stack_pixels
+from .match_settings import MatchSettings
 from .models import Models
+from .packing import PackedCandidates
 from .prototypes import Prototypes
-from .runs import match_image, models_for
+from .runs import gate_of, match_image, models_for
+from .tiles import propose_tiles
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,9 @@ logger = logging.getLogger(__name__)
 class ReadImage(fout.GetItem):  # type: ignore[misc]
     """Reads one sample's image in a loader's process."""
 
-    def __init__(self, side: int, field_mapping: dict[str, str] | None = None) -> None:
+    def __init__(self, side: int, field_mapping: dict[str, str] | None = None, tiles: bool = False) -> None:
         self.side = side
+        self.tiles = tiles
         super().__init__(field_mapping=field_mapping)
 
     @property
@@ -38,7 +41,7 @@ class ReadImage(fout.GetItem):  # type: ignore[misc]
 
     def __call__(self, fields: dict[str, Any]) -> LoadedImage:
         """Load the image; one that cannot be read carries its error."""
-        return load_image(fields["filepath"], self.side)
+        return load_image(fields["filepath"], self.side, tiles=self.tiles)
 
 
 class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: ignore[misc]
@@ -53,6 +56,9 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         min_confidence: lower scores are left out; by default the preset's. A mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
         classes: answer only with these; all others still compete for candidates. By default every class.
+        tiles: see `refseg.segment`; images of a batch are then in memory at their own size.
+        presence_gate: see `refseg.segment`.
+        matching: see `refseg.segment`.
 
     Raises:
         DatasetError: a limit is out of range, or a class none of the prototypes'.
@@ -67,12 +73,22 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         min_confidence: float | Mapping[str, float] | None = None,
         max_detections: int = 100,
         classes: Sequence[str] | None = None,
+        tiles: bool = False,
+        presence_gate: float | None = None,
+        matching: MatchSettings | None = None,
     ) -> None:
         self.config = None
         self.prototypes = prototypes
         self.models = models_for(prototypes, model)
         chosen = None if classes is None else tuple(classes)
-        self.settings = SegmentSettings(min_confidence, max_detections, classes=chosen)
+        self.settings = SegmentSettings(
+            min_confidence,
+            max_detections,
+            classes=chosen,
+            presence_gate=presence_gate,
+            tiles=tiles,
+            matching=matching,
+        )
         self.settings.require_classes(prototypes.classes)
         self._preprocess = True
 
@@ -122,7 +138,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> ReadImage:
         """How loader processes read a sample."""
-        return ReadImage(self.models.segmenter_side, field_mapping)
+        return ReadImage(self.models.segmenter_side, field_mapping, bool(self.settings.tiles))
 
     def predict(self, image: Any) -> fo.Detections:
         """Instances in one image: an (H, W, 3) uint8 array, a Pillow image, or one loaded by ReadImage."""
@@ -133,9 +149,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         loaded = [image if isinstance(image, LoadedImage) else self._loaded(image) for image in images]
         good = [image for image in loaded if image.error is None]
         answers: list[fo.Detections] = []
-        with torch.inference_mode():
-            sizes = [image.image_hw for image in good]
-            proposed = iter(propose_from_pixels(stack_pixels(good), sizes, self.models) if good else [])
+        proposed = self._propose(good)
         for image in loaded:
             if image.error is not None:
                 logger.warning("An image was left empty: %s", image.error)
@@ -147,6 +161,17 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
             answers.append(to_detections(found, self.prototypes.classes, quality, image.image_hw, run_key=""))
         return answers
 
+    def _propose(self, good: Sequence[LoadedImage]) -> Iterator[Candidates | PackedCandidates]:
+        gate = gate_of(self.prototypes, self.settings)
+        if self.settings.tiles:
+            pictures = (image.image for image in good)
+            return (propose_tiles(one, self.models, gate=gate, fine=True) for one in pictures if one is not None)
+        sizes = [image.image_hw for image in good]
+        return iter(propose_from_pixels(stack_pixels(good), sizes, self.models, gate=gate) if good else [])
+
     def _loaded(self, image: Any) -> LoadedImage:
         picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
-        return LoadedImage(0, segmenter_pixels(picture, self.models.segmenter_side), (picture.height, picture.width))
+        image_hw = picture.height, picture.width
+        if self.settings.tiles:
+            return LoadedImage(0, None, image_hw, image=picture)
+        return LoadedImage(0, segmenter_pixels(picture, self.models.segmenter_side), image_hw)

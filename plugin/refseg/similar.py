@@ -15,17 +15,19 @@ import fiftyone as fo
 import torch
 from bson import ObjectId
 
+from .building import iter_build_prototypes
+from .cropping import crop_instances
 from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
 from .fields import check_name
 from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import images_of
+from .instances import Ranking
 from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
-from .matching import Ranking, crop_instances
 from .models import Models, load_models
 from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
-from .prototypes import Reference, iter_build_prototypes
+from .reference_vectors import Reference
 from .references import collect_references
 from .store import run_key_from
 

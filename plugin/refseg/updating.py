@@ -10,12 +10,15 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .building import iter_build_prototypes
 from .errors import DatasetError, PrototypeFileError
 from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
 from .labels import require_images
+from .match_settings import MatchSettings
 from .models import Models
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes, Reference, iter_build_prototypes
+from .prototypes import Prototypes
+from .reference_vectors import Reference
 from .references import collect_negatives, label_fields, tagged_references
 from .runs import SegmentReport, iter_segment
 from .store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
@@ -230,16 +233,20 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
                 f"The last run wrote {', '.join(map(repr, sorted(thresholds)))} alone, and no reference shows any of these "
                 "now: tag some, or run segment with a new choice of classes."
             )
-    least: float | Mapping[str, float] | None = {name: value for name, value in thresholds.items() if name in classes}
-    if not thresholds:
-        # A run of an earlier version, which knew one number for all.
-        least = config.get("min_confidence")
+    # Calibrated ones are found anew for the new references; a run of an earlier version knew one number for all.
+    own = dict(config.get("own_confidences") or ()) if config.get("calibrated") else thresholds
+    least: float | Mapping[str, float] | None = {name: float(value) for name, value in own.items() if name in classes}
+    if not least:
+        least = None if config.get("calibrated") or thresholds else config.get("min_confidence")
     return SegmentSettings(
         min_confidence=least,
         max_detections=int(config["max_detections"]),
         mask_dir=config.get("mask_dir"),
         semantic_field=config.get("semantic_field"),
         classes=chosen,
+        presence_gate=config.get("presence_gate"),
+        tiles=config.get("tiles"),
+        matching=MatchSettings.from_mapping(config["matching"]) if config.get("matching") else None,
     )
 
 

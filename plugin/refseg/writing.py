@@ -15,10 +15,12 @@ import torch
 from torchvision.ops import box_iou
 
 from .candidates import Candidates
+from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
 from .fields import check_name, every_image
+from .instances import Instances, Ranking
 from .labels import needs_files, semantic_map, to_detections
-from .matching import Instances, Ranking, crop_instances
+from .match_settings import MatchSettings
 from .packing import PackedCandidates
 from .store import dataset_folder
 
@@ -39,12 +41,16 @@ class SegmentSettings:
 
     Attributes:
         min_confidence: lower scores are not written; one number for all classes, or one for each class named, where the others
-            take the preset's default, as all do with None.
+            take the calibrated one or the preset's, as all do with None.
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder instead of into the database.
         semantic_field: also write a `Segmentation` map to this field.
         preview: write the hundred images with the best scores alone, of those that are indexed.
         classes: only these are written; all others still compete for candidates. None for every class.
+        presence_gate: candidates are computed only where a patch has this cosine with the prototype of a class that is written;
+            None computes them everywhere.
+        tiles: whether images are looked at in tiles; None takes the index that there is, or none.
+        matching: how candidates are compared with prototypes; None as is the preset's default.
     """
 
     min_confidence: float | Mapping[str, float] | None = None
@@ -53,8 +59,13 @@ class SegmentSettings:
     semantic_field: str | None = None
     preview: bool = False
     classes: tuple[str, ...] | None = None
+    presence_gate: float | None = None
+    tiles: bool | None = None
+    matching: MatchSettings | None = None
 
     def __post_init__(self) -> None:
+        if self.presence_gate is not None and not 0 <= self.presence_gate <= 1:
+            raise DatasetError(f"The presence gate must lie between 0 and 1, not {self.presence_gate}.")
         if isinstance(self.min_confidence, Mapping):
             for name, least in self.min_confidence.items():
                 if not 0 <= least <= 1:
@@ -80,19 +91,17 @@ class SegmentSettings:
                     "with references of it."
                 )
 
-    def thresholds(self, classes: Sequence[str], default: float) -> dict[str, float]:
+    def thresholds(self, classes: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
         """The least score of each of the prototypes' classes that is written; see require_classes.
 
         Args:
             classes: of the prototypes.
-            default: the preset's least score, for classes without one of their own.
+            defaults: the least score of each, for those without one of their own.
         """
         self.require_classes(classes)
-        if isinstance(self.min_confidence, Mapping):
-            own, general = self.min_confidence, default
-        else:
-            own, general = {}, default if self.min_confidence is None else self.min_confidence
-        return {name: own.get(name, general) for name in classes if self.classes is None or name in self.classes}
+        chosen = self.min_confidence
+        own = chosen if isinstance(chosen, Mapping) else {} if chosen is None else dict.fromkeys(classes, chosen)
+        return {name: own.get(name, defaults[name]) for name in classes if self.classes is None or name in self.classes}
 
 
 @dataclass(frozen=True)

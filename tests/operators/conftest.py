@@ -59,7 +59,8 @@ def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scen
 @pytest.fixture(scope="session")
 def prototypes(scenes: list[tuple[Path, Scene]]) -> Prototypes:
     """One reference a class, from the first scene, by the demo preset."""
-    from refseg.prototypes import Reference, build_prototypes
+    from refseg.building import build_prototypes
+    from refseg.reference_vectors import Reference
 
     path, scene = scenes[0]
     references = []

@@ -18,9 +18,9 @@ from fiftyone.operators.delegated import DelegatedOperationService
 
 import refseg.runs
 from operators import background, jobs
+from refseg.building import build_prototypes
 from refseg.errors import DatasetError
 from refseg.progress import Progress
-from refseg.prototypes import build_prototypes
 from refseg.references import collect_references
 from refseg.store import save_prototypes
 from tests.operators.app_panel import choose, context, press, run_job, watch_to_the_end

@@ -17,9 +17,10 @@ from PIL import Image
 
 from operators.inspect_prototypes import NUM_PARTS as FORM_PARTS
 from operators.inspect_prototypes import SHOTS_SHOWN
+from refseg.building import build_prototypes
 from refseg.demo.world import NOVEL_PARTS
 from refseg.inspection import MAX_REFERENCES, NUM_PARTS
-from refseg.prototypes import Prototypes, build_prototypes
+from refseg.prototypes import Prototypes
 from refseg.quality import reference_quality
 from refseg.references import collect_references
 from refseg.store import dataset_folder, save_prototypes

@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
-from refseg.prototypes import build_prototypes
+from refseg.building import build_prototypes
 from refseg.references import collect_negatives, collect_references
 from refseg.store import save_prototypes
 from tests.operators.app_panel import SECTIONS, choose, press, run_job, section

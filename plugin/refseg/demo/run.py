@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from fiftyone import ViewField as F
 
+from ..building import build_prototypes
 from ..evaluation import evaluate, false_positives_per_empty_image
 from ..images import read_image
 from ..labels import object_region, objects_of
 from ..models import load_models
 from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..progress import Watcher
-from ..prototypes import build_prototypes, crop_corners
+from ..reference_vectors import crop_corners
 from ..references import REFERENCE_TAG, collect_references, sample_references
 from ..runs import segment
 from ..store import save_prototypes

@@ -1,0 +1,163 @@
+"""Building prototypes from references: only what is new or has changed is computed.
+
+A reference costs one encoder pass over its crop; a box-only one a pass of the segmenter besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from .errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
+from .images import read_image
+from .models import Models, load_models
+from .negatives import Negatives
+from .progress import Progress, Watcher, drain
+from .prototypes import Prototypes
+from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector
+from .surroundings import image_key
+
+
+def iter_build_prototypes(
+    references: Sequence[Reference],
+    model: str | Models = "large",
+    reuse: Prototypes | None = None,
+    negatives: Sequence[Reference] = (),
+) -> Generator[Progress, None, Prototypes]:
+    """The generator behind build_prototypes: yields after each reference and negative."""
+    models = load_models(model) if isinstance(model, str) else model
+    if not references:
+        raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    _check_apart(references, negatives)
+    known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
+    objects = [*references, *negatives]
+    negative_ids = {item.id for item in negatives}
+    used: list[_Used] = []
+    skipped: list[tuple[str, str]] = []
+    by_image = groupby(sorted(objects, key=lambda item: item.image), key=lambda item: item.image)
+    done = 0
+    yield Progress(0, len(objects), "references")
+    for _, group in by_image:
+        members = list(group)
+        # Before the image is read: if it changes meanwhile, the next build sees another digest.
+        keys = [(item.id, reference_digest(item, models) or "") for item in members]
+        outcomes = _image_vectors(members, [_usable(known.get(key), key[0] in negative_ids) for key in keys], models)
+        for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
+            if isinstance(outcome, str):
+                skipped.append((item.id, outcome))
+            else:
+                used.append(_Used(item, outcome, digest))
+            done += 1
+            yield Progress(done, len(objects), "references")
+    shown = [item for item in used if item.reference.id not in negative_ids]
+    others = [item for item in used if item.reference.id in negative_ids]
+    classes = tuple(sorted({reference.label for reference in references}))
+    for name in classes:
+        if not any(item.reference.label == name for item in shown):
+            of_class = {reference.id for reference in references if reference.label == name}
+            raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
+    return Prototypes(
+        classes,
+        torch.stack([item.vectors.vector for item in shown]),
+        torch.tensor([classes.index(item.reference.label) for item in shown], dtype=torch.int64),
+        tuple(item.reference.id for item in shown),
+        models.preset.name,
+        models.fingerprint,
+        tuple(skipped),
+        tuple(item.digest for item in shown),
+        _gather_negatives(others) if others else None,
+        tuple(image_key(item.reference.image) for item in shown),
+        torch.stack([item.background for item in shown]),
+    )
+
+
+def build_prototypes(
+    references: Sequence[Reference],
+    model: str | Models = "large",
+    *,
+    negatives: Sequence[Reference] = (),
+    reuse: Prototypes | None = None,
+    progress: bool | Watcher | None = None,
+) -> Prototypes:
+    """Build one prototype per class from its references.
+
+    Classes may have different numbers of references. A reference or negative that cannot be used (an unreadable image, an
+    object too small or too thin to cover a patch) is left out and listed in `Prototypes.skipped`.
+
+    Args:
+        references: from `collect_references`, or your own.
+        model: a preset's name, or loaded models.
+        negatives: objects like those of a class that are none. One named like a class is a negative of that class; any other is
+            one of every class. What resembles it more than the class scores lower.
+        reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference or negative whose image, box
+            and mask have not changed since takes its vector from there. The result is the one of a build from nothing.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        NoReferencesError: there are none.
+        ClassWithoutReferencesError: none of a class's references can be used.
+        BadReferenceError: an object is both a reference and a negative.
+    """
+    return drain(iter_build_prototypes(references, model, reuse, negatives), progress)
+
+
+def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:
+    ids = {reference.id for reference in references}
+    both = [negative for negative in negatives if negative.id in ids]
+    if both:
+        more = f" (and {len(both) - 1} more)" if len(both) > 1 else ""
+        raise BadReferenceError(
+            f"The object {both[0].id} ({both[0].label!r}){more} is both a reference and a negative: take one of the two tags "
+            "off it."
+        )
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A reference or negative, its vectors, and the digest of what these were computed from."""
+
+    reference: Reference
+    vectors: ReferenceVector
+    digest: str
+
+    @property
+    def background(self) -> Tensor:
+        assert self.vectors.background is not None
+        return self.vectors.background.half()
+
+
+def _gather_negatives(items: Sequence[_Used]) -> Negatives:
+    return Negatives(
+        torch.stack([item.vectors.vector for item in items]),
+        tuple(item.reference.label for item in items),
+        tuple(item.reference.id for item in items),
+        tuple(item.digest for item in items),
+        tuple(image_key(item.reference.image) for item in items),
+    )
+
+
+def _image_vectors(
+    members: Sequence[Reference], known: Sequence[ReferenceVector | None], models: Models
+) -> list[ReferenceVector | str]:
+    """Vectors of each reference in one image, or why it cannot be used; the image is opened for those not known."""
+    outcomes: list[ReferenceVector | str] = [vector for vector in known if vector is not None]
+    if len(outcomes) == len(members):
+        return outcomes
+    try:
+        image = read_image(members[0].image)
+    except ImageError as error:
+        return [error.reason if vector is None else vector for vector in known]
+    with models.lock:
+        return [
+            reference_vector(image, reference, models) if vector is None else vector
+            for reference, vector in zip(members, known, strict=True)
+        ]
+
+
+def _usable(known: ReferenceVector | None, is_negative: bool) -> ReferenceVector | None:
+    """Of a reference the background must be known too: files of earlier versions, and negatives, have none."""
+    return known if known is not None and (is_negative or known.background is not None) else None

@@ -1,0 +1,129 @@
+"""From masks on the segmenter grid to masks at the image's size (method.md C3).
+
+Each mask is resized within its own box: that takes as long as the objects are large, whatever the image's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .candidates import Candidates, interpolation_matrix
+from .instances import Instances, Ranking
+from .packing import PackedCandidates
+
+PIXELS_A_CHUNK = 1 << 25
+"""Upsampled logits held at once by profile `paper`, in pixels: 128 MB of float32."""
+MASKS_A_CHUNK = 16
+"""Masks resized at once: often fewer instances are wanted than there are."""
+
+
+def upsample(logits: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """(n, H, W) bool masks at the image's size from (n, M, M) logits: bilinear with antialias, above 0 (method.md C3)."""
+    if len(logits) == 0:
+        return torch.zeros(0, *image_hw, dtype=torch.bool, device=logits.device)
+    if image_hw[1] == 1 < image_hw[0]:
+        # On CPUs torch's antialiased resize to a width of 1 repeats the first row (seen in 2.15); to a height of 1 it is right.
+        return upsample(logits.mT, (1, image_hw[0])).mT
+    full = F.interpolate(logits[None], size=image_hw, mode="bilinear", align_corners=False, antialias=True)
+    return full[0] > 0
+
+
+@torch.inference_mode()
+def crop_instances(candidates: Candidates | PackedCandidates, ranking: Ranking, max_detections: int = 100) -> Instances:
+    """Masks at the image's size for the first max_detections of a ranking that are not empty there (method.md C3, C5).
+
+    Each mask is resized within its own box only: that takes as long as the objects are large, whatever the image's size.
+    """
+    masks: list[Tensor] = []
+    boxes: list[tuple[int, int, int, int]] = []
+    kept: list[int] = []
+    rows_axis, columns_axis = (_axis(candidates.grid_side, side) for side in candidates.image_hw)
+    for chunk in torch.arange(len(ranking)).split(MASKS_A_CHUNK):
+        if len(kept) == max_detections:
+            break
+        rows = ranking.rows[chunk]
+        reaches = [_reach(cells, rows_axis, columns_axis) for cells in candidates.boxes_of(rows).int().tolist()]
+        crops = candidates.crops(rows, [reach.window for reach in reaches])
+        for position, crop, reach in zip(chunk.tolist(), crops, reaches, strict=True):
+            found = _resize(crop, reach, rows_axis, columns_axis)
+            if found is not None and len(kept) < max_detections:
+                masks.append(found[0])
+                boxes.append(found[1])
+                kept.append(position)
+    index = torch.tensor(kept, dtype=torch.int64)
+    return Instances(
+        tuple(masks),
+        torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4),
+        ranking.labels[index],
+        ranking.scores[index],
+        ranking.rows[index],
+        ranking.margins[index],
+        ranking.runners_up[index],
+    )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a resize: weights (new, old), and between which old cells a new one looks and the other way round."""
+
+    weights: Tensor
+    old_from: NDArray[np.int64]
+    old_to: NDArray[np.int64]
+    new_from: NDArray[np.int64]
+    new_to: NDArray[np.int64]
+
+
+@lru_cache(maxsize=64)
+def _axis(side: int, new_side: int) -> _Axis:
+    weights = interpolation_matrix(side, new_side)
+    used = weights.numpy() != 0
+    return _Axis(weights, *_ends(used), *_ends(used.T))
+
+
+def _ends(used: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """The part of the image that cells of a box can fill, and the window of cells that decides it; xyxy, far edge excluded."""
+
+    pixels: tuple[int, int, int, int]
+    window: tuple[int, int, int, int]
+
+
+def _reach(cells: Sequence[int], rows: _Axis, columns: _Axis) -> _Reach:
+    x0, y0, x1, y1 = cells
+    left, right = int(columns.new_from[x0 : x1 + 1].min()), int(columns.new_to[x0 : x1 + 1].max())
+    top, bottom = int(rows.new_from[y0 : y1 + 1].min()), int(rows.new_to[y0 : y1 + 1].max())
+    window = (columns.old_from[left], rows.old_from[top], columns.old_to[right - 1], rows.old_to[bottom - 1])
+    return _Reach((left, top, right, bottom), (int(window[0]), int(window[1]), int(window[2]), int(window[3])))
+
+
+def _resize(crop: Tensor, reach: _Reach, rows: _Axis, columns: _Axis) -> tuple[Tensor, tuple[int, int, int, int]] | None:
+    """The tight mask and its box, xyxy pixels of the image, far edge excluded; None where nothing is left."""
+    left, top, right, bottom = reach.pixels
+    x0, y0, x1, y1 = reach.window
+    tall = rows.weights[top:bottom, y0:y1] @ crop
+    mask = (tall @ columns.weights[left:right, x0:x1].T > 0).numpy()
+    used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(used_rows):
+        return None
+    (y0, y1), (x0, x1) = used_rows[[0, -1]].tolist(), used_columns[[0, -1]].tolist()
+    tight = torch.from_numpy(mask[y0 : y1 + 1, x0 : x1 + 1].copy())
+    return tight, (left + x0, top + y0, left + x1 + 1, top + y1 + 1)
+
+
+def full_size_masks(candidates: Candidates | PackedCandidates, rows: Tensor) -> Tensor:
+    """(n, H, W) bool: whole masks of some candidates, resized a few at a time."""
+    image_hw = candidates.image_hw
+    chunks = rows.split(max(1, PIXELS_A_CHUNK // (image_hw[0] * image_hw[1])))
+    return torch.cat([upsample(candidates.logits_of(chunk), image_hw) for chunk in chunks])

@@ -1,0 +1,115 @@
+"""From prototypes and settings to the gallery that candidates are compared with, whole or as if one image was never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .clusters import find_clusters
+from .match_settings import MatchSettings
+from .prototypes import Prototypes
+from .similarity import Gallery, NegativeMatrix
+
+NUM_NEAREST = 3
+"""References that a candidate is compared with, at most (method.md, "Past the paper")."""
+MAX_CLUSTERS, SHOTS_A_CLUSTER = 4, 3
+"""Groups of a class's references: one for every three of them, four at most."""
+BACKGROUND_PROTOTYPES = 8
+"""Kinds of background of a class (method.md, "Past the paper")."""
+SEED = 33
+
+
+def make_gallery(prototypes: Prototypes, settings: MatchSettings | None = None) -> Gallery:
+    """What candidates are compared with; see `refseg.match_settings.MatchSettings`."""
+    return Galleries(prototypes, settings or MatchSettings()).make()
+
+
+@dataclass
+class Galleries:
+    """Makes galleries of the same prototypes and settings, with and without what one image shows.
+
+    Attributes:
+        prototypes: K classes, R references.
+        settings: how they are compared with candidates.
+    """
+
+    prototypes: Prototypes
+    settings: MatchSettings
+    _parts: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def make(self, without: str = "") -> Gallery:
+        """A gallery.
+
+        Args:
+            without: key of an image, whose references and negatives are left out; a class whose references all lie there has no
+                vector left, and no candidate is similar to it.
+        """
+        own = torch.zeros(len(self.prototypes.labels), dtype=torch.bool)
+        if without:
+            own = torch.tensor([image == without for image in self.prototypes.images or ("",) * len(own)])
+        num_averaged = NUM_NEAREST if self.settings.class_similarity == "nearest" else 1
+        parts = [self._class_vectors(row, own) for row in range(len(self.prototypes.classes))]
+        labels = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part) for part in parts]))
+        plain = self.settings.class_similarity == "mean" and len(labels) == len(parts) == len(labels.unique())
+        return Gallery(
+            torch.cat(parts),
+            None if plain else labels,
+            num_averaged,
+            self._negatives(without),
+            self._background(own),
+            len(parts),
+        )
+
+    def _class_vectors(self, row: int, left_out: Tensor) -> Tensor:
+        """(v, C) unit vectors of one class."""
+        return self._kept("class", row, left_out, self._compute_class)
+
+    def _compute_class(self, members: Tensor) -> Tensor:
+        vectors = self.prototypes.vectors[members].float()
+        if not len(vectors):
+            return vectors
+        if self.settings.class_similarity == "mean":
+            return F.normalize(vectors.mean(0, keepdim=True), dim=-1)
+        units = F.normalize(vectors, dim=-1)
+        if self.settings.class_similarity == "nearest":
+            return units
+        number = min(MAX_CLUSTERS, -(-len(units) // SHOTS_A_CLUSTER))
+        return F.normalize(find_clusters(units, number, torch.Generator().manual_seed(SEED)), dim=-1)
+
+    def _background(self, left_out: Tensor) -> Tensor | None:
+        if not self.settings.background or self.prototypes.background is None:
+            return None
+        rows = range(len(self.prototypes.classes))
+        return torch.cat([self._kept("background", row, left_out, self._compute_background) for row in rows])
+
+    def _compute_background(self, members: Tensor) -> Tensor:
+        assert self.prototypes.background is not None
+        vectors = self.prototypes.background[members].float().flatten(0, 1)
+        vectors = vectors[vectors.any(1)]
+        if not len(vectors):
+            return vectors
+        centers = find_clusters(vectors, BACKGROUND_PROTOTYPES, torch.Generator().manual_seed(SEED))
+        return F.normalize(centers, dim=-1)
+
+    def _kept(self, kind: str, row: int, left_out: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Computed once for each class that loses no reference: few classes have any in one image."""
+        of_class = self.prototypes.labels == row
+        if bool((of_class & left_out).any()):
+            return compute(of_class & ~left_out)
+        if (kind, row) not in self._parts:
+            self._parts[kind, row] = compute(of_class)
+        return self._parts[kind, row]
+
+    def _negatives(self, without: str) -> NegativeMatrix | None:
+        """(Q, C) unit vectors, and (Q,) the row of the class that each lowers, -1 where it lowers every one."""
+        negatives = self.prototypes.negatives
+        if negatives is None or not self.settings.negatives:
+            return None
+        kept = [row for row, image in enumerate(negatives.image_of_each) if not without or image != without]
+        if not kept:
+            return None
+        return F.normalize(negatives.vectors[kept].float(), dim=-1), negatives.rows(self.prototypes.classes)[kept]

@@ -1,0 +1,55 @@
+"""What matching finds in one image: ranked candidates, and the masks at the image's size that are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Scored, labelled masks of one image, best first.
+
+    Attributes:
+        masks: n bool tensors (h, w), each the tight crop of its box.
+        boxes: (n, 4) int64 xyxy pixels of the original image, far edge excluded.
+        labels: (n,) int64, the row of the prototype that won.
+        scores: (n,) float32 in [0, 1].
+        rows: (n,) int64, the row of each in the candidates.
+        margins: (n,) float32, see Classified.
+        runners_up: (n,) int64, see Classified.
+    """
+
+    masks: tuple[Tensor, ...]
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    rows: Tensor
+    margins: Tensor
+    runners_up: Tensor
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates of one image that are instances, on the mask grid, best first.
+
+    Attributes:
+        rows: (n,) int64, the row of each in the candidates.
+        labels: (n,) int64, the row of the prototype that won.
+        scores: (n,) float32 in [0, 1].
+        margins: (n,) float32, see Classified.
+        runners_up: (n,) int64, see Classified.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    scores: Tensor
+    margins: Tensor
+    runners_up: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)

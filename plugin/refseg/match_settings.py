@@ -1,0 +1,63 @@
+"""How candidates are matched with prototypes: what goes past the paper, each choice independent of the others. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias, get_args
+
+from .errors import DatasetError
+
+ClassSimilarity: TypeAlias = Literal["mean", "nearest", "clusters"]
+Overlaps: TypeAlias = Literal["merge", "diffusion"]
+
+CHOICES: dict[str, tuple[str, ...]] = {"class_similarity": get_args(ClassSimilarity), "overlaps": get_args(Overlaps)}
+"""What can be chosen where it is not yes or no."""
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """How candidates are compared with classes, and what a mask's score loses to masks around it (method.md, "Past the paper").
+
+    Attributes:
+        negatives: whether what resembles a negative more than the class scores lower; without negatives it changes nothing.
+        background: whether masks that resemble the surroundings in the crops of references more than any class are dropped.
+        class_similarity: "mean" compares with one prototype a class, the mean of its references; "nearest" with the three
+            references of the class that are most similar; "clusters" with the most similar of up to four groups of them.
+        overlaps: how masks inside better ones lose score: "merge", as published, or "diffusion" along chains of masks.
+        calibrated: whether classes without a threshold of their own take that which suits their references best, where the
+            prototypes know what lies around these; else the preset's.
+
+    Raises:
+        DatasetError: a choice that there is none of.
+    """
+
+    negatives: bool = True
+    background: bool = False
+    class_similarity: ClassSimilarity = "mean"
+    overlaps: Overlaps = "merge"
+    calibrated: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise DatasetError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}.")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> MatchSettings:
+        """Settings from a run's record or a form; names it does not know are ignored, those left out are as by default."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known and value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a run's record."""
+        return asdict(self)
+
+
+PUBLISHED = MatchSettings(background=False, class_similarity="mean", overlaps="merge", calibrated=False)
+"""As in the paper, which knows no negatives: where nobody gives any, they change nothing."""
+
+
+def settings_for(as_published: bool, chosen: MatchSettings | None = None) -> MatchSettings:
+    """What was chosen, else what is the default of a preset that matches as published, or of one that does not."""
+    return chosen or (PUBLISHED if as_published else MatchSettings())

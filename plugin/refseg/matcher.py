@@ -1,0 +1,92 @@
+"""Prototypes and settings made ready to be matched with the candidates of any image. No FiftyOne."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .calibration import calibrated_thresholds
+from .candidates import Candidates
+from .cropping import crop_instances
+from .gallery import make_gallery
+from .instances import Instances, Ranking
+from .match_settings import MatchSettings, Overlaps
+from .matching import rank
+from .models import Preset
+from .packing import PackedCandidates
+from .prototypes import Prototypes
+from .similarity import Classified, Gallery, classify
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """What the candidates of an image are matched with, and what counts.
+
+    Attributes:
+        gallery: K classes.
+        thresholds: the least score of each class that is written; classes that are not are left out.
+        least: (K,) float32, the same by row; infinite for a class that is not written.
+        max_detections: the best so many of each image.
+        overlaps: see `refseg.matching.rank`.
+        as_published: see `refseg.matching.rank`.
+    """
+
+    gallery: Gallery
+    thresholds: Mapping[str, float]
+    least: Tensor
+    max_detections: int
+    overlaps: Overlaps
+    as_published: bool
+
+    def classify(self, features: Tensor) -> Classified:
+        """The class of each candidate, of one image or of many."""
+        return classify(features, self.gallery)
+
+    def rank(self, candidates: Candidates | PackedCandidates, classified: Classified | None = None) -> Ranking:
+        """The candidates of one image that are instances, best first."""
+        return rank(
+            candidates,
+            self.classify(candidates.features) if classified is None else classified,
+            max_detections=self.max_detections,
+            min_score=self.least,
+            overlaps=self.overlaps,
+            as_published=self.as_published,
+        )
+
+    def match(self, candidates: Candidates | PackedCandidates) -> Instances:
+        """Instances of one image, with masks at its size."""
+        return crop_instances(candidates, self.rank(candidates), self.max_detections)
+
+    def bounds(self, classified: Classified) -> Tensor:
+        """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""
+        return classified.scores.where(classified.scores >= self.least[classified.labels], 0.0)
+
+
+def default_thresholds(prototypes: Prototypes, preset: Preset, settings: MatchSettings) -> dict[str, float]:
+    """The least score of each class that is written where nobody says otherwise: calibrated where that is possible."""
+    general = dict.fromkeys(prototypes.classes, preset.min_confidence)
+    return {**general, **calibrated_thresholds(prototypes, settings)} if settings.calibrated else general
+
+
+def make_matcher(
+    prototypes: Prototypes,
+    preset: Preset,
+    settings: MatchSettings,
+    thresholds: Mapping[str, float],
+    max_detections: int = 100,
+) -> Matcher:
+    """Make prototypes ready.
+
+    Args:
+        prototypes: of the preset's encoder.
+        preset: whose masks are merged as published where it says so.
+        settings: how candidates are compared.
+        thresholds: the least score of each class to be written; all others still compete for candidates.
+        max_detections: the best so many of each image.
+    """
+    least = torch.tensor([thresholds.get(name, float("inf")) for name in prototypes.classes])
+    gallery = make_gallery(prototypes, settings)
+    return Matcher(gallery, dict(thresholds), least, max_detections, settings.overlaps, preset.as_published)

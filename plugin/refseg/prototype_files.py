@@ -1,0 +1,104 @@
+"""Prototypes in a safetensors file: tensors by name, everything else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import ClassWithoutReferencesError, PrototypeFileError, ShapeError
+from .negatives import Negatives
+from .prototypes import Prototypes
+from .surroundings import Surroundings
+
+FILE_VERSION = 4
+"""1 had no digests, 2 no negatives, 3 neither images, background nor surroundings."""
+HEADER = "refseg_prototypes"
+
+
+def write_file(prototypes: Prototypes, path: str | Path) -> None:
+    """Write a file, complete or not at all."""
+    about: dict[str, Any] = {
+        "version": FILE_VERSION,
+        "classes": prototypes.classes,
+        "reference_ids": prototypes.reference_ids,
+        "model": prototypes.model,
+        "fingerprint": prototypes.fingerprint,
+        "skipped": prototypes.skipped,
+        "digests": prototypes.digests,
+        "images": prototypes.images,
+        "negatives": None,
+        "surroundings": None,
+    }
+    tensors = {"vectors": prototypes.vectors, "labels": prototypes.labels}
+    if prototypes.background is not None:
+        tensors["background"] = prototypes.background
+    if (negatives := prototypes.negatives) is not None:
+        about["negatives"] = {
+            "names": negatives.names,
+            "ids": negatives.ids,
+            "digests": negatives.digests,
+            "images": negatives.images,
+        }
+        tensors["negatives"] = negatives.vectors
+    if (around := prototypes.surroundings) is not None:
+        about["surroundings"] = {"images": around.images, "shown": around.shown}
+        tensors["surroundings"] = around.features
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(target.name + ".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata={HEADER: json.dumps(about)})
+    draft.replace(target)
+
+
+def read_file(path: str | Path) -> Prototypes:
+    """Read a file.
+
+    Raises:
+        PrototypeFileError: the file is missing, holds something else, or was written by a newer version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {})[HEADER])
+            if about["version"] > FILE_VERSION:
+                raise PrototypeFileError(
+                    f"{path} was written by a newer RefSeg (file version {about['version']}, this one reads up to "
+                    f"{FILE_VERSION}): update with `pip install -U fiftyone-refseg`."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _from_parts(about, tensors)
+    except FileNotFoundError as error:
+        raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, ShapeError, ClassWithoutReferencesError) as error:
+        raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
+
+
+def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes:
+    """Parts that earlier versions did not write are as unknown."""
+    negatives, around = about.get("negatives"), about.get("surroundings")
+    return Prototypes(
+        tuple(about["classes"]),
+        tensors["vectors"],
+        tensors["labels"],
+        tuple(about["reference_ids"]),
+        about["model"],
+        about["fingerprint"],
+        tuple((name, reason) for name, reason in about["skipped"]),
+        tuple(about.get("digests", ())),
+        None
+        if negatives is None
+        else Negatives(
+            tensors["negatives"],
+            tuple(negatives["names"]),
+            tuple(negatives["ids"]),
+            tuple(negatives["digests"]),
+            tuple(negatives.get("images", ())),
+        ),
+        tuple(about.get("images", ())),
+        tensors.get("background"),
+        None if around is None else Surroundings(tensors["surroundings"], tuple(around["images"]), tuple(around["shown"])),
+    )

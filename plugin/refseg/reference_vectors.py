@@ -1,0 +1,219 @@
+"""From a labelled object to its vector, and to those of what surrounds it (method.md, B1 and B2).
+
+Costs one encoder pass over its crop; an object known by its box alone a pass of the segmenter besides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .candidates import decode_boxes, embed_images, encode_patches
+from .clusters import find_clusters
+from .images import encoder_pixels, segmenter_pixels
+from .models import Models
+
+VECTOR_VERSION = 1
+"""To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
+
+CROP_MARGIN = 1.2
+"""Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
+
+OUTSIDE = 0.05
+"""Patches of less weight lie outside the object."""
+BACKGROUND_VECTORS = 8
+"""Kinds of surroundings that are kept of one reference."""
+SEED, ROUNDS = 33, 20
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One labelled object that shows what a class looks like.
+
+    Attributes:
+        id: of the label, unique.
+        label: its class.
+        image: path of the image.
+        box: x0, y0, x1, y1 in pixels of the upright image, far edge excluded.
+        mask: (h, w) bool, the object inside its box, stretched over the box rounded to pixels; None for a box alone.
+    """
+
+    id: str
+    label: str
+    image: str
+    box: tuple[float, float, float, float]
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceVector:
+    """What is kept of a reference.
+
+    Attributes:
+        vector: (C,) float32 instance vector, not normalised.
+        background: (BACKGROUND_VECTORS, C) float32, see background_vectors; None where it is not known.
+    """
+
+    vector: Tensor
+    background: Tensor | None
+
+
+def instance_vector(patch_features: Tensor, weights: Tensor) -> Tensor | None:
+    """The weighted mean of patch features (method.md B2), or None where the weights sum to 0.
+
+    Args:
+        patch_features: (G², C), row-major.
+        weights: (G²,) in [0, 1].
+    """
+    total = weights.sum()
+    if not total > 0:
+        return None
+    return (weights.to(patch_features.dtype) @ patch_features) / total
+
+
+def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The square around a box, cut at the image's border (method.md B1).
+
+    Args:
+        box: x0, y0, x1, y1 in pixels.
+        image_hw: height and width of the image.
+
+    Returns:
+        x0, y0, x1, y1 in whole pixels, far edge excluded, at least one pixel wide and high.
+
+    Example:
+        >>> crop_corners((10, 10, 30, 20), (100, 100))
+        (8, 3, 32, 27)
+    """
+    x0, y0, x1, y1 = box
+    half = max(x1 - x0, y1 - y0) * CROP_MARGIN / 2
+    center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
+    height, width = image_hw
+    left = min(max(0, int(center_x - half)), width - 1)
+    top = min(max(0, int(center_y - half)), height - 1)
+    right, bottom = min(width, int(center_x + half)), min(height, int(center_y + half))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def reference_digest(reference: Reference, models: Models) -> str | None:
+    """Sixteen hexadecimal digits that change with whatever a reference's vector depends on, apart from the encoder.
+
+    The image counts by its path, size and time of change; it is not opened. The label does not count, so a reference keeps
+    its vector when it is relabelled.
+
+    Args:
+        reference: one labelled object.
+        models: whose number format computes the vector, and whose segmenter finds the mask of a box.
+
+    Returns:
+        The digest, or None where there is no such file.
+    """
+    try:
+        file = os.stat(reference.image)
+    except (OSError, ValueError):
+        return None
+    if reference.mask is None:
+        region = ["the segmenter's", models.revisions["sam2"]]
+    else:
+        mask = np.asarray(reference.mask, bool)
+        region = [*map(str, mask.shape), hashlib.sha256(mask.tobytes()).hexdigest()]
+    box = [float(side) for side in reference.box]
+    path = os.path.abspath(reference.image)
+    about = [VECTOR_VERSION, path, file.st_size, file.st_mtime_ns, box, region, str(models.dtype)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+@torch.inference_mode()
+def reference_vector(image: Image.Image, reference: Reference, models: Models) -> ReferenceVector | str:
+    """The vector of a reference in its image, on the CPU; or the reason why the reference cannot be used."""
+    x0, y0, x1, y1 = reference.box
+    if not all(map(math.isfinite, reference.box)):
+        return "its box is not finite"
+    if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
+        return "its box is empty or lies outside the image"
+    if reference.mask is None:
+        mask = mask_of_box(image, reference.box, models)
+    else:
+        mask = paste_mask(reference.mask, reference.box, (image.height, image.width))
+    if not mask.any():
+        return "its mask is empty"
+    corners = crop_corners(reference.box, (image.height, image.width))
+    left, top, right, bottom = corners
+    pixels = torch.from_numpy(np.array(image.crop(corners))).permute(2, 0, 1)[None].float() / 255
+    encoded = encode_patches(encoder_pixels(pixels.to(models.device), models.preset.encoder_side), models)[0]
+    weights = crop_weights(mask[top:bottom, left:right], models.preset.encoder_side, models.patches_side)
+    features = encoded.float().cpu()
+    vector = instance_vector(features, weights)
+    if vector is None:
+        return "it is too small or too thin to cover a single patch"
+    return ReferenceVector(vector, background_vectors(features[weights < OUTSIDE]))
+
+
+def background_vectors(features: Tensor) -> Tensor:
+    """What surrounds an object: the centres of k-means over the directions of the patches outside it.
+
+    Args:
+        features: (n, C) float32, patches of one crop outside the object.
+
+    Returns:
+        (BACKGROUND_VECTORS, C) float32, unit length; rows of zeros where there are fewer different patches.
+    """
+    centers = torch.zeros(BACKGROUND_VECTORS, features.shape[1])
+    if len(features):
+        found = find_clusters(F.normalize(features, dim=-1), BACKGROUND_VECTORS, torch.Generator().manual_seed(SEED), ROUNDS)
+        centers[: len(found)] = F.normalize(found, dim=-1)
+    return centers
+
+
+def crop_weights(mask: Tensor, encoder_side: int, patches_side: int) -> Tensor:
+    """Weight of each patch of a crop: the mask bilinear to E × E, then nearest to G × G (method.md B1).
+
+    Args:
+        mask: (h, w) bool, the crop's pixels.
+        encoder_side: E.
+        patches_side: G.
+
+    Returns:
+        (G²,) float32 in [0, 1], row-major.
+    """
+    fine = F.interpolate(mask[None, None].float(), size=(encoder_side, encoder_side), mode="bilinear", align_corners=False)
+    return F.interpolate(fine, size=(patches_side, patches_side), mode="nearest").flatten()
+
+
+def paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> Tensor:
+    """(H, W) bool: the mask stretched over its box, rounded to whole pixels."""
+    height, width = image_hw
+    x0, y0 = round(box[0]), round(box[1])
+    w, h = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+    if mask.shape != (h, w):
+        if not mask.size:
+            return torch.zeros(height, width, dtype=torch.bool)
+        stretched = Image.fromarray(mask.astype(np.uint8) * 255).resize((w, h), Image.Resampling.NEAREST)
+        mask = np.asarray(stretched) > 0
+    whole = torch.zeros(height, width, dtype=torch.bool)
+    top, left, bottom, right = max(0, y0), max(0, x0), min(height, y0 + h), min(width, x0 + w)
+    if bottom > top and right > left:
+        whole[top:bottom, left:right] = torch.from_numpy(mask[top - y0 : bottom - y0, left - x0 : right - x0].copy())
+    return whole
+
+
+def mask_of_box(image: Image.Image, box: Sequence[float], models: Models) -> Tensor:
+    """(H, W) bool: the segmenter's single answer to the box as a prompt."""
+    side = models.segmenter_side
+    pixels = segmenter_pixels(image, side)[None].to(models.device)
+    scale = torch.tensor([side / image.width, side / image.height] * 2)
+    prompt = (torch.tensor(box, dtype=torch.float32) * scale)[None].to(models.device)
+    logits = decode_boxes(prompt, embed_images(pixels, models), 0, models)
+    full = F.interpolate(logits[None].float().cpu(), size=(image.height, image.width), mode="bilinear", align_corners=False)
+    return full[0, 0] > 0
