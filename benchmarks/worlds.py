@@ -28,6 +28,7 @@ from refseg.packing import pack
 from refseg.progress import Progress, drain
 from refseg.reference_vectors import Reference
 from refseg.rle import encode_mask
+from refseg.tiles import propose_tiles
 
 NUM_SHOWN, NUM_KNOWN_EMPTY, NUM_FULL, NUM_EMPTY = 72, 12, 24, 24
 """Images to take references from, known to be empty, with objects to be found, and without any."""
@@ -166,7 +167,7 @@ def _annotation(number: int, image: int, label: str, mask: Any) -> dict[str, Any
     }
 
 
-def open_candidates(draw: Draw, models: Models, progress: bool | None = None) -> CandidateIndex:
+def open_candidates(draw: Draw, models: Models, *, tiles: bool = False, progress: bool | None = None) -> CandidateIndex:
     """The candidates of every image of a draw, by file name; computed where they are not kept yet."""
     settings = IndexSettings(
         models.preset.name,
@@ -177,8 +178,11 @@ def open_candidates(draw: Draw, models: Models, progress: bool | None = None) ->
         models.grid_side,
         models.feature_width,
         f"{draw.world.name} {draw.seed}",
+        tiles,
     )
-    index = CandidateIndex.create(draw.folder / "candidates", settings)
+    index = CandidateIndex.create(
+        draw.folder / f"{'tiles' if tiles else 'whole'}-{models.fingerprint}-{models.preset.encoder_side}", settings
+    )
     missing = sorted(path for path in draw.folder.glob("*.png") if path.name not in index.images)
     drain(_iter_propose(missing, models, index), progress)
     index.refresh()
@@ -189,5 +193,9 @@ def _iter_propose(paths: list[Path], models: Models, index: CandidateIndex) -> G
     for start in range(0, len(paths), IMAGES_A_WRITE):
         some = paths[start : start + IMAGES_A_WRITE]
         yield Progress(start, len(paths), "images")
-        found = propose([read_image(path) for path in some], models, max_iou=NEAR_DUPLICATE_IOU)
-        index.append([(path.name, FileState(path.name, 0, 0), pack(one)) for path, one in zip(some, found, strict=True)])
+        images = [read_image(path) for path in some]
+        if index.settings.tiles:
+            found = [propose_tiles(image, models, max_iou=NEAR_DUPLICATE_IOU) for image in images]
+        else:
+            found = [pack(one) for one in propose(images, models, max_iou=NEAR_DUPLICATE_IOU)]
+        index.append([(path.name, FileState(path.name, 0, 0), one) for path, one in zip(some, found, strict=True)])

@@ -6,6 +6,7 @@ from typing import Any
 
 from .build_index import BuildIndex
 from .build_prototypes import BuildPrototypes
+from .calibrate import Calibrate
 from .cancel import Cancel
 from .delete_index import DeleteIndex
 from .evaluate import Evaluate
@@ -13,6 +14,8 @@ from .find_similar import FindSimilar
 from .index_status import IndexStatus
 from .inspect_prototypes import InspectPrototypes
 from .learn import Learn
+from .mark_empty import MarkEmpty
+from .mine_negatives import MineNegatives
 from .panel import ReferenceSegmentation
 from .review import Review
 from .sample_references import SampleReferences
@@ -27,6 +30,7 @@ OPERATORS = (
     *(BuildIndex, IndexStatus, DeleteIndex, FindSimilar, Cancel),
     *(InspectPrototypes, ShowHeatmap),
     *(Learn, Review, Update),
+    *(MarkEmpty, Calibrate, MineNegatives),
 )
 
 

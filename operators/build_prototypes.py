@@ -12,6 +12,7 @@ from .base import RefSegOperator, Result, Work
 from .constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms import (
     Form,
+    calibrates_input,
     default_model,
     default_name,
     default_source,
@@ -22,7 +23,7 @@ from .forms import (
     reference_field_input,
     source_input,
 )
-from .messages import count, listing
+from .messages import count, listing, scores
 from .selection import all_images, chosen_classes, labels_path, selected_label_ids, target_images
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class BuildPrototypes(RefSegOperator):
             negative_tag_input(form)
             form.names("classes", "Classes", "Only these; leave it empty for every class")
             model_input(form)
+            calibrates_input(form)
             name_input(form)
         return form.done()
 
@@ -80,6 +82,7 @@ class BuildPrototypes(RefSegOperator):
         name: str = PROTOTYPES_NAME,
         overwrite: bool = False,
         negative_tag: str = NEGATIVE_TAG,
+        calibrates: bool = True,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -96,12 +99,15 @@ class BuildPrototypes(RefSegOperator):
             overwrite: replace prototypes of this name.
             negative_tag: labels of the field with this tag are negatives: objects that are taken for a class and are not. One
                 that is named like a class is a negative of that class; any other is one of every class.
+            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`, and make
+                negatives of what is taken for a class in the latter; images that are not indexed are computed.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `model`, `path`,
-            `sha256`, `shots` (pairs of a class and its number of references), `num_negatives`, `reused` (the number of
+            `sha256`, `shots` (pairs of a class and its number of references), `num_negatives`, `num_mined` (negatives from
+            images known to be empty), `thresholds` (pairs of a class and its calibrated threshold), `reused` (the number of
             references and negatives that have not changed since an earlier build, whose vectors were kept) and `skipped` (pairs
             of an id and a reason).
         """
@@ -113,6 +119,7 @@ class BuildPrototypes(RefSegOperator):
             "name": name,
             "overwrite": overwrite,
             "negative_tag": negative_tag,
+            "calibrates": calibrates,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -134,6 +141,7 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         images: where to look for references, unless they are a selection, and for negatives.
     """
     from refseg.building import iter_build_prototypes
+    from refseg.known_images import iter_use_known
     from refseg.references import collect_references
     from refseg.store import reusable_prototypes, save_prototypes
 
@@ -155,20 +163,26 @@ def build(ctx: Any, images: Any) -> Work[Result]:
     earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
     model = ctx.params.get("model") or default_model(ctx)
     prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
+    num_reused = 0 if earlier is None else prototypes.num_shared(earlier)
+    if ctx.params.get("calibrates", True):
+        prototypes = yield from iter_use_known(ctx.dataset, prototypes)
     name = ctx.params.get("name") or default_name(ctx)
     stored = save_prototypes(ctx.dataset, prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
-    return result_of(stored, prototypes, 0 if earlier is None else prototypes.num_shared(earlier))
+    return result_of(ctx.dataset, stored, prototypes, num_reused)
 
 
-def result_of(stored: StoredPrototypes, prototypes: Prototypes, num_reused: int) -> Result:
+def result_of(dataset: Any, stored: StoredPrototypes, prototypes: Prototypes, num_reused: int) -> Result:
     """Kept prototypes as JSON."""
+    config = dataset.get_run_info(stored.name).config
     return {
         "name": stored.name,
         "model": prototypes.model,
         "path": stored.path,
         "sha256": stored.sha256,
         "shots": [[label, number] for label, number in prototypes.shots.items()],
-        "num_negatives": 0 if prototypes.negatives is None else len(prototypes.negatives),
+        "num_negatives": len(config.negative_ids),
+        "num_mined": config.num_mined,
+        "thresholds": config.thresholds,
         "reused": num_reused,
         "skipped": [list(pair) for pair in prototypes.skipped],
     }
@@ -194,6 +208,10 @@ def describe(result: Result) -> str:
     negatives = f" and {count(result['num_negatives'], 'negative')}" if result["num_negatives"] else ""
     shown = f"{count(len(result['shots']), 'class')} from {count(used, 'reference')}{negatives}{reused}"
     text = f"Prototypes {result['name']!r}: {shown}."
+    if result["num_mined"]:
+        text += f" {count(result['num_mined'], 'negative')} from images known to be empty."
+    if result["thresholds"]:
+        text += f" Calibrated: {scores(result['thresholds'])}."
     if result["skipped"]:
         skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'object')}: {skips}."

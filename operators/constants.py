@@ -10,6 +10,7 @@ EVALUATION_METHOD = "refseg/evaluation"
 
 REFERENCE_TAG = "reference"
 NEGATIVE_TAG = "negative"
+EMPTY_TAG = "known_empty"
 REFERENCE_FIELD = "ground_truth"
 ACCEPTED_FIELD = "accepted"
 REJECTED_FIELD = "rejected"
@@ -19,6 +20,7 @@ PROTOTYPES_NAME = "prototypes"
 EVAL_KEY = "eval"
 MAX_DETECTIONS = 100
 NUM_SIMILAR = 25
+MAX_MINED = 20
 SHOTS = 3
 SEED = 33
 MIN_SIDE = 32
@@ -34,11 +36,23 @@ MODELS = {
     "paper": "paper: SAM 2 large and DINOv2 large exactly as published, downloads 2.1 GB, wants a GPU",
 }
 
+SIMILARITIES = {
+    "mean": "mean: one prototype, the mean of its references",
+    "nearest": "nearest: its three most similar references",
+    "clusters": "clusters: the most similar of up to four groups of its references",
+}
+OVERLAPS = {
+    "merge": "merge: by how much of it lies inside, as published",
+    "diffusion": "diffusion: along chains of masks inside masks",
+}
+
 MIN_CONFIDENCE = {"demo": 0.7}
 """Default scores below which nothing is written, where they are not OTHER_MIN_CONFIDENCE."""
 OTHER_MIN_CONFIDENCE = 0.3
 
-MODELS_THAT_KEEP_DUPLICATES = ("paper",)
+MODELS_AS_PUBLISHED = ("paper",)
+"""They match to the letter of the paper unless told otherwise."""
+MODELS_THAT_KEEP_DUPLICATES = MODELS_AS_PUBLISHED
 """Their indexes keep near-duplicates without being asked, because the paper does."""
 
 CHANGED_IDS_IN_RESULT = 1000

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.operators.types as types
@@ -16,17 +16,28 @@ from .constants import (
     LABEL_FIELD,
     MODEL,
     MODELS,
+    MODELS_AS_PUBLISHED,
     NEGATIVE_TAG,
+    OVERLAPS,
     PROTOTYPES_METHOD,
     PROTOTYPES_NAME,
     REFERENCE_FIELD,
     REFERENCE_TAG,
     SEGMENT_METHOD,
+    SIMILARITIES,
 )
 from .indexes import IndexRecord, index_records
+from .messages import scores
 from .selection import selected_label_ids
 
+if TYPE_CHECKING:
+    from refseg.match_settings import MatchSettings
+
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
+
+
+CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes")
+"""Of the settings of matching those that calibration depends on."""
 
 
 class Form:
@@ -143,6 +154,10 @@ class Form:
         """A checkbox; returns its value."""
         self._field(name, types.Boolean(), label, description, problem, default=default, required=False)
         return bool(self.value(name, default))
+
+    def header(self, name: str, text: str, description: str) -> None:
+        """A title above the inputs that follow."""
+        self.inputs.view(name, types.Header(label=text, description=description, divider=True))
 
     def notice(self, name: str, text: str) -> None:
         """A line that informs."""
@@ -277,6 +292,23 @@ def name_input(form: Form) -> None:
         form.switch("overwrite", False, "Replace", "Replace the prototypes of this name")
 
 
+def name_of_changed_input(form: Form, source: str) -> None:
+    """What prototypes are called that were changed; at first they take the place of those that they come from."""
+    dataset = form.ctx.dataset
+    name = str(form.value("name", source))
+    is_other = name != source and dataset.has_run(name)
+    problem = None
+    if not name.isidentifier():
+        problem = f"{name!r} cannot name prototypes: use letters, digits and underscores, and begin with a letter."
+    elif is_other and name not in kept_prototypes(form.ctx):
+        problem = f"The dataset has another run named {name!r}: choose another name."
+    elif is_other and not form.value("overwrite", False):
+        problem = f"The dataset keeps prototypes named {name!r}: choose another name or tick 'Replace'."
+    form.text("name", source, "Keep as", "By default in place of the prototypes that are changed", problem)
+    if is_other:
+        form.switch("overwrite", False, "Replace", "Replace the prototypes of this name")
+
+
 def default_name(ctx: Any) -> str:
     """The first of `prototypes`, `prototypes_2` and so on that is free."""
     name, number = PROTOTYPES_NAME, 2
@@ -319,7 +351,7 @@ def limits_inputs(form: Form, max_detections: int) -> None:
         "min_confidence",
         None,
         "Minimum confidence",
-        "Instances with a lower score are not written; leave it empty for the model's own default",
+        "Instances with a lower score are not written; leave it empty for each class's calibrated one, or the model's default",
         0,
         1,
     )
@@ -362,9 +394,85 @@ def _unknown_class(name: str, known: Sequence[str]) -> str:
     return f"The prototypes know no class {name!r}: choose from {', '.join(map(repr, known))}."
 
 
+def calibrated_notice(form: Form, prototypes: str) -> None:
+    """Says which thresholds count where none was given."""
+    if form.value("min_confidence") is not None:
+        return
+    config = form.ctx.dataset.get_run_info(prototypes).config
+    defaults = default_matching(config.model)
+    chosen = defaults | {name: form.value(name) for name in defaults if form.value(name) is not None}
+    if not chosen["calibrated"]:
+        return
+    pairs = getattr(config, "thresholds", None) or ()
+    if not pairs:
+        form.notice("calibrated_thresholds", "No threshold is calibrated: every class takes the model's default")
+    elif any(chosen[name] != defaults[name] for name in CHANGES_SCORES):
+        form.notice("calibrated_thresholds", "The thresholds are calibrated anew for this way of matching")
+    else:
+        form.notice("calibrated_thresholds", f"Calibrated: {scores(pairs)}")
+
+
 def kept_classes(ctx: Any, prototypes: str) -> list[str]:
     """The classes of prototypes that the dataset keeps."""
     return [name for name, _ in ctx.dataset.get_run_info(prototypes).config.shots]
+
+
+def matching_inputs(form: Form, model: str) -> None:
+    """How candidates are compared with prototypes; see `refseg.match_settings`.
+
+    Args:
+        form: to add to.
+        model: the preset's name, whose defaults are chosen at first.
+    """
+    defaults = default_matching(model)
+    form.header("matching", "Matching", "How masks are compared with references; measured defaults are chosen")
+    description = "What resembles a negative more than its class scores lower"
+    form.switch("negatives", defaults["negatives"], "Use negatives", description)
+    description = "Drop masks that are more like what surrounds the references than like any class"
+    form.switch("background", defaults["background"], "Use backgrounds", description)
+    description = "With what of a class a mask is compared"
+    form.choice("class_similarity", SIMILARITIES, defaults["class_similarity"], "Class similarity", description, "")
+    description = "A class also looks like the masks that show its references in their images, where thresholds are calibrated"
+    form.switch("scenes", defaults["scenes"], "Use scenes", description)
+    description = "How a mask inside a better one of its class loses score"
+    form.choice("overlaps", OVERLAPS, defaults["overlaps"], "Overlaps", description, "")
+    description = "Classes without a minimum confidence of their own take the one that suits their references best"
+    form.switch("calibrated", defaults["calibrated"], "Calibrated thresholds", description)
+
+
+def default_matching(model: str) -> dict[str, Any]:
+    """The settings of matching that a preset has unless told otherwise."""
+    from refseg.match_settings import settings_for
+
+    return settings_for(model in MODELS_AS_PUBLISHED).as_dict()
+
+
+def chosen_matching(params: Mapping[str, Any], model: str) -> MatchSettings | None:
+    """The settings of matching in an operator's parameters; None where they hold none."""
+    from refseg.match_settings import MatchSettings
+
+    defaults = default_matching(model)
+    given = {name: params[name] for name in defaults if params.get(name) not in (None, "")}
+    return MatchSettings.from_mapping({**defaults, **given}) if given else None
+
+
+def calibrates_input(form: Form) -> None:
+    """Whether thresholds are calibrated once prototypes are built."""
+    description = (
+        "Find the threshold of each class from what else is to be seen in the images of its references, and in those marked as "
+        "empty; images that are not indexed are computed"
+    )
+    form.switch("calibrates", True, "Calibrate thresholds", description)
+
+
+def prototypes_input(form: Form) -> str | None:
+    """Which of the kept prototypes; returns their name, or None where there are none of this name."""
+    kept = kept_prototypes(form.ctx)
+    missing = f"The dataset {form.ctx.dataset.name!r} keeps no prototypes yet: run 'Build prototypes' first."
+    newest = kept[-1] if kept else None
+    form.choice("prototypes", kept, newest, "Prototypes", "What to look for", missing)
+    chosen = form.value("prototypes", newest)
+    return chosen if chosen in kept else None
 
 
 def negative_tag_input(form: Form) -> None:

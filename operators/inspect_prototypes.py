@@ -1,13 +1,13 @@
-"""Look at the references of kept prototypes as the encoder sees them."""
+"""Look at kept prototypes: their references as the encoder sees them, what they are worth, and what would help."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -17,14 +17,21 @@ from .forms import Form, kept_prototypes
 from .messages import count, listing
 from .selection import all_images, chosen_classes
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from refseg.prototype_report import PrototypeReport
+
 ROWS_A_SHEET = 240
 """References on one sheet: a picture of 36,000 pixels' height, about four megabytes for the App."""
 SHOTS_SHOWN = 40
 NUM_PARTS = 4
+NUM_SUGGESTIONS = 12
+SUGGESTIONS_FIELD = "suggestions"
 
 
 class InspectPrototypes(RefSegOperator):
-    """Shows each reference's crop, patch features and parts, and which references look like mistakes."""
+    """Shows each reference's crop, patch features and parts, which look like mistakes or hurt, and what to label next."""
 
     kept_when_cancelled = "no sheet was written"
 
@@ -34,29 +41,37 @@ class InspectPrototypes(RefSegOperator):
         return foo.OperatorConfig(
             name="inspect_prototypes",
             label="Inspect prototypes",
-            description="See what the encoder sees in each reference, and which references look like mistakes",
+            description="See what the encoder sees in each reference, which of them hurt, and what to label next",
             dynamic=True,
             execute_as_generator=True,
             allow_delegated_execution=True,
-            risk_level=types.RiskLevel.LOW,
+            risk_level=types.RiskLevel.MEDIUM,
         )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which prototypes and classes; what is known of their references already."""
-        form = Form(ctx, "Inspect prototypes", "Show each reference's crop, features and parts, and how it fits its class")
+        form = Form(
+            ctx,
+            "Inspect prototypes",
+            "Show each reference's crop, features and parts, how it fits, and what would help",
+        )
         if form.usable:
             name = prototypes_input(form, "Whose references are shown")
             _classes_input(form, name)
             form.number("num_parts", NUM_PARTS, "Parts", "That the objects of a class are divided into", 1, 8, whole=True)
+            _suggestions_input(form)
             if name is not None:
                 _known_problems(form, name)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
-        """Draw the sheet and write it under the dataset's folder."""
+        """Draw the sheet and the report, write both under the dataset's folder, and the report's fields where asked for."""
+        from refseg.inspecting import iter_inspect
         from refseg.inspection import inspection_sheet, iter_inspect_references
         from refseg.progress import Progress
+        from refseg.prototype_report import why_it_hurts
         from refseg.quality import reference_quality
+        from refseg.report_fields import write_fields
         from refseg.store import dataset_folder, load_prototypes
 
         name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
@@ -67,12 +82,16 @@ class InspectPrototypes(RefSegOperator):
         found = yield from iter_inspect_references(
             all_images(ctx), prototypes, classes=classes, num_parts=num_parts, max_references=shots
         )
+        wanted = ctx.params.get("num_suggestions")
+        num_suggestions = NUM_SUGGESTIONS if wanted is None else int(wanted)
+        report = yield from iter_inspect(prototypes, all_images(ctx), num_suggestions=num_suggestions)
         yield Progress(0, 1, "sheet")
-        path = _sheet_path(dataset_folder(ctx.dataset) / "inspection", name, classes, num_parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.png")
-        inspection_sheet(found.references).save(draft)
-        draft.replace(path)
+        folder = dataset_folder(ctx.dataset) / "inspection"
+        path = _sheet_path(folder, name, classes, num_parts)
+        picture_path = dataset_folder(ctx.dataset) / "reports" / f"{name}.png"
+        _save(inspection_sheet(found.references), path)
+        _save(report.picture(), picture_path)
+        written = write_fields(report, ctx.dataset, SUGGESTIONS_FIELD) if ctx.params.get("write_fields") else None
         yield Progress(1, 1, "sheet")
         chosen = set(classes or prototypes.classes)
         quality = [list(astuple(item)) for item in reference_quality(prototypes) if item.label in chosen]
@@ -83,12 +102,26 @@ class InspectPrototypes(RefSegOperator):
             "num_left_out": found.num_left_out,
             "quality": quality,
             "skipped": [list(pair) for pair in found.skipped],
+            "picture": str(picture_path),
+            "report": str(report),
+            "confused": None if report.confusion is None else str(report.confusion),
+            "hurting": [[item.id, item.label, item.f1_change, why_it_hurts(item)] for item in report.hurting],
+            "notes": list(report.notes),
+            "suggestions": _suggestion_rows(report),
+            "written": None if written is None else asdict(written),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the sheet; say how many references look like mistakes."""
+        """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes."""
+        if result["written"] is not None:
+            from refseg.report_fields import suggestion_patches
+
+            yield ctx.ops.reload_dataset()
+            if result["suggestions"]:
+                yield ctx.ops.set_view(view=suggestion_patches(ctx.dataset, result["written"]["label_field"]))
         yield ctx.ops.show_output(*_shown(result))
-        yield ctx.ops.notify(describe(result), variant="warning" if _problems(result["quality"]) else "success")
+        is_fine = not _problems(result["quality"]) and not result["hurting"]
+        yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
 
     def __call__(
         self,
@@ -96,16 +129,21 @@ class InspectPrototypes(RefSegOperator):
         prototypes: str | None = None,
         classes: Sequence[str] | None = None,
         num_parts: int = NUM_PARTS,
+        num_suggestions: int = NUM_SUGGESTIONS,
+        write_fields: bool = False,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
-        """Draw the references of kept prototypes as the encoder sees them.
+        """Draw the references of kept prototypes as the encoder sees them, and report what they are worth: `refseg.inspect`.
 
         Args:
             sample_collection: the dataset.
             prototypes: the name under which the dataset keeps them; by default the newest.
             classes: only these, with the negatives that count for them.
             num_parts: parts that the objects of a class are divided into.
+            num_suggestions: candidates of the index to suggest as references, at most.
+            write_fields: write the report to the labels of references and the suggestions to the field `suggestions`, in place
+                of what was written before; `refseg.delete_fields` takes it back.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -113,12 +151,18 @@ class InspectPrototypes(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`, `path` (of
             the sheet, a PNG file), `num_shown`, `num_left_out` (references beyond the forty of a class that are least like it),
             `quality` (a row for each reference: id, class, similarity to the others of its class, nearest other class,
-            similarity to that, problem; None where there is none) and `skipped` (pairs of an id and a reason).
+            similarity to that, problem; None where there is none) and `skipped` (pairs of an id and a reason). Of the report
+            it holds `picture` (a PNG file), `report` (the whole text), `confused` (a sentence or None), `hurting` (a row for
+            each reference that hurts: id, class, by how much F1 is higher without it, a sentence), `notes`, `suggestions` (a
+            row for each: sample id, class, score, expected change, reason; None where none could be looked for) and `written`
+            (what was written where, or None).
         """
         params = {
             "prototypes": prototypes,
             "classes": None if classes is None else list(classes),
             "num_parts": num_parts,
+            "num_suggestions": num_suggestions,
+            "write_fields": write_fields,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -152,7 +196,21 @@ def describe(result: Result) -> str:
     if result["skipped"]:
         reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
+    if result["hurting"]:
+        text += f" References that hurt: {listing([_hurting(row) for row in result['hurting']])}."
+    if result["confused"]:
+        text += f" Most confused: {result['confused']}."
     return text
+
+
+def _hurting(row: Sequence[Any]) -> str:
+    return f"one of {row[1]!r}, {row[3]}"
+
+
+def _suggestion_rows(report: PrototypeReport) -> list[list[Any]] | None:
+    if report.suggestions is None:
+        return None
+    return [[item.sample_id, item.label, item.score, item.expected_change, item.reason] for item in report.suggestions]
 
 
 def _problems(quality: Sequence[Sequence[Any]]) -> list[str]:
@@ -168,6 +226,22 @@ def _classes_input(form: Form, prototypes: str | None) -> None:
         if unknown:
             text = f"The prototypes have no class {unknown[0]!r}: choose of {', '.join(map(repr, known))}."
             form.obstacle("unknown_class", text)
+
+
+def _suggestions_input(form: Form) -> None:
+    description = "Candidates of the index to suggest as the next references, at most; 0 for none"
+    form.number("num_suggestions", NUM_SUGGESTIONS, "Suggestions", description, 0, whole=True)
+    problem = None
+    if form.value("write_fields") and not _may_write(form.ctx.dataset):
+        problem = f"The field {SUGGESTIONS_FIELD!r} was not written by this operator, and would be cleared: rename it first."
+    description = "Note on each reference's label how it fares, and show the suggestions, in place of those written before"
+    form.switch("write_fields", False, "Write fields", description, problem)
+
+
+def _may_write(dataset: Any) -> bool:
+    from refseg.fields import INSPECTING, past_runs
+
+    return dataset.get_field(SUGGESTIONS_FIELD) is None or bool(past_runs(dataset, [INSPECTING], SUGGESTIONS_FIELD))
 
 
 def _known_problems(form: Form, prototypes: str) -> None:
@@ -186,16 +260,39 @@ def _sheet_path(folder: Path, name: str, classes: list[str] | None, num_parts: i
     return folder / f"{name}_{choice}.png"
 
 
-def _shown(result: Result) -> tuple[Any, dict[str, str]]:
-    """What the App shows, and its values: the sheet as a JPEG, which takes a tenth of the file's size."""
+def _save(page: Image.Image, path: Path) -> None:
+    """Write a PNG file, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part.png")
+    page.save(draft)
+    draft.replace(path)
+
+
+def _as_shown(path: str) -> str:
+    """A PNG file as a JPEG, which takes a tenth of the size."""
     from PIL import Image
 
     from refseg.thumbnails import as_data_uri, as_jpeg
 
-    with Image.open(result["path"]) as sheet:
-        picture = as_jpeg(sheet.convert("RGB"))
+    with Image.open(path) as page:
+        return as_data_uri(as_jpeg(page.convert("RGB")))
+
+
+def _shown(result: Result) -> tuple[Any, dict[str, str]]:
+    """What the App shows, and its values."""
     outputs = types.Object()
+    values = {"picture": _as_shown(result["picture"]), "sheet": _as_shown(result["path"]), "path": result["path"]}
+    sentences = {
+        "hurting": ("References that hurt", "; ".join(_hurting(row) for row in result["hurting"])),
+        "confused": ("Most confused", result["confused"]),
+        "notes": ("Notes", "; ".join(result["notes"])),
+    }
+    for name, (label, text) in sentences.items():
+        if text:
+            outputs.str(name, label=label)
+            values[name] = text
+    outputs.str("picture", label="Report", view=types.ImageView(width="100%", alt="What the prototypes are worth"))
     outputs.str("sheet", label="References", view=types.ImageView(width="100%", alt="References as the encoder sees them"))
     outputs.str("path", label="File")
     shown = types.Property(outputs, view=types.View(label="Inspect prototypes"))
-    return shown.to_json(), {"sheet": as_data_uri(picture), "path": result["path"]}
+    return shown.to_json(), values

@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 from . import build_prototypes, segment
 from .base import RefSegOperator, Result, Work, relabel
 from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
-from .forms import Form, default_model, label_field_input, limits_inputs, model_input
+from .forms import Form, calibrates_input, default_model, label_field_input, limits_inputs, matching_inputs, model_input
 from .selection import all_images, chosen_classes, target_images
 
 
@@ -44,11 +44,13 @@ class Learn(RefSegOperator):
         )
         if form.usable:
             model_input(form)
+            calibrates_input(form)
             if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
                 label_field_input(form)
                 limits_inputs(form, MAX_DETECTIONS)
                 form.names("classes", "Classes", "Write only these; leave it empty for every class")
                 form.switch("preview", False, "Preview", "Write the best hundred of the indexed images alone")
+                matching_inputs(form, form.value("model", default_model(ctx)))
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -82,25 +84,42 @@ class Learn(RefSegOperator):
         preview: bool = False,
         only_prototypes: bool = False,
         overwrite_labels: bool = False,
+        calibrates: bool = True,
+        negatives: bool | None = None,
+        background: bool | None = None,
+        class_similarity: str | None = None,
+        scenes: bool | None = None,
+        overlaps: str | None = None,
+        calibrated: bool | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
         """Build prototypes from every reference and negative of the dataset, and segment with them.
 
         References are labels tagged `reference`, negatives labels tagged `negative`, in every field but those of predictions.
-        The prototypes take the place of those kept as `prototypes`; others stay as they are.
+        The prototypes take the place of those kept as `prototypes`; others stay as they are. Images tagged `known_empty` teach
+        them what to keep quiet about.
 
         Args:
             sample_collection: a dataset or view of images to segment; references may lie anywhere in the dataset.
             model: a preset's name; by default that of the newest prototypes kept, else `large`.
             label_field: where to write; a new field, or one that an earlier run wrote.
             classes: write only these; all others still compete for candidates.
-            min_confidence: lower scores are not written; by default the preset's.
+            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
             min_confidences: pairs of a class and its own min_confidence.
             max_detections: the best so many of each image.
             preview: rank the indexed images by their best score and write the best hundred alone.
             only_prototypes: segment nothing.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`; those that are
+                not indexed are computed.
+            negatives: whether what resembles a negative more than its class scores lower; here and below, None is what suits
+                the preset.
+            background: whether masks that are more like the surroundings of references than like any class are dropped.
+            class_similarity: "mean", "nearest" or "clusters", see `refseg.MatchSettings`.
+            scenes: whether a class also looks like the masks that show its references in their own images.
+            overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
+            calibrated: whether classes without a threshold of their own take the calibrated one.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -118,6 +137,8 @@ class Learn(RefSegOperator):
             "preview": preview,
             "only_prototypes": only_prototypes,
             "overwrite_labels": overwrite_labels,
+            "calibrates": calibrates,
+            **segment.matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -125,5 +146,6 @@ class Learn(RefSegOperator):
 def _learn(ctx: Any) -> Work[Result]:
     from refseg.updating import iter_learn
 
-    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, ctx.params.get("model") or default_model(ctx))
-    return build_prototypes.result_of(learnt.stored, learnt.prototypes, learnt.num_reused)
+    model, calibrates = ctx.params.get("model") or default_model(ctx), bool(ctx.params.get("calibrates", True))
+    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, model, calibrates=calibrates)
+    return build_prototypes.result_of(ctx.dataset, learnt.stored, learnt.prototypes, learnt.num_reused)

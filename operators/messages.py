@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 SHOWN = 3
 """Names listed in a notification before the rest is only counted."""
+SCORES_SHOWN = 12
+"""The same of classes with a number each."""
 
 
 def count(number: int, noun: str) -> str:
@@ -29,6 +32,17 @@ def listing(items: Sequence[str], total: int | None = None) -> str:
     """
     rest = (len(items) if total is None else total) - SHOWN
     return "; ".join([*items[:SHOWN], *([f"and {rest:,} more"] if rest > 0 else [])])
+
+
+def scores(pairs: Sequence[Sequence[Any]]) -> str:
+    """Classes with a score each.
+
+    Example:
+        >>> scores([["star", 0.714], ["tee", 0.6]])
+        'star 0.71, tee 0.60'
+    """
+    shown = ", ".join(f"{name} {score:.2f}" for name, score in pairs[:SCORES_SHOWN])
+    return shown + (f" and {len(pairs) - SCORES_SHOWN:,} more" if len(pairs) > SCORES_SHOWN else "")
 
 
 def duration(seconds: float) -> str:

@@ -198,8 +198,25 @@
 
   // Sections ---------------------------------------------------------------------------------------------------------------
 
+  /** Where thresholds come from, and the images known to be empty. */
+  function Calibration({ data, call, go, jobs }) {
+    const { calibration } = data;
+    const isRunning = jobs.some((job) => ["calibrate", "learn", "update"].includes(job.operator));
+    const parts = [
+      calibration && calibration.text,
+      data.num_empty && `${plural(data.num_empty, "image")} known to be empty`,
+    ].filter(Boolean);
+    const isWanted = calibration && !calibration.is_calibrated && !calibration.text && !data.pending;
+    if (!parts.length && !isWanted) return null;
+    return row({ mt: 1 },
+      isWanted ? button("Calibrate", () => go("calibrate"), { disabled: isRunning, tip: "Find the minimum score that suits each class, from what else is to be seen in the images of its references" }) : null,
+      parts.length ? help(parts.join(" · ")) : null);
+  }
+
   function References({ data, overview, call, go, isNext, jobs }) {
     const { settings, selection } = overview;
+    const numImages = selection.what === "image" ? selection.num_references + selection.num_negatives : 0;
+    const areMarked = numImages > 0 && selection.num_marked === numImages;
     const types = useRecoilValue(selectedLabelTypes);
     const add = (only_negatives) => call("add", { only_negatives, alt_label_ids: Object.keys(types).filter((id) => types[id] === "alt") });
     const rows = data ? data.rows : [];
@@ -226,8 +243,9 @@
       hint: "Objects that show what to look for. Select labels in an image, or images or patches in the grid; hold Alt to select what it is not.",
     },
     parts.length
-      ? row({ mb: 1 }, button(`Add ${parts.join(", ")}`, () => add(false), { primary: true }),
+      ? row({ mb: 1.75 }, button(`Add ${parts.join(", ")}`, () => add(false), { primary: true }),
         selection.num_references ? button(selection.num_negatives ? "Add all as negatives" : "As negatives", () => add(true), { tip: "They look like a class and are none of it" }) : null,
+        numImages ? button(areMarked ? "Not empty after all" : numImages === 1 ? "This image is empty" : "These images are empty", () => call("mark_empty", { unmark: areMarked }), { tip: areMarked ? "Takes the mark off" : "They hold no object of any class: whatever is taken for one there is a mistake to learn from" }) : null,
         button("Clear selection", () => call("forget_selection")))
       : null,
     row({ mb: 1.5, alignItems: "flex-start" },
@@ -264,7 +282,8 @@
         button("Heatmap", () => call("prompt", { operator: "show_heatmap" }), { disabled: !data.prototypes, tip: "How similar each spot of an image is to a class" }),
         data.pending ? text(`Not learnt yet: ${data.pending}`, { color: "text.secondary" }) : null)
       : null,
-    h(Jobs, { jobs: jobs.filter((job) => ["build_prototypes", "inspect_prototypes", "show_heatmap"].includes(job.operator)), call }));
+    data ? h(Calibration, { data, call, go, jobs }) : null,
+    h(Jobs, { jobs: jobs.filter((job) => ["build_prototypes", "calibrate", "mine_negatives", "inspect_prototypes", "show_heatmap"].includes(job.operator)), call }));
   }
 
   function Index({ data, overview, call, go, isNext, jobs }) {
@@ -296,17 +315,53 @@
 
   const SLIDER = { size: "small", min: 0, max: 1, step: 0.01, valueLabelDisplay: "auto" };
 
-  /** A class with the least score written. */
-  function Threshold({ entry, onKeep, onChoose }) {
+  const ORIGINS = {
+    calibrated: ["calibrated", "What suits its references best"],
+    later: ["calibrated anew", "The next run finds what suits its references best"],
+    default: ["default", "The model's own: what suits its references is not known"],
+  };
+
+  /** A class with the least score written, and where that comes from. */
+  function Threshold({ entry, onKeep, onReset, onChoose }) {
     const [value, setValue] = useState(entry.threshold);
-    useEffect(() => setValue(entry.threshold), [entry.threshold]);
-    return box({ display: "grid", gridTemplateColumns: "minmax(90px, 150px) 1fr 40px", alignItems: "center", gap: 1.5, minHeight: 30 },
+    useEffect(() => setValue(entry.threshold), [entry.threshold, entry.origin]);
+    const [origin, about] = ORIGINS[entry.origin] || [];
+    return box({ display: "grid", gridTemplateColumns: "minmax(60px, 130px) minmax(72px, 1fr) 38px 86px", alignItems: "center", columnGap: 1, minHeight: 30 },
       check(entry.name, entry.chosen, onChoose, "Look for this class"),
       h(mui.Slider, {
         ...SLIDER, value, disabled: !entry.chosen, "aria-label": `Minimum score of ${entry.name}`, onChange: (_, next) => setValue(next),
         onChangeCommitted: (_, next) => onKeep(next), onKeyDown: (event) => event.stopPropagation(),
       }),
-      text(value.toFixed(2)));
+      text(value.toFixed(2), { textAlign: "right" }),
+      entry.origin === "own"
+        ? button(entry.can_be_calibrated ? "use calibrated" : "use default", onReset, {
+          variant: "text", "aria-label": `${entry.can_be_calibrated ? "Use calibrated" : "Use default"} for ${entry.name}`,
+          sx: { p: 0, minWidth: 0, fontSize: 12, justifyContent: "flex-start" },
+        })
+        : value === entry.threshold ? h(mui.Tooltip, { title: about, describeChild: true }, box({}, help(origin))) : box({}));
+  }
+
+  /** How masks are compared with references; closed, because few need it. */
+  function Matching({ matching, call }) {
+    const [isOpen, setIsOpen] = useState(false);
+    const { chosen, defaults, choices } = matching;
+    const choose = (name, value) => call("choose", { changes: { matching: { [name]: value } }, sections: ["segment", "results"] });
+    const changed = Object.keys(defaults).filter((name) => chosen[name] !== defaults[name]);
+    const pick = (name, label) => h(Choice, {
+      label, value: chosen[name], choices: choices[name].map(([value]) => [value, value]), sx: { flex: 1, minWidth: 150 },
+      about: (choices[name].find(([value]) => value === chosen[name]) || ["", ""])[1], onChoose: (value) => choose(name, value),
+    });
+    return box({ my: 0.5 },
+      row({}, button(`${isOpen ? "▾" : "▸"} Matching`, () => setIsOpen(!isOpen), { variant: "text", "aria-expanded": isOpen, sx: { px: 0.5 } }),
+        changed.length ? help(`changed: ${changed.map((name) => name.replace("_", " ")).join(", ")}`) : null),
+      h(mui.Collapse, { in: isOpen, unmountOnExit: true },
+        box({ pl: 1, pb: 1 },
+          row({ mb: 1.75 },
+            check("Negatives", chosen.negatives, (value) => choose("negatives", value), "What resembles a negative more than its class scores lower"),
+            check("Background", chosen.background, (value) => choose("background", value), "Drop masks that are more like what surrounds the references than like any class"),
+            check("Scenes", chosen.scenes, (value) => choose("scenes", value), "A class also looks like the masks that show its references in their own images"),
+            changed.length ? button("Use defaults", () => call("choose", { changes: { matching: {} }, sections: ["segment", "results"] })) : null),
+          row({ alignItems: "flex-start" }, pick("class_similarity", "Class similarity"), pick("overlaps", "Overlaps")))));
   }
 
   function Segment({ data, references, overview, call, go, isNext, jobs, start }) {
@@ -320,6 +375,8 @@
       const next = wanted ? [...chosen, name] : chosen.filter((other) => other !== name);
       call("choose", { changes: { classes: next.length === data.classes.length ? null : next }, sections: ["segment"] });
     };
+    const keepThreshold = (changes) => call("choose", { changes, sections: ["segment", "results"] });
+    const moved = data ? data.classes.filter((entry) => entry.origin === "own") : [];
     const state = !data ? "…" : !run ? "not run yet" : `${run.preview ? "preview: " : ""}${run.found} in ${run.images}, ${run.ago}${run.num_skipped ? `; ${plural(run.num_skipped, "image")} skipped` : ""}`;
     return h(Section, {
       number: 3, title: "Segment", state, isNext,
@@ -327,8 +384,10 @@
     },
     data ? data.classes.map((entry) => h(Threshold, {
       key: entry.name, entry, onChoose: (wanted) => choose(entry.name, wanted),
-      onKeep: (value) => call("choose", { changes: { threshold: [entry.name, value] }, sections: ["segment", "results"] }),
+      onKeep: (value) => keepThreshold({ threshold: [entry.name, value] }), onReset: () => keepThreshold({ threshold: [entry.name, null] }),
     })) : null,
+    moved.length > 1 ? row({ justifyContent: "flex-end" }, button("Use calibrated for all", () => keepThreshold({ thresholds: [] }), { variant: "text", sx: { fontSize: 12 } })) : null,
+    h(Matching, { matching: overview.matching, call }),
     h(Field, {
       label: "Predictions", value: settings.label_field, about: "The field to write; those of an earlier run are replaced", fullWidth: true, sx: { my: 1 },
       onKeep: (label_field) => call("choose", { changes: { label_field }, sections: SECTIONS }),
@@ -492,7 +551,7 @@
         counts.map((count, number) => h("rect", { key: number, x: number * width + 0.3, width: width - 0.6, y: 29 - 28 * (count / most), height: 28 * (count / most), fill: GREEN }, h("title", null, `${(number / counts.length).toFixed(2)} to ${((number + 1) / counts.length).toFixed(2)}: ${count}`))),
         h("line", { x1: 0, x2: 100, y1: 29, y2: 29, stroke: "currentColor", strokeWidth: 0.2 }),
         thresholds.map((value) => h("line", { key: value, x1: 100 * value, x2: 100 * value, y1: 0, y2: 29, stroke: RED, strokeWidth: 0.4, strokeDasharray: "1 1" }))),
-      row({ justifyContent: "space-between" }, help("0"), help(`minimum score ${thresholds.map((value) => value.toFixed(2)).join(", ")}`), help("1")));
+      row({ justifyContent: "space-between" }, help("0"), help(`minimum score ${thresholds.length > 3 ? `${thresholds[0].toFixed(2)} to ${thresholds[thresholds.length - 1].toFixed(2)}` : thresholds.map((value) => value.toFixed(2)).join(", ")}`), help("1")));
   }
 
   // The panel --------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from . import background, panel_examples, panel_queue, panel_sections, panel_set
 from .constants import REJECTED_FIELD
 from .evaluate import EVALUATION_PANEL
 from .jobs import request_cancel, running_jobs
+from .mark_empty import count_empty, describe, mark
 from .messages import count
 from .panel_pictures import pictures
 from .selection import all_images
@@ -32,7 +33,8 @@ PLUGIN = "@refseg/reference-segmentation"
 HELP = """
 **Reference segmentation** finds objects like the ones you show it.
 
-1. **References**: select labelled objects (or images) and add them; one to thirty a class.
+1. **References**: select labelled objects (or images) and add them; one to thirty a class. Images that hold none of
+   them teach where to keep quiet: select some and mark them as empty.
 2. **Index**: compute each image's masks and features once.
 3. **Segment**: preview, then write predictions to a field.
 4. **Review**: accept, reject or relabel what the model is least sure of, then update.
@@ -100,7 +102,7 @@ class ReferenceSegmentation(foo.Panel):
             "decide",
             "decide_selected",
         )
-        more = ("undo", "open_image", "show", "evaluation", "prompt", "forget_selection")
+        more = ("undo", "open_image", "show", "evaluation", "prompt", "forget_selection", "mark_empty")
         calls = {name: getattr(self, name) for name in methods + more}
         return types.Property(types.Object(), view=types.View(component="RefSegPanel", composite_view=True, **calls))
 
@@ -196,9 +198,12 @@ class ReferenceSegmentation(foo.Panel):
         """Keep changed settings."""
         changes = dict(ctx.params.get("changes") or {})
         if "threshold" in changes:
+            # Without a value it is the calibrated one again.
             name, value = changes.pop("threshold")
             thresholds = dict(panel_settings.read(ctx).thresholds) | {name: value}
-            changes["thresholds"] = tuple(thresholds.items())
+            changes["thresholds"] = tuple((name, least) for name, least in thresholds.items() if least is not None)
+        if "matching" in changes:
+            changes["matching"] = {**panel_settings.read(ctx).matching, **changes["matching"]} if changes["matching"] else {}
         if changes.get("classes") is not None:
             changes["classes"] = tuple(changes["classes"])
         try:
@@ -232,6 +237,21 @@ class ReferenceSegmentation(foo.Panel):
         # What was rejected is to be decided again.
         panel_queue.forget(ctx, panel_settings.read(ctx))
         _send(ctx, "references", "segment", "review")
+        return True
+
+    @_told
+    def mark_empty(self, ctx: Any) -> Any:
+        """Mark the selected images as empty, or take the mark off."""
+        ids = [item["id"] for item in ctx.selected_samples] if not ctx.view._is_patches else []
+        if not ids:
+            raise ValueError("No image is selected: select some in the grid that hold no object of any class.")
+        unmark = bool(ctx.params.get("unmark"))
+        number = mark(all_images(ctx).select(ids), unmark=unmark)
+        result = {"num_samples": number, "unmarked": unmark, "num_empty": count_empty(ctx)}
+        ctx.ops.notify(describe(result), variant="success")
+        _clear_selection(ctx)
+        ctx.ops.reload_samples()
+        _send(ctx, "references")
         return True
 
     @_told
@@ -412,8 +432,10 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
     if name == "evaluate":
         # Classes that were not looked for have no figure.
         return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_of_run(ctx, settings)}
-    if name not in ("learn", "preview", "segment"):
+    if name not in ("calibrate", "learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
+    if name == "calibrate":
+        return "calibrate", {}
     shown = panel_sections.references(ctx, settings)
     kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
     if name != "learn" and known and settings.classes is not None and not set(known) & set(settings.classes):
@@ -423,6 +445,7 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         "label_field": settings.label_field,
         "classes": [name for name in settings.classes or () if name in known],
         "min_confidences": [[name, least] for name, least in settings.thresholds if name in known],
+        **settings.matching,
     }
     if name != "learn" and kept is not None and kept["model"] == settings.model and not shown["pending"]:
         # Nothing new to learn, so no model need be loaded: from an index it takes seconds.

@@ -17,13 +17,25 @@ from fiftyone import ViewField as F
 
 from . import panel_queue
 from .background import can_delegate
-from .constants import EVALUATION_METHOD, MODELS, NEGATIVE_TAG, PROTOTYPES_METHOD, REFERENCE_TAG, REJECTED_FIELD
-from .forms import dataset_problem, object_fields
+from .constants import (
+    EMPTY_TAG,
+    EVALUATION_METHOD,
+    MODELS,
+    NEGATIVE_TAG,
+    OVERLAPS,
+    PROTOTYPES_METHOD,
+    REFERENCE_TAG,
+    REJECTED_FIELD,
+    SIMILARITIES,
+)
+from .forms import dataset_problem, default_matching, object_fields
 from .indexes import find_record
 from .jobs import running_jobs
+from .mark_empty import count_empty
 from .messages import count, duration, size
 from .panel_examples import every_image
-from .panel_settings import PanelSettings
+from .panel_settings import MATCHING, PanelSettings
+from .panel_thresholds import Thresholds, thresholds
 from .selection import all_images, labels_path
 
 BINS = 20
@@ -42,6 +54,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "problem": dataset_problem(ctx),
         "dataset": ctx.dataset.name,
         "settings": asdict(settings),
+        "matching": _matching(settings),
         "models": [[name, text.partition(": ")[2]] for name, text in MODELS.items()],
         "fields": object_fields(ctx),
         "can_delegate": can_delegate(),
@@ -51,12 +64,14 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
 
 
 def selection(ctx: Any) -> Section:
-    """How much is selected in the App, and how much of that as what not to look for (selected with Alt)."""
+    """How much is selected in the App, how much of that as what not to look for (selected with Alt), and marked as empty."""
     chosen = list(ctx.selected_labels or ()) or list(ctx.selected_samples)
     negatives = sum(item.get("type") == "alt" for item in chosen)
     narrowed = bool(ctx.view._stages) or ctx.view._is_patches
     what = "object" if ctx.selected_labels or ctx.view._is_patches else "image"
+    ids = [item["id"] for item in ctx.selected_samples] if what == "image" else []
     return {
+        "num_marked": int(every_image(ctx).select(ids).match_tags(EMPTY_TAG).count()) if ids else 0,
         "num_references": len(chosen) - negatives,
         "num_negatives": negatives,
         "what": what,
@@ -109,13 +124,16 @@ def references(ctx: Any, settings: PanelSettings) -> Section:
             }
         )
     others = [example for example in examples if example["kind"] == "negative" and example["label"] not in names]
+    num_empty = count_empty(ctx)
     return {
         "rows": rows,
         "other_negatives": others[:SHOWN_EXAMPLES],
         "num_other_negatives": len(others),
         "num_references": sum(row["shots"] for row in rows),
         "num_negatives": len(examples) - sum(row["shots"] for row in rows),
-        "pending": _pending(examples, kept),
+        "num_empty": num_empty,
+        "pending": _pending(examples, kept, num_empty),
+        "calibration": None if kept is None else _calibration(kept),
         "prototypes": None if kept is None else {"name": kept["key"], "model": kept["model"]},
     }
 
@@ -142,11 +160,14 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
     tagged = {example["label"] for example in _examples(ctx) if example["kind"] == "reference"}
     names = sorted(tagged | {row[0] for row in (kept or {}).get("shots") or ()} if tagged else tagged)
     run = newest_run(ctx.dataset, settings.label_field)
+    least = thresholds(settings, kept, None if run is None else run.config)
     return {
         "classes": [
             {
                 "name": name,
-                "threshold": settings.threshold(name),
+                "threshold": round(least.of(name), 4),
+                "origin": least.origin(name),
+                "can_be_calibrated": least.is_later or name in least.calibrated,
                 "chosen": settings.classes is None or name in settings.classes,
             }
             for name in names
@@ -161,6 +182,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
 
     items = panel_queue.open_items(ctx, settings)
     run = newest_run(ctx.dataset, settings.label_field)
+    least = _of_run({} if run is None else run.config)
     classes = sorted({item.label for item in items} | set(() if run is None else run.config.get("classes") or ()))
     return {
         "num_open": len(items),
@@ -170,7 +192,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
                 "sample_id": item.sample_id,
                 "label": item.label,
                 "score": round(item.score, 3),
-                "why": _why(item, settings),
+                "why": _why(item, settings, least),
                 "runner_up": item.runner_up,
             }
             for item in items[:SHOWN_ITEMS]
@@ -191,13 +213,12 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
         if values:
             numbers, _ = np.histogram(values, bins=BINS, range=(0, 1))
             histogram = {"counts": numbers.tolist(), "num": len(values)}
-    thresholds = sorted({settings.threshold(name) for name, *_ in settings.thresholds} | {settings.threshold("")})
     return {
         "evaluation": None if evaluated is None else _describe_evaluation(evaluated),
         "num_reference_images": len({item["sample_id"] for item in _examples(ctx) if item["kind"] == "reference"}),
         "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
         "histogram": histogram,
-        "thresholds": thresholds,
+        "thresholds": _lines(ctx, settings),
     }
 
 
@@ -244,7 +265,49 @@ def _examples(ctx: Any) -> list[Section]:
     return found
 
 
-def _pending(examples: list[Section], kept: Mapping[str, Any] | None) -> str | None:
+def _matching(settings: PanelSettings) -> Section:
+    """How candidates are compared with references: what is chosen, what would be by default, and what there is to choose."""
+    defaults = {name: value for name, value in default_matching(settings.model).items() if name in MATCHING}
+    choices = {"class_similarity": SIMILARITIES, "overlaps": OVERLAPS}
+    return {
+        "chosen": {**defaults, **settings.matching},
+        "defaults": defaults,
+        "choices": {
+            name: [[value, text.partition(": ")[2]] for value, text in texts.items()] for name, texts in choices.items()
+        },
+    }
+
+
+def _calibration(kept: Mapping[str, Any]) -> Section | None:
+    """From what the thresholds of prototypes come, "" where they were not calibrated; None where the model wants none."""
+    if not default_matching(kept["model"])["calibrated"]:
+        return None
+    shown, around = kept.get("num_shown") or 0, kept.get("num_surroundings") or 0
+    text = ""
+    if kept.get("thresholds"):
+        mined = f"; {count(kept['num_mined'], 'negative')} mined" if kept.get("num_mined") else ""
+        text = f"Thresholds calibrated from {count(shown, 'reference')} and {count(around, 'surrounding')}{mined}"
+    elif shown or around:
+        text = "Thresholds cannot be calibrated yet: no class has references in two images"
+    return {"text": text, "is_calibrated": bool(kept.get("thresholds"))}
+
+
+def _of_run(config: Mapping[str, Any]) -> Thresholds:
+    """The least scores that a run wrote."""
+    return Thresholds(float(config.get("min_confidence") or 0.0), dict(config.get("min_confidences") or ()))
+
+
+def _lines(ctx: Any, settings: PanelSettings) -> list[float]:
+    """The different least scores of the classes that the newest prototypes know."""
+    from refseg.fields import newest_run
+
+    kept, run = _newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
+    least = thresholds(settings, kept, None if run is None else run.config)
+    names = [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]
+    return sorted({round(least.of(name), 2) for name in names}) or [least.default]
+
+
+def _pending(examples: list[Section], kept: Mapping[str, Any] | None, num_empty: int) -> str | None:
     """What the newest prototypes do not know yet."""
     if not examples:
         return None
@@ -255,6 +318,10 @@ def _pending(examples: list[Section], kept: Mapping[str, Any] | None) -> str | N
         before = set(ids or ())
         new, gone = len(now - before - skipped), len(before - now)
         parts += [f"{count(new, f'new {kind}')}"] * bool(new) + [f"{count(gone, kind)} taken away"] * bool(gone)
+    # Prototypes that are not calibrated know no empty image, and nothing is missing where that was wanted.
+    if kept is None or kept.get("num_shown") or kept.get("num_surroundings"):
+        new = num_empty - ((kept or {}).get("num_empty") or 0)
+        parts += [count(new, "new empty image")] * (new > 0) + [f"{count(-new, 'empty image')} taken away"] * (new < 0)
     return ", ".join(parts) or None
 
 
@@ -283,11 +350,11 @@ def _describe_evaluation(config: Mapping[str, Any]) -> Section:
     }
 
 
-def _why(item: Any, settings: PanelSettings) -> str:
+def _why(item: Any, settings: PanelSettings, least: Thresholds) -> str:
     """Why the queue asks about an object."""
     if settings.order == "score":
         return "By score, best first"
-    threshold = settings.threshold(item.label)
+    threshold = least.of(item.label)
     if item.runner_up is None or item.score - threshold <= item.margin + 1e-6:
         return (
             f"Just above the minimum score, {threshold:.2f}" if item.score - threshold < 0.1 else "The least sure of the rest"

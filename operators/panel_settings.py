@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import fiftyone as fo
 
-from .constants import ACCEPTED_FIELD, LABEL_FIELD, MIN_CONFIDENCE, MODELS, OTHER_MIN_CONFIDENCE, REJECTED_FIELD, SHOTS
-from .forms import default_model, object_fields, reference_field
+from .constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
+from .forms import chosen_matching, default_model, object_fields, reference_field
 
 STORE = "refseg_panel"
 KEY = "settings"
 ORDERS = ("teaching", "score")
+MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps")
+"""What can be chosen of `refseg.MatchSettings`; whether thresholds are calibrated is decided class by class."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class PanelSettings:
         accepted_field: where accepted objects go.
         as_references: whether accepted objects become references.
         order: of the review queue, "teaching" or "score".
+        matching: settings of `refseg.MatchSettings` that were changed; all others are as suits the model.
     """
 
     model: str
@@ -41,10 +44,7 @@ class PanelSettings:
     accepted_field: str = ACCEPTED_FIELD
     as_references: bool = True
     order: str = "teaching"
-
-    def threshold(self, name: str) -> float:
-        """The least score written of a class."""
-        return dict(self.thresholds).get(name, MIN_CONFIDENCE.get(self.model, OTHER_MIN_CONFIDENCE))
+    matching: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(ctx: Any) -> PanelSettings:
@@ -59,6 +59,7 @@ def read(ctx: Any) -> PanelSettings:
     given["thresholds"] = tuple((name, float(value)) for name, value in given.get("thresholds", ()))
     if given.get("classes") is not None:
         given["classes"] = tuple(given["classes"])
+    given["matching"] = {name: value for name, value in given.get("matching", {}).items() if name in MATCHING}
     return PanelSettings(**given)
 
 
@@ -73,6 +74,7 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
     _check_fields(ctx, changes)
     kept = asdict(settings)
     kept["thresholds"] = [list(pair) for pair in settings.thresholds]
+    kept["matching"] = dict(settings.matching)
     kept["classes"] = None if settings.classes is None else list(settings.classes)
     ctx.store(STORE).set(KEY, kept)
     return settings
@@ -94,6 +96,21 @@ def _check(settings: PanelSettings) -> None:
     for name, value in settings.thresholds:
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ValueError(f"The minimum score of {name!r} must lie between 0 and 1, not {value!r}.")
+    _check_matching(settings)
+
+
+def _check_matching(settings: PanelSettings) -> None:
+    from refseg.errors import DatasetError
+
+    for name, value in settings.matching.items():
+        if name not in MATCHING:
+            raise ValueError(f"There is no setting of matching {name!r}: choose from {', '.join(map(repr, MATCHING))}.")
+        if name in ("negatives", "background", "scenes") and not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, not {value!r}.")
+    try:
+        chosen_matching(settings.matching, settings.model)
+    except DatasetError as error:
+        raise ValueError(str(error)) from error
 
 
 def _check_fields(ctx: Any, changes: Mapping[str, Any]) -> None:
@@ -107,6 +124,6 @@ def _check_fields(ctx: Any, changes: Mapping[str, Any]) -> None:
         raise ValueError(
             f"The field {changes['accepted_field']!r} holds predictions, which the next run replaces: name another."
         )
-    field = changes.get("field")
-    if field is not None and field not in object_fields(ctx):
-        raise ValueError(f"No field {field!r} holds labelled objects: choose one that does.")
+    source = changes.get("field")
+    if source is not None and source not in object_fields(ctx):
+        raise ValueError(f"No field {source!r} holds labelled objects: choose one that does.")

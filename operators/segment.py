@@ -11,7 +11,19 @@ import fiftyone.operators.types as types
 from .base import RefSegOperator, Result, Work
 from .build_index import record_of
 from .constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
-from .forms import Form, classes_input, kept_classes, kept_prototypes, label_field_input, limits_inputs, thresholds_input
+from .forms import (
+    Form,
+    calibrated_notice,
+    chosen_matching,
+    classes_input,
+    kept_classes,
+    kept_prototypes,
+    label_field_input,
+    limits_inputs,
+    matching_inputs,
+    prototypes_input,
+    thresholds_input,
+)
 from .indexes import coverage, find_record
 from .messages import count, skips
 from .selection import all_images, chosen_classes, target_images
@@ -42,22 +54,20 @@ class Segment(RefSegOperator):
         """Which prototypes, where to write, and what counts."""
         form = Form(ctx, "Segment", "Find and segment the prototypes' classes in every image", action="Segment")
         if form.usable:
-            kept = kept_prototypes(ctx)
-            missing = f"The dataset {ctx.dataset.name!r} keeps no prototypes yet: run 'Build prototypes' first."
-            newest = kept[-1] if kept else None
-            form.choice("prototypes", kept, newest, "Prototypes", "What to look for", missing)
-            chosen = form.value("prototypes", newest)
-            known = kept_classes(ctx, chosen) if chosen in kept else []
-            if chosen in kept:
-                classes_input(form, known)
+            chosen = prototypes_input(form)
+            if chosen is not None:
+                classes_input(form, kept_classes(ctx, chosen))
                 _index_inputs(form, chosen)
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
-            if chosen in kept:
-                thresholds_input(form, known)
+            if chosen is not None:
+                calibrated_notice(form, chosen)
+                thresholds_input(form, kept_classes(ctx, chosen))
             form.text("semantic_field", None, "Semantic map", "Also write one map of classes an image to this field; optional")
             form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
+            if chosen is not None:
+                matching_inputs(form, ctx.dataset.get_run_info(chosen).config.model)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -86,6 +96,13 @@ class Segment(RefSegOperator):
         classes: Sequence[str] | None = None,
         min_confidences: Sequence[tuple[str, float]] | None = None,
         tiles: bool = False,
+        presence_gate: float | None = None,
+        negatives: bool | None = None,
+        background: bool | None = None,
+        class_similarity: str | None = None,
+        scenes: bool | None = None,
+        overlaps: str | None = None,
+        calibrated: bool | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -95,7 +112,7 @@ class Segment(RefSegOperator):
             sample_collection: a dataset or view of images.
             prototypes: the name under which the dataset keeps them; by default the newest.
             label_field: where to write; a new field, or one that an earlier run wrote.
-            min_confidence: lower scores are not written; by default the preset's.
+            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
             max_detections: the best so many of each image.
             semantic_field: also write a `Segmentation` map here.
             mask_dir: write masks to files under this folder instead of into the database.
@@ -106,6 +123,15 @@ class Segment(RefSegOperator):
             classes: write only these; all others still compete for candidates.
             min_confidences: pairs of a class and its own min_confidence.
             tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects.
+            presence_gate: of images that are not indexed, compute only those where a patch has this cosine, 0 to 1, with the
+                prototype of a class that is written; the index does not keep any that was spared something.
+            negatives: whether what resembles a negative more than its class scores lower; here and below, None is what suits
+                the preset.
+            background: whether masks that are more like the surroundings of references than like any class are dropped.
+            class_similarity: "mean", "nearest" or "clusters", see `refseg.MatchSettings`.
+            scenes: whether a class also looks like the masks that show its references in their own images.
+            overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
+            calibrated: whether classes without a threshold of their own take the calibrated one.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -113,11 +139,11 @@ class Segment(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `run_key`, `label_field`,
             `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions were not the
             same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not indexed),
-            `num_skipped`, `skipped` (the first hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id
-            and best score of each image written, the best first), `index_trouble` (why candidates could not be kept, or None),
-            `seconds`, and `changes`: what differs from earlier predictions in the same field, as `gained` and `lost` (pairs of
-            a class and a number of objects), `relabelled` (earlier class, class and number), `num_samples` and `sample_ids`
-            (the first thousand).
+            `num_gated` (images that the presence gate spared, as a whole or in part), `num_skipped`, `skipped` (the first
+            hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id and best score of each image written,
+            the best first), `index_trouble` (why candidates could not be kept, or None), `seconds`, and `changes`: what differs
+            from earlier predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects),
+            `relabelled` (earlier class, class and number), `num_samples` and `sample_ids` (the first thousand).
         """
         params = {
             "prototypes": prototypes,
@@ -133,8 +159,29 @@ class Segment(RefSegOperator):
             "classes": None if classes is None else list(classes),
             "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
             "tiles": tiles,
+            "presence_gate": presence_gate,
+            **matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
         }
         return self.call(sample_collection, params, delegate, delegation_target)
+
+
+def matching_params(
+    negatives: bool | None,
+    background: bool | None,
+    class_similarity: str | None,
+    scenes: bool | None,
+    overlaps: str | None,
+    calibrated: bool | None,
+) -> dict[str, Any]:
+    """The form's settings of matching, from a caller in Python."""
+    return {
+        "negatives": negatives,
+        "background": background,
+        "class_similarity": class_similarity,
+        "scenes": scenes,
+        "overlaps": overlaps,
+        "calibrated": calibrated,
+    }
 
 
 def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | None = None) -> Work[Result]:
@@ -151,6 +198,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
     def given(name: str) -> Any:
         return ctx.params.get(name) or None
 
+    gate = ctx.params.get("presence_gate")
     settings = SegmentSettings(
         _min_confidence(ctx, prototypes),
         int(given("max_detections") or MAX_DETECTIONS),
@@ -158,8 +206,10 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         given("semantic_field"),
         bool(given("preview")),
         None if classes is None else tuple(classes),
+        presence_gate=None if gate in (None, "") else float(gate),
         # Where they are not asked for, the index that there is decides.
         tiles=True if ctx.params.get("tiles") else None,
+        matching=chosen_matching(ctx.params, images._dataset.get_run_info(prototypes).config.model),
     )
     report = yield from iter_segment(
         images,
@@ -182,6 +232,7 @@ def result_of(report: SegmentReport, preview: bool = False) -> Result:
         "num_written": report.num_written,
         "num_from_index": report.num_from_index,
         "num_left_out": report.num_left_out,
+        "num_gated": report.num_gated,
         "num_skipped": len(report.skipped),
         "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
         "preview": preview,
@@ -229,6 +280,8 @@ def describe(result: Result) -> str:
     text += _describe_changes(result)
     if result["num_left_out"]:
         text += f" Left out {count(result['num_left_out'], 'image')} not indexed: run 'Build index' to see them too."
+    if result["num_gated"]:
+        text += f" The presence gate spared {count(result['num_gated'], 'image')}, as a whole or in part."
     if result["index_trouble"]:
         text += f" Candidates are not kept: {result['index_trouble']}"
     return text + skips(result["skipped"], result["num_skipped"])
@@ -274,6 +327,10 @@ def _index_inputs(form: Form, prototypes: Any) -> None:
     form.switch("preview", False, "Preview", description, problem)
     form.switch("index", True, "Use the index", "Compute only images that are not indexed, and add them to the index")
     form.switch("tiles", False, "Tiles", "Look at large images in overlapping tiles too, for small objects, kept apart")
+    description = (
+        "Compute only images where a spot is this similar to a class: for rare ones. Optional, 0 to 1; not kept in the index"
+    )
+    form.number("presence_gate", None, "Presence gate", description, 0, 1)
     if not uses_index:
         text = covered.describe_without()
     elif previews:

@@ -16,6 +16,7 @@ from .base import RefSegOperator, Result, Work, relabel
 from .constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms import (
     Form,
+    calibrates_input,
     default_model,
     label_field_input,
     limits_inputs,
@@ -67,6 +68,7 @@ class SegmentWithReferences(RefSegOperator):
             negative_tag_input(form)
             form.names("classes", "Classes", "Only these; leave it empty for every class")
             model_input(form)
+            calibrates_input(form)
             name_input(form)
             model = form.value("model", default_model(ctx))
             form.notice("coverage", coverage(ctx, find_record(ctx, model)).describe_segment())
@@ -120,6 +122,7 @@ class SegmentWithReferences(RefSegOperator):
         gt_field: str | None = None,
         eval_key: str | None = None,
         negative_tag: str = NEGATIVE_TAG,
+        calibrates: bool = True,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -135,13 +138,15 @@ class SegmentWithReferences(RefSegOperator):
             name: what the prototypes are called.
             overwrite: replace prototypes of this name.
             label_field: where to write; a new field, or one that an earlier run wrote.
-            min_confidence: lower scores are not written; by default the preset's.
+            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
             max_detections: the best so many of each image.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
             evaluate: compare the predictions of the references' classes with ground truth.
             gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
             eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
             negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.
+            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`; those that are
+                not indexed are computed.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -164,5 +169,6 @@ class SegmentWithReferences(RefSegOperator):
             "gt_field": gt_field,
             "eval_key": eval_key,
             "negative_tag": negative_tag,
+            "calibrates": calibrates,
         }
         return self.call(sample_collection, params, delegate, delegation_target)

@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 from . import segment
 from .base import RefSegOperator, Result, Work
 from .constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
-from .forms import Form, negative_tag_input, segmented_fields, tag_input
+from .forms import Form, calibrates_input, negative_tag_input, segmented_fields, tag_input
 from .messages import count, listing
 from .selection import target_images
 
@@ -47,6 +47,7 @@ class Update(RefSegOperator):
             negative_tag_input(form)
             if form.value("negative_tag", NEGATIVE_TAG) == form.value("tag", REFERENCE_TAG):
                 form.obstacle("same_tag", "References and negatives need different tags.")
+            calibrates_input(form)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -59,6 +60,7 @@ class Update(RefSegOperator):
             rejected_field=ctx.params.get("rejected_field") or REJECTED_FIELD,
             tag=(ctx.params.get("tag") or REFERENCE_TAG).strip(),
             negative_tag=(ctx.params.get("negative_tag") or NEGATIVE_TAG).strip(),
+            calibrates=bool(ctx.params.get("calibrates", True)),
         )
         return {
             "prototypes": report.prototypes_name,
@@ -69,6 +71,7 @@ class Update(RefSegOperator):
             "references_removed": list(report.references_removed),
             "negatives_added": list(report.negatives_added),
             "negatives_removed": list(report.negatives_removed),
+            "num_mined": report.num_mined,
             "reused": report.num_reused,
             "skipped": [list(pair) for pair in report.skipped],
             "segmentation": segment.result_of(report.segmentation),
@@ -88,6 +91,7 @@ class Update(RefSegOperator):
         tag: str = REFERENCE_TAG,
         negative_tag: str = NEGATIVE_TAG,
         rejected_field: str = REJECTED_FIELD,
+        calibrates: bool = True,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -99,20 +103,24 @@ class Update(RefSegOperator):
             tag: of references, on labels or on whole samples.
             negative_tag: of negatives, on labels.
             rejected_field: whose labels are never references.
+            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`, and make
+                negatives of what is taken for a class in the latter; images that are not indexed are computed.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes` (their name),
             `classes`, `classes_added`, `classes_dropped`, `references_added`, `references_removed`, `negatives_added`,
-            `negatives_removed` (ids), `reused` (how many references and negatives had not changed), `skipped` (pairs of an id
-            and a reason) and `segmentation`, the result of the operator `segment`.
+            `negatives_removed` (ids), `num_mined` (negatives from images known to be empty), `reused` (how many references and
+            negatives had not changed), `skipped` (pairs of an id and a reason) and `segmentation`, the result of the operator
+            `segment`.
         """
         params = {
             "label_field": label_field,
             "tag": tag,
             "negative_tag": negative_tag,
             "rejected_field": rejected_field,
+            "calibrates": calibrates,
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -126,6 +134,8 @@ def describe(result: Result) -> str:
         if result[f"{kind}s_{change}"]
     ]
     text = f"Prototypes {result['prototypes']!r}: {', '.join(parts) if parts else 'the same references and negatives'}."
+    if result["num_mined"]:
+        text += f" {count(result['num_mined'], 'negative')} from images known to be empty."
     if result["classes_added"]:
         text += f" New: {listing(list(map(repr, result['classes_added'])))}."
     if result["classes_dropped"]:

@@ -22,6 +22,10 @@ from tests.private_mongod import PrivateMongod, find_mongod
 if TYPE_CHECKING:
     import fiftyone as fo
 
+    from refseg.models import Models
+    from refseg.prototypes import Prototypes
+    from refseg.reference_vectors import Reference
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDER = "refseg"
 
@@ -156,3 +160,47 @@ def make_dataset() -> Iterator[Callable[..., fo.Dataset]]:
 def dataset(make_dataset: Callable[..., fo.Dataset]) -> fo.Dataset:
     """One empty dataset."""
     return make_dataset()
+
+
+@pytest.fixture
+def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Four trays whose candidates are the ground truth."""
+    from tests.trays import propose_truth, tray_samples
+
+    dataset = make_dataset(tray_samples(tmp_path))
+    propose_truth(monkeypatch, dataset)
+    return dataset
+
+
+@pytest.fixture(scope="session")
+def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
+    """Two references of each class of the trays."""
+    from tests.trays import tray_prototypes
+
+    return tray_prototypes(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    """The demo models in float32 on the CPU, on any machine."""
+    import torch
+
+    from refseg.models import load_models
+
+    return load_models("demo", device="cpu", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> list[Reference]:
+    """Six objects in two images, of classes of 1, 2 and 3 shots."""
+    from tests.trays import draw_references
+
+    return draw_references(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(scope="session")
+def built(references: list[Reference], models: Models) -> Prototypes:
+    """Prototypes of `references`."""
+    from refseg.building import build_prototypes
+
+    return build_prototypes(references, models)

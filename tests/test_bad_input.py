@@ -35,7 +35,6 @@ from tests.trays import (
     draw_trays,
     propose_truth,
     quick_models,
-    tray_prototypes,
     tray_samples,
     whole_mask,
 )
@@ -82,11 +81,6 @@ UNREADABLE = {
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return draw_trays(1)[0]
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture
@@ -287,12 +281,6 @@ class TestRealSegmenter:
 
 
 class TestReferences:
-    @pytest.fixture
-    def trays(self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-        dataset = make_dataset(tray_samples(tmp_path))
-        propose_truth(monkeypatch, dataset)
-        return dataset
-
     def change(self, dataset: fo.Dataset, number: int, part: str, **attributes: Any) -> str:
         """Change the object of this part in this sample; its id."""
         sample = dataset[number : number + 1].first()

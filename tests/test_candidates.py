@@ -20,6 +20,7 @@ from refseg.candidates import (
     drop_near_duplicates,
     embed_images,
     encode_patches,
+    grid_boxes,
     interpolation_matrix,
     patch_weights,
     pool_features,
@@ -33,6 +34,7 @@ from refseg.demo.world import draw_family, render_scene
 from refseg.errors import ShapeError
 from refseg.images import MEAN, STD, encoder_pixels, segmenter_pixels
 from refseg.models import Models, load_models
+from tests.synthetic import GRID, box_mask
 from tests.tolerance import assert_near
 
 SIDE = 256
@@ -330,7 +332,7 @@ class TestPooling:
 
 class TestEncodePatches:
     def test_are_the_encoders_patch_tokens(self, models: Models) -> None:
-        pixels = encoder_pixels(segmenter_pixels(make_image(0), SIDE)[None], 224)
+        pixels = encoder_pixels(segmenter_pixels(make_image(0), SIDE)[None], models.preset.encoder_side)
         found = encode_patches(pixels, models)
         assert found.shape == (1, models.patches_side**2, models.feature_width)
         normalized = torch.stack([(pixels[:, c] - MEAN[c]) / STD[c] for c in range(3)], 1)
@@ -341,7 +343,8 @@ class TestEncodePatches:
 
     def test_are_row_major(self, models: Models) -> None:
         # A change in the lower left corner moves the token of that corner most.
-        plain = torch.full((1, 3, 224, 224), 0.5)
+        side = models.preset.encoder_side
+        plain = torch.full((1, 3, side, side), 0.5)
         marked = plain.clone()
         marked[:, :, -14:, :14] = torch.rand(3, 14, 14, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -457,7 +460,7 @@ class TestPropose:
         image = make_image(3)
         (found,) = propose([image], models)
         pixels = segmenter_pixels(image, SIDE)[None]
-        patches = encode_patches(encoder_pixels(pixels, 224), models)[0]
+        patches = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0]
         assert_near(found.features, pool_features(found.masks, patches), at_most=1e-4)
 
     @pytest.mark.usefixtures("few_prompts")
@@ -500,3 +503,21 @@ class TestPropose:
         assert torch.equal(found.logits, every.logits[kept])
         assert torch.equal(found.predicted_iou, every.predicted_iou[kept])
         assert_near(found.features, every.features[kept], at_most=1e-3)  # half precision
+
+
+class TestGridBoxes:
+    def test_is_a_loop_over_pixels(self) -> None:
+        masks = torch.rand(20, 9, 13, generator=torch.Generator().manual_seed(0)) > 0.97
+        masks = masks[masks.flatten(1).any(1)]
+        for mask, box in zip(masks, grid_boxes(masks).tolist(), strict=True):
+            inside = mask.nonzero().tolist()
+            ys, xs = [y for y, _ in inside], [x for _, x in inside]
+            assert box == [min(xs), min(ys), max(xs), max(ys)]
+
+    def test_full_and_single_pixel(self) -> None:
+        single = box_mask(3, 5, 4, 6)
+        full = torch.ones(GRID, GRID, dtype=torch.bool)
+        assert grid_boxes(torch.stack([single, full])).tolist() == [[3, 5, 3, 5], [0, 0, 15, 15]]
+
+    def test_of_nothing(self) -> None:
+        assert grid_boxes(torch.zeros(0, 4, 4, dtype=torch.bool)).shape == (0, 4)

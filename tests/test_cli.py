@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,22 @@ from pycocotools.coco import COCO
 
 import refseg
 import refseg.candidates
-import refseg.coco_run
+import refseg.coco_images
 import refseg.tiles
+from refseg.calibration import calibrated_thresholds
 from refseg.candidates import Candidates, prompt_grid
 from refseg.cli import main
+from refseg.coco_job import CocoJob
 from refseg.demo.world import Scene, draw_family, render_scene
-from refseg.models import PRESETS, Models
+from refseg.errors import CocoError
+from refseg.images import read_image, segmenter_pixels
+from refseg.match_settings import PUBLISHED, MatchSettings, settings_for
+from refseg.models import PRESETS, Models, load_models
 from refseg.packing import PackedCandidates
 from refseg.prototypes import Prototypes
+from refseg.rle import annotation_rle, decode_mask
+from refseg.surroundings import image_key
+from tests.trays import candidates_of
 
 CLASSES = ("star", "tee")
 NUM_IMAGES = 4
@@ -92,8 +101,9 @@ def content(scenes: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture
 def run(scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `refseg coco` in this process, on the content as it is by then; a dictionary as argument becomes a file."""
-    # Formats are tested here, not the models: every prompt gives a candidate, whatever the segmenter thinks of it.
+    # Formats are tested here, not the models: each of a few prompts gives a candidate, whatever the segmenter thinks of it.
     monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr(refseg.candidates, "prompt_grid", lambda per_side, side: prompt_grid(5, side))
 
     def call(*more: str, references: Any = None, targets: Any = None, images: Path | None = None) -> int:
         arguments = ["coco", "--images", str(images or scenes[0]), "--model", "demo", "--out", str(tmp_path / "results.json")]
@@ -171,7 +181,7 @@ def test_targets_keep_their_ids_and_are_scored(
     assert {r["image_id"] for r in results} <= {11, 12}
     assert {r["category_id"] for r in results} <= {8, 9}
     loaded(tmp_path, content)
-    monkeypatch.setattr(refseg.coco_run, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
     labels = []
     for categories, numbers in (
         (content["categories"], {8: "tee", 9: "star"}),
@@ -187,7 +197,7 @@ def test_targets_keep_their_ids_and_are_scored(
     for kind in ("mask", "box"):
         assert set(report[kind]["per_class"]) == {"star", "tee"}
         assert 0 <= report[kind]["ap"] <= report[kind]["ap50"] <= 1
-    assert [line.split()[0] for line in out.splitlines() if line][1:] == ["AP", "mask", "box", "mask", "tee", "star"]
+    assert [line.split()[0] for line in out.splitlines() if line][2:] == ["AP", "mask", "box", "mask", "tee", "star"]
 
 
 def test_box_ground_truth_is_scored_by_boxes(run: Run, content: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +233,7 @@ def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Mo
 
 
 def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refseg.coco_run, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
     targets = {"images": content["images"][:2], "categories": content["categories"]}
 
     def results(*arguments: str) -> list[list[float]]:
@@ -237,21 +247,20 @@ def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path:
     limit = every[0][1]
     assert results("--min-score", repr(limit)) == [[s for s in scores if s >= limit] for scores in every]
     default = PRESETS["demo"].min_confidence
-    assert results() == [[s for s in scores if s >= default] for scores in every]
+    assert results("--no-calibration") == [[s for s in scores if s >= default] for scores in every]
 
 
 def test_tiles_and_presence_gate(
     run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = {"images": content["images"][:2], "categories": content["categories"]}
-    monkeypatch.setattr(refseg.candidates, "prompt_grid", lambda per_side, side: prompt_grid(3, side))
     looked_at = []
 
     def propose_tiles(image: Image.Image, models: Models, **options: Any) -> PackedCandidates:
         looked_at.append(image.size)
         return refseg.tiles.propose_tiles(image, models, **options)
 
-    monkeypatch.setattr(refseg.coco_run, "propose_tiles", propose_tiles)
+    monkeypatch.setattr(refseg.coco_images, "propose_tiles", propose_tiles)
     report = str(tmp_path / "report.json")
     asked = ((("--tiles",), 0), (("--presence-gate", "1"), 2), (("--tiles", "--presence-gate", "1"), 2))
     for arguments, num_gated in asked:
@@ -264,6 +273,228 @@ def test_tiles_and_presence_gate(
         assert looked_at == ([(160, 120)] * 2 if "--tiles" in arguments else [])
     assert run("--presence-gate", "1.5") == 2
     assert "--presence-gate: '1.5' is not a number between 0 and 1" in capsys.readouterr().err
+
+
+def told_of(tmp_path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((tmp_path / "told.json").read_text())
+    return report
+
+
+@pytest.fixture
+def propose_objects(monkeypatch: pytest.MonkeyPatch, scenes: tuple[Path, dict[str, Any]]) -> list[tuple[int, int]]:
+    """Candidates are the labelled objects of each image, and its upper left corner; the sizes of what is looked at are kept."""
+    models = load_models("demo")
+    truth: dict[bytes, np.ndarray] = {}
+    for image in scenes[1]["images"]:
+        own = [a for a in scenes[1]["annotations"] if a["image_id"] == image["id"]]
+        masks = [decode_mask(annotation_rle(a, (120, 160), "test") or {}) for a in own]
+        corner = np.zeros((120, 160), bool)
+        corner[:20, :20] = True
+        pixels = segmenter_pixels(read_image(scenes[0] / image["file_name"]), models.segmenter_side)
+        truth[pixels.numpy().tobytes()] = np.array([*masks, corner])
+    looked_at: list[tuple[int, int]] = []
+
+    @torch.inference_mode()
+    def propose(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, gate: Any = None) -> list[Candidates]:
+        looked_at.extend(sizes)
+        nothing = np.zeros((0, 120, 160), bool)
+        return [
+            candidates_of(row, truth.get(row.numpy().tobytes(), nothing), hw, models)
+            for row, hw in zip(pixels, sizes, strict=True)
+        ]
+
+    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", propose)
+    return looked_at
+
+
+class TestKnownImages:
+    def test_thresholds_are_calibrated(
+        self,
+        run: Run,
+        tmp_path: Path,
+        propose_objects: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        told, saved = ("--report", str(tmp_path / "told.json")), tmp_path / "p.safetensors"
+        assert run(*told, "--prototypes", str(saved)) == 0
+        # Each image is looked at once, though all show references and all are segmented.
+        assert len(propose_objects) == NUM_IMAGES
+        report, prototypes = told_of(tmp_path), Prototypes.load(saved)
+        default = PRESETS["demo"].min_confidence
+        assert report["calibrated"] is True
+        assert report["thresholds"] == calibrated_thresholds(prototypes, default=default)
+        assert set(report["thresholds"]) == set(CLASSES)
+        assert prototypes.surroundings is not None
+        assert set(prototypes.surroundings.shown) <= {*prototypes.reference_ids, ""}
+        assert len(set(prototypes.surroundings.images)) == NUM_IMAGES
+        results = json.loads((tmp_path / "results.json").read_text())
+        names = dict(enumerate(CLASSES, 1))
+        assert all(one["score"] >= report["thresholds"][names[one["category_id"]]] for one in results)
+        assert [one["image_id"] for one in results] == sorted(one["image_id"] for one in results)
+        least = ", ".join(f"{name} {value:.2f}" for name, value in report["thresholds"].items())
+        assert f"\nLeast scores, calibrated: {least}\n" in capsys.readouterr().out
+        # Candidates that are held until their image is segmented give what those that are computed again do.
+        monkeypatch.setattr("refseg.coco_known.MAX_HELD", 1)
+        assert run(*told) == 0
+        assert len(propose_objects) == NUM_IMAGES + 2 * NUM_IMAGES - 1
+        assert told_of(tmp_path)["thresholds"] == report["thresholds"]
+        assert json.loads((tmp_path / "results.json").read_text()) == results
+        assert run(*told, "--no-calibration") == 0
+        assert told_of(tmp_path)["thresholds"] == dict.fromkeys(CLASSES, default)
+
+    def test_crowds_are_no_strangers(self, run: Run, content: dict[str, Any], tmp_path: Path, propose_objects: Any) -> None:
+        saved = tmp_path / "p.safetensors"
+        strangers = []
+        for crowded in (False, True):
+            if crowded:
+                box = {"id": 900, "image_id": 10, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 30, 30]}
+                content["annotations"].append({**box, "segmentation": [[0, 0, 30, 0, 30, 30, 0, 30]]})
+                content["annotations"].append({**box, "id": 901, "segmentation": {"size": [1, 1], "counts": [5]}})
+            assert run("--prototypes", str(saved)) == 0
+            surroundings = Prototypes.load(saved).surroundings
+            assert surroundings is not None
+            strangers.append(surroundings.shown.count(""))
+        assert strangers[0] - strangers[1] == 1
+
+    def test_empty_images_and_negatives(
+        self,
+        run: Run,
+        scenes: tuple[Path, dict[str, Any]],
+        content: dict[str, Any],
+        tmp_path: Path,
+        propose_objects: Any,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        told, saved = ("--report", str(tmp_path / "told.json")), tmp_path / "p.safetensors"
+        # One image is said to be empty; two are not looked at as references show in them.
+        references = {**content, "annotations": [a for a in content["annotations"] if a["image_id"] in (10, 11)]}
+        empty = {"images": content["images"][1:3], "categories": [], "annotations": []}
+        (tmp_path / "empty.json").write_text(json.dumps(empty))
+        arguments = (*told, "--min-score", "0", "--prototypes", str(saved), "--empty", str(tmp_path / "empty.json"))
+        assert run(*arguments, references=references) == 0
+        out, err = capsys.readouterr()
+        report, negatives = told_of(tmp_path), Prototypes.load(saved).negatives
+        assert negatives is not None
+        assert (report["num_empty"], report["num_mined"]) == (1, len(negatives))
+        assert report["num_mined"] > 0
+        assert f"{len(negatives)} negatives were mined from 1 images known to be empty" in out
+        assert all(name.startswith("mined ") and "2.png" in name for name in negatives.ids)
+        assert "1.png: it shows a reference, so it is not empty" in err
+        # The same by a folder, beside an object that is labelled as a negative, whose id a reference has too.
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "a b.png").write_bytes((scenes[0] / "sub" / "2.png").read_bytes())
+        others = [{**a, "id": references["annotations"][0]["id"]} for a in content["annotations"] if a["image_id"] == 13][:1]
+        (tmp_path / "others.json").write_text(json.dumps({**content, "annotations": others}))
+        arguments = (*told, "--prototypes", str(saved), "--empty", str(tmp_path / "empty"))
+        assert run(*arguments, "--negatives", str(tmp_path / "others.json"), references=references) == 0
+        both = Prototypes.load(saved)
+        assert both.negatives is not None
+        assert both.negatives.ids[0] == f"negative {others[0]['id']}"
+        assert both.negatives.names[0] == CLASSES[others[0]["category_id"] - 1]
+        assert all("a b.png" in name for name in both.negatives.ids[1:])
+        assert len(both.reference_ids) == len(references["annotations"])
+        # Calibration knows the empty image too.
+        assert both.surroundings is not None
+        assert image_key(str(tmp_path / "empty" / "a b.png")) in both.surroundings.images
+
+    def test_bad_places(
+        self, run: Run, content: dict[str, Any], tmp_path: Path, propose_objects: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "nothing").mkdir()
+        files = {"full": content, "none": {**content, "images": [], "annotations": []}, "bare": {**content, "annotations": []}}
+        for name, text in files.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(text))
+        for words, option, place in (
+            ("There is no image under", "--empty", "nothing"),
+            ("There is no COCO file at", "--empty", "gone"),
+            ("lists an object of the class 'star' in sub/0.png, which is not empty then", "--empty", "full.json"),
+            ("lists no image known to be empty", "--empty", "none.json"),
+            ("has no annotation of a single object", "--negatives", "bare.json"),
+            ("There is no COCO file at", "--negatives", "gone"),
+        ):
+            fails(capsys, run(option, str(tmp_path / place)), words)
+        assert propose_objects == []
+        # An empty image that cannot be read is left out.
+        (tmp_path / "nothing" / "x.png").write_bytes(b"no image")
+        assert run("--empty", str(tmp_path / "nothing"), "--min-score", "0.5") == 0
+        assert "x.png: this is not an image" in capsys.readouterr().err
+
+    def test_how_it_is_matched(
+        self,
+        run: Run,
+        tmp_path: Path,
+        propose_objects: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        asked: list[MatchSettings | None] = []
+
+        def run_coco(job: CocoJob, **options: Any) -> Any:
+            asked.append(job.matching)
+            raise CocoError("enough")
+
+        monkeypatch.setattr("refseg.coco_run.run_coco", run_coco)
+        plain = settings_for(False)
+        for arguments, expected in (
+            ((), None),
+            (("--no-background",), replace(plain, background=False)),
+            (("--background", "--overlaps", "diffusion"), replace(plain, background=True, overlaps="diffusion")),
+            (("--class-similarity", "clusters"), replace(plain, class_similarity="clusters")),
+            (("--no-scenes",), replace(plain, scenes=False)),
+            (("--no-calibration",), replace(plain, calibrated=False)),
+            (("--model", "paper", "--background"), replace(PUBLISHED, background=True)),
+        ):
+            assert run(*arguments) == 2
+            assert asked.pop() == expected
+        capsys.readouterr()
+        for words, arguments in (
+            ("choose one of them", ("--calibration", "--min-score", "0.5")),
+            ("argument --overlaps: invalid choice: 'pile' (choose from", ("--overlaps", "pile")),
+            ("argument --class-similarity: invalid choice: 'far'", ("--class-similarity", "far")),
+        ):
+            fails(capsys, run(*arguments), words)
+        assert asked == []
+
+    def test_settings_reach_the_matcher(self, run: Run, tmp_path: Path, propose_objects: Any) -> None:
+        scores = []
+        for arguments in ((), ("--overlaps", "diffusion"), ("--class-similarity", "nearest")):
+            assert run("--min-score", "0", *arguments) == 0
+            scores.append([one["score"] for one in json.loads((tmp_path / "results.json").read_text())])
+        assert scores[2] != scores[0]
+
+
+class TestSemanticMaps:
+    def test_one_for_each_image(self, run: Run, content: dict[str, Any], tmp_path: Path, propose_objects: Any) -> None:
+        folder = tmp_path / "maps"
+        targets = {"images": content["images"][:2], "categories": content["categories"]}
+        assert run("--min-score", "0.3", "--semantic", str(folder), targets=targets) == 0
+        names = json.loads((folder / "classes.json").read_text())
+        assert names == {"0": "background", "1": "star", "2": "tee"}
+        assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) == ["sub/0.png", "sub/1.png"]
+        results = json.loads((tmp_path / "results.json").read_text())
+        for image_id, name in ((10, "sub/0.png"), (11, "sub/1.png")):
+            expected = np.zeros((120, 160), int)
+            for one in sorted((r for r in results if r["image_id"] == image_id), key=lambda r: r["score"]):
+                expected[decode_mask(annotation_rle(one, (120, 160), "test") or {})] = one["category_id"]
+            with Image.open(folder / name) as read:
+                assert read.mode == "L"
+                np.testing.assert_array_equal(np.asarray(read), expected)
+            assert set(np.unique(expected)) == {0, 1, 2}
+
+    def test_no_image_is_overwritten(
+        self,
+        run: Run,
+        scenes: tuple[Path, dict[str, Any]],
+        content: dict[str, Any],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        propose_objects: Any,
+    ) -> None:
+        fails(capsys, run("--semantic", str(scenes[0])), "0.png would take the place of an image: choose another folder")
+        (tmp_path / "file").write_text("")
+        fails(capsys, run("--semantic", str(tmp_path / "file")), "file is a file: name a folder for the maps")
+        assert propose_objects == []
 
 
 def test_bad_images_are_skipped_and_listed(

@@ -20,6 +20,7 @@ from refseg.instances import Instances
 from refseg.matching import match
 from refseg.prototypes import class_prototypes
 from refseg.reference_vectors import instance_vector
+from refseg.similarity import Gallery
 from tests.tolerance import assert_near
 
 CASES = [Path(__file__).parent / "golden" / f"core_case_{number}.npz" for number in (1, 2)]
@@ -84,7 +85,7 @@ def test_prototypes_are_the_published_ones(path: Path) -> None:
 
 def test_profile_paper_is_the_published_answer(path: Path) -> None:
     case = read_case(path)
-    found = match(case.candidates, case.prototypes, max_detections=int(case.inputs["num_out"]), as_published=True)
+    found = match(case.candidates, Gallery(case.prototypes), max_detections=int(case.inputs["num_out"]), as_published=True)
     assert len(found) == len(case.inputs["out_scores"]) > 0
     np.testing.assert_array_equal(found.labels.numpy(), case.inputs["out_labels"])
     np.testing.assert_allclose(found.scores.numpy(), case.inputs["out_scores"], rtol=0, atol=1e-4)
@@ -100,7 +101,7 @@ def test_profile_paper_is_the_published_answer(path: Path) -> None:
 
 def test_merge_on_the_mask_grid_moves_scores_by_less_than_a_hundredth(path: Path) -> None:
     case = read_case(path)
-    found = match(case.candidates, case.prototypes, max_detections=int(case.inputs["num_out"]))
+    found = match(case.candidates, Gallery(case.prototypes), max_detections=int(case.inputs["num_out"]))
     overlaps = coco_mask.iou(to_rle(found, case.candidates.image_hw), case.masks, [0] * len(case.masks))
     pairs = [(ours, int(theirs)) for ours, theirs in enumerate(overlaps.argmax(1)) if overlaps[ours].max() >= 0.999]
     # One or two may change places at the end of the list.

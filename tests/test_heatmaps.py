@@ -19,14 +19,9 @@ from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import load_models
 from refseg.progress import Progress
 from refseg.prototypes import Prototypes
-from tests.trays import IMAGE_HW, tray_prototypes, tray_samples, whole_mask
+from tests.trays import IMAGE_HW, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from refseg.labels import (
     require_images,
     require_object_field,
     require_samples,
-    semantic_map,
     to_detections,
 )
 
@@ -188,26 +187,6 @@ class TestDetections:
     def test_predicted_iou_for_each(self) -> None:
         with pytest.raises(ValueError, match="zip"):
             to_detections(instances(((0, 0, 5, 5), 0, 0.5)), ["a"], [], IMAGE_HW, "")
-
-
-class TestSemanticMap:
-    def test_best_score_on_top(self) -> None:
-        canvas = semantic_map(instances(((0, 0, 4, 4), 1, 0.9), ((2, 0, 6, 4), 0, 0.8)), (5, 7))
-        expected = np.zeros((5, 7), int)
-        expected[:4, 2:6] = 1
-        expected[0, 2] = 0
-        expected[:4, :4] = 2
-        # The first pixel of each is left out of its mask: nothing lies under (0, 0), the second's corner lies under the first.
-        expected[0, 0] = 0
-        np.testing.assert_array_equal(canvas, expected)
-
-    def test_many_classes(self) -> None:
-        assert semantic_map(instances(((0, 0, 2, 2), 999, 0.9)), (2, 2)).tolist() == [[0, 1000], [1000, 1000]]
-
-    def test_none(self) -> None:
-        canvas = semantic_map(instances(), (5, 7))
-        assert canvas.shape == (5, 7)
-        assert not canvas.any()
 
 
 def test_needs_files(monkeypatch: pytest.MonkeyPatch) -> None:

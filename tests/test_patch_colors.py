@@ -1,11 +1,10 @@
-"""Patches as colours and parts: axes and centres worked by hand, invariances, degenerate inputs."""
+"""Patches as colours: axes worked by hand, invariances, degenerate inputs."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from refseg.clusters import find_clusters, nearest
 from refseg.patch_colors import principal_colors
 
 
@@ -47,30 +46,3 @@ class TestPrincipalColors:
     def test_equal_patches_are_grey(self, number: int) -> None:
         colors = principal_colors(torch.ones(number, 4), torch.ones(number, dtype=torch.bool))
         assert colors.tolist() == [[0.5] * 3] * number
-
-
-class TestFindParts:
-    def test_largest_part_first(self) -> None:
-        blobs = torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
-        features = blobs.repeat_interleave(torch.tensor([5, 30, 12]), 0) + 0.1 * torch.randn(47, 2, generator=seeded())
-        centers = find_clusters(features, 3, seeded())
-        torch.testing.assert_close(centers, blobs[[1, 2, 0]], atol=0.2, rtol=0)
-        assert torch.bincount(nearest(features, centers)).tolist() == [30, 12, 5]
-
-    def test_centers_are_the_means_of_their_parts(self) -> None:
-        features = torch.randn(80, 5, generator=seeded())
-        centers = find_clusters(features, 4, seeded())
-        rows = nearest(features, centers)
-        for row in range(4):
-            torch.testing.assert_close(features[rows == row].mean(0), centers[row])
-
-    def test_same_seed_same_parts_and_no_global_state(self) -> None:
-        features = torch.randn(80, 5, generator=seeded())
-        state = torch.get_rng_state()
-        assert torch.equal(find_clusters(features, 4, seeded(7)), find_clusters(features, 4, seeded(7)))
-        assert torch.equal(torch.get_rng_state(), state)
-
-    def test_fewer_different_patches_than_parts(self) -> None:
-        features = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
-        assert find_clusters(features, 5, seeded()).tolist() == [[1.0, 0.0], [0.0, 1.0]]
-        assert find_clusters(features[:1], 4, seeded()).tolist() == [[1.0, 0.0]]

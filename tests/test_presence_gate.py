@@ -32,6 +32,7 @@ from refseg.packing import join, pack
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentReport, SegmentSettings, gate_of, segment
 from refseg.segmenter import Segmenter
+from refseg.similarity import Gallery
 from refseg.tiles import propose_tiles, tile_windows
 from refseg.updating import settings_of
 from tests.test_tiles import SIDE, own_pixels, wide_image
@@ -147,7 +148,7 @@ class TestPropose:
             assert (len(packed), packed.gated, join([packed, packed]).gated) == (0, True, True)
             for each in (candidates, packed):
                 assert each.features.shape == (0, models.feature_width)
-                assert len(match(each, own_prototype(images[0], models))) == 0
+                assert len(match(each, Gallery(own_prototype(images[0], models)))) == 0
 
     def test_each_window_passes_by_itself(self, models: Models, seen: list[int]) -> None:
         image = wide_image()

@@ -19,7 +19,7 @@ from PIL import Image
 from refseg import runs, similar
 from refseg.decisions import SAME_PLACE, box_iou
 from refseg.errors import DatasetError
-from refseg.fields import PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
+from refseg.fields import INSPECTING, PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
 from refseg.review import (
     ClassReview,
     Decision,
@@ -510,7 +510,8 @@ class TestSummary:
 
 class TestFields:
     def test_names_are_the_runs(self) -> None:
-        assert (SEGMENTING, PREDICTING) == (runs.SEGMENT_METHOD, (runs.SEGMENT_METHOD, similar.SIMILAR_METHOD))
+        assert (runs.SEGMENT_METHOD, similar.SIMILAR_METHOD, INSPECTING) == PREDICTING
+        assert SEGMENTING == runs.SEGMENT_METHOD
 
     def test_runs(self, dataset: fo.Dataset, make_dataset: MakeDataset) -> None:
         record(make_dataset([fo.Sample("b.png")]), "elsewhere")

@@ -14,36 +14,24 @@ import torch
 from PIL import Image
 
 import refseg.candidates
+import refseg.matcher
 from refseg.building import build_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.images import file_sha256
-from refseg.models import load_models
+from refseg.match_settings import MatchSettings
+from refseg.models import get_preset, load_models
 from refseg.negatives import Negatives
 from refseg.prototypes import Prototypes
 from refseg.references import collect_references
-from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment
+from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, match_image
 from refseg.segmenter import Segmenter
-from refseg.similarity import similarities
+from refseg.similarity import Gallery, similarities
 from refseg.store import dataset_folder, load_prototypes, save_prototypes
-from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
+from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
 ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth."""
-    dataset = make_dataset(tray_samples(tmp_path))
-    propose_truth(monkeypatch, dataset)
-    return dataset
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    """Two references of each of PARTS."""
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture(autouse=True)
@@ -219,7 +207,7 @@ class TestPredictions:
             masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
             features = candidates_of(pixels, masks, IMAGE_HW, models).features
             vector = torch.nn.functional.normalize(negatives.vectors, dim=1)
-            expected = similarities(features, prototypes.matrix, (vector, rows)).max(1).values
+            expected = similarities(features, Gallery(prototypes.matrix, negatives=(vector, rows))).max(1).values
             differs |= bool((expected < (features @ prototypes.matrix.T).max(1).values - 0.01).any())
             found = [label.confidence for label in sample.predictions.detections]
             assert found == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-3)
@@ -365,6 +353,22 @@ class TestProvenance:
         assert trays.list_runs(method=SEGMENT_METHOD) == sorted(keys)
         assert all(key.startswith("predictions_") for key in keys)
 
+    def test_how_candidates_were_compared(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """All that a later run needs to do the same: the settings, the thresholds given and those that counted."""
+        matching = MatchSettings(class_similarity="nearest", overlaps="diffusion", background=True)
+        report = run(trays, prototypes, matching=matching, min_confidence={"star": 0.125})
+        config = trays.get_run_info(report.run_key).config
+        assert MatchSettings.from_mapping(config.matching) == matching
+        assert config.own_confidences == [["star", 0.125]]
+        assert config.min_confidences == [["star", 0.125], ["tee", get_preset("demo").min_confidence]]
+        models, settings = load_models("demo"), SegmentSettings({"star": 0.125}, matching=matching)
+        for sample in trays:
+            pixels = refseg.candidates.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), models.segmenter_side)
+            masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
+            expected = match_image(candidates_of(pixels, masks, IMAGE_HW, models), prototypes, models, settings)
+            found = [label.confidence for label in sample.predictions.detections]
+            assert found == pytest.approx(expected.scores.tolist(), abs=1e-3)
+
     def test_cancelled_half_way(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         settings = SegmentSettings(min_confidence=0.0)
         work = iter_segment(trays, prototypes, settings=settings, run_key="r", num_workers=0)
@@ -377,9 +381,7 @@ class TestProvenance:
         assert [labels and len(labels) for labels in content_of(trays)] == [2, 2, None, None]
 
     def test_failed_half_way(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        import refseg.runs
-
-        real, calls = refseg.runs.rank, []
+        real, calls = refseg.matcher.rank, []
 
         def fails_at_the_third(*arguments: Any, **options: Any) -> Any:
             calls.append(arguments)
@@ -387,7 +389,7 @@ class TestProvenance:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr(refseg.runs, "rank", fails_at_the_third)
+        monkeypatch.setattr(refseg.matcher, "rank", fails_at_the_third)
         with pytest.raises(RuntimeError, match="out of memory"):
             run(trays, prototypes, run_key="r")
         config = trays.get_run_info("r").config

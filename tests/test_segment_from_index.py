@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import refseg.indexing
-import refseg.runs
+import refseg.matcher
 from refseg.building import build_prototypes
 from refseg.candidates import Candidates
 from refseg.dataset_index import DatasetIndex, file_state, index_for, index_records, open_index
@@ -31,9 +31,9 @@ from refseg.packing import PackedCandidates, pack
 from refseg.prototypes import Prototypes
 from refseg.references import collect_references
 from refseg.runs import SegmentSettings, iter_segment
-from refseg.similarity import classify
+from refseg.similarity import Gallery, classify
 from tests.test_runs import content_of
-from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_prototypes, tray_samples, whole_mask
+from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -47,12 +47,6 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
     dataset = make_dataset(tray_samples(folder))
     propose_truth(monkeypatch, dataset)
     return dataset
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    """Two references of each of PARTS."""
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +71,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def forbid_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be computed, and no model loaded."""
-    forbid(monkeypatch, "refseg.runs.load_models", "refseg.indexing.load_models", "refseg.indexing.propose_from_pixels")
+    forbid(monkeypatch, "refseg.sources.load_models", "refseg.indexing.load_models", "refseg.indexing.propose_from_pixels")
 
 
 def modified_at(dataset: fo.Dataset) -> list[datetime]:
@@ -563,7 +557,7 @@ class TestPreview:
         """Every image matched to the end."""
         found = []
         for sample_id, candidates in zip(dataset.values("id"), packed, strict=False):
-            instances = match(candidates, prototypes.matrix)
+            instances = match(candidates, Gallery(prototypes.matrix))
             if len(instances):
                 found.append((float(instances.scores[0]), sample_id))
         return sorted(found, reverse=True)
@@ -573,7 +567,7 @@ class TestPreview:
         dataset, packed = drawn
         prototypes = draw_prototypes()
         bounds = {
-            sample_id: float(classify(candidates.features, prototypes.matrix).scores.max())
+            sample_id: float(classify(candidates.features, Gallery(prototypes.matrix)).scores.max())
             for sample_id, candidates in zip(dataset.values("id"), packed, strict=True)
             if len(candidates)
         }
@@ -606,13 +600,13 @@ class TestPreview:
         dataset, packed = drawn
         monkeypatch.setattr("refseg.runs.PREVIEWED", 2)
         monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 2)
-        real, looked_at = refseg.runs.rank, []
+        real, looked_at = refseg.matcher.rank, []
 
         def rank(candidates: Any, *arguments: Any, **options: Any) -> Any:
             looked_at.append(candidates)
             return real(candidates, *arguments, **options)
 
-        monkeypatch.setattr("refseg.runs.rank", rank)
+        monkeypatch.setattr("refseg.matcher.rank", rank)
         run(dataset, draw_prototypes(), preview=True, index=fill_index(dataset, packed))
         assert 2 <= len(looked_at) < 16
 

@@ -24,22 +24,9 @@ from refseg.negatives import Negatives
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, match_image
 from refseg.segmenter import ReadImage, Segmenter
-from tests.trays import IMAGE_HW, propose_truth, quick_models, tray_prototypes, tray_samples
+from tests.trays import IMAGE_HW, quick_models, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth."""
-    dataset = make_dataset(tray_samples(tmp_path))
-    propose_truth(monkeypatch, dataset)
-    return dataset
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 def facts(detections: fo.Detections) -> list[Any]:

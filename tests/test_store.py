@@ -9,9 +9,12 @@ from pathlib import Path
 import fiftyone as fo
 import pytest
 import torch
+import torch.nn.functional as F
 
+from refseg.calibration import calibrated_thresholds
 from refseg.errors import DatasetError, PrototypeFileError
 from refseg.images import file_sha256
+from refseg.models import PRESETS
 from refseg.negatives import Negatives
 from refseg.prototypes import Prototypes
 from refseg.store import (
@@ -24,6 +27,7 @@ from refseg.store import (
     save_prototypes,
     write_prototypes,
 )
+from refseg.surroundings import Surroundings
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -76,6 +80,34 @@ def test_negatives_are_kept_and_recorded(dataset: fo.Dataset) -> None:
     assert found is not None
     assert (found.names, found.ids, found.digests) == (negatives.names, negatives.ids, negatives.digests)
     torch.testing.assert_close(found.vectors, negatives.vectors, rtol=0, atol=0)
+
+
+def test_run_holds_what_calibration_found(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset([fo.Sample(f"{number}.png", tags=["known_empty"] if number else []) for number in range(3)])
+    prototypes = prototypes_of("a.b", "$c")
+    images = ("one", "two", "two")
+    shown = (*prototypes.reference_ids[:2], "", "")
+    around = Surroundings(F.normalize(torch.randn(4, 8), dim=-1).half(), ("one", "two", "two", "three"), shown)
+    save_prototypes(dataset, replace(prototypes, images=images), "plain")
+    config = dataset.get_run_info("plain").config
+    assert (config.thresholds, config.num_shown, config.num_surroundings, config.num_empty) == ([], 0, 0, 0)
+    calibrated = replace(prototypes, images=images, surroundings=around)
+    save_prototypes(dataset, calibrated, "calibrated")
+    config = dataset.get_run_info("calibrated").config
+    least = calibrated_thresholds(calibrated, default=PRESETS["demo"].min_confidence)
+    assert config.thresholds == [list(pair) for pair in least.items()] != []
+    assert (config.num_shown, config.num_surroundings, config.num_empty) == (2, 2, 2)
+    # One that matches as published has none, and of an unknown model nobody can say.
+    for model in ("paper", "mine"):
+        save_prototypes(dataset, replace(calibrated, model=model), model)
+        assert dataset.get_run_info(model).config.thresholds == []
+
+
+def test_mined_negatives_are_counted_apart(dataset: fo.Dataset) -> None:
+    negatives = Negatives(torch.ones(2, 8), ("a.b", "a.b"), ("x", "mined 7f 0"), ("", ""))
+    save_prototypes(dataset, replace(prototypes_of("a.b", "$c"), negatives=negatives), "parts")
+    config = dataset.get_run_info("parts").config
+    assert (config.negative_ids, config.num_mined) == (["x"], 1)
 
 
 def test_same_content_is_one_file(dataset: fo.Dataset) -> None:

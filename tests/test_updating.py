@@ -215,7 +215,10 @@ class TestLearn:
     def test_takes_the_place_of_the_same_name(self, trays: fo.Dataset) -> None:
         steps: list[Progress] = []
         first = drain(iter_learn(trays, "mine", "demo"), steps.append)
-        assert (steps[0].done, steps[-1].done, steps[-1].total) == (0, 2, 2)
+        assert [(step.done, step.total, step.label) for step in steps] == [
+            *((done, 2, "references") for done in range(3)),
+            *((done, 1, "known images") for done in range(2)),
+        ]
         assert first.num_reused == 0
         trays[1:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
         second = learn(trays, "mine")

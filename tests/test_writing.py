@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, iter_segment
 from refseg.writing import SAME_OBJECT_IOU, Changes, pair_objects
-from tests.trays import PARTS, propose_truth, tray_prototypes, tray_samples
+from tests.trays import PARTS, propose_truth, tray_samples
 from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -28,12 +28,6 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
     dataset = make_dataset(tray_samples(folder))
     propose_truth(monkeypatch, dataset)
     return dataset
-
-
-@pytest.fixture(scope="module")
-def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
-    """Two references of each of PARTS."""
-    return tray_prototypes(tmp_path_factory.mktemp("references"))
 
 
 def counts(changes: Changes) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int]]:

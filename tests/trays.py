@@ -75,6 +75,24 @@ def tray_prototypes(folder: Path, num_images: int = 2) -> Prototypes:
     return build_prototypes(references, "demo", progress=False)
 
 
+def draw_references(folder: Path) -> list[Reference]:
+    """Six objects in two images of any parts, of classes of 1, 2 and 3 shots."""
+    rng = np.random.default_rng(11)
+    found = []
+    for number in range(2):
+        families = [draw_family(rng) for _ in range(3)]
+        scene = render_scene(rng, families, (150, 200), max_overlap=0.0)
+        assert len(scene.families) == 3
+        path = folder / f"{number}.png"
+        Image.fromarray(scene.image).save(path)
+        for mask in scene.masks:
+            ys, xs = mask.nonzero()
+            x0, y0, x1, y1 = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
+            label = ("gear", "nut", "nut", "ring", "ring", "ring")[len(found)]
+            found.append(Reference(f"label-{len(found)}", label, str(path), (x0, y0, x1, y1), mask[y0:y1, x0:x1]))
+    return found
+
+
 def quick_models() -> Models:
     """The demo preset asked at 36 points an image instead of 256."""
     models = load_models("demo")

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from .evaluation import EvaluationReport, evaluate
     from .heatmaps import HeatmapReport, similarity_heatmap
     from .indexing import IndexReport, SkippedImage, build_index
+    from .inspecting import inspect
     from .inspection import InspectedReference, inspect_references, inspection_sheet
+    from .known_images import calibrate, mine_negatives
     from .match_settings import MatchSettings
     from .models import PRESETS, load_models, unload_models
+    from .prototype_report import PrototypeReport, Suggestion
     from .prototypes import Prototypes
     from .quality import ReferenceQuality, reference_quality
     from .reference_vectors import Reference
     from .references import SampledReferences, collect_references, sample_references, tag_references
+    from .report_fields import delete_fields, write_fields
     from .review import QueueItem, review_queue
     from .runs import SegmentReport, segment
     from .segmenter import Segmenter
@@ -41,6 +45,7 @@ _HOME = {
     "MatchSettings": "match_settings",
     "InspectedReference": "inspection",
     "PRESETS": "models",
+    "PrototypeReport": "prototype_report",
     "Prototypes": "prototypes",
     "QueueItem": "review",
     "Reference": "reference_vectors",
@@ -50,20 +55,25 @@ _HOME = {
     "Segmenter": "segmenter",
     "SimilarReport": "similar",
     "SkippedImage": "indexing",
+    "Suggestion": "prototype_report",
     "UpdateReport": "updating",
     "VerifyReport": "dataset_index",
     "accept": "decisions",
     "build_index": "indexing",
     "build_prototypes": "building",
+    "calibrate": "known_images",
     "collect_references": "references",
+    "delete_fields": "report_fields",
     "evaluate": "evaluation",
     "find_similar": "similar",
     "fix": "decisions",
+    "inspect": "inspecting",
     "inspect_references": "inspection",
     "inspection_sheet": "inspection",
     "list_prototypes": "store",
     "load_models": "models",
     "load_prototypes": "store",
+    "mine_negatives": "known_images",
     "open_index": "dataset_index",
     "reference_quality": "quality",
     "reject": "decisions",
@@ -77,6 +87,7 @@ _HOME = {
     "undo": "decisions",
     "unload_models": "models",
     "update": "updating",
+    "write_fields": "report_fields",
 }
 
 __all__ = [
@@ -89,6 +100,7 @@ __all__ = [
     "IndexStatus",
     "InspectedReference",
     "MatchSettings",
+    "PrototypeReport",
     "Prototypes",
     "QueueItem",
     "Reference",
@@ -98,20 +110,25 @@ __all__ = [
     "Segmenter",
     "SimilarReport",
     "SkippedImage",
+    "Suggestion",
     "UpdateReport",
     "VerifyReport",
     "accept",
     "build_index",
     "build_prototypes",
+    "calibrate",
     "collect_references",
+    "delete_fields",
     "evaluate",
     "find_similar",
     "fix",
+    "inspect",
     "inspect_references",
     "inspection_sheet",
     "list_prototypes",
     "load_models",
     "load_prototypes",
+    "mine_negatives",
     "open_index",
     "reference_quality",
     "reject",
@@ -125,6 +142,7 @@ __all__ = [
     "undo",
     "unload_models",
     "update",
+    "write_fields",
 ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .gallery import Galleries
@@ -18,10 +19,14 @@ from .match_settings import MatchSettings
 from .prototypes import Prototypes
 from .similarity import classify
 
-OTHERS_WEIGHT = 0.2
+# Chosen on the tuning seeds of benchmarks/quality.py.
+OTHERS_WEIGHT = 0.1
 """How much a candidate of another class counts for a class's threshold."""
-FALSE_WEIGHT = 1.0
-"""How much a candidate that is taken for a class and is none counts, beside a reference that is found."""
+SPREAD = 0.04
+"""A score is accepted by a threshold as by a logistic function of this scale: few references leave few steps to choose from."""
+DEFAULT_SHOTS = 2
+"""How many references the preset's threshold is worth."""
+THRESHOLDS = np.linspace(0.0, 1.0, 201)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +74,16 @@ def leave_one_out(prototypes: Prototypes, settings: MatchSettings | None = None)
     return LeftOut(scores[kept], labels[kept], truth[kept], tuple(around.shown[row] for row in kept.tolist()))
 
 
-def calibrated_thresholds(prototypes: Prototypes, settings: MatchSettings | None = None) -> dict[str, float]:
+def calibrated_thresholds(prototypes: Prototypes, settings: MatchSettings | None = None, *, default: float) -> dict[str, float]:
     """The threshold of each class at which leave-one-out finds most of its references and little else (the best F1).
 
-    A class has few references, so those of all others count too, for less; its threshold moves away from theirs as it gets
-    more of its own.
+    A class has few references: those of all others count a little too, scores count as if they were spread by SPREAD, and the
+    threshold starts from the default as if DEFAULT_SHOTS references had asked for it.
 
     Args:
         prototypes: with surroundings; without any, or where no class has references in two images, the answer is empty.
         settings: how candidates are compared.
+        default: the preset's threshold.
 
     Returns:
         A number in [0, 1] for every class, or none at all.
@@ -85,22 +91,29 @@ def calibrated_thresholds(prototypes: Prototypes, settings: MatchSettings | None
     found = leave_one_out(prototypes, settings)
     if not bool((found.truth >= 0).any()):
         return {}
-    return {name: _threshold(found, row) for row, name in enumerate(prototypes.classes)}
+    return {name: _threshold(found, row, default) for row, name in enumerate(prototypes.classes)}
 
 
-def _threshold(found: LeftOut, row: int) -> float:
-    """The best threshold of a class: the middle of the range of scores in which it makes no difference."""
-    scores = found.scores.numpy().astype(np.float64)
+def expected_f1(found: LeftOut, row: int, thresholds: NDArray[np.float64], others: float = 0.0) -> NDArray[np.float64]:
+    """F1 of a class at each of some thresholds, over scores that count as if they were spread by SPREAD.
+
+    Args:
+        found: from leave_one_out.
+        row: of the class.
+        thresholds: (T,) in [0, 1].
+        others: how much the candidates and references of other classes count.
+    """
+    scores = found.scores.double().numpy()
     labels, truth = found.labels.numpy(), found.truth.numpy()
-    right = labels == truth
-    own_label, own_truth = np.where(labels == row, 1.0, OTHERS_WEIGHT), np.where(truth == row, 1.0, OTHERS_WEIGHT)
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(np.where(right, own_truth, 0.0)[order])
-    misses = np.cumsum(np.where(right, 0.0, own_label * FALSE_WEIGHT)[order])
-    objects = np.where(truth >= 0, own_truth, 0.0).sum()
-    ends = np.flatnonzero(np.diff(scores[order], append=-1.0) < 0)  # equal scores are accepted together
-    f1 = 2 * hits[ends] / (hits[ends] + misses[ends] + objects)
-    best = int(f1.argmax())
-    lowest = scores[order][ends[best]]
-    below = scores[order][ends[best] + 1] if ends[best] + 1 < len(scores) else 0.0
-    return float((lowest + below) / 2)
+    accepted = 1 / (1 + np.exp((thresholds - scores[:, None]) / SPREAD))  # (N, T)
+    right = (labels == truth) * np.where(truth == row, 1.0, others)
+    wrong = (labels != truth) * np.where(labels == row, 1.0, others)
+    objects = ((truth >= 0) * np.where(truth == row, 1.0, others)).sum()
+    hits = right @ accepted
+    return np.asarray(2 * hits / np.maximum(hits + wrong @ accepted + objects, 1e-9))
+
+
+def _threshold(found: LeftOut, row: int, default: float) -> float:
+    best = float(THRESHOLDS[expected_f1(found, row, THRESHOLDS, OTHERS_WEIGHT).argmax()])
+    shots = int((found.truth == row).sum())
+    return (shots * best + DEFAULT_SHOTS * default) / (shots + DEFAULT_SHOTS)

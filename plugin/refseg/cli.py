@@ -8,16 +8,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
 from .errors import RefSegError
+from .match_settings import CHOICES, MatchSettings, settings_for
 
 DESCRIPTION = "Find and segment objects by example: one to thirty references in, instance masks out. No training."
 COCO_DESCRIPTION = (
     "Segment a folder of images with the objects of a COCO file as references, and write COCO results. Without --targets "
-    "every image under --images is segmented, and what the ids mean is written beside the results."
+    "every image under --images is segmented, and what the ids mean is written beside the results. Without --min-score each "
+    "class gets a threshold that suits what lies around its references: they should be all objects of their classes in their "
+    "images."
+)
+INSPECT_DESCRIPTION = (
+    "What prototypes are worth: similarities, thresholds and F1 of classes, what is confused, and references that hurt or look "
+    "like a mistake. Opens no image and needs no model."
 )
 
 
@@ -51,9 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
     parser = _Parser(prog="refseg", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"refseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | demo")
     coco = commands.add_parser("coco", help="segment images with references from a COCO file", description=COCO_DESCRIPTION)
     _add_coco_arguments(coco)
+    inspect = commands.add_parser("inspect", help="what a prototypes file is worth", description=INSPECT_DESCRIPTION)
+    inspect.add_argument("file", type=Path, metavar="SAFETENSORS", help="as --prototypes of coco, or Prototypes.save, wrote it")
+    inspect.add_argument("--out", type=Path, metavar="PNG", help="where a picture of the report goes")
     demo = commands.add_parser(
         "demo", help="the whole loop on 60 synthetic images", description="The whole loop on 60 synthetic images."
     )
@@ -67,9 +78,15 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of images")
     files.add_argument("--references", type=Path, required=True, metavar="JSON", help="COCO file; masks, or boxes alone")
     files.add_argument("--targets", type=Path, metavar="JSON", help="COCO file of the images to segment")
+    negatives_help = "COCO file of objects taken for a class that are none; of the class they are named like, else of all"
+    files.add_argument("--negatives", type=Path, metavar="JSON", help=negatives_help)
+    empty_help = "folder, or COCO file, of images that hold none of the classes: what is found there becomes a negative"
+    files.add_argument("--empty", type=Path, metavar="DIR|JSON", help=empty_help)
     files.add_argument("--out", type=Path, required=True, metavar="JSON", help="where the results go")
     files.add_argument("--report", type=Path, metavar="JSON", help="where counts, times, skips and scores go")
     files.add_argument("--prototypes", type=Path, metavar="SAFETENSORS", help="where the prototypes go, to be used again")
+    semantic_help = "where a PNG of each image goes: 0 background, else the number of the class in classes.json beside them"
+    files.add_argument("--semantic", type=Path, metavar="DIR", help=semantic_help)
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="large", metavar="PRESET", help="demo, tiny, small, base, large, paper (%(default)s)")
     model.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
@@ -78,14 +95,49 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
     gate_help = "spare the segmenter images in which no patch is this similar to a prototype, 0 to 1: rare classes"
     model.add_argument("--presence-gate", type=_score, metavar="S", help=gate_help)
+    _add_matching_arguments(parser.add_argument_group("matching", "Without these, as suits the preset."))
     output = parser.add_argument_group("what is kept")
-    output.add_argument("--min-score", type=_score, metavar="S", help="leave out lower scores; by default the preset's")
+    output.add_argument("--min-score", type=_score, metavar="S", help="leave out lower scores, of every class alike")
+    calibration_help = "find a threshold for each class from the images of its references; else it is the preset's"
+    output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)
     output.add_argument("--max-detections", type=_count, default=100, metavar="N", help="an image (%(default)s)")
     output.add_argument("--workers", type=_workers, metavar="N", help="threads that decode images; 0 for none")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _add_matching_arguments(group: argparse._ArgumentGroup) -> None:
+    background_help = "drop masks that are more like the surroundings of references than like any class"
+    group.add_argument("--background", action=argparse.BooleanOptionalAction, help=background_help)
+    similarity_help = "with which references of a class a mask is compared: their mean, the nearest three, or groups of them"
+    group.add_argument("--class-similarity", choices=CHOICES["class_similarity"], help=similarity_help)
+    scenes_help = "compare masks with those that show references in their own images too, where thresholds are calibrated"
+    group.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
+    overlaps_help = "what a mask loses that lies in better ones: as published, or along chains of masks"
+    group.add_argument("--overlaps", choices=CHOICES["overlaps"], help=overlaps_help)
+
+
+def _matching(arguments: argparse.Namespace) -> MatchSettings | None:
+    """What was chosen, on top of what suits the preset; None where nothing was."""
+    if arguments.calibration and arguments.min_score is not None:
+        raise UsageError("--min-score is one threshold for all classes, --calibration finds one for each: choose one of them")
+    chosen = {
+        "background": arguments.background,
+        "class_similarity": arguments.class_similarity,
+        "scenes": arguments.scenes,
+        "overlaps": arguments.overlaps,
+        "calibrated": arguments.calibration,
+    }
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if not chosen:
+        return None
+    from .models import get_preset
+
+    return replace(settings_for(get_preset(arguments.model).as_published), **chosen)
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "inspect":
+        return _inspect(arguments.file, arguments.out)
     progress = False if arguments.quiet else None
     if arguments.command == "demo":
         from .demo.run import run_demo
@@ -110,11 +162,27 @@ def _run(arguments: argparse.Namespace) -> int:
         num_workers=arguments.workers,
         tiles=arguments.tiles,
         presence_gate=arguments.presence_gate,
+        matching=_matching(arguments),
+        negatives=arguments.negatives,
+        empty=arguments.empty,
+        semantic=arguments.semantic,
     )
     report = run_coco(job, progress=progress)
     print(report)
     for name, reason in (*report.skipped_references, *report.skipped_images):
         print(f"refseg: skipped {name}: {_one_line(reason)}", file=sys.stderr)
+    return 0
+
+
+def _inspect(file: Path, out: Path | None) -> int:
+    from .assessment import assess
+    from .prototypes import Prototypes
+
+    report = assess(Prototypes.load(file))
+    print(report)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        report.picture().save(out, "PNG")
     return 0
 
 

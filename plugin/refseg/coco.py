@@ -94,14 +94,42 @@ def read_references(path: str | Path, image_dir: str | Path) -> list[Reference]:
         NoReferencesError: the file has no annotation, or crowds alone.
     """
     coco = read_coco(path)
+    references = _objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
+    crowds = len(coco.annotations) - len(references)
+    if crowds:
+        logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
+    if not references:
+        raise NoReferencesError(f"{coco.source} has no annotation of a single object: annotate at least one of each class.")
+    return references
+
+
+def read_crowds(path: str | Path, image_dir: str | Path) -> list[Reference]:
+    """Read the crowds of a COCO file, without ids: what lies in one is no single object, and nothing strange either.
+
+    A crowd whose mask cannot be used is left out.
+
+    Args:
+        path: the COCO file.
+        image_dir: folder that 'file_name' is relative to.
+
+    Raises:
+        CocoError: see read_coco.
+    """
+    coco = read_coco(path)
+    crowds: list[Reference] = []
+    for annotation in coco.annotations:
+        try:
+            crowds += _objects_of(coco, image_dir, [annotation] if annotation.get("iscrowd") else [])
+        except CocoError as error:
+            logger.warning("A crowd is left out: %s", error)
+    return [replace(crowd, id="") for crowd in crowds]
+
+
+def _objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:
     sizes: dict[ImageId, tuple[int, int] | None] = {}
     references: list[Reference] = []
     seen: set[str] = set()
-    crowds = 0
-    for position, annotation in enumerate(coco.annotations):
-        if annotation.get("iscrowd"):
-            crowds += 1
-            continue
+    for position, annotation in enumerate(annotations):
         name = str(annotation.get("id", f"#{position}"))
         if name in seen:
             raise CocoError(f"{coco.source} has two annotations with the id {name}: give each an id of its own.")
@@ -111,10 +139,6 @@ def read_references(path: str | Path, image_dir: str | Path) -> list[Reference]:
         if image.id not in sizes:
             sizes[image.id] = _size_of_file(file, image, coco.source)
         references.append(_to_reference(name, annotation, coco, file, sizes[image.id]))
-    if crowds:
-        logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
-    if not references:
-        raise NoReferencesError(f"{coco.source} has no annotation of a single object: annotate at least one of each class.")
     return references
 
 

@@ -3,154 +3,100 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from .average_precision import AveragePrecision, evaluate_results, has_masks
 from .building import build_prototypes
-from .candidates import Candidates, PresenceGate, propose_from_pixels
-from .coco import CocoDataset, CocoImage, ImageId, read_coco, read_references, size_mismatch, to_listing, to_results, write_json
+from .calibration import calibrated_thresholds
+from .candidates import Candidates, PresenceGate
+from .coco import (
+    CocoDataset,
+    CocoImage,
+    ImageId,
+    read_coco,
+    read_crowds,
+    read_references,
+    to_listing,
+    to_results,
+    write_json,
+)
+from .coco_images import Proposer, scan
+from .coco_job import CocoJob, CocoReport
+from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
 from .errors import CocoError, ModelError
-from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .match_settings import MatchSettings, settings_for
+from .match_settings import settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
+from .mining import add_mined, num_mined
 from .models import Models, load_models
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
+from .reference_vectors import Reference
 from .rle import annotation_rle
-from .tiles import propose_tiles
+from .semantic import map_paths, semantic_map, write_map
+from .surroundings import image_key
 
-IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-
-
-@dataclass(frozen=True)
-class CocoJob:
-    """What `refseg coco` is asked to do.
-
-    Attributes:
-        images: folder of the images of references and targets.
-        references: COCO file with the objects to show.
-        out: where the COCO results go.
-        targets: COCO file of the images to segment; by default all under `images`.
-        report: where the report goes as JSON.
-        prototypes: where the prototypes go.
-        model: the preset's name.
-        device: see `refseg.load_models`.
-        sam2_path: see `refseg.load_models`.
-        dinov2_path: see `refseg.load_models`.
-        min_score: lower scores are left out; by default the threshold calibrated for each class, or else the preset's.
-        max_detections: the best so many of each image.
-        num_workers: threads that decode images; 0 for none.
-        tiles: look at each image larger than the segmenter's input in overlapping tiles too.
-        presence_gate: spare the segmenter images, or tiles, in which no patch has this cosine with a prototype.
-        matching: how candidates are compared with prototypes; by default as suits the preset.
-    """
-
-    images: Path
-    references: Path
-    out: Path
-    targets: Path | None = None
-    report: Path | None = None
-    prototypes: Path | None = None
-    model: str = "large"
-    device: str | None = None
-    sam2_path: Path | None = None
-    dinov2_path: Path | None = None
-    min_score: float | None = None
-    max_detections: int = 100
-    num_workers: int | None = None
-    tiles: bool = False
-    presence_gate: float | None = None
-    matching: MatchSettings | None = None
-
-
-@dataclass(frozen=True)
-class CocoReport:
-    """What was done.
-
-    Attributes:
-        out: the results file.
-        model: the preset.
-        shots: references of each class.
-        num_images: images segmented.
-        num_instances: entries of the results file.
-        seconds: for segmenting, models loaded.
-        skipped_images: path and reason of each image that could not be read.
-        skipped_references: annotation id and reason of each reference that could not be used.
-        mask: scores of masks; None without ground truth masks.
-        box: scores of boxes; None without ground truth.
-        num_gated: images that the presence gate kept from the segmenter, as a whole or in part.
-    """
-
-    out: str
-    model: str
-    shots: dict[str, int]
-    num_images: int
-    num_instances: int
-    seconds: float
-    skipped_images: tuple[tuple[str, str], ...]
-    skipped_references: tuple[tuple[str, str], ...]
-    mask: AveragePrecision | None = None
-    box: AveragePrecision | None = None
-    num_gated: int = 0
-
-    def __str__(self) -> str:
-        each = self.seconds / max(1, self.num_images)
-        text = (
-            f"{self.num_instances} instances in {self.num_images} images written to {self.out} "
-            f"({self.seconds:.1f} s, {each:.2f} s an image)"
-        )
-        if self.num_gated:
-            text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
-        return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"
+__all__ = ["CocoJob", "CocoReport", "run_coco"]
 
 
 def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoReport:
-    """Do what `refseg coco` does: build prototypes, segment, write, evaluate.
+    """Do what `refseg coco` does: build prototypes, learn from images that are known, segment, write, evaluate.
 
-    An image that cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the
-    scores.
+    Unless one least score is given, each class gets a threshold that suits what lies around its references. An image that
+    cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the scores.
 
     Args:
         job: files and settings.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        CocoError: a file is malformed, no image is to be had, or a class of the references is none of the targets.
+        CocoError: a file is malformed, no image is to be had, a class of the references is none of the targets, or a map
+            would take the place of an image.
         BadReferenceError: there are no references, or none of a class is usable.
         ModelError: the model is not to be had.
     """
     if not job.images.is_dir():
         raise CocoError(f"There is no folder of images at {job.images}.")
     references = read_references(job.references, job.images)
-    targets = _scan(job.images) if job.targets is None else read_coco(job.targets)
+    negatives = [] if job.negatives is None else _read_negatives(job.negatives, job.images)
+    targets = scan(job.images) if job.targets is None else read_coco(job.targets)
     labels = sorted({reference.label for reference in references})
+    empty = () if job.empty is None else find_empty(job.empty, job.images, labels)
     if job.targets is None:
         targets = CocoDataset(targets.source, targets.images, dict(enumerate(labels, 1)), ())
     category_ids = _category_ids(labels, targets)
     _check_masks(targets)
     for path in (job.out, job.report, job.prototypes):
         _check_writable(path)
+    maps = _check_maps(job, targets, [*empty, *(item.image for item in (*references, *negatives))])
     models = _load(job)
-    prototypes = build_prototypes(references, models, progress=progress)
+    prototypes = build_prototypes(references, models, negatives=negatives, progress=progress)
+    started = time.monotonic()
+    proposer = Proposer(models, job.images, job.tiles, job.num_workers)
+    shown, blank, refused = _known(job, references, empty, prototypes, models)
+    known = KnownImages(shown, blank, {proposer.path_of(image) for image in targets.images.values()})
+    look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
+    seen = drain(look, progress) if known.paths else Seen()
+    prototypes = _taught(job, prototypes, seen, models)
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
-    started = time.monotonic()
-    found = drain(
-        _iter_segment(job, targets, prototypes, [category_ids[name] for name in prototypes.classes], models), progress
-    )
+    matcher = _matcher(job, prototypes, models, job.min_score)
+    work = _Work(job, targets, prototypes, matcher, [category_ids[name] for name in prototypes.classes], maps)
+    found = drain(_iter_segment(work, proposer, seen.candidates), progress)
     seconds = time.monotonic() - started
     write_json(job.out, found.results)
-    seen = targets.restrict(found.sizes)
+    if job.semantic is not None:
+        write_json(job.semantic / NAMES_FILE, dict(enumerate(["background", *prototypes.classes])))
+    listed = targets.restrict(found.sizes)
     if job.targets is None:
-        write_json(job.out.with_suffix(".images.json"), to_listing(list(seen.images.values()), seen.categories))
-    mask, box = _scores(seen, found.results, sorted(category_ids.values()))
+        write_json(job.out.with_suffix(".images.json"), to_listing(list(listed.images.values()), listed.categories))
+    mask, box = _scores(listed, found.results, sorted(category_ids.values()))
     report = CocoReport(
         out=str(job.out),
         model=job.model,
@@ -158,15 +104,37 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         num_images=len(found.sizes),
         num_instances=len(found.results),
         seconds=seconds,
-        skipped_images=tuple(found.skipped),
-        skipped_references=tuple((f"reference {name}", reason) for name, reason in prototypes.skipped),
+        skipped_images=tuple(dict.fromkeys((*refused, *seen.skipped, *found.skipped))),
+        skipped_references=tuple((_what(name), reason) for name, reason in prototypes.skipped),
         mask=mask,
         box=box,
         num_gated=found.num_gated,
+        thresholds=dict(matcher.thresholds),
+        calibrated=_is_calibrated(job, prototypes, models),
+        num_empty=seen.num_empty,
+        num_mined=num_mined(prototypes.negatives),
     )
     if job.report is not None:
         write_json(job.report, asdict(report))
     return report
+
+
+NAMES_FILE = "classes.json"
+"""Beside maps: what their numbers stand for."""
+NEGATIVE = "negative "
+"""With which the ids of negatives begin here: they come from a file that may use the ids of the references' file."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What there is to segment, and with what."""
+
+    job: CocoJob
+    targets: CocoDataset
+    prototypes: Prototypes
+    matcher: Matcher
+    category_ids: Sequence[int]
+    maps: Mapping[ImageId, Path]
 
 
 @dataclass
@@ -178,91 +146,115 @@ class _Found:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     num_gated: int = 0
 
+    def add(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
+        """Match one image."""
+        instances = work.matcher.match(candidates)
+        self.num_gated += candidates.gated
+        self.sizes[image.id] = candidates.image_hw
+        self.results += to_results(instances, work.category_ids, image.id, candidates.image_hw)
+        if image.id in work.maps:
+            canvas = semantic_map(instances, candidates.image_hw)
+            write_map(work.maps[image.id], canvas, len(work.prototypes.classes))
+
 
 def _iter_segment(
-    job: CocoJob, targets: CocoDataset, prototypes: Prototypes, category_ids: Sequence[int], models: Models
+    work: _Work, proposer: Proposer, proposed: Mapping[str, PackedCandidates]
 ) -> Generator[Progress, None, _Found]:
-    images = list(targets.images.values())
-    paths = [str(job.images / image.file_name) for image in images]
-    found = _Found()
-    matcher = _matcher(job, prototypes, models)
-    yield Progress(0, len(images), "images")
-    batch_size = IMAGES_A_BATCH[models.device.type]
-    done = 0
-    loading = load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=job.num_workers, tiles=job.tiles)
-    with closing(loading) as batches:
+    """Segment all targets; of some the candidates are known by the path of their image."""
+    images = list(work.targets.images.values())
+    found, waiting = _Found(), []
+    for image in images:
+        candidates = proposed.get(proposer.path_of(image))
+        if candidates is None or image.image_hw not in (None, candidates.image_hw):
+            waiting.append(image)
+        else:
+            found.add(image, candidates, work)
+    done = len(images) - len(waiting)
+    yield Progress(done, len(images), "images")
+    gate = None if work.job.presence_gate is None else PresenceGate(work.prototypes.matrix, work.job.presence_gate)
+    with closing(proposer.propose(waiting, gate)) as batches:
         for batch in batches:
-            good = []
-            for loaded in batch:
-                reason = _unusable(loaded, images[loaded.index])
-                if reason is None:
-                    good.append(loaded)
+            for one in batch:
+                if one.candidates is None:
+                    found.skipped.append((one.path, one.error))
                 else:
-                    found.skipped.append((paths[loaded.index], reason))
-            _segment_batch(good, images, job, prototypes, matcher, category_ids, models, found)
+                    found.add(one.image, one.candidates, work)
             done += len(batch)
             yield Progress(done, len(images), "images")
     if not found.sizes:
         path, reason = found.skipped[0]
         raise CocoError(f"None of the {len(images)} images can be segmented; the first is {path}: {reason}.")
+    order = {image.id: row for row, image in enumerate(images)}
+    found.results.sort(key=lambda result: order[result["image_id"]])
+    found.sizes = dict(sorted(found.sizes.items(), key=lambda item: order[item[0]]))
     return found
 
 
-def _segment_batch(
-    batch: Sequence[LoadedImage],
-    images: Sequence[CocoImage],
-    job: CocoJob,
-    prototypes: Prototypes,
-    matcher: Matcher,
-    category_ids: Sequence[int],
-    models: Models,
-    found: _Found,
-) -> None:
-    if not batch:
-        return
-    gate = None if job.presence_gate is None else PresenceGate(prototypes.matrix, job.presence_gate)
-    proposed = _propose(batch, job.tiles, gate, models)
-    found.num_gated += sum(candidates.gated for candidates in proposed)
-    for loaded, candidates in zip(batch, proposed, strict=True):
-        instances = matcher.match(candidates)
-        image_id = images[loaded.index].id
-        found.sizes[image_id] = loaded.image_hw
-        found.results += to_results(instances, category_ids, image_id, loaded.image_hw)
-
-
-def _matcher(job: CocoJob, prototypes: Prototypes, models: Models) -> Matcher:
+def _matcher(job: CocoJob, prototypes: Prototypes, models: Models, min_score: float | None) -> Matcher:
+    """Prototypes made ready, with one least score for all classes or with that of each."""
     matching = settings_for(models.preset.as_published, job.matching)
-    thresholds = default_thresholds(prototypes, models.preset, matching)
-    if job.min_score is not None:
-        thresholds = dict.fromkeys(prototypes.classes, job.min_score)
+    if min_score is None:
+        thresholds = default_thresholds(prototypes, models.preset, matching)
+    else:
+        thresholds = dict.fromkeys(prototypes.classes, min_score)
     return make_matcher(prototypes, models.preset, matching, thresholds, job.max_detections)
 
 
-def _propose(
-    batch: Sequence[LoadedImage], tiles: bool, gate: PresenceGate | None, models: Models
-) -> Sequence[Candidates | PackedCandidates]:
-    if tiles:
-        pictures = [loaded.image for loaded in batch if loaded.image is not None]
-        return [propose_tiles(picture, models, gate=gate, fine=True) for picture in pictures]
-    return propose_from_pixels(stack_pixels(batch), [loaded.image_hw for loaded in batch], models, gate=gate)
+def _known(
+    job: CocoJob, references: Sequence[Reference], empty: Sequence[str], prototypes: Prototypes, models: Models
+) -> tuple[dict[str, list[Reference]], list[str], list[tuple[str, str]]]:
+    """Objects in the images of references that are of use, images known to be empty, and those of them that are not."""
+    shown: dict[str, list[Reference]] = {}
+    for item in references:
+        shown.setdefault(item.image, []).append(item)
+    keys = {image_key(path) for path in shown}
+    refused = [(path, "it shows a reference, so it is not empty") for path in empty if image_key(path) in keys]
+    blank = [path for path in empty if image_key(path) not in keys]
+    if job.min_score is not None or not settings_for(models.preset.as_published, job.matching).calibrated:
+        return {}, blank, refused
+    used = {path: items for path, items in shown.items() if any(item.id in prototypes.reference_ids for item in items)}
+    for crowd in read_crowds(job.references, job.images):
+        if crowd.image in used:
+            used[crowd.image].append(crowd)
+    return used, blank, refused
 
 
-def _unusable(loaded: LoadedImage, image: CocoImage) -> str | None:
-    """Why an image is skipped: results must fit the size that the targets' masks are made for."""
-    if loaded.error is not None:
-        return loaded.error
-    if image.image_hw is not None and image.image_hw != loaded.image_hw:
-        return size_mismatch(image, loaded.image_hw)
-    return None
+def _is_calibrated(job: CocoJob, prototypes: Prototypes, models: Models) -> bool:
+    """Whether classes have thresholds of their own: this needs references of a class in two images."""
+    matching = settings_for(models.preset.as_published, job.matching)
+    default = models.preset.min_confidence
+    return job.min_score is None and bool(calibrated_thresholds(prototypes, matching, default=default))
 
 
-def _scan(folder: Path) -> CocoDataset:
-    """Every image file under a folder, by path, with ids from 1."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not files:
-        raise CocoError(f"There is no image under {folder}.")
-    names = [path.relative_to(folder).as_posix() for path in files]
-    return CocoDataset(str(folder), {row: CocoImage(row, name) for row, name in enumerate(names, 1)}, {}, ())
+def _taught(job: CocoJob, prototypes: Prototypes, seen: Seen, models: Models) -> Prototypes:
+    """The prototypes with all that was learnt from images that are known."""
+    prototypes = calibrated(prototypes, seen)
+    matcher = _matcher(job, prototypes, models, job.min_score)
+    return add_mined(prototypes, [mined.above(matcher.thresholds) for mined in seen.mined], matcher.gallery)
+
+
+def _read_negatives(path: Path, images: Path) -> list[Reference]:
+    return [replace(reference, id=NEGATIVE + reference.id) for reference in read_references(path, images)]
+
+
+def _what(name: str) -> str:
+    return name if name.startswith(NEGATIVE) else f"reference {name}"
+
+
+def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> dict[ImageId, Path]:
+    """Where the map of each target goes; none is to take the place of an image."""
+    if job.semantic is None:
+        return {}
+    if job.semantic.exists() and not job.semantic.is_dir():
+        raise CocoError(f"{job.semantic} is a file: name a folder for the maps.")
+    images = list(targets.images.values())
+    paths = map_paths(job.semantic, [image.file_name for image in images])
+    taken = {path.resolve() for path in (*(job.images / image.file_name for image in images), *map(Path, others))}
+    for path in paths:
+        if path.resolve() in taken:
+            raise CocoError(f"The map {path} would take the place of an image: choose another folder than that of the images.")
+    _check_writable(job.semantic / NAMES_FILE)
+    return {image.id: path for image, path in zip(images, paths, strict=True)}
 
 
 def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]:

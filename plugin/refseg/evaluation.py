@@ -7,7 +7,7 @@ pycocotools holds the masks of all images at once, a few hundred bytes each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -175,14 +175,16 @@ def evaluate(
     return drain(iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes), progress)
 
 
-def false_positives_per_empty_image(view: Any, pred_field: str, gt_field: str, min_confidence: float) -> float:
+def false_positives_per_empty_image(
+    view: Any, pred_field: str, gt_field: str, min_confidence: float | Mapping[str, float]
+) -> float:
     """Mean number of predictions on the images that hold no ground truth object.
 
     Args:
         view: a dataset or view of images.
         pred_field: Detections with confidence.
         gt_field: objects; an image with a crowd alone is not empty.
-        min_confidence: predictions below do not count.
+        min_confidence: predictions below do not count; one number, or one for each class named, where all others count.
 
     Returns:
         The mean; not a number where no image is empty.
@@ -191,11 +193,12 @@ def false_positives_per_empty_image(view: Any, pred_field: str, gt_field: str, m
         DatasetError: no images, an empty view, a field that is missing or of another type.
     """
     _check_fields(view, pred_field, gt_field)
+    own, general = (min_confidence, 0.0) if isinstance(min_confidence, Mapping) else ({}, min_confidence)
     counts = []
     for sample in view.select_fields([pred_field, gt_field]).iter_samples(progress=False):
         if not objects_of(sample[gt_field]):
-            confidences = [_confidence(label, sample, pred_field) for label in objects_of(sample[pred_field])]
-            counts.append(sum(confidence >= min_confidence for confidence in confidences))
+            found = objects_of(sample[pred_field])
+            counts.append(sum(_confidence(label, sample, pred_field) >= own.get(label.label, general) for label in found))
     return sum(counts) / len(counts) if counts else float("nan")
 
 

@@ -18,11 +18,14 @@ from .labels import OBJECT_TYPES
 
 REFERENCE_TAG = "reference"
 NEGATIVE_TAG = "negative"
+EMPTY_TAG = "known_empty"
+"""Of samples known to hold no object of any class."""
 ACCEPTED_FIELD = "accepted"
 REJECTED_FIELD = "rejected"
 
 SEGMENTING = "refseg/segment"
-PREDICTING = (SEGMENTING, "refseg/similar")
+INSPECTING = "refseg/inspect"
+PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING)
 """Methods of the runs that fill a field with predictions and replace them when they run again."""
 
 

@@ -72,13 +72,23 @@ class Galleries:
         vectors = self.prototypes.vectors[members].float()
         if not len(vectors):
             return vectors
+        seen = self._seen(members)
         if self.settings.class_similarity == "mean":
-            return F.normalize(vectors.mean(0, keepdim=True), dim=-1)
-        units = F.normalize(vectors, dim=-1)
+            crops = F.normalize(vectors.mean(0, keepdim=True), dim=-1)
+            return F.normalize(crops + F.normalize(seen.mean(0), dim=-1), dim=-1) if len(seen) else crops
+        units = torch.cat([F.normalize(vectors, dim=-1), seen])
         if self.settings.class_similarity == "nearest":
             return units
         number = min(MAX_CLUSTERS, -(-len(units) // SHOTS_A_CLUSTER))
         return F.normalize(find_clusters(units, number, torch.Generator().manual_seed(SEED)), dim=-1)
+
+    def _seen(self, members: Tensor) -> Tensor:
+        """(n, C) unit features of the candidates that show some references in their own images."""
+        around = self.prototypes.surroundings
+        if not self.settings.scenes or around is None:
+            return self.prototypes.vectors.new_zeros(0, self.prototypes.vectors.shape[1])
+        ids = {self.prototypes.reference_ids[row] for row in members.nonzero()[:, 0].tolist()}
+        return around.features[[row for row, name in enumerate(around.shown) if name in ids]].float()
 
     def _background(self, left_out: Tensor) -> Tensor | None:
         if not self.settings.background or self.prototypes.background is None:

@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
 import numpy as np
 import torch
-from bson import ObjectId
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from .candidates import encode_patches
 from .clusters import find_clusters, nearest
-from .errors import DatasetError, ImageError, NoReferencesError
+from .errors import DatasetError, ImageError
 from .images import encoder_pixels, read_image
-from .labels import OBJECT_TYPES, require_images
+from .labels import require_images
+from .mining import MINED_PREFIX
 from .models import Models
 from .patch_colors import principal_colors
 from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
@@ -32,7 +31,7 @@ from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .quality import ReferenceQuality, reference_quality
 from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box, paste_mask
-from .references import collect_references
+from .references import references_by_id
 from .runs import models_for
 from .store import load_prototypes
 
@@ -146,7 +145,7 @@ def iter_inspect_references(
     groups = _groups(prototypes, classes)
     num_left_out = sum(max(0, len(group.ids) - max_references) for group in groups)
     groups = [replace(group, ids=group.ids[:max_references]) for group in groups]
-    labels = _labels_of(dataset, [name for group in groups for name in group.ids])
+    labels = references_by_id(dataset, [name for group in groups for name in group.ids])
     models = models_for(prototypes, model)
     quality = {item.id: item for item in reference_quality(prototypes)}
     total, done = sum(len(group.ids) for group in groups), 0
@@ -253,25 +252,10 @@ def _groups(prototypes: Prototypes, classes: Sequence[str] | None) -> list[_Grou
     negatives: dict[str, list[str]] = {}
     if prototypes.negatives is not None:
         for name, label_id in zip(prototypes.negatives.names, prototypes.negatives.ids, strict=True):
-            # A negative that is named like no class counts for every class.
-            if name in chosen or name not in prototypes.classes:
+            # A negative that is named like no class counts for every class; one that was mined is no label to be shown.
+            if (name in chosen or name not in prototypes.classes) and not label_id.startswith(MINED_PREFIX):
                 negatives.setdefault(name, []).append(label_id)
     return groups + [_Group(name, tuple(ids), True) for name, ids in negatives.items()]
-
-
-def _labels_of(dataset: Any, ids: Iterable[str]) -> dict[str, Reference]:
-    """The labels of these ids, from whatever fields of objects they are in; those that are gone are left out."""
-    usable = [name for name in ids if ObjectId.is_valid(name)]
-    schema = dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
-    found: dict[str, Reference] = {}
-    for name, entry in schema.items():
-        if usable and entry.document_type in OBJECT_TYPES:
-            try:
-                references = collect_references(dataset, name, label_ids=usable)
-            except NoReferencesError:
-                continue
-            found.update({reference.id: reference for reference in references})
-    return found
 
 
 @torch.inference_mode()

@@ -160,15 +160,6 @@ def to_detections(
     return fo.Detections(detections=labels)
 
 
-def semantic_map(instances: Instances, image_hw: tuple[int, int]) -> NDArray[np.uint16]:
-    """(H, W) class index of each pixel, 0 for background, k + 1 for row k: the best-scored instance on top."""
-    canvas = np.zeros(image_hw, np.uint16)
-    for index in reversed(range(len(instances))):
-        x0, y0, x1, y1 = instances.boxes[index].tolist()
-        canvas[y0:y1, x0:x1][instances.masks[index].numpy()] = int(instances.labels[index]) + 1
-    return canvas
-
-
 def needs_files(instances: Instances) -> bool:
     """Whether the masks of one image are too many bytes for its document."""
     return sum(mask.numel() for mask in instances.masks) > MASK_PIXELS_IN_DOCUMENT

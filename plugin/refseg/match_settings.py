@@ -24,6 +24,8 @@ class MatchSettings:
         background: whether masks that resemble the surroundings in the crops of references more than any class are dropped.
         class_similarity: "mean" compares with one prototype a class, the mean of its references; "nearest" with the three
             references of the class that are most similar; "clusters" with the most similar of up to four groups of them.
+        scenes: whether a class also looks like the candidates that show its references in their own images, where these are
+            known, and not only like the references in their crops: candidates see their objects as small as these do.
         overlaps: how masks inside better ones lose score: "merge", as published, or "diffusion" along chains of masks.
         calibrated: whether classes without a threshold of their own take that which suits their references best, where the
             prototypes know what lies around these; else the preset's.
@@ -35,6 +37,7 @@ class MatchSettings:
     negatives: bool = True
     background: bool = False
     class_similarity: ClassSimilarity = "mean"
+    scenes: bool = True
     overlaps: Overlaps = "merge"
     calibrated: bool = True
 
@@ -54,7 +57,7 @@ class MatchSettings:
         return asdict(self)
 
 
-PUBLISHED = MatchSettings(background=False, class_similarity="mean", overlaps="merge", calibrated=False)
+PUBLISHED = MatchSettings(background=False, class_similarity="mean", scenes=False, overlaps="merge", calibrated=False)
 """As in the paper, which knows no negatives: where nobody gives any, they change nothing."""
 
 

@@ -68,7 +68,11 @@ class Matcher:
 def default_thresholds(prototypes: Prototypes, preset: Preset, settings: MatchSettings) -> dict[str, float]:
     """The least score of each class that is written where nobody says otherwise: calibrated where that is possible."""
     general = dict.fromkeys(prototypes.classes, preset.min_confidence)
-    return {**general, **calibrated_thresholds(prototypes, settings)} if settings.calibrated else general
+    return (
+        {**general, **calibrated_thresholds(prototypes, settings, default=preset.min_confidence)}
+        if settings.calibrated
+        else general
+    )
 
 
 def make_matcher(

@@ -61,16 +61,22 @@ class Prototypes:
                 f"Prototypes need one vector, label and id a reference, but there are {len(self.vectors)}, "
                 f"{len(self.labels)} and {len(self.reference_ids)}."
             )
-        for what, values in (("digest", self.digests), ("image", self.images), ("background", self.background)):
-            if values is not None and len(values) not in (0, len(self.reference_ids)):
+        for what, values in (("digest", self.digests or None), ("image", self.images or None), ("background", self.background)):
+            if values is not None and len(values) != len(self.reference_ids):
                 raise ShapeError(
                     f"Prototypes need one {what} a reference or none at all, but there are {len(values)} of "
                     f"{len(self.reference_ids)} references."
                 )
-        if self.negatives is not None and self.negatives.vectors.shape[1:] != self.vectors.shape[1:]:
+        for name, tensor in self._other_vectors().items():
+            if tensor.shape[-1:] != self.vectors.shape[1:]:
+                raise ShapeError(
+                    f"{name} of shape {tuple(tensor.shape)} do not fit references of shape {tuple(self.vectors.shape)}: build "
+                    "both with one model."
+                )
+        if bool(((self.labels < 0) | (self.labels >= len(self.classes))).any()):
             raise ShapeError(
-                f"Negatives of shape {tuple(self.negatives.vectors.shape)} do not fit references of shape "
-                f"{tuple(self.vectors.shape)}: build both with one model."
+                f"Prototypes of {len(self.classes)} classes need labels from 0 to {len(self.classes) - 1}, but there are "
+                f"{sorted(set(self.labels.tolist()))}."
             )
         for row, name in enumerate(self.classes):
             if not bool((self.labels == row).any()):
@@ -98,6 +104,15 @@ class Prototypes:
             known.update(zip(keys, (ReferenceVector(vector, None) for vector in self.negatives.vectors), strict=True))
         return {key: vector for key, vector in known.items() if key[1]}
 
+    def _other_vectors(self) -> dict[str, Tensor]:
+        """What must be as wide as the vectors of the references."""
+        tensors: dict[str, Tensor | None] = {
+            "Negatives": None if self.negatives is None else self.negatives.vectors,
+            "Backgrounds": self.background,
+            "Surroundings": None if self.surroundings is None else self.surroundings.features,
+        }
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
     @property
     def _digest_of_each(self) -> tuple[str, ...]:
         return self.digests or ("",) * len(self.reference_ids)
@@ -123,6 +138,7 @@ class Prototypes:
         names = list(self.classes) + [name for name in other.classes if name not in self.classes]
         rows = [names.index(owner.classes[row]) for owner in (kept, other) for row in owner.labels.tolist()]
         used = sorted(set(rows))
+        images = kept.images + other.images
         return Prototypes(
             tuple(names[row] for row in used),
             torch.cat([kept.vectors, other.vectors]),
@@ -133,7 +149,7 @@ class Prototypes:
             self.skipped + other.skipped,
             kept._digest_of_each + other._digest_of_each if kept.digests or other.digests else (),
             kept.negatives.add(other.negatives) if kept.negatives and other.negatives else kept.negatives or other.negatives,
-            kept.images + other.images if kept.images and other.images else (),
+            images if len(images) == len(rows) else (),
             None if kept.background is None or other.background is None else torch.cat([kept.background, other.background]),
             _joined(kept.surroundings, other.surroundings),
         )
@@ -191,7 +207,9 @@ class Prototypes:
 
 
 def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:
-    return surroundings.add(others) if surroundings is not None and others is not None else surroundings or others
+    if surroundings is None or others is None:
+        return others if surroundings is None else surroundings
+    return surroundings.add(others)
 
 
 def class_prototypes(vectors: Tensor, labels: Tensor, num_classes: int) -> Tensor:

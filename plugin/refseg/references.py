@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from bson import ObjectId
 from fiftyone import ViewField as F
 
 from .errors import DatasetError, ImageError, NoReferencesError
@@ -139,6 +140,32 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
             "predictions as references."
         )
     return references
+
+
+def views_of_labels(dataset: Any, ids: Iterable[str]) -> dict[str, Any]:
+    """The fields of objects in which labels of these ids are, and of each the view of the samples that hold any.
+
+    Args:
+        dataset: a dataset or view of images.
+        ids: those of no label, or of one that is gone, are passed over.
+    """
+    usable = [name for name in ids if ObjectId.is_valid(name)]
+    fields = object_fields(dataset) if usable else []
+    views = {field: dataset.match_labels(ids=usable, fields=field) for field in fields}
+    return {field: view for field, view in views.items() if len(view)}
+
+
+def references_by_id(dataset: Any, ids: Iterable[str]) -> dict[str, Reference]:
+    """The labels of these ids as references, from whatever fields of objects they are in; those that are gone are left out."""
+    wanted = list(ids)
+    found: dict[str, Reference] = {}
+    for field, view in views_of_labels(dataset, wanted).items():
+        try:
+            references = collect_references(view, field, label_ids=wanted)
+        except NoReferencesError:
+            continue
+        found.update({reference.id: reference for reference in references})
+    return found
 
 
 def label_fields(dataset: Any) -> list[str]:

@@ -10,17 +10,20 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .candidates import Candidates, PresenceGate
-from .dataset_index import DatasetIndex, find_index, index_for, settings_of
-from .errors import DatasetError, IndexMismatchError, PrototypeMismatchError
-from .indexing import Builder, SkippedImage, ViewImages, images_of
+from .dataset_index import DatasetIndex
+from .errors import DatasetError
+from .indexing import Builder, SkippedImage, ViewImages
 from .instances import Instances, Ranking
 from .labels import require_images, require_samples
 from .match_settings import MatchSettings, settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
-from .models import Models, Preset, get_preset, load_models
+from .mining import labelled_ids, num_mined
+from .models import Models, Preset
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
+from .sources import Source, find_source, load_missing
+from .sources import models_for as models_for
 from .store import load_prototypes, run_key_from, write_prototypes
 from .writing import Changes, SegmentSettings, Writer, check_fields, create_fields
 
@@ -89,21 +92,6 @@ class SegmentReport:
         return "\n".join(lines)
 
 
-def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
-    """The models that fit these prototypes.
-
-    Raises:
-        PrototypeMismatchError: the model's encoder is another than the one that built the prototypes.
-    """
-    models = model if isinstance(model, Models) else load_models(model or prototypes.model)
-    if models.fingerprint != prototypes.fingerprint:
-        raise PrototypeMismatchError(
-            f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), not by "
-            f"{models.preset.name!r} (encoder {models.fingerprint}): build them again with the model that is to use them."
-        )
-    return models
-
-
 def match_image(
     candidates: Candidates | PackedCandidates, prototypes: Prototypes, models: Models, settings: SegmentSettings
 ) -> Instances:
@@ -117,74 +105,6 @@ def gate_of(prototypes: Prototypes, settings: SegmentSettings) -> PresenceGate |
         return None
     rows = [row for row, name in enumerate(prototypes.classes) if settings.classes is None or name in settings.classes]
     return PresenceGate(prototypes.matrix[rows], settings.presence_gate)
-
-
-@dataclass
-class _Source:
-    """Where candidates come from. Models are loaded when an image has to be computed, not before."""
-
-    preset: Preset
-    index: DatasetIndex | None
-    models: Models | None
-    asked: str
-    wants_tiles: bool = False
-
-    @property
-    def tiles(self) -> bool:
-        """Whether images are looked at in tiles."""
-        return self.wants_tiles if self.index is None else self.index.index.settings.tiles
-
-    def images(self, view: Any) -> ViewImages:
-        return images_of(view, self.index)
-
-    @property
-    def revisions(self) -> dict[str, str]:
-        if self.models is not None:
-            return self.models.revisions
-        assert self.index is not None
-        return self.index.index.settings.revisions
-
-
-def find_source(
-    dataset: Any,
-    prototypes: Prototypes,
-    model: str | Models | None,
-    index: bool | DatasetIndex,
-    *,
-    tiles: bool | None = None,
-    creates: bool = True,
-) -> _Source:
-    """The index, or the models, that candidates for these prototypes come from.
-
-    Raises:
-        PrototypeMismatchError: model or index are of another encoder than the prototypes.
-        IndexMismatchError: the index is of another dataset, or has tiles where none are wanted, or the other way round.
-    """
-    name = model.preset.name if isinstance(model, Models) else model or prototypes.model
-    if isinstance(index, DatasetIndex):
-        settings = index.index.settings
-        if settings.encoder != prototypes.fingerprint:
-            raise PrototypeMismatchError(
-                f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
-                f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
-            )
-        if settings.dataset_id != str(dataset._doc.id):
-            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
-        if tiles not in (None, settings.tiles):
-            raise IndexMismatchError(
-                f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
-                f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
-            )
-        index.index.refresh()
-        preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
-        return _Source(preset, index, model if isinstance(model, Models) else None, settings.model)
-    if index and not isinstance(model, Models):
-        found = find_index(dataset, name, prototypes.fingerprint, tiles)
-        if found is not None:
-            return _Source(get_preset(name), found, None, name)
-    models = models_for(prototypes, model)
-    own = index_for(dataset, models, tiles=bool(tiles)) if index and creates else None
-    return _Source(models.preset, own, models, name, bool(tiles))
 
 
 def iter_segment(
@@ -216,7 +136,7 @@ def iter_segment(
     if settings.preview and not images.held:
         raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
     if not settings.preview and images.missing:
-        images = _load_models(source, images, view, prototypes)
+        images = load_missing(source, images, view, prototypes)
     matcher = matcher_for(prototypes, source.preset, settings)
     compares = dataset.has_field(label_field)
     create_fields(dataset, fields, prototypes.classes)
@@ -366,22 +286,8 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
     return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections)
 
 
-def _load_models(source: _Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
-    """Load the models that missing images need; where they are not those of the index any more, change to their own index."""
-    if source.models is None:
-        source.models = models_for(prototypes, source.asked)
-    if source.index is None:
-        return images
-    settings = source.index.index.settings
-    wanted = settings_of(view._dataset, source.models, settings.exact, settings.tiles)
-    if wanted.fingerprint == settings.fingerprint:
-        return images
-    source.index = index_for(view._dataset, source.models, tiles=settings.tiles)
-    return source.images(view)
-
-
 def _segment_images(
-    source: _Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer
+    source: Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer
 ) -> Generator[Progress, None, int]:
     """Returns how many images came from the index."""
     total, done = len(images.held) + len(images.missing), 0
@@ -409,7 +315,7 @@ def _segment_images(
     return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
 
 
-def _ranked(source: _Source, sample_ids: Sequence[str], matcher: Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
+def _ranked(source: Source, sample_ids: Sequence[str], matcher: Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
     """The indexed images among these, ranked."""
     if source.index is None:
         return
@@ -422,7 +328,7 @@ def _ranked(source: _Source, sample_ids: Sequence[str], matcher: Matcher) -> Ite
 
 
 def _preview(
-    source: _Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer
+    source: Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
@@ -479,7 +385,7 @@ def _record_changes(config: Any, changes: Changes) -> None:
 def _configure(
     view: Any,
     prototypes: Prototypes,
-    source: _Source,
+    source: Source,
     label_field: str,
     settings: SegmentSettings,
     thresholds: Mapping[str, float],
@@ -488,6 +394,7 @@ def _configure(
     dataset = view._dataset
     stored = write_prototypes(dataset, prototypes)
     default, chosen = source.preset.min_confidence, settings.min_confidence
+    matching = settings_for(source.preset.as_published, settings.matching)
     tables = None if source.index is None else source.index.index
     return dataset.init_run(
         method=SEGMENT_METHOD,
@@ -497,7 +404,8 @@ def _configure(
         prototypes_path=stored.path,
         prototypes_sha256=stored.sha256,
         reference_ids=list(prototypes.reference_ids),
-        negative_ids=[] if prototypes.negatives is None else list(prototypes.negatives.ids),
+        negative_ids=list(labelled_ids(prototypes.negatives)),
+        num_mined=num_mined(prototypes.negatives),
         model=source.preset.name,
         revisions=source.revisions,
         dtype=None if source.models is None else str(source.models.dtype),
@@ -508,9 +416,9 @@ def _configure(
         preview=settings.preview,
         min_confidence=default if chosen is None else None if isinstance(chosen, Mapping) else chosen,
         min_confidences=[list(pair) for pair in thresholds.items()],
-        own_confidences=[list(pair) for pair in chosen.items()] if isinstance(chosen, Mapping) else None,
-        calibrated=chosen is None or isinstance(chosen, Mapping),
-        matching=settings_for(source.preset.as_published, settings.matching).as_dict(),
+        own_confidences=[list(pair) for pair in settings.own_confidences(prototypes.classes).items()],
+        calibrated=matching.calibrated and prototypes.surroundings is not None,
+        matching=matching.as_dict(),
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,
         semantic_field=settings.semantic_field,

@@ -13,9 +13,13 @@ from typing import Any
 
 import fiftyone as fo
 
+from .calibration import calibrated_thresholds
 from .errors import DatasetError, PrototypeFileError
-from .fields import past_runs
+from .fields import EMPTY_TAG, every_image, past_runs
 from .images import file_sha256
+from .match_settings import settings_for
+from .mining import labelled_ids, num_mined
+from .models import PRESETS
 from .prototypes import Prototypes
 from .quality import reference_quality
 
@@ -98,13 +102,31 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
         shots=[[label, count] for label, count in prototypes.shots.items()],
         reference_ids=list(prototypes.reference_ids),
-        negative_ids=list(prototypes.negatives.ids) if prototypes.negatives is not None else [],
         skipped=[list(pair) for pair in prototypes.skipped],
         quality=[list(astuple(item)) for item in reference_quality(prototypes)],
+        negative_ids=list(labelled_ids(prototypes.negatives)),
+        num_mined=num_mined(prototypes.negatives),
+        **_calibration(dataset, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     dataset.register_run(name, config)
     return StoredPrototypes(name, stored.path, stored.sha256)
+
+
+def _calibration(dataset: Any, prototypes: Prototypes) -> dict[str, Any]:
+    """The thresholds that the next run would take, and from how much they come; so forms need not open the file."""
+    preset, around = PRESETS.get(prototypes.model), prototypes.surroundings
+    thresholds = {}
+    if preset is not None and settings_for(preset.as_published).calibrated:
+        thresholds = calibrated_thresholds(prototypes, settings_for(preset.as_published), default=preset.min_confidence)
+    shown = () if around is None else around.shown
+    return {
+        "thresholds": [list(pair) for pair in thresholds.items()],
+        "num_shown": sum(map(bool, shown)),
+        "num_surroundings": len(shown) - sum(map(bool, shown)),
+        # Tagged since, or not any more: then there is something new to learn.
+        "num_empty": 0 if around is None else every_image(dataset).match_tags(EMPTY_TAG).count(),
+    }
 
 
 def load_prototypes(dataset: Any, name: str) -> Prototypes:

@@ -1,6 +1,7 @@
 """The loop's way back: rebuild a field's prototypes from what is tagged now, and segment its images again.
 
-Costs one encoder pass for each reference or negative that is new or changed, and one scan of the candidate index.
+Costs one encoder pass for each reference or negative that is new or changed, and one scan of the candidate index. Calibrating
+takes milliseconds for each indexed image of references or known to be empty, one pass of the segmenter for any other.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any
 from .building import iter_build_prototypes
 from .errors import DatasetError, PrototypeFileError
 from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
+from .known_images import iter_use_known
 from .labels import require_images
 from .match_settings import MatchSettings
+from .mining import labelled_ids, num_mined
 from .models import Models
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
@@ -46,6 +49,7 @@ class UpdateReport:
         num_reused: references and negatives that had not changed, whose vectors were kept.
         skipped: references and negatives that could not be used, each with the reason.
         segmentation: the report of the run, with what changed in the predictions.
+        num_mined: negatives that nobody tagged, mined from images tagged `known_empty`; those added do not count them.
     """
 
     prototypes_name: str
@@ -59,11 +63,13 @@ class UpdateReport:
     num_reused: int
     skipped: tuple[tuple[str, str], ...]
     segmentation: SegmentReport
+    num_mined: int = 0
 
     def __str__(self) -> str:
         lines = [
             f"Prototypes {self.prototypes_name!r}: references +{len(self.references_added)} −{len(self.references_removed)}, "
             f"negatives +{len(self.negatives_added)} −{len(self.negatives_removed)}"
+            + (f", {self.num_mined} mined from images known to be empty" if self.num_mined else "")
         ]
         if self.classes_added:
             lines.append(f"new classes: {', '.join(self.classes_added)}")
@@ -81,6 +87,7 @@ def update(
     tag: str = REFERENCE_TAG,
     negative_tag: str = NEGATIVE_TAG,
     model: str | Models | None = None,
+    calibrates: bool = True,
     num_workers: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> UpdateReport:
@@ -89,7 +96,8 @@ def update(
     References and negatives are taken from the whole dataset, in every field that holds no predictions. The new prototypes
     replace those of the field's newest run, whose settings are kept: thresholds and the choice of classes by name, limits,
     mask folder, semantic map, and whether the index is used. A class that has references for the first time is looked for
-    with the preset's threshold; one without references is dropped.
+    with a threshold calibrated for it, or else the preset's; one without references is dropped. Negatives are mined from images
+    tagged `known_empty`.
 
     Args:
         view: a dataset or view of images; of these, all where a run of the field was of the whole dataset, else those that
@@ -99,6 +107,8 @@ def update(
         tag: of references, on labels or on whole samples.
         negative_tag: of negatives, on labels.
         model: preset's name or loaded models; by default the preset of the newest run.
+        calibrates: whether to learn from what lies around references, and from images tagged `known_empty`; see
+            `refseg.calibrate`.
         num_workers: see `refseg.segment`.
         progress: see `refseg.progress.drain`.
 
@@ -115,6 +125,7 @@ def update(
         tag=tag,
         negative_tag=negative_tag,
         model=model,
+        calibrates=calibrates,
         num_workers=num_workers,
     )
     return drain(work, progress)
@@ -143,6 +154,8 @@ def iter_learn(
     rejected_field: str = REJECTED_FIELD,
     tag: str = REFERENCE_TAG,
     negative_tag: str = NEGATIVE_TAG,
+    calibrates: bool = True,
+    num_workers: int | None = None,
 ) -> Generator[Progress, None, Learnt]:
     """Build prototypes from every reference and negative of a dataset, in place of those kept under a name.
 
@@ -154,6 +167,9 @@ def iter_learn(
         rejected_field: whose labels are never references.
         tag: of references, on labels or on whole samples.
         negative_tag: of negatives, on labels.
+        calibrates: whether to learn from what lies around references, and from images tagged `known_empty`, which are not
+            computed again where the index holds them; see `refseg.calibrate` and `refseg.mine_negatives`.
+        num_workers: threads that decode images; 0 for none.
 
     Raises:
         DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
@@ -166,6 +182,8 @@ def iter_learn(
     references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
     earlier = reusable_prototypes(dataset, name)
     prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
+    if calibrates:
+        prototypes = yield from iter_use_known(dataset, prototypes, model=model, num_workers=num_workers)
     stored = save_prototypes(dataset, prototypes, name, overwrite=True)
     return Learnt(stored, prototypes, 0 if earlier is None else prototypes.num_shared(earlier))
 
@@ -178,12 +196,13 @@ def iter_update(
     tag: str = REFERENCE_TAG,
     negative_tag: str = NEGATIVE_TAG,
     model: str | Models | None = None,
+    calibrates: bool = True,
     num_workers: int | None = None,
 ) -> Generator[Progress, None, UpdateReport]:
-    """The generator behind update: yields after each reference and each batch of images.
+    """The generator behind update: yields after each reference, each image that is known, and each batch of images.
 
-    Closing it while prototypes are built changes nothing; later it is as for `refseg.runs.iter_segment`, the new prototypes
-    being kept.
+    Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.iter_segment`, the new
+    prototypes being kept.
     """
     require_images(view)
     dataset = view._dataset
@@ -199,6 +218,18 @@ def iter_update(
     settings = settings_of(run, {reference.label for reference in references})
     before = _earlier(run)
     prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
+    index = bool(run.config.get("index", run.config.get("index_uri") is not None))
+    if calibrates:
+        prototypes = yield from iter_use_known(
+            dataset,
+            prototypes,
+            min_confidence=settings.min_confidence,
+            matching=settings.matching,
+            model=model,
+            index=index,
+            tiles=settings.tiles,
+            num_workers=num_workers,
+        )
     save_prototypes(dataset, prototypes, name, overwrite=True)
     report = yield from iter_segment(
         images,
@@ -206,7 +237,7 @@ def iter_update(
         label_field,
         model=model,
         settings=settings,
-        index=bool(run.config.get("index", run.config.get("index_uri") is not None)),
+        index=index,
         num_workers=num_workers,
     )
     return _report(name, prototypes, before, run.config, report)
@@ -233,11 +264,11 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
                 f"The last run wrote {', '.join(map(repr, sorted(thresholds)))} alone, and no reference shows any of these "
                 "now: tag some, or run segment with a new choice of classes."
             )
-    # Calibrated ones are found anew for the new references; a run of an earlier version knew one number for all.
-    own = dict(config.get("own_confidences") or ()) if config.get("calibrated") else thresholds
+    # What nobody chose is found anew for the new references. Runs of earlier versions did not tell, or knew one number for all.
+    own = dict(config["own_confidences"]) if "own_confidences" in config else thresholds
     least: float | Mapping[str, float] | None = {name: float(value) for name, value in own.items() if name in classes}
     if not least:
-        least = None if config.get("calibrated") or thresholds else config.get("min_confidence")
+        least = None if "own_confidences" in config or thresholds else config.get("min_confidence")
     return SegmentSettings(
         min_confidence=least,
         max_detections=int(config["max_detections"]),
@@ -266,10 +297,7 @@ def _report(
     name: str, prototypes: Prototypes, before: Prototypes | None, config: Mapping[str, Any], segmentation: SegmentReport
 ) -> UpdateReport:
     classes, references = config["classes"], config["reference_ids"]
-    negatives, new_negatives = (
-        config.get("negative_ids") or (),
-        () if prototypes.negatives is None else prototypes.negatives.ids,
-    )
+    negatives, new_negatives = config.get("negative_ids") or (), labelled_ids(prototypes.negatives)
     return UpdateReport(
         prototypes_name=name,
         classes=prototypes.classes,
@@ -282,6 +310,7 @@ def _report(
         num_reused=0 if before is None else prototypes.num_shared(before),
         skipped=prototypes.skipped,
         segmentation=segmentation,
+        num_mined=num_mined(prototypes.negatives),
     )
 
 

@@ -19,9 +19,10 @@ from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
 from .fields import check_name, every_image
 from .instances import Instances, Ranking
-from .labels import needs_files, semantic_map, to_detections
+from .labels import needs_files, to_detections
 from .match_settings import MatchSettings
 from .packing import PackedCandidates
+from .semantic import semantic_map
 from .store import dataset_folder
 
 IMAGES_A_WRITE = 256
@@ -91,6 +92,11 @@ class SegmentSettings:
                     "with references of it."
                 )
 
+    def own_confidences(self, classes: Sequence[str]) -> dict[str, float]:
+        """The least scores that somebody chose, by class."""
+        chosen = self.min_confidence
+        return dict(chosen) if isinstance(chosen, Mapping) else {} if chosen is None else dict.fromkeys(classes, chosen)
+
     def thresholds(self, classes: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
         """The least score of each of the prototypes' classes that is written; see require_classes.
 
@@ -99,8 +105,7 @@ class SegmentSettings:
             defaults: the least score of each, for those without one of their own.
         """
         self.require_classes(classes)
-        chosen = self.min_confidence
-        own = chosen if isinstance(chosen, Mapping) else {} if chosen is None else dict.fromkeys(classes, chosen)
+        own = self.own_confidences(classes)
         return {name: own.get(name, defaults[name]) for name in classes if self.classes is None or name in self.classes}
 
 

@@ -47,7 +47,8 @@ def choose_demo(app: AppPage) -> None:
 
 def build_index(app: AppPage) -> None:
     choose_demo(app)
-    app.button("Index", "Build index").click()
+    # Calibrating thresholds has computed the images of references, where prototypes were built before.
+    app.button("Index", re.compile("Build index|Go on")).click()
     app.expect_text("Index", re.compile(r"9 of 9 images, [\d.]+ [KM]B"), seconds=240)
 
 
@@ -91,12 +92,40 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     assert kept["negative"] == 1
     assert number_before(app, "References", "references") == kept["reference"] <= drawn + 1
 
+    # Two images without an object, from which to learn where to keep quiet.
+    for number in (2, 5):
+        app.select_thumbnail(number)
+    app.picture("empty", "References")
+    app.button("References", "These images are empty").click()
+    app.expect_notice("Marked 2 images as empty. 2 images of the dataset are known to be empty.")
+    app.expect_text("References", "2 images known to be empty")
+    trays.reload()
+    assert trays.match_tags("known_empty").values("id") == [trays.values("id")[number] for number in (2, 5)]
+
     choose_demo(app)
     app.button("References", "Build prototypes").click()
-    expect(app.section("References").get_by_label("Quality of", exact=False).first).to_be_visible(timeout=60_000)
+    # The images of references and the empty ones are computed, which building the index then need not do.
+    expect(app.section("References").get_by_label("Quality of", exact=False).first).to_be_visible(timeout=240_000)
     app.picture("quality", "References")
     build_index(app)
     app.picture("index", "Index")
+
+    # Sliders start where thresholds were calibrated, and go back there.
+    app.expect_text("References", re.compile("Thresholds calibrated from [0-9]+ references and [0-9]+ surroundings"))
+    slider = app.section("Segment").get_by_role("slider").first
+    expect(app.section("Segment").get_by_text("calibrated", exact=True).first).to_be_visible()
+    calibrated = slider.input_value()
+    slider.press("ArrowRight")
+    app.button("Segment", re.compile("^Use calibrated for")).click()
+    expect(slider).to_have_value(calibrated)
+    app.button("Segment", "Matching").click()
+    background = app.section("Segment").get_by_label("Background", exact=True)
+    background.click()
+    app.expect_text("Segment", "changed: background")
+    app.picture("matching", "Segment")
+    app.button("Segment", "Use defaults").click()
+    expect(background).not_to_be_checked()
+    app.button("Segment", "Matching").click()
 
     app.button("Segment", "Preview the best 100").click()
     app.expect_text("Segment", re.compile(r"preview: \d+ objects? in \d+ images"), seconds=60)

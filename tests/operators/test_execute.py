@@ -136,7 +136,8 @@ def test_build_from_the_apps_selection(parts: fo.Dataset) -> None:
     assert named(messages, "notify") == [{"message": "Prototypes 'one': 1 class from 1 reference.", "variant": "success"}]
     steps = named(messages, "set_progress")
     assert steps[0] == {"label": "references: 0 of 1", "progress": 0.0}
-    assert steps[-1] == {"label": "references: 1 of 1", "progress": 1.0}
+    # Where thresholds are calibrated.
+    assert steps[-1] == {"label": "known images: 1 of 1", "progress": 1.0}
 
 
 def test_build_delegated_shows_progress(parts: fo.Dataset) -> None:
@@ -144,7 +145,7 @@ def test_build_delegated_shows_progress(parts: fo.Dataset) -> None:
     done = run_delegated(execution)
     assert done.run_state == "completed"
     assert done.status.progress == 1.0
-    assert done.status.label == "references: 4 of 4"
+    assert done.status.label == "known images: 2 of 2"
     assert done.result.result["shots"] == [[name, 2] for name in CLASSES]
 
 
@@ -168,7 +169,7 @@ def test_build_with_negatives(parts: fo.Dataset) -> None:
     (wanted,) = {label.label for label in labels_of(other)} - {first.label}
     one = call("build_prototypes", parts, classes=[wanted], model="demo", name="one")
     assert (one["shots"], one["num_negatives"]) == ([[wanted, 2]], 1)
-    messages = run_in_app(parts, "build_prototypes", {"model": "demo", "name": "told"})
+    messages = run_in_app(parts, "build_prototypes", {"model": "demo", "name": "told", "calibrates": False})
     assert named(messages, "notify")[0]["message"] == (
         "Prototypes 'told': 2 classes from 4 references and 2 negatives (3 reused)."
     )

@@ -17,13 +17,14 @@ import refseg.indexing
 from refseg.demo.world import NOVEL_PARTS
 from refseg.index import CandidateIndex
 from refseg.index_tables import FileState, IndexedImage, IndexSettings, images_table
+from refseg.match_settings import PUBLISHED, MatchSettings
 from refseg.prototypes import Prototypes
 from refseg.store import save_prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
 PART = NOVEL_PARTS[0]
 LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index", "learn"]
-ALL = ["tag_references", "index_status", "delete_index", "find_similar", *LONG]
+ALL = ["mark_empty", "calibrate", "mine_negatives", "tag_references", "index_status", "delete_index", "find_similar", *LONG]
 
 
 @pytest.fixture
@@ -148,6 +149,19 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototyp
         ("segment", {"label_field": 3}, "label_field", "Predictions must be text, not 3."),
         ("segment", {"min_confidence": 1.5}, "min_confidence", "Minimum confidence must be a number from 0 to 1, not 1.5."),
         ("segment", {"min_confidence": "high"}, "min_confidence", "Minimum confidence must be a number from 0 to 1, not 'h"),
+        ("segment", {"presence_gate": 1.5}, "presence_gate", "Presence gate must be a number from 0 to 1, not 1.5."),
+        (
+            "segment",
+            {"class_similarity": "median"},
+            "class_similarity",
+            "Class similarity must be one of 'mean', 'nea",
+        ),
+        ("segment", {"overlaps": "all"}, "overlaps", "Overlaps must be one of 'merge', 'diffusion', not 'all'."),
+        ("calibrate", {"prototypes": "nope"}, "prototypes", "Prototypes must be one of 'parts', not 'nope'."),
+        ("calibrate", {"name": "a b"}, "name", "'a b' cannot name prototypes: use letters, digits and underscores"),
+        ("mine_negatives", {"classes": ["no such"]}, "classes", "The prototypes know no class 'no such': choose from "),
+        ("mine_negatives", {"only_marked": True}, "none_marked", "No image is marked as empty: run 'Mark as empty' first"),
+        ("mine_negatives", {"max_negatives": 0}, "max_negatives", "Most must be a whole number of 1 or more, not 0."),
         ("segment", {"max_detections": 0}, "max_detections", "Maximum detections must be a whole number of 1 or more"),
         ("segment", {"run_key": "a b"}, "run_key", "'a b' cannot name a run: use letters, digits and underscores"),
         ("segment", {"run_key": "parts"}, "run_key", "The dataset has a run named 'parts' already: choose another name."),
@@ -208,6 +222,30 @@ def test_thresholds_of_some_classes_are_told(with_prototypes: fo.Dataset) -> Non
     form = form_of(with_prototypes, "segment", {"min_confidences": [[PART, 0.25]], "classes": [PART, ""]})
     assert problems_of(form) == {}
     assert form["min_confidences"]["view"]["label"] == f"Classes with a minimum confidence of their own: {PART} 0.25"
+
+
+def test_calibrated_thresholds_are_told(with_prototypes: fo.Dataset) -> None:
+    def told(**params: object) -> str | None:
+        field = form_of(with_prototypes, "segment", params).get("calibrated_thresholds")
+        return None if field is None else field["view"]["label"]
+
+    assert told() == "No threshold is calibrated: every class takes the model's default"
+    info = with_prototypes.get_run_info("parts")
+    info.config.thresholds = [["a.b", 0.714], ["$c", 0.6]]
+    with_prototypes.update_run_config("parts", info.config)
+    assert told() == "Calibrated: a.b 0.71, $c 0.60"
+    assert told(class_similarity="nearest") == "The thresholds are calibrated anew for this way of matching"
+    assert told(overlaps="diffusion") == told()
+    # Where they do not count there is nothing to tell.
+    assert told(min_confidence=0.5) is None
+    assert told(calibrated=False) is None
+
+
+def test_matching_starts_as_suits_the_model(with_prototypes: fo.Dataset) -> None:
+    for model, settings in (("demo", MatchSettings()), ("paper", PUBLISHED)):
+        form = form_of(with_prototypes, "learn", {"model": model})
+        # Every one of them is asked for.
+        assert {name: form[name]["default"] for name in settings.as_dict()} == settings.as_dict()
 
 
 def test_selection_becomes_the_source(parts: fo.Dataset) -> None:

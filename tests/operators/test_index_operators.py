@@ -429,6 +429,7 @@ class TestIndexStatus:
                 "num_candidates": 6,
                 "num_unread_rows": 0,
                 "num_bytes": size,
+                "tiles": False,
                 "bytes_per_image": size // 3,
             },
             "verify": None,

@@ -15,14 +15,19 @@ import pytest
 from fiftyone.operators.executor import ExecutionError
 from PIL import Image
 
+import refseg
 from operators.inspect_prototypes import NUM_PARTS as FORM_PARTS
+from operators.inspect_prototypes import NUM_SUGGESTIONS as FORM_SUGGESTIONS
 from operators.inspect_prototypes import SHOTS_SHOWN
+from operators.inspect_prototypes import SUGGESTIONS_FIELD as FORM_FIELD
 from refseg.building import build_prototypes
 from refseg.demo.world import NOVEL_PARTS
+from refseg.inspecting import NUM_SUGGESTIONS
 from refseg.inspection import MAX_REFERENCES, NUM_PARTS
 from refseg.prototypes import Prototypes
 from refseg.quality import reference_quality
 from refseg.references import collect_references
+from refseg.report_fields import SUGGESTIONS_FIELD
 from refseg.store import dataset_folder, save_prototypes
 from tests.operators.helpers import broken, call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
@@ -50,6 +55,7 @@ def mistaken(parts: fo.Dataset) -> tuple[fo.Dataset, str]:
 
 def test_defaults_are_the_librarys() -> None:
     assert (FORM_PARTS, SHOTS_SHOWN) == (NUM_PARTS, MAX_REFERENCES)
+    assert (FORM_SUGGESTIONS, FORM_FIELD) == (NUM_SUGGESTIONS, SUGGESTIONS_FIELD)
 
 
 class TestInspectPrototypes:
@@ -122,6 +128,42 @@ class TestInspectPrototypes:
         assert label == "These prototypes were kept before references were judged: build them again to have that."
         # They are judged all the same when they are inspected.
         assert len(call("inspect_prototypes", with_prototypes)["quality"]) == 2
+
+    def test_report_and_fields(self, inspected: fo.Dataset) -> None:
+        """A mistaken reference is told, and the suggestions are written and shown; a second run replaces them."""
+        refseg.build_index(inspected, "demo", num_workers=0, progress=False)
+        refseg.calibrate(inspected, "parts", num_workers=0, progress=False)
+        first = call("inspect_prototypes", inspected, num_suggestions=2)
+        report = refseg.inspect("parts", inspected, num_suggestions=2, progress=False)
+        assert (first["report"], first["written"], first["notes"]) == (str(report), None, list(report.notes))
+        assert first["confused"] == str(report.confusion)
+        assert [row[0] for row in first["hurting"]] == [item.id for item in report.hurting]
+        assert [row[0] for row in first["suggestions"]] == [item.sample_id for item in report.suggestions]
+        with Image.open(first["picture"]) as picture:
+            assert picture.width >= 1000
+        for _ in range(2):
+            messages = run_in_app(inspected, "inspect_prototypes", {"write_fields": True, "num_suggestions": 2})
+        (shown,) = named(messages, "show_output")
+        assert shown["results"]["confused"] == first["confused"]
+        assert shown["outputs"]["type"]["properties"]["picture"]["view"]["name"] == "ImageView"
+        assert first["confused"] in named(messages, "notify")[0]["message"]
+        assert "reload_dataset" in [message["operator_uri"] for message in messages]
+        inspected.reload()
+        assert len(inspected.exists("ground_truth.detections.loo_similarity")) == 3
+        if report.suggestions:
+            assert len(named(messages, "set_view")) == 1
+        assert inspected.count("suggestions.detections") == len(report.suggestions)
+
+    def test_field_of_suggestions_must_be_its_own(self, with_prototypes: fo.Dataset) -> None:
+        with_prototypes.clone_sample_field("ground_truth", "suggestions")
+        assert problems_of(form_of(with_prototypes, "inspect_prototypes")) == {}
+        (problem,) = problems_of(form_of(with_prototypes, "inspect_prototypes", {"write_fields": True})).items()
+        assert problem == (
+            "write_fields",
+            "The field 'suggestions' was not written by this operator, and would be cleared: rename it first.",
+        )
+        with pytest.raises(ExecutionError, match="was not written by a report"):
+            call("inspect_prototypes", with_prototypes, write_fields=True)
 
     def test_refusals(self, with_prototypes: fo.Dataset, parts: fo.Dataset) -> None:
         sentence = f"The prototypes have no class 'gear': choose of {', '.join(map(repr, CLASSES))}."

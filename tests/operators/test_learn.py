@@ -129,8 +129,10 @@ class TestInTheApp:
         assert note["variant"] == "success"
         tagged.reload()
         number = tagged.count("predictions.detections")
+        # The image of the references was computed, to calibrate thresholds: one image has too few for that.
         text = (
-            f"Prototypes 'prototypes': 2 classes from 2 references. {number} instances in 4 images, in the field 'predictions'"
+            f"Prototypes 'prototypes': 2 classes from 2 references. {number} instances in 4 images (1 from the index), in the "
+            "field 'predictions'"
         )
         assert note["message"].startswith(text)
 
@@ -142,7 +144,7 @@ class TestInTheApp:
 
     def test_only_prototypes(self, tagged: fo.Dataset) -> None:
         messages = run_in_app(tagged, "learn", {"model": "demo", "only_prototypes": True})
-        assert [step["label"] for step in named(messages, "set_progress")][-1] == "references: 2 of 2"
+        assert [step["label"] for step in named(messages, "set_progress")][-1] == "known images: 1 of 1"
         text = "Prototypes 'prototypes': 2 classes from 2 references."
         assert named(messages, "notify") == [{"message": text, "variant": "success"}]
         assert "reload_dataset" not in [message["operator_uri"] for message in messages]
@@ -199,4 +201,4 @@ def test_bad_values(tagged: fo.Dataset, params: dict[str, Any], field: str, word
 def test_only_prototypes_asks_for_no_field(tagged: fo.Dataset) -> None:
     form = form_of(tagged, "learn", {"only_prototypes": True, "label_field": "ground_truth"})
     assert problems_of(form) == {}
-    assert set(form) == {"view_target", "model", "only_prototypes"}
+    assert set(form) == {"view_target", "model", "calibrates", "only_prototypes"}

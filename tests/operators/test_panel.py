@@ -27,6 +27,7 @@ DEFAULTS = {
     "accepted_field": "accepted",
     "as_references": True,
     "order": "teaching",
+    "matching": {},
 }
 
 
@@ -172,10 +173,16 @@ class TestChoose:
             ({"shots": None}, "Shots must be a whole number of 1 or more, not None."),
             ({"shots": True}, "Shots must be a whole number of 1 or more, not True."),
             ({"threshold": ["a.b", 1.5]}, "The minimum score of 'a.b' must lie between 0 and 1, not 1.5."),
-            ({"threshold": ["a.b", None]}, "The minimum score of 'a.b' must lie between 0 and 1, not None."),
             ({"threshold": ["a.b", "x"]}, "The minimum score of 'a.b' must lie between 0 and 1, not 'x'."),
             ({"model": "huge"}, "Model must be one of 'demo', 'tiny', 'small', 'base', 'large', 'paper', not 'huge'."),
             ({"order": "random"}, "Order must be one of 'teaching', 'score', not 'random'."),
+            ({"matching": {"overlaps": "all"}}, "overlaps must be one of 'merge', 'diffusion', not 'all'."),
+            ({"matching": {"background": "yes"}}, "background must be true or false, not 'yes'."),
+            (
+                {"matching": {"calibrated": False}},
+                "There is no setting of matching 'calibrated': choose from 'negatives', 'background', 'class_similarity', "
+                "'scenes', 'overlaps'.",
+            ),
         ],
     )
     def test_wrong_values_change_nothing(self, shelf: fo.Dataset, changes: dict[str, Any], problem: str) -> None:
@@ -306,6 +313,37 @@ class TestRemove:
         shelf[:1].tag_samples("reference")
         text = self.remove(shelf, shelf.first().ground_truth.detections[0]).error
         assert text.startswith("The whole image is tagged 'reference', so each of its objects is a reference: take the tag off")
+
+
+class TestMarkEmpty:
+    def test_selected_images_and_back(self, shelf: fo.Dataset) -> None:
+        first, second = shelf.values("id")
+        chosen = [{"id": first, "type": "default"}, {"id": second, "type": "alt"}]
+        answer = press(shelf, "mark_empty", selected_samples=chosen)
+        assert answer.notes == [("success", "Marked 2 images as empty. 2 images of the dataset are known to be empty.")]
+        assert answer.data["references"]["num_empty"] == 2
+        assert "clear_selected_samples" in answer.operators
+        shelf.reload()
+        assert shelf.values("tags") == [["known_empty"], ["known_empty"]]
+        answer = press(shelf, "mark_empty", {"unmark": True}, selected_samples=chosen[:1])
+        assert answer.notes == [("success", "Took the mark off 1 image. 1 image of the dataset is known to be empty.")]
+        shelf.reload()
+        assert shelf.values("tags") == [[], ["known_empty"]]
+
+    def test_nothing_is_selected(self, shelf: fo.Dataset) -> None:
+        text = "No image is selected: select some in the grid that hold no object of any class."
+        assert press(shelf, "mark_empty").error == text
+        patches = shelf.to_patches("ground_truth")
+        chosen = [{"id": patches.first().id, "type": "default"}]
+        assert press(shelf, "mark_empty", view=patches, selected_samples=chosen).error == text
+
+    def test_an_image_with_references(self, shelf: fo.Dataset) -> None:
+        shelf[:1].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        chosen = [{"id": sample_id, "type": "default"} for sample_id in shelf.values("id")]
+        text = press(shelf, "mark_empty", selected_samples=chosen).error
+        assert text.startswith("References lie in 1 image of these, so not all are empty: leave them out, or take")
+        shelf.reload()
+        assert shelf.values("tags") == [[], []]
 
 
 class TestDraw:
@@ -551,6 +589,7 @@ PRESSES = {
     "add": {},
     "remove": {"id": "0" * 24, "field": "rejected", "sample_id": "0" * 24},
     "draw": {"shots": 1},
+    "mark_empty": {},
     "start": {"job": "index"},
     "cancel": {"id": "7f"},
     "decide": {"kind": "accept", "item": {"label_id": "0" * 24, "sample_id": "0" * 24}},

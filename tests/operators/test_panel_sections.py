@@ -125,7 +125,9 @@ def test_the_story(trays: fo.Dataset) -> None:
         "num_other_negatives": 0,
         "num_references": 0,
         "num_negatives": 0,
+        "num_empty": 0,
         "pending": None,
+        "calibration": None,
         "prototypes": None,
     }
     assert answer.data["index"] == {"num_images": 4, "num_indexed": 0, "size": None, "time_left": None}
@@ -150,9 +152,16 @@ def test_the_story(trays: fo.Dataset) -> None:
 
     # Prototypes.
     answer = run_job(trays, "learn")
-    assert answer.notes == [("success", "Prototypes 'prototypes': 2 classes from 4 references.")]
+    calibrated = dict(trays.get_run_info("prototypes").config.thresholds)
+    assert list(calibrated) == [TEE, STAR]
+    told = f"{TEE} {calibrated[TEE]:.2f}, {STAR} {calibrated[STAR]:.2f}"
+    assert answer.notes == [("success", f"Prototypes 'prototypes': 2 classes from 4 references. Calibrated: {told}.")]
     shown = answer.data["references"]
     assert (shown["pending"], shown["prototypes"]) == (None, {"name": "prototypes", "model": "demo"})
+    text = "Thresholds calibrated from 4 references and 0 surroundings"
+    assert shown["calibration"] == {"text": text, "is_calibrated": True}
+    for entry in section(trays, "segment")["classes"]:
+        assert (entry["threshold"], entry["origin"]) == (round(calibrated[entry["name"]], 4), "calibrated")
     for row in shown["rows"]:
         similarities = [example["similarity"] for example in row["examples"]]
         assert row["quality"] == pytest.approx(sum(similarities) / 2)
@@ -173,7 +182,9 @@ def test_the_story(trays: fo.Dataset) -> None:
     assert (run["found"], run["images"], run["preview"]) == (f"{number} objects", "4 images", False)
     assert run["ago"].endswith(" ago")
     assert answer.data["results"]["histogram"]["num"] == sum(answer.data["results"]["histogram"]["counts"]) == number
-    assert answer.data["results"]["thresholds"] == [0.7]
+    assert answer.data["results"]["thresholds"] == sorted({round(least, 2) for least in calibrated.values()})
+    (key,) = [key for key in trays.list_runs(method="refseg/segment") if not trays.get_run_info(key).config.preview]
+    assert trays.get_run_info(key).config.min_confidences == [list(pair) for pair in calibrated.items()]
     shown = answer.data["review"]
     assert (shown["num_open"], shown["classes"]) == (number, [TEE, STAR])
     assert {item["label"] for item in shown["items"]} <= {TEE, STAR}
@@ -326,6 +337,50 @@ class TestReferences:
         assert section(dataset, "references")["num_references"] == 3
 
 
+class TestCalibration:
+    def shown(self, dataset: fo.Dataset) -> tuple[Any, ...]:
+        found = section(dataset, "references")
+        return found["calibration"], found["num_empty"], found["pending"]
+
+    def test_prototypes_that_are_not_calibrated_can_be(self, trays: fo.Dataset) -> None:
+        tag(trays[:2], "reference")
+        learn(trays)
+        assert self.shown(trays) == ({"text": "", "is_calibrated": False}, 0, None)
+        choose(trays, model="demo")
+        assert {entry["origin"] for entry in section(trays, "segment")["classes"]} == {"default"}
+        answer = run_job(trays, "calibrate")
+        assert answer.notes[0][0] == "success"
+        shown, _, _ = self.shown(trays)
+        assert shown["is_calibrated"]
+        assert {entry["origin"] for entry in section(trays, "segment")["classes"]} == {"calibrated"}
+
+    def test_references_in_one_image_are_too_few(self, trays: fo.Dataset) -> None:
+        tag(trays[:1], "reference")
+        choose(trays, model="demo")
+        run_job(trays, "learn")
+        text = "Thresholds cannot be calibrated yet: no class has references in two images"
+        assert self.shown(trays)[0] == {"text": text, "is_calibrated": False}
+
+    def test_images_known_to_be_empty_are_news(self, trays: fo.Dataset) -> None:
+        tag(trays[:2], "reference")
+        choose(trays, model="demo")
+        run_job(trays, "learn")
+        trays[2:].tag_samples("known_empty")
+        assert self.shown(trays)[1:] == (2, "2 new empty images")
+        run_job(trays, "learn")
+        # Whatever is taken for a class there is known to be none: their objects, which are not labelled for all we know.
+        shown, _, pending = self.shown(trays)
+        config = trays.get_run_info("prototypes").config
+        assert (pending, config.num_empty, config.num_surroundings) == (None, 2, 4)
+        assert config.num_mined > 0
+        assert shown["text"] == (
+            f"Thresholds calibrated from 4 references and 4 surroundings; {config.num_mined} negative"
+            f"{'s' if config.num_mined > 1 else ''} mined"
+        )
+        trays[3:].untag_samples("known_empty")
+        assert self.shown(trays)[1:] == (1, "1 empty image taken away")
+
+
 class TestSegment:
     def test_thresholds_and_ticks(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a.b", ["reference"]), ("$c", ["reference"])])
@@ -333,10 +388,15 @@ class TestSegment:
         choose(dataset, threshold=["a.b", 0.4])
         choose(dataset, threshold=["gone", 0.1])
         assert section(dataset, "segment")["classes"] == [
-            {"name": "$c", "threshold": 0.7, "chosen": False},
-            {"name": "a.b", "threshold": 0.4, "chosen": True},
+            {"name": "$c", "threshold": 0.7, "origin": "later", "can_be_calibrated": True, "chosen": False},
+            {"name": "a.b", "threshold": 0.4, "origin": "own", "can_be_calibrated": True, "chosen": True},
         ]
-        assert section(dataset, "results")["thresholds"] == [0.1, 0.4, 0.7]
+        assert section(dataset, "results")["thresholds"] == [0.1, 0.4]
+        choose(dataset, threshold=["gone", None])
+        assert section(dataset, "results")["thresholds"] == [0.4]
+        choose(dataset, thresholds=[])
+        assert {entry["origin"] for entry in section(dataset, "segment")["classes"]} == {"later"}
+        assert section(dataset, "results")["thresholds"] == [0.7]
         choose(dataset, classes=None)
         assert all(entry["chosen"] for entry in section(dataset, "segment")["classes"])
 
@@ -347,7 +407,50 @@ class TestSegment:
         run_job(trays, "segment")
         assert set(trays.distinct("predictions.detections.label")) == {STAR}
         (key,) = trays.list_runs(method="refseg/segment")
-        assert trays.get_run_info(key).config.min_confidences == [[STAR, 0.05]]
+        config = trays.get_run_info(key).config
+        assert (config.min_confidences, config.own_confidences) == ([[STAR, 0.05]], [[STAR, 0.05]])
+
+    def test_only_moved_sliders_reach_the_run(self, trays: fo.Dataset) -> None:
+        tag(trays[:2], "reference")
+        choose(trays, model="demo")
+        choose(trays, threshold=[STAR, 0.05])
+        run_job(trays, "learn")
+        run_job(trays, "segment")
+        calibrated = dict(trays.get_run_info("prototypes").config.thresholds)
+        (key,) = trays.list_runs(method="refseg/segment")
+        config = trays.get_run_info(key).config
+        assert config.own_confidences == [[STAR, 0.05]]
+        assert dict(config.min_confidences) == {STAR: 0.05, TEE: calibrated[TEE]}
+        shown = {entry["name"]: (entry["threshold"], entry["origin"]) for entry in section(trays, "segment")["classes"]}
+        assert shown == {STAR: (0.05, "own"), TEE: (round(calibrated[TEE], 4), "calibrated")}
+        choose(trays, threshold=[STAR, None])
+        shown = {entry["name"]: entry["origin"] for entry in section(trays, "segment")["classes"]}
+        assert shown == {STAR: "calibrated", TEE: "calibrated"}
+
+    def test_matching_reaches_the_run_and_its_thresholds_the_panel(self, trays: fo.Dataset) -> None:
+        tag(trays[:2], "reference")
+        choose(trays, model="demo")
+        run_job(trays, "learn")
+        choose(trays, matching={"class_similarity": "nearest"})
+        choose(trays, matching={"overlaps": "diffusion"})
+        shown = section(trays, "segment")["classes"]
+        # What it was for the mean says little about the nearest.
+        assert {entry["origin"] for entry in shown} == {"later"}
+        run_job(trays, "segment")
+        (key,) = trays.list_runs(method="refseg/segment")
+        config = trays.get_run_info(key).config
+        assert (config.matching["class_similarity"], config.matching["overlaps"]) == ("nearest", "diffusion")
+        shown = {entry["name"]: (entry["threshold"], entry["origin"]) for entry in section(trays, "segment")["classes"]}
+        assert shown == {name: (round(least, 4), "calibrated") for name, least in config.min_confidences}
+        choose(trays, matching={})
+        matching = press(trays, "on_load").data["overview"]["matching"]
+        assert matching["chosen"] == matching["defaults"]
+        assert [value for value, _ in matching["choices"]["class_similarity"]] == ["mean", "nearest", "clusters"]
+
+    def test_the_published_model_has_no_calibrated_thresholds(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", ["reference"])])
+        choose(dataset, model="paper")
+        assert [(entry["threshold"], entry["origin"]) for entry in section(dataset, "segment")["classes"]] == [(0.3, "default")]
 
     def test_no_class_is_ticked(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", ["reference"])])
@@ -431,12 +534,14 @@ class TestSelection:
 
     def test_images_and_labels(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", []), ("b", [])], [("a", [])])
-        none = {"num_references": 0, "num_negatives": 0, "what": "image", "view": None}
+        none = {"num_marked": 0, "num_references": 0, "num_negatives": 0, "what": "image", "view": None}
         assert self.shown(dataset) == none
         kinds = [
             {"id": sample_id, "type": kind} for sample_id, kind in zip(dataset.values("id"), ("default", "alt"), strict=True)
         ]
         assert self.shown(dataset, selected_samples=kinds) == none | {"num_references": 1, "num_negatives": 1}
+        dataset[:1].tag_samples("known_empty")
+        assert self.shown(dataset, selected_samples=kinds)["num_marked"] == 1
         sample = dataset.first()
         picked = [
             {"label_id": label.id, "sample_id": sample.id, "field": "ground_truth"} for label in sample.ground_truth.detections
@@ -449,7 +554,7 @@ class TestSelection:
         patches = dataset.to_patches("ground_truth")
         chosen = [{"id": patches.first().id, "type": "alt"}]
         shown = self.shown(dataset, view=patches, selected_samples=chosen)
-        assert shown == {"num_references": 0, "num_negatives": 1, "what": "object", "view": "3 objects"}
+        assert shown == {"num_marked": 0, "num_references": 0, "num_negatives": 1, "what": "object", "view": "3 objects"}
         # Patches are of images, so everything can be done.
         answer = press(dataset, "load", view=patches)
         assert answer.notes == []

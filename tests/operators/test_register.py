@@ -22,6 +22,8 @@ from operators.base import RefSegOperator
 from refseg.dataset_index import INDEX_METHOD
 from refseg.evaluation import EVALUATION_METHOD
 from refseg.indexing import build_index
+from refseg.match_settings import CHOICES
+from refseg.mining import MAX_MINED
 from refseg.models import PRESETS
 from refseg.runs import SEGMENT_METHOD
 from refseg.similar import SIMILAR_METHOD
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 NAMES = MANIFEST["operators"]
 PANELS = MANIFEST["panels"]
-QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel")
+QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel", "mark_empty")
 
 
 HEAVY = (
@@ -231,6 +233,10 @@ def test_repeated_constants_are_the_librarys() -> None:
     assert constants.EVALUATION_METHOD == EVALUATION_METHOD
     assert constants.REFERENCE_TAG == REFERENCE_TAG
     assert constants.NEGATIVE_TAG == fields.NEGATIVE_TAG
+    assert constants.EMPTY_TAG == fields.EMPTY_TAG
+    assert constants.MAX_MINED == MAX_MINED
+    assert {"class_similarity": tuple(constants.SIMILARITIES), "overlaps": tuple(constants.OVERLAPS)} == CHOICES
+    assert list(constants.MODELS_AS_PUBLISHED) == [name for name, preset in PRESETS.items() if preset.as_published]
     assert (constants.ACCEPTED_FIELD, constants.REJECTED_FIELD) == (fields.ACCEPTED_FIELD, fields.REJECTED_FIELD)
     assert list(constants.MODELS) == list(PRESETS)
     assert list(constants.MODELS_THAT_KEEP_DUPLICATES) == [name for name, preset in PRESETS.items() if preset.as_published]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from fiftyone import ViewField as F
 from ..building import build_prototypes
 from ..evaluation import evaluate, false_positives_per_empty_image
 from ..images import read_image
+from ..known_images import calibrate
 from ..labels import object_region, objects_of
+from ..match_settings import MatchSettings
+from ..matcher import default_thresholds
 from ..models import load_models
 from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..progress import Watcher
@@ -30,10 +34,10 @@ PICTURED = 4
 def run_demo(
     out: Path, *, progress: bool | Watcher | None = None, name: str = NAME, num_images: int = NUM_IMAGES
 ) -> dict[str, Any]:
-    """Draw the dataset, tag references, build prototypes, segment, evaluate; write `report.json` and `overview.png`.
+    """Draw the dataset, tag references, build prototypes, calibrate, segment, evaluate; write `report.json`, `overview.png`.
 
     The images that hold references are left out of the evaluation: scores are of images the prototypes have not seen. Scores
-    are of everything found; false positives are counted at the preset's default confidence.
+    are of everything found; false positives are counted at the calibrated threshold of each class.
 
     Args:
         out: folder for the two files.
@@ -49,6 +53,7 @@ def run_demo(
     sample_references(dataset, "ground_truth", SHOTS)
     references = collect_references(dataset, "ground_truth", tags=REFERENCE_TAG)
     prototypes = build_prototypes(references, "demo", progress=progress)
+    prototypes = calibrate(dataset, prototypes, progress=progress)
     save_prototypes(dataset, prototypes, "demo", overwrite=True)
     print(f"{len(references)} references of {len(prototypes.classes)} classes. Segmenting…")
     run = segment(dataset, prototypes, "predictions", min_confidence=0.0, progress=progress)
@@ -56,9 +61,10 @@ def run_demo(
     from_index = again.seconds / max(1, again.num_images)
     unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
     scores = evaluate(unseen, "predictions", "ground_truth", eval_key="demo", classes=list(CLASSES), progress=False)
-    threshold = load_models("demo").preset.min_confidence
-    confident = dataset.filter_labels("predictions", F("confidence") >= threshold, only_matches=False)
-    dataset.save_view("confident", confident, f"Predictions of at least the default confidence, {threshold}")
+    thresholds = default_thresholds(prototypes, load_models("demo").preset, MatchSettings())
+    enough = F("confidence") >= F("label").map_values(thresholds)
+    confident = dataset.filter_labels("predictions", enough, only_matches=False)
+    dataset.save_view("confident", confident, "Predictions above the calibrated threshold of their class")
     report = {
         "mask_ap": scores.mask_ap,
         "mask_ap50": scores.mask_ap50,
@@ -67,18 +73,18 @@ def run_demo(
         "images": len(dataset),
         "evaluated_images": len(unseen),
         "shots": SHOTS,
-        "seconds_per_image": round(run.seconds / max(1, run.num_images), 3),
+        "seconds_per_image": round(run.seconds / max(1, run.num_images - run.num_from_index), 3),
         "seconds_per_image_from_index": round(from_index, 5),
-        "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", threshold),
-        "default_confidence": threshold,
+        "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", thresholds),
+        "thresholds": {name: round(value, 3) for name, value in thresholds.items()},
         "processor": platform.machine(),
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw_overview(dataset, unseen, threshold).save(out / "overview.png")
+    draw_overview(dataset, unseen, thresholds).save(out / "overview.png")
     print(scores)
     print(
-        f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at confidence {threshold}; "
+        f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at the calibrated thresholds; "
         f"{report['seconds_per_image']} s an image the first time, "
         f"{1000 * from_index:.1f} ms again from the candidate index.\n"
         f"Written: {out / 'report.json'} and {out / 'overview.png'}\n"
@@ -87,7 +93,7 @@ def run_demo(
     return report
 
 
-def draw_overview(dataset: Any, unseen: Any, threshold: float) -> Any:
+def draw_overview(dataset: Any, unseen: Any, thresholds: Mapping[str, float]) -> Any:
     """References on top, then ground truth beside predictions on a few images with and without objects."""
     rows = [[line_of_text(f"Shown: {SHOTS} references of each class", 1180)]]
     crops: dict[str, list[Any]] = {name: [] for name in CLASSES}
@@ -107,17 +113,17 @@ def draw_overview(dataset: Any, unseen: Any, threshold: float) -> Any:
     pairs = []
     for sample in [*full, *empty]:
         image = read_image(sample.filepath)
-        truth = draw_objects(image, _drawn(sample.ground_truth, image, 0.0))
-        found = draw_objects(image, _drawn(sample.predictions, image, threshold))
+        truth = draw_objects(image, _drawn(sample.ground_truth, image, {}))
+        found = draw_objects(image, _drawn(sample.predictions, image, thresholds))
         pairs += [fit(truth, 288, 216), fit(found, 288, 216)]
     rows += [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
     return sheet(rows)
 
 
-def _drawn(labels: Any, image: Any, threshold: float) -> list[DrawnObject]:
+def _drawn(labels: Any, image: Any, thresholds: Mapping[str, float]) -> list[DrawnObject]:
     objects = []
     for label in reversed(objects_of(labels)):
-        if label.confidence is not None and label.confidence < threshold:
+        if label.confidence is not None and label.confidence < thresholds[label.label]:
             continue
         box, mask = object_region(label, (image.height, image.width))
         x0, y0, x1, y1 = (round(value) for value in box)

@@ -1,0 +1,287 @@
+"""What each extension of the published matching is worth: accuracy, silence and the work of review, on worlds of three kinds.
+
+    python -m benchmarks.quality             # the seeds that are reported
+    python -m benchmarks.quality --tuning    # the seeds that defaults were chosen on
+
+Two draws of each world (`benchmarks/worlds.py`) with five choices of references each, at 1 to 30 shots, by the demo preset. The
+first run computes the candidates of all images, about 20 minutes on two cores, which are kept; after that about half an hour
+for all rows. Row `paper` is the published matching of the same candidates, at the preset's threshold; `base` the same with
+masks merged on their grid; each row after that adds one extension to `base`. An extension's default is what row `default` has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
+from benchmarks.quality_scores import measure
+from benchmarks.report import machine
+from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
+from refseg.building import build_prototypes
+from refseg.candidates import encode_patches, patch_similarity
+from refseg.coco import CocoDataset, to_results
+from refseg.gallery import make_gallery
+from refseg.images import encoder_pixels, read_image, segmenter_pixels
+from refseg.match_settings import PUBLISHED, MatchSettings
+from refseg.matcher import default_thresholds, make_matcher
+from refseg.mining import add_mined, mine
+from refseg.models import Models, load_models
+from refseg.packing import PackedCandidates
+from refseg.prototypes import Prototypes
+from refseg.reference_vectors import Reference, paste_mask
+from refseg.surroundings import KnownObject, Surroundings, image_key, look_around
+
+MODEL = "demo"
+SHOTS = (1, 2, 3, 5, 10, 30)
+TUNING_DRAWS, REPORTED_DRAWS = (1, 2), (11, 12)
+CHOICES = 5
+"""Choices of references in each draw."""
+BASE = replace(PUBLISHED, negatives=False)
+GATE = 0.6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of matching.
+
+    Attributes:
+        name: in the table.
+        settings: of the matching.
+        as_published: merge masks at full size, and let masks that resemble no class take part in the NMS.
+        empties: images known to be empty that calibration sees and negatives are mined from.
+        tiles: whether images are looked at in tiles.
+        gate: the presence gate; None for none.
+    """
+
+    name: str
+    settings: MatchSettings
+    as_published: bool = False
+    empties: int = 0
+    tiles: bool = False
+    gate: float | None = None
+
+
+ROWS = (
+    Row("paper", BASE, as_published=True),
+    Row("base", BASE),
+    Row("+ negatives mined in 12 empty images", replace(BASE, negatives=True), empties=NUM_KNOWN_EMPTY),
+    Row("+ background", replace(BASE, background=True)),
+    Row("+ calibrated thresholds", replace(BASE, calibrated=True)),
+    Row("+ nearest references", replace(BASE, class_similarity="nearest")),
+    Row("+ clusters of references", replace(BASE, class_similarity="clusters")),
+    Row("+ references in their scenes", replace(BASE, scenes=True)),
+    Row("+ diffusion", replace(BASE, overlaps="diffusion")),
+    Row(f"+ presence gate {GATE}", BASE, gate=GATE),
+    Row("+ tiles", BASE, tiles=True),
+    Row("default", MatchSettings()),
+    Row("default, 12 empty images", MatchSettings(), empties=NUM_KNOWN_EMPTY),
+    Row("default, tiles", MatchSettings(), tiles=True),
+    Row(
+        "all",
+        MatchSettings(True, True, "nearest", True, "diffusion", True),
+        empties=NUM_KNOWN_EMPTY,
+        tiles=True,
+        gate=GATE,
+    ),
+)
+TILED_WORLDS = ("small",)
+"""Where rows with tiles are measured: they take seven times as long, and objects elsewhere are large."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A draw with everything that was computed of it.
+
+    Attributes:
+        targets: images to be segmented, with their objects.
+        candidates: of every image, by file name, whole or in tiles.
+        pool: prototypes of every object that can be a reference.
+        references: the same objects by id.
+        by_image: the same by file name.
+        patches: of each target image, patch features.
+        folder: of the images.
+        models: that computed it.
+    """
+
+    targets: CocoDataset
+    candidates: dict[bool, dict[str, PackedCandidates]]
+    pool: Prototypes
+    references: dict[str, Reference]
+    by_image: dict[str, list[Reference]]
+    patches: dict[str, torch.Tensor]
+    folder: Path
+    models: Models
+
+
+def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
+    """Compute, or read, what there is to know of a draw."""
+    references = {reference.id: reference for reference in draw.references()}
+    kept = draw.folder / f"pool-{models.fingerprint}-{models.preset.encoder_side}.safetensors"
+    if not kept.exists():
+        build_prototypes(list(references.values()), models, progress=False).save(kept)
+    by_image: dict[str, list[Reference]] = {}
+    for reference in references.values():
+        by_image.setdefault(Path(reference.image).name, []).append(reference)
+    targets = draw.listing("target")
+    return Scene(
+        targets,
+        {kind: _candidates(draw, models, kind) for kind in ((False, True) if tiles else (False,))},
+        Prototypes.load(kept),
+        references,
+        by_image,
+        {image.file_name: _patches(draw.folder / image.file_name, models) for image in targets.images.values()},
+        draw.folder,
+        models,
+    )
+
+
+def _candidates(draw: Draw, models: Models, tiles: bool) -> dict[str, PackedCandidates]:
+    index = open_candidates(draw, models, tiles=tiles, progress=False)
+    return {image.sample_id: chunk.candidates(number) for chunk in index.scan() for number, image in enumerate(chunk.images)}
+
+
+@torch.inference_mode()
+def _patches(path: Path, models: Models) -> torch.Tensor:
+    pixels = segmenter_pixels(read_image(path), models.segmenter_side)[None]
+    return encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0].float()
+
+
+def show(scene: Scene, seed: int, shots: int, tiles: bool, empties: int) -> Prototypes:
+    """Prototypes of some references of each class, drawn by a seed, with what lies around them."""
+    rng = np.random.default_rng(seed)
+    labels = scene.pool.labels.numpy()
+    chosen = [rng.permutation(np.flatnonzero(labels == row))[:shots] for row in range(len(scene.pool.classes))]
+    ids = {scene.pool.reference_ids[row] for row in np.concatenate(chosen)}
+    prototypes = scene.pool.remove(set(scene.pool.reference_ids) - ids)
+    around: Surroundings | None = None
+    names = sorted({Path(scene.references[name].image).name for name in ids})
+    names += sorted(name for name in scene.candidates[tiles] if name.startswith("known_empty"))[:empties]
+    for name in names:
+        known = [
+            KnownObject(item.id if item.id in ids else "", paste_mask(item.mask, item.box, _image_hw(scene)))
+            for item in scene.by_image.get(name, ())
+            if item.mask is not None
+        ]
+        found = look_around(scene.candidates[tiles][name], known, image_key(str(scene.folder / name)))
+        around = found if around is None else around.add(found)
+    return replace(prototypes, surroundings=around)
+
+
+def _image_hw(scene: Scene) -> tuple[int, int]:
+    image_hw = next(iter(scene.targets.images.values())).image_hw
+    assert image_hw is not None
+    return image_hw
+
+
+def _with_mined(scene: Scene, prototypes: Prototypes, row: Row) -> Prototypes:
+    preset = replace(scene.models.preset, as_published=row.as_published)
+    matcher = make_matcher(prototypes, preset, row.settings, default_thresholds(prototypes, preset, row.settings))
+    names = sorted(name for name in scene.candidates[row.tiles] if name.startswith("known_empty"))[: row.empties]
+    found = [
+        mine(scene.candidates[row.tiles][name], matcher, prototypes.classes, image_key(str(scene.folder / name)), name)
+        for name in names
+    ]
+    return add_mined(prototypes, found, make_gallery(prototypes, row.settings), sources=names)
+
+
+def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, float | None]:
+    """Every figure of one way of matching with one choice of references."""
+    prototypes = show(scene, seed, shots, row.tiles, row.empties)
+    if row.empties and row.settings.negatives:
+        prototypes = _with_mined(scene, prototypes, row)
+    preset = replace(scene.models.preset, as_published=row.as_published)
+    thresholds = default_thresholds(prototypes, preset, row.settings)
+    matcher = make_matcher(prototypes, preset, row.settings, dict.fromkeys(prototypes.classes, 0.0))
+    ids = {name: number for number, name in scene.targets.categories.items()}
+    categories = [ids[name] for name in prototypes.classes]
+    results: list[dict[str, Any]] = []
+    spared = 0
+    for image_id, image in scene.targets.images.items():
+        if row.gate is not None and patch_similarity(scene.patches[image.file_name], prototypes.matrix).max() < row.gate:
+            spared += 1
+            continue
+        instances = matcher.match(scene.candidates[row.tiles][image.file_name])
+        results += to_results(instances, categories, image_id, _image_hw(scene))
+    figures = measure(scene.targets, results, {ids[name]: value for name, value in thresholds.items()})
+    return {**figures, "spared": spared / len(scene.targets.images)}
+
+
+def measure_draw(
+    task: tuple[str, int], rows: Sequence[Row], shots: Sequence[int], choices: int, cache: Path
+) -> list[dict[str, Any]]:
+    """Every row on one draw of a world."""
+    torch.set_num_threads(1)
+    world, seed = task
+    models = load_models(MODEL)
+    tiled = world in TILED_WORLDS and any(row.tiles for row in rows)
+    scene = open_scene(draw_world(WORLDS[world], seed, cache), models, tiled)
+    measured = []
+    for row in rows:
+        if row.tiles and not tiled:
+            continue
+        for number in shots:
+            for choice in range(choices):
+                figures = measure_row(scene, row, choice, number)
+                measured.append({"world": world, "draw": seed, "row": row.name, "shots": number, "choice": choice, **figures})
+        print(f"{world} {seed}: {row.name}", flush=True)
+    return measured
+
+
+def summarize(measured: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Mean and standard deviation over draws and choices of references, for each row, world and number of shots."""
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for entry in measured:
+        groups.setdefault((entry["row"], entry["world"], entry["shots"]), []).append(entry)
+    for (row, world, shots), entries in groups.items():
+        about: dict[str, Any] = {"row": row, "world": world, "shots": shots, "number": len(entries)}
+        for name in entries[0]:
+            values = [entry[name] for entry in entries if isinstance(entry[name], float) and not np.isnan(entry[name])]
+            if name in ("row", "world", "shots", "choice", "draw") or not values:
+                continue
+            about[name] = statistics.mean(values)
+            about[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        yield about
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tuning", action="store_true", help="the seeds for choosing defaults")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows")
+    parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), default=list(WORLDS))
+    parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
+    parser.add_argument("--choices", type=int, default=CHOICES, help="choices of references in each of two draws")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "refseg" / "quality")
+    parser.add_argument("--out", type=Path, default=Path("quality"), help="folder for the table, the figures and the picture")
+    parser.add_argument("--workers", type=int, default=2, help="processes; each takes one core")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
+    draws = TUNING_DRAWS if options.tuning else REPORTED_DRAWS
+    tasks = [(world, draw) for draw in draws for world in reversed(options.worlds)]
+    work = partial(measure_draw, rows=rows, shots=options.shots, choices=options.choices, cache=options.cache)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        measured = [entry for entries in pool.map(work, tasks) for entry in entries]
+    summary = list(summarize(measured))
+    options.out.mkdir(parents=True, exist_ok=True)
+    about = {"machine": machine(), "draws": draws, "measured": measured, "summary": summary}
+    (options.out / "quality.json").write_text(json.dumps(about, indent=1) + "\n")
+    text = as_markdown(summary, [row.name for row in rows]) + "\n\n" + judge_targets(summary)
+    (options.out / "quality.md").write_text(text + "\n")
+    draw_curves(summary, [row.name for row in rows], options.out / "quality.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""From predictions and ground truth of one set of images to the figures a curator asks for: all pure functions.
+
+An object is found by a prediction of its class whose mask has an IoU of 0.5 with it; the best score takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from refseg.average_precision import evaluate_results
+from refseg.coco import CocoDataset
+from refseg.rle import annotation_rle
+
+FOUND_IOU = 0.5
+ENOUGH = 0.95
+"""Share of objects that review must have made right."""
+FIXED = np.arange(0.2, 1.0, 0.01)
+"""Thresholds from which the best one for all classes is chosen with ground truth."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predictions of a set of images, the best scores first.
+
+    Attributes:
+        scores: (P,) float64.
+        classes: (P,) int64, category ids.
+        images: (P,) int64, row of the image.
+        right: (P,) bool, finds an object.
+        shows: (P,) int64, the number of the object that its mask shows, of whatever class; -1 for none.
+        objects: (O, 2) int64, image row and category id of every object.
+        num_images: images, those without any object too.
+    """
+
+    scores: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    images: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    shows: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    num_images: int
+
+    @property
+    def empty_images(self) -> NDArray[np.int64]:
+        """Rows of the images without any object."""
+        return np.setdiff1d(np.arange(self.num_images), self.objects[:, 0])
+
+
+def judge(truth: CocoDataset, results: Sequence[Mapping[str, Any]]) -> Judged:
+    """Compare predictions, entries of a COCO results file with masks, with every object of some images."""
+    rows = {image: row for row, image in enumerate(truth.images)}
+    objects = np.array([(rows[item["image_id"]], item["category_id"]) for item in truth.annotations], np.int64).reshape(-1, 2)
+    codes = [annotation_rle(item, truth.images[item["image_id"]].image_hw or (0, 0), "") for item in truth.annotations]
+    ordered = sorted(results, key=lambda item: -item["score"])
+    right, shows = np.zeros(len(ordered), bool), np.full(len(ordered), -1, np.int64)
+    images = np.array([rows[item["image_id"]] for item in ordered], np.int64)
+    classes = np.array([item["category_id"] for item in ordered], np.int64)
+    for row in range(len(rows)):
+        here, there = np.flatnonzero(images == row), np.flatnonzero(objects[:, 0] == row)
+        if not len(here) or not len(there):
+            continue
+        masks = [ordered[number]["segmentation"] for number in here]
+        iou = mask_utils.iou(masks, [codes[number] for number in there], [0] * len(there))
+        shows[here] = np.where(iou.max(1) >= FOUND_IOU, there[iou.argmax(1)], -1)
+        taken: set[int] = set()
+        for position, number in enumerate(here):
+            fits = (iou[position] >= FOUND_IOU) & (objects[there, 1] == classes[number])
+            free = [column for column in np.flatnonzero(fits) if column not in taken]
+            if free:
+                taken.add(max(free, key=lambda column: iou[position, column]))
+                right[number] = True
+    scores = np.array([item["score"] for item in ordered], np.float64)
+    return Judged(scores, classes, images, right, shows, objects, len(rows))
+
+
+def detection_f1(judged: Judged, thresholds: Mapping[int, float]) -> float:
+    """F1 of objects found, at a threshold for each category id."""
+    kept = _kept(judged, thresholds)
+    return float(2 * judged.right[kept].sum() / max(1, kept.sum() + len(judged.objects)))
+
+
+def best_fixed_f1(judged: Judged, classes: Sequence[int]) -> float:
+    """The best F1 that one threshold for all classes can have, chosen with ground truth."""
+    return max(detection_f1(judged, dict.fromkeys(classes, float(value))) for value in FIXED)
+
+
+def presence_f1(judged: Judged, thresholds: Mapping[int, float]) -> float:
+    """F1 of "an object of this class is in this image", over sets of which half have none.
+
+    For each class the images that hold it, and the images without any object, weighted as if they were as many. Always saying
+    yes gives 0.667.
+    """
+    kept = _kept(judged, thresholds)
+    said = set(zip(judged.images[kept].tolist(), judged.classes[kept].tolist(), strict=True))
+    held = {(int(image), int(category)) for image, category in judged.objects}
+    empty = judged.empty_images.tolist()
+    hits = false = 0.0
+    for category in thresholds:
+        images = [image for image, other in held if other == category]
+        hits += sum((image, category) in said for image in images)
+        false += sum((image, category) in said for image in empty) * len(images) / max(1, len(empty))
+    return 2 * hits / max(1e-9, hits + false + len(held))
+
+
+def false_positives(judged: Judged, thresholds: Mapping[int, float]) -> float:
+    """Predictions in an image without any object."""
+    empty = judged.empty_images
+    return float((_kept(judged, thresholds) & np.isin(judged.images, empty)).sum() / max(1, len(empty)))
+
+
+def correction_cost(judged: Judged) -> float:
+    """Decisions an object until 95 % of those that some prediction shows are right.
+
+    Predictions are decided on from the best score down, whatever the threshold: a right one is accepted, one that shows an
+    object under another class is relabelled, all others are rejected; each is one decision.
+    """
+    within_reach = np.unique(judged.shows[judged.shows >= 0])
+    if not len(within_reach):
+        return float("nan")
+    _, first = np.unique(np.where(judged.shows >= 0, judged.shows, -1), return_index=True)
+    first = np.sort(first[judged.shows[first] >= 0])
+    needed = int(np.ceil(ENOUGH * len(within_reach)))
+    return float((first[needed - 1] + 1) / needed)
+
+
+def reachable(judged: Judged) -> float:
+    """Share of the objects that some prediction shows, under whatever class and score."""
+    return len(np.unique(judged.shows[judged.shows >= 0])) / max(1, len(judged.objects))
+
+
+def measure(
+    truth: CocoDataset, results: Sequence[Mapping[str, Any]], thresholds: Mapping[int, float]
+) -> dict[str, float | None]:
+    """Every figure of one run; `results` are of any score, `thresholds` those of each category id that a run would write."""
+    precision = evaluate_results(truth, results, "segm")
+    judged = judge(truth, results)
+    return {
+        "ap": precision.ap,
+        "ap50": precision.ap50,
+        "ap_small": precision.small,
+        "presence_f1": presence_f1(judged, thresholds),
+        "false_positives": false_positives(judged, thresholds),
+        "f1": detection_f1(judged, thresholds),
+        "best_fixed_f1": best_fixed_f1(judged, list(thresholds)),
+        "cost": correction_cost(judged),
+        "reachable": reachable(judged),
+    }
+
+
+def _kept(judged: Judged, thresholds: Mapping[int, float]) -> NDArray[np.bool_]:
+    least = np.array([thresholds.get(int(category), np.inf) for category in judged.classes], np.float64)
+    return np.asarray(judged.scores >= least)

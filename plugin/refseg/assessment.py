@@ -1,0 +1,151 @@
+"""What prototypes are worth: classes, references, and what is confused, from the prototypes alone.
+
+Needs no image and no model. Without surroundings milliseconds; with them see `refseg.removal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from .calibration import LeftOut, calibrated_thresholds
+from .match_settings import MatchSettings, settings_for
+from .models import PRESETS
+from .prototype_report import CALIBRATE, ClassReport, Confusion, PrototypeReport, ReferenceReport
+from .prototypes import Prototypes
+from .quality import ReferenceQuality, reference_quality
+from .removal import Scored, class_f1, f1_changes, score_surroundings
+
+UNKNOWN_THRESHOLD = 0.5
+"""Where a later version made the preset."""
+LEAST_SHARE = 0.2
+"""A reference hurts when F1 without it is higher by so much of one of the others: less is chance."""
+
+
+def assess(prototypes: Prototypes, matching: MatchSettings | None = None) -> PrototypeReport:
+    """What prototypes are worth, without a dataset and so without suggestions.
+
+    Args:
+        prototypes: of any number of classes. What is told of scores needs surroundings, which `refseg.calibrate` adds.
+        matching: how candidates are compared; by default as the preset's.
+    """
+    settings = settings_of(prototypes, matching)
+    quality = reference_quality(prototypes)
+    matrix = prototypes.matrix
+    between = matrix @ matrix.T
+    around = prototypes.surroundings
+    scored: Scored | None = None
+    changes: list[float | None] = [None] * len(quality)
+    if around is not None and len(around):
+        scored = score_surroundings(prototypes, around, settings)
+        changes = f1_changes(prototypes, around, settings, scored)
+    found = None if scored is None else scored.left_out()
+    thresholds = calibrated_thresholds(prototypes, settings, default=default_threshold(prototypes))
+    classes = tuple(
+        _class_report(prototypes, row, quality, found, thresholds.get(label)) for row, label in enumerate(prototypes.classes)
+    )
+    return PrototypeReport(
+        classes,
+        tuple(tuple(values) for values in between.tolist()),
+        _reference_reports(prototypes, quality, scored, changes),
+        find_confusion(prototypes.classes, between, scored),
+        notes=_notes(prototypes, scored, thresholds),
+    )
+
+
+def settings_of(prototypes: Prototypes, matching: MatchSettings | None) -> MatchSettings:
+    """What was chosen, else what is the default of the preset that built the prototypes."""
+    preset = PRESETS.get(prototypes.model)
+    return settings_for(preset is not None and preset.as_published, matching)
+
+
+def default_threshold(prototypes: Prototypes) -> float:
+    """The least score that counts by default, of the preset that built the prototypes."""
+    preset = PRESETS.get(prototypes.model)
+    return UNKNOWN_THRESHOLD if preset is None else preset.min_confidence
+
+
+def find_confusion(classes: Sequence[str], between: Tensor, scored: Scored | None = None) -> Confusion | None:
+    """The class whose references are most often taken for another, or, where none is, most nearly.
+
+    Args:
+        classes: K names.
+        between: (K, K) cosines of the prototypes.
+        scored: their surroundings; without any, the two classes whose prototypes are most alike.
+
+    Returns:
+        None where there is one class.
+    """
+    if len(classes) < 2:
+        return None
+    pairs = [] if scored is None else _taken_for(scored)
+    if not pairs:
+        alike = between.masked_fill(torch.eye(len(classes), dtype=torch.bool), -2.0)
+        row, column = divmod(int(alike.argmax()), len(classes))
+        return Confusion(classes[row], classes[column], None, None, None, float(alike[row, column]))
+    best: Confusion | None = None
+    for row, column in sorted({(row, column) for row, column, _ in pairs}):
+        margins = [margin for own, other, margin in pairs if (own, other) == (row, column)]
+        num_scored = sum(own == row for own, _, _ in pairs)
+        num_taken = sum(margin < 0 for margin in margins)
+        item = Confusion(classes[row], classes[column], num_taken, num_scored, min(margins), float(between[row, column]))
+        if best is None or _rank(item) > _rank(best):
+            best = item
+    return best
+
+
+def _rank(item: Confusion) -> tuple[int, float]:
+    return item.num_taken or 0, -(item.margin or 0.0)
+
+
+def _taken_for(scored: Scored) -> list[tuple[int, int, float]]:
+    """For each scored reference its class's row, that of the other class it is most like, and by how much its own is ahead."""
+    rows = (scored.counted & (scored.truth >= 0)).nonzero()[:, 0]
+    # What the background wins is taken for no class.
+    similar = scored.final[rows]
+    rows, similar = rows[similar.any(1)], similar[similar.any(1)]
+    truth = scored.truth[rows]
+    own = similar.gather(1, truth[:, None])[:, 0]
+    others, columns = similar.scatter(1, truth[:, None], -1.0).max(1)
+    return list(zip(truth.tolist(), columns.tolist(), (own - others).tolist(), strict=True))
+
+
+def _class_report(
+    prototypes: Prototypes, row: int, quality: Sequence[ReferenceQuality], found: LeftOut | None, threshold: float | None
+) -> ClassReport:
+    label = prototypes.classes[row]
+    own = [item.similarity for item in quality if item.label == label and item.similarity is not None]
+    f1 = None if found is None or threshold is None else class_f1(found, row, threshold)
+    return ClassReport(label, prototypes.shots[label], fmean(own) if own else None, threshold, f1)
+
+
+def _reference_reports(
+    prototypes: Prototypes, quality: Sequence[ReferenceQuality], scored: Scored | None, changes: Sequence[float | None]
+) -> tuple[ReferenceReport, ...]:
+    won: dict[str, tuple[float, int]] = {}
+    if scored is not None:
+        found = scored.left_out()
+        won = dict(zip(found.shown, zip(found.scores.tolist(), found.labels.tolist(), strict=True), strict=True))
+    reports = []
+    for item, change in zip(quality, changes, strict=True):
+        score, row = won.get(item.id, (None, -1))
+        winner = prototypes.classes[row] if score else None
+        hurts = None if change is None else change > LEAST_SHARE / (prototypes.shots[item.label] - 1)
+        reports.append(ReferenceReport(item.id, item.label, item.similarity, score, winner, change, hurts, item.problem))
+    return tuple(reports)
+
+
+def _notes(prototypes: Prototypes, scored: Scored | None, thresholds: Mapping[str, float]) -> tuple[str, ...]:
+    if scored is None:
+        return (CALIBRATE,)
+    if not thresholds:
+        return ("no class has references in two images: label objects in more images",)
+    unseen = [name for name in prototypes.reference_ids if name not in scored.shown]
+    if not unseen:
+        return ()
+    more = ", …" if len(unseen) > 1 else ""
+    text = f"no candidate shows {len(unseen)} of the references: the segmenter does not find such objects whole "
+    return (f"{text}({unseen[0]}{more})",)

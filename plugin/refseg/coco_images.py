@@ -1,0 +1,101 @@
+"""Images of `refseg coco`: which there are, and their candidates, batch by batch. No FiftyOne."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from .candidates import Candidates, PresenceGate, propose_from_pixels
+from .coco import CocoDataset, CocoImage, size_mismatch
+from .errors import CocoError
+from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from .models import Models
+from .packing import PackedCandidates
+from .tiles import propose_tiles
+
+IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """An image and its candidates, or the reason why it has none.
+
+    Attributes:
+        image: its entry.
+        path: of its file.
+        candidates: None for an image that is skipped.
+        error: why it is.
+    """
+
+    image: CocoImage
+    path: str
+    candidates: Candidates | PackedCandidates | None
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Proposer:
+    """How candidates are made.
+
+    Attributes:
+        models: that make them.
+        folder: that file names are relative to.
+        tiles: look at each image larger than the segmenter's input in overlapping tiles too.
+        num_workers: threads that decode images; 0 for none.
+    """
+
+    models: Models
+    folder: Path
+    tiles: bool = False
+    num_workers: int | None = None
+
+    def path_of(self, image: CocoImage) -> str:
+        """Of the file of an image."""
+        return str(self.folder / image.file_name)
+
+    def propose(self, images: Sequence[CocoImage], gate: PresenceGate | None = None) -> Generator[list[Proposed], None, None]:
+        """Candidates of images, batch by batch; see PresenceGate for the gate."""
+        paths = [self.path_of(image) for image in images]
+        size = IMAGES_A_BATCH[self.models.device.type]
+        side = self.models.segmenter_side
+        with closing(load_batches(paths, side, batch_size=size, num_workers=self.num_workers, tiles=self.tiles)) as batches:
+            for batch in batches:
+                errors = [_unusable(loaded, images[loaded.index]) for loaded in batch]
+                good = [loaded for loaded, error in zip(batch, errors, strict=True) if not error]
+                found = iter(self._propose(good, gate))
+                yield [
+                    Proposed(images[loaded.index], paths[loaded.index], None if error else next(found), error)
+                    for loaded, error in zip(batch, errors, strict=True)
+                ]
+
+    def _propose(self, batch: Sequence[LoadedImage], gate: PresenceGate | None) -> Sequence[Candidates | PackedCandidates]:
+        if not batch:
+            return []
+        if self.tiles:
+            pictures = [loaded.image for loaded in batch if loaded.image is not None]
+            return [propose_tiles(picture, self.models, gate=gate, fine=True) for picture in pictures]
+        return propose_from_pixels(stack_pixels(batch), [loaded.image_hw for loaded in batch], self.models, gate=gate)
+
+
+def scan(folder: Path) -> CocoDataset:
+    """Every image file under a folder, by path, with ids from 1.
+
+    Raises:
+        CocoError: there is none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not files:
+        raise CocoError(f"There is no image under {folder}.")
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return CocoDataset(str(folder), {row: CocoImage(row, name) for row, name in enumerate(names, 1)}, {}, ())
+
+
+def _unusable(loaded: LoadedImage, image: CocoImage) -> str:
+    """Why an image is skipped: results must fit the size that the targets' masks are made for."""
+    if loaded.error is not None:
+        return loaded.error
+    if image.image_hw is not None and image.image_hw != loaded.image_hw:
+        return size_mismatch(image, loaded.image_hw)
+    return ""

@@ -1,0 +1,109 @@
+"""What `refseg coco` is asked to do, and what it says it did. No FiftyOne."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .average_precision import AveragePrecision, format_table
+from .match_settings import MatchSettings
+
+
+@dataclass(frozen=True)
+class CocoJob:
+    """What `refseg coco` is asked to do.
+
+    Attributes:
+        images: folder of the images of references and targets.
+        references: COCO file with the objects to show.
+        out: where the COCO results go.
+        targets: COCO file of the images to segment; by default all under `images`.
+        report: where the report goes as JSON.
+        prototypes: where the prototypes go, with all that was learnt from images that are known.
+        model: the preset's name.
+        device: see `refseg.load_models`.
+        sam2_path: see `refseg.load_models`.
+        dinov2_path: see `refseg.load_models`.
+        min_score: lower scores are left out; by default the threshold calibrated for each class, or else the preset's.
+        max_detections: the best so many of each image.
+        num_workers: threads that decode images; 0 for none.
+        tiles: look at each image larger than the segmenter's input in overlapping tiles too.
+        presence_gate: spare the segmenter images, or tiles, in which no patch has this cosine with a prototype.
+        matching: how candidates are compared with prototypes; by default as suits the preset.
+        negatives: COCO file of objects that are taken for a class and are none; see `refseg.build_prototypes`.
+        empty: folder, or COCO file, of images known to hold none of the classes.
+        semantic: folder for a map of classes of each image.
+    """
+
+    images: Path
+    references: Path
+    out: Path
+    targets: Path | None = None
+    report: Path | None = None
+    prototypes: Path | None = None
+    model: str = "large"
+    device: str | None = None
+    sam2_path: Path | None = None
+    dinov2_path: Path | None = None
+    min_score: float | None = None
+    max_detections: int = 100
+    num_workers: int | None = None
+    tiles: bool = False
+    presence_gate: float | None = None
+    matching: MatchSettings | None = None
+    negatives: Path | None = None
+    empty: Path | None = None
+    semantic: Path | None = None
+
+
+@dataclass(frozen=True)
+class CocoReport:
+    """What was done.
+
+    Attributes:
+        out: the results file.
+        model: the preset.
+        shots: references of each class.
+        num_images: images segmented.
+        num_instances: entries of the results file.
+        seconds: for calibrating and segmenting, models loaded.
+        skipped_images: path and reason of each image that could not be read.
+        skipped_references: annotation id and reason of each reference that could not be used.
+        mask: scores of masks; None without ground truth masks.
+        box: scores of boxes; None without ground truth.
+        num_gated: images that the presence gate kept from the segmenter, as a whole or in part.
+        thresholds: the least score of each class that is written.
+        calibrated: whether they were found from the images of references.
+        num_empty: images known to be empty that were looked at.
+        num_mined: of the mistakes made there, those that became negatives.
+    """
+
+    out: str
+    model: str
+    shots: dict[str, int]
+    num_images: int
+    num_instances: int
+    seconds: float
+    skipped_images: tuple[tuple[str, str], ...]
+    skipped_references: tuple[tuple[str, str], ...]
+    mask: AveragePrecision | None = None
+    box: AveragePrecision | None = None
+    num_gated: int = 0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    calibrated: bool = False
+    num_empty: int = 0
+    num_mined: int = 0
+
+    def __str__(self) -> str:
+        each = self.seconds / max(1, self.num_images)
+        text = (
+            f"{self.num_instances} instances in {self.num_images} images written to {self.out} "
+            f"({self.seconds:.1f} s, {each:.2f} s an image)"
+        )
+        if self.num_gated:
+            text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
+        least = ", ".join(f"{name} {value:.2f}" for name, value in self.thresholds.items())
+        text += f"\nLeast scores{', calibrated' if self.calibrated else ''}: {least}"
+        if self.num_empty:
+            text += f"\n{self.num_mined} negatives were mined from {self.num_empty} images known to be empty"
+        return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"

@@ -1,0 +1,146 @@
+"""What `refseg coco` learns from images that are known: those of references, and those that hold none of the classes.
+
+Costs one pass of the segmenter an image. No FiftyOne.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .coco import CocoImage, read_coco
+from .coco_images import Proposer, scan
+from .errors import CocoError
+from .known_objects import join_surroundings, known_object, spread
+from .matcher import Matcher
+from .mining import FINDS_HELD, Mined, best_mined, mine
+from .packing import PackedCandidates, pack
+from .progress import Progress
+from .prototypes import Prototypes
+from .reference_vectors import Reference
+from .surroundings import Surroundings, image_key, look_around
+
+MAX_HELD = 200
+"""Images of references whose candidates are held until they are segmented themselves: each takes a few megabytes."""
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """Images of which is known what they hold.
+
+    Attributes:
+        shown: objects in the images of references, by path; crowds have no id. None where thresholds are not to be calibrated.
+        empty: path of each image that holds none of the classes.
+        held: paths of images whose candidates will be asked for again.
+    """
+
+    shown: Mapping[str, Sequence[Reference]]
+    empty: Sequence[str]
+    held: Collection[str] = ()
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all images to be looked at."""
+        return [*self.shown, *self.empty]
+
+
+@dataclass
+class Seen:
+    """What was seen in them.
+
+    Attributes:
+        surroundings: by path.
+        mined: what was taken for a class in an empty image, whatever its score.
+        candidates: of images that will be asked for again, by path.
+        skipped: path and reason of each image that could not be looked at.
+        num_empty: images known to be empty that were.
+    """
+
+    surroundings: dict[str, Surroundings] = field(default_factory=dict)
+    mined: list[Mined] = field(default_factory=list)
+    candidates: dict[str, PackedCandidates] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    num_empty: int = 0
+
+
+def find_empty(place: Path, images: Path, classes: Sequence[str]) -> tuple[str, ...]:
+    """Path of each image known to hold none of some classes.
+
+    Args:
+        place: a folder, or a COCO file of images in the folder of images.
+        images: that folder.
+        classes: of the references.
+
+    Raises:
+        CocoError: there is no such place, no image in it, or the file lists an object of one of the classes.
+    """
+    if place.is_dir():
+        return tuple(str(place / image.file_name) for image in scan(place).images.values())
+    listed = read_coco(place)
+    for annotation in listed.annotations:
+        label = listed.categories[annotation["category_id"]]
+        if label in classes:
+            name = listed.images[annotation["image_id"]].file_name
+            raise CocoError(f"{place} lists an object of the class {label!r} in {name}, which is not empty then: leave it out.")
+    if not listed.images:
+        raise CocoError(f"{place} lists no image known to be empty.")
+    return tuple(str(images / image.file_name) for image in listed.images.values())
+
+
+def iter_look(
+    known: KnownImages, prototypes: Prototypes, make_matcher: Callable[[Prototypes], Matcher], proposer: Proposer
+) -> Generator[Progress, None, Seen]:
+    """Look at images that are known: yields after each batch.
+
+    Args:
+        known: the images.
+        prototypes: of the references.
+        make_matcher: makes prototypes ready, with thresholds of 0.
+        proposer: makes candidates.
+    """
+    seen = Seen()
+    counted = {known.empty[row] for row in spread(len(known.empty))} if known.shown else set()
+    paths, done = known.paths, 0
+    matcher: Matcher | None = None
+    yield Progress(0, len(paths), "known images")
+    with closing(proposer.propose([CocoImage(path, path) for path in paths])) as batches:
+        for batch in batches:
+            for proposed in batch:
+                path = str(proposed.image.id)
+                if proposed.candidates is None:
+                    seen.skipped.append((path, proposed.error))
+                    continue
+                candidates = proposed.candidates
+                packed = candidates if isinstance(candidates, PackedCandidates) else pack(candidates, fine=True)
+                if path in known.shown or path in counted:
+                    seen.surroundings[path] = _around(packed, known.shown.get(path, ()), prototypes, path)
+                if path in known.held and len(seen.candidates) < MAX_HELD:
+                    seen.candidates[path] = packed
+                if path not in known.shown:
+                    # All images of references come first: what they taught decides what is taken for a class.
+                    matcher = matcher or make_matcher(calibrated(prototypes, seen))
+                    seen.num_empty += 1
+                    seen.mined.append(mine(packed, matcher, prototypes.classes, image_key(path), path))
+                    if len(seen.mined) == FINDS_HELD:
+                        seen.mined = [best_mined(seen.mined)]
+            done += len(batch)
+            yield Progress(done, len(paths), "known images")
+    return seen
+
+
+def calibrated(prototypes: Prototypes, seen: Seen) -> Prototypes:
+    """The prototypes with what was seen around their references; the very same where nothing was."""
+    if not any(name for around in seen.surroundings.values() for name in around.shown):
+        return prototypes
+    return replace(prototypes, surroundings=join_surroundings(list(seen.surroundings.values())))
+
+
+def _around(packed: PackedCandidates, objects: Sequence[Reference], prototypes: Prototypes, path: str) -> Surroundings:
+    known = [known_object(_id_of(item, prototypes), item.box, item.mask, packed) for item in objects]
+    return look_around(packed, [item for item in known if item is not None], image_key(path))
+
+
+def _id_of(item: Reference, prototypes: Prototypes) -> str:
+    return item.id if item.id in prototypes.reference_ids else ""

@@ -1,0 +1,316 @@
+"""What a dataset knows of its images: what lies around references, and which images hold none of the classes.
+
+Candidates come from the dataset's index, which takes milliseconds an image; where it does not hold an image they are computed
+and kept, one pass of the segmenter an image, and without an index they are computed each time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from .candidates import Candidates
+from .dataset_index import DatasetIndex, ids_and_paths
+from .errors import CandidateIndexError, DatasetError
+from .fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
+from .known_objects import join_surroundings, known_object, spread
+from .labels import object_region, objects_of, require_images, require_samples
+from .match_settings import MatchSettings
+from .mining import FINDS_HELD, MAX_MINED, Mined, add_mined, best_mined, mine, without_mined
+from .models import Models
+from .packing import PackedCandidates
+from .progress import Progress, Watcher, drain
+from .prototypes import Prototypes
+from .references import views_of_labels
+from .runs import matcher_for
+from .sources import find_source, iter_candidates
+from .store import load_prototypes, save_prototypes
+from .surroundings import KnownObject, Surroundings, image_key, look_around
+from .writing import SegmentSettings
+
+logger = logging.getLogger(__name__)
+
+WHAT = "known images"
+
+
+def calibrate(
+    dataset: Any,
+    prototypes: Prototypes | str,
+    *,
+    empty: Any = None,
+    model: str | Models | None = None,
+    index: bool | DatasetIndex = True,
+    tiles: bool | None = None,
+    num_workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> Prototypes:
+    """Teach prototypes what lies around their references, so that each class gets a threshold that suits it.
+
+    In the images of references, candidates that overlap no labelled object show what must score less than the references do;
+    the other objects of the fields that hold references, and of `accepted`, count neither way. So label all objects of the
+    classes in these images. A reference whose label or image is gone is passed over.
+
+    Args:
+        dataset: that holds the labels; a dataset or view of images, whose dataset counts as a whole.
+        prototypes: or the name under which the dataset keeps them; then the result takes their place.
+        empty: a view of images known to hold no object of any class, up to 200 of which count; those with references do not.
+        model: preset's name or loaded models; by default the preset that built the prototypes.
+        index: False neither reads nor fills an index; or an index opened by open_index.
+        tiles: see `refseg.segment`.
+        num_workers: threads that decode images; 0 for none.
+        progress: see `refseg.progress.drain`.
+
+    Returns:
+        The same prototypes with `surroundings`, those of an earlier calibration replaced; the very same, and a warning, where
+        no image of a reference is to be had.
+
+    Raises:
+        DatasetError: no images, unknown prototypes, or `empty` is of another dataset.
+        PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
+        IndexDamagedError: the dataset's index cannot be read.
+    """
+    work = iter_calibrate(dataset, prototypes, empty=empty, model=model, index=index, tiles=tiles, num_workers=num_workers)
+    return drain(work, progress)
+
+
+def iter_calibrate(
+    dataset: Any,
+    prototypes: Prototypes | str,
+    *,
+    empty: Any = None,
+    model: str | Models | None = None,
+    index: bool | DatasetIndex = True,
+    tiles: bool | None = None,
+    num_workers: int | None = None,
+) -> Generator[Progress, None, Prototypes]:
+    """The generator behind calibrate: yields after each image; closing it changes no prototypes."""
+    require_images(dataset)
+    name, prototypes = _named(dataset, prototypes)
+    whole = every_image(dataset._dataset)
+    views = views_of_labels(whole, prototypes.reference_ids)
+    fields = [*views, ACCEPTED_FIELD] if whole.has_field(ACCEPTED_FIELD) and ACCEPTED_FIELD not in views else list(views)
+    shown = list(dict.fromkeys(sample_id for view in views.values() for sample_id in view.values("id")))
+    blank = _blank(whole, empty, set(shown))
+    source = find_source(whole._dataset, prototypes, model, index, tiles=tiles)
+    labelled, wanted = whole.select_fields(fields), set(shown)
+    around: dict[str, Surroundings] = {}
+    images: dict[str, str] = {}
+    total, done = len(shown) + len(blank), 0
+    yield Progress(0, total, WHAT)
+    with closing(iter_candidates(source, whole.select([*shown, *blank]), prototypes, num_workers)) as every:
+        for sample_id, candidates in every:
+            if candidates is not None and sample_id in wanted:
+                sample = labelled[sample_id]
+                key = image_key(sample.filepath)
+                objects = _objects(sample, fields, prototypes.reference_ids, candidates)
+                around[sample_id] = look_around(candidates, objects, key)
+                images.update((known.id, key) for known in objects if known.id)
+            elif candidates is not None:
+                around[sample_id] = look_around(candidates, (), image_key(blank[sample_id]))
+            done += 1
+            yield Progress(done, total, WHAT)
+    if not images:
+        logger.warning("The prototypes are not calibrated: no image that shows one of their references is to be had.")
+        return prototypes
+    # In one order, wherever candidates came from: what is calibrated twice is the same file.
+    parts = [around[sample_id] for sample_id in (*shown, *blank) if sample_id in around]
+    calibrated = replace(
+        prototypes,
+        surroundings=join_surroundings(parts),
+        # Files of earlier versions do not know them; without, no image could be left out.
+        images=prototypes.images or tuple(images.get(label_id, "") for label_id in prototypes.reference_ids),
+    )
+    if name is not None:
+        save_prototypes(dataset._dataset, calibrated, name, overwrite=True)
+    return calibrated
+
+
+def mine_negatives(
+    view: Any,
+    prototypes: Prototypes | str,
+    *,
+    classes: Sequence[str] | None = None,
+    min_confidence: float | Mapping[str, float] | None = None,
+    max_negatives: int = MAX_MINED,
+    matching: MatchSettings | None = None,
+    model: str | Models | None = None,
+    index: bool | DatasetIndex = True,
+    tiles: bool | None = None,
+    num_workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> Prototypes:
+    """Make negatives of what is taken for a class in images known not to hold it.
+
+    What `segment` would write there becomes a negative of the class it was taken for, named `mined <sample id> <number>`. Those
+    mined before from the same images, for the same classes, are replaced, so that mining again changes nothing. Nobody
+    labelled them: `update` and the operator `learn` start from the labels, and mine anew from images tagged `known_empty`.
+
+    Args:
+        view: images known not to hold the classes; those that show a reference of one are passed over.
+        prototypes: or the name under which the dataset keeps them; then the result takes their place.
+        classes: which the images do not hold; by default any.
+        min_confidence: see `refseg.segment`.
+        max_negatives: mined negatives of a class that are kept, those most confidently taken for it, of almost equal ones one.
+        matching: see `refseg.segment`.
+        model: preset's name or loaded models; by default the preset that built the prototypes.
+        index: False neither reads nor fills an index; or an index opened by open_index.
+        tiles: see `refseg.segment`.
+        num_workers: threads that decode images; 0 for none.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        DatasetError: no images, an empty view, unknown prototypes or classes, or a limit out of range.
+        PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
+        IndexDamagedError: the dataset's index cannot be read.
+    """
+    work = iter_mine_negatives(
+        view,
+        prototypes,
+        classes=classes,
+        min_confidence=min_confidence,
+        max_negatives=max_negatives,
+        matching=matching,
+        model=model,
+        index=index,
+        tiles=tiles,
+        num_workers=num_workers,
+    )
+    return drain(work, progress)
+
+
+def iter_mine_negatives(
+    view: Any,
+    prototypes: Prototypes | str,
+    *,
+    classes: Sequence[str] | None = None,
+    min_confidence: float | Mapping[str, float] | None = None,
+    max_negatives: int = MAX_MINED,
+    matching: MatchSettings | None = None,
+    model: str | Models | None = None,
+    index: bool | DatasetIndex = True,
+    tiles: bool | None = None,
+    num_workers: int | None = None,
+) -> Generator[Progress, None, Prototypes]:
+    """The generator behind mine_negatives: yields after each image; closing it changes no prototypes."""
+    require_images(view)
+    require_samples(view)
+    if max_negatives < 1:
+        raise DatasetError(f"At least one mined negative a class is needed, not {max_negatives}.")
+    name, prototypes = _named(view, prototypes)
+    chosen = None if classes is None else tuple(classes)
+    settings = SegmentSettings(min_confidence, classes=chosen, matching=matching)
+    settings.require_classes(prototypes.classes)
+    # As if nothing had been mined: what a mined negative keeps quiet would not be found again, and would be lost.
+    plain = without_mined(prototypes)
+    source = find_source(view._dataset, plain, model, index, tiles=tiles)
+    matcher = matcher_for(plain, source.preset, settings)
+    paths = _without_references(view, prototypes, chosen)
+    looked_at: list[str] = []
+    found: list[Mined] = []
+    done = 0
+    yield Progress(0, len(paths), WHAT)
+    with closing(iter_candidates(source, view.select(list(paths)), plain, num_workers)) as every:
+        for sample_id, candidates in every:
+            if candidates is not None:
+                looked_at.append(sample_id)
+                found.append(mine(candidates, matcher, plain.classes, image_key(paths[sample_id]), sample_id))
+            if len(found) == FINDS_HELD:
+                found = [best_mined(found, max_negatives)]
+            done += 1
+            yield Progress(done, len(paths), WHAT)
+    mined = add_mined(prototypes, found, matcher.gallery, sources=looked_at, classes=chosen, max_negatives=max_negatives)
+    if name is not None:
+        save_prototypes(view._dataset, mined, name, overwrite=True)
+    return mined
+
+
+def iter_use_known(
+    dataset: Any,
+    prototypes: Prototypes,
+    *,
+    min_confidence: float | Mapping[str, float] | None = None,
+    matching: MatchSettings | None = None,
+    model: str | Models | None = None,
+    index: bool = True,
+    tiles: bool | None = None,
+    num_workers: int | None = None,
+) -> Generator[Progress, None, Prototypes]:
+    """Calibrate, and mine negatives, with the images tagged EMPTY_TAG: what follows each time prototypes are built.
+
+    An index that cannot be used is logged, and what needs it is left out: the prototypes are worth keeping all the same.
+    """
+    whole = every_image(dataset._dataset)
+    empty = whole.match_tags(EMPTY_TAG)
+    try:
+        prototypes = yield from iter_calibrate(
+            whole, prototypes, empty=empty, model=model, index=index, tiles=tiles, num_workers=num_workers
+        )
+        if len(empty):
+            prototypes = yield from iter_mine_negatives(
+                empty,
+                prototypes,
+                min_confidence=min_confidence,
+                matching=matching,
+                model=model,
+                index=index,
+                tiles=tiles,
+                num_workers=num_workers,
+            )
+    except CandidateIndexError as error:
+        logger.warning("Images that are known are left out, the index cannot be used: %s", error)
+    return prototypes
+
+
+def _named(view: Any, prototypes: Prototypes | str) -> tuple[str | None, Prototypes]:
+    if isinstance(prototypes, str):
+        return prototypes, load_prototypes(view._dataset, prototypes)
+    return None, prototypes
+
+
+def _blank(whole: Any, empty: Any, shown: Collection[str]) -> dict[str, str]:
+    """Path of each image known to be empty that counts, by sample id."""
+    if empty is None:
+        return {}
+    if empty._dataset != whole._dataset:
+        raise DatasetError(
+            f"The images known to be empty are of the dataset {empty._dataset.name!r}, not of {whole._dataset.name!r}: give a "
+            "view of the same dataset."
+        )
+    require_images(empty)
+    paths = dict(zip(*ids_and_paths(empty), strict=True))
+    for sample_id in paths.keys() & shown:
+        logger.warning("%s is not empty, it shows a reference", paths.pop(sample_id))
+    ids = list(paths)
+    return {ids[row]: paths[ids[row]] for row in spread(len(ids))}
+
+
+def _without_references(view: Any, prototypes: Prototypes, classes: Sequence[str] | None) -> dict[str, str]:
+    """Path of each image of a view that shows no reference of the classes, by sample id."""
+    names = [prototypes.classes[row] for row in prototypes.labels.tolist()]
+    keys = zip(prototypes.images, names, strict=True) if prototypes.images else ()
+    shown = {key for key, label in keys if classes is None or label in classes}
+    paths = dict(zip(*ids_and_paths(view), strict=True))
+    for sample_id, path in list(paths.items()):
+        if image_key(path) in shown:
+            logger.warning("No negative is mined from %s, it shows a reference", paths.pop(sample_id))
+    return paths
+
+
+def _objects(
+    sample: Any, fields: Iterable[str], reference_ids: Collection[str], candidates: Candidates | PackedCandidates
+) -> list[KnownObject]:
+    """Every labelled object of a sample, those that are no reference without their id."""
+    objects = []
+    for label in (label for field in fields for label in objects_of(sample[field])):
+        try:
+            box, mask = object_region(label, candidates.image_hw)
+        except DatasetError as error:
+            logger.warning("%s", error)
+            continue
+        known = known_object(label.id if label.id in reference_ids else "", box, mask, candidates)
+        if known is not None:
+            objects.append(known)
+    return objects

@@ -1,0 +1,179 @@
+"""Where the candidates of a dataset's images come from: its index, else models that compute them and add them to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from .candidates import Candidates
+from .dataset_index import DatasetIndex, find_index, index_for, settings_of
+from .errors import IndexMismatchError, PrototypeMismatchError
+from .indexing import Builder, ViewImages, images_of
+from .models import Models, Preset, get_preset, load_models
+from .packing import PackedCandidates
+from .prototypes import Prototypes
+
+logger = logging.getLogger(__name__)
+
+Found = tuple[str, Candidates | PackedCandidates | None]
+"""Sample id of an image and its candidates; None where the image cannot be read."""
+
+
+def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
+    """The models that fit these prototypes.
+
+    Raises:
+        PrototypeMismatchError: the model's encoder is another than the one that built the prototypes.
+    """
+    models = model if isinstance(model, Models) else load_models(model or prototypes.model)
+    if models.fingerprint != prototypes.fingerprint:
+        raise PrototypeMismatchError(
+            f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), not by "
+            f"{models.preset.name!r} (encoder {models.fingerprint}): build them again with the model that is to use them."
+        )
+    return models
+
+
+@dataclass
+class Source:
+    """Where candidates come from. Models are loaded when an image has to be computed, not before.
+
+    Attributes:
+        preset: of the prototypes, or of the index.
+        index: that holds candidates, and gets those that are computed; None keeps none.
+        models: that compute them; None until they are needed.
+        asked: name of the preset whose models are to be loaded.
+        wants_tiles: whether images are looked at in tiles where no index decides it.
+    """
+
+    preset: Preset
+    index: DatasetIndex | None
+    models: Models | None
+    asked: str
+    wants_tiles: bool = False
+
+    @property
+    def tiles(self) -> bool:
+        """Whether images are looked at in tiles."""
+        return self.wants_tiles if self.index is None else self.index.index.settings.tiles
+
+    def images(self, view: Any) -> ViewImages:
+        """Part a view into images that the index holds and images that it does not."""
+        return images_of(view, self.index)
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """SHA-256 of both models' weights, by name."""
+        if self.models is not None:
+            return self.models.revisions
+        assert self.index is not None
+        return self.index.index.settings.revisions
+
+
+def find_source(
+    dataset: Any,
+    prototypes: Prototypes,
+    model: str | Models | None,
+    index: bool | DatasetIndex,
+    *,
+    tiles: bool | None = None,
+    creates: bool = True,
+) -> Source:
+    """The index, or the models, that candidates for these prototypes come from.
+
+    Raises:
+        PrototypeMismatchError: model or index are of another encoder than the prototypes.
+        IndexMismatchError: the index is of another dataset, or has tiles where none are wanted, or the other way round.
+    """
+    name = model.preset.name if isinstance(model, Models) else model or prototypes.model
+    if isinstance(index, DatasetIndex):
+        settings = index.index.settings
+        if settings.encoder != prototypes.fingerprint:
+            raise PrototypeMismatchError(
+                f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
+                f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
+            )
+        if settings.dataset_id != str(dataset._doc.id):
+            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        if tiles not in (None, settings.tiles):
+            raise IndexMismatchError(
+                f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
+                f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
+            )
+        index.index.refresh()
+        preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
+        return Source(preset, index, model if isinstance(model, Models) else None, settings.model)
+    if index and not isinstance(model, Models):
+        found = find_index(dataset, name, prototypes.fingerprint, tiles)
+        if found is not None:
+            return Source(get_preset(name), found, None, name)
+    models = models_for(prototypes, model)
+    own = index_for(dataset, models, tiles=bool(tiles)) if index and creates else None
+    return Source(models.preset, own, models, name, bool(tiles))
+
+
+def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
+    """Load the models that missing images need; where they are not those of the index any more, change to their own index."""
+    if source.models is None:
+        source.models = models_for(prototypes, source.asked)
+    if source.index is None:
+        return images
+    settings = source.index.index.settings
+    wanted = settings_of(view._dataset, source.models, settings.exact, settings.tiles)
+    if wanted.fingerprint == settings.fingerprint:
+        return images
+    source.index = index_for(view._dataset, source.models, tiles=settings.tiles)
+    return source.images(view)
+
+
+def iter_candidates(
+    source: Source, view: Any, prototypes: Prototypes, num_workers: int | None = None
+) -> Generator[Found, None, None]:
+    """Candidates of every image of a view, those of the index first; the others are computed, and added to it.
+
+    An image that cannot be read comes without any and is logged. Closing it keeps what is done.
+
+    Args:
+        source: from find_source.
+        view: a view of images of its dataset.
+        prototypes: whose models compute candidates where none are loaded yet.
+        num_workers: threads that decode images; 0 for none.
+
+    Raises:
+        IndexDamagedError: the index cannot be read.
+        PrototypeMismatchError: the models that are to be had are others than those that built the prototypes.
+    """
+    images = source.images(view)
+    if images.missing:
+        images = load_missing(source, images, view, prototypes)
+    for gone in images.gone:
+        logger.warning("Skipped %s: %s", gone.filepath, gone.reason)
+        yield gone.sample_id, None
+    yield from _indexed(source, images.held)
+    if not images.missing:
+        return
+    assert source.models is not None
+    builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles)
+    elsewhere: set[str] = set()
+    try:
+        with closing(builder.compute(images.missing)) as batches:
+            for batch in batches:
+                elsewhere.update(builder.done_elsewhere)
+                for computed in batch:
+                    if computed.image.sample_id not in elsewhere:
+                        yield computed.image.sample_id, computed.candidates
+    finally:
+        builder.close()
+    for skipped in builder.skipped:
+        logger.warning("Skipped %s: %s", skipped.filepath, skipped.reason)
+    yield from _indexed(source, builder.done_elsewhere)
+
+
+def _indexed(source: Source, sample_ids: Sequence[str]) -> Iterator[Found]:
+    if source.index is not None:
+        for chunk in source.index.index.scan(sample_ids):
+            for number, image in enumerate(chunk.images):
+                yield image.sample_id, chunk.candidates(number)

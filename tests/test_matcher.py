@@ -1,0 +1,117 @@
+"""Prototypes made ready to be matched: thresholds by class, bounds, and the settings that reach each part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from refseg.calibration import calibrated_thresholds
+from refseg.candidates import Candidates
+from refseg.gallery import make_gallery
+from refseg.match_settings import MatchSettings, Overlaps
+from refseg.matcher import Matcher, default_thresholds, make_matcher
+from refseg.matching import match
+from refseg.models import get_preset
+from refseg.prototypes import Prototypes
+from refseg.similarity import classify
+from tests.synthetic import GRID, WIDTH, assert_consistent, make_full, make_spots
+
+PRESET = get_preset("demo")
+
+
+def matcher_of(
+    prototypes: Prototypes, thresholds: dict[str, float], settings: MatchSettings | None = None, **options: Any
+) -> Matcher:
+    return make_matcher(prototypes, PRESET, settings or MatchSettings(), thresholds, **options)
+
+
+class TestDefaultThresholds:
+    def test_where_nothing_is_known_the_presets(self) -> None:
+        expected = dict.fromkeys(("gear", "nut", "ring"), PRESET.min_confidence)
+        for prototypes in (replace(make_full("abcdef"), surroundings=None), make_full("abc")):
+            assert default_thresholds(prototypes, PRESET, MatchSettings(calibrated=True)) == expected
+
+    def test_calibrated_or_not(self) -> None:
+        full = make_full("abcdef")
+        settings = MatchSettings(calibrated=True)
+        found = default_thresholds(full, PRESET, settings)
+        assert found == calibrated_thresholds(full, settings, default=PRESET.min_confidence)
+        assert len(set(found.values())) > 1
+        plain = default_thresholds(full, PRESET, MatchSettings(calibrated=False))
+        assert plain == dict.fromkeys(("gear", "nut", "ring"), PRESET.min_confidence)
+
+
+class TestMatcher:
+    def test_is_match_with_its_parts(self) -> None:
+        full, spots = make_full("abcdef"), make_spots(40)
+        for settings in (MatchSettings(), MatchSettings(class_similarity="nearest", overlaps="diffusion", background=True)):
+            matcher = matcher_of(full, {"gear": 0.3, "nut": 0.1, "ring": 0.2}, settings, max_detections=7)
+            found = matcher.match(spots)
+            least = torch.tensor([0.3, 0.1, 0.2])
+            expected = match(spots, make_gallery(full, settings), max_detections=7, min_score=least, overlaps=settings.overlaps)
+            assert 0 < len(found) <= 7
+            assert torch.equal(found.rows, expected.rows)
+            assert torch.equal(found.scores, expected.scores)
+            assert_consistent(found, spots)
+
+    def test_diffusion_and_merging_differ(self) -> None:
+        full, spots = make_full("abcdef"), make_spots(40)
+        every = dict.fromkeys(full.classes, 0.0)
+        merged, diffused = (matcher_of(full, every, MatchSettings(overlaps=kind)).rank(spots) for kind in get_args(Overlaps))
+        assert sorted(merged.rows.tolist()) == sorted(diffused.rows.tolist())
+        assert merged.scores.tolist() != diffused.scores.tolist()
+        before = classify(spots.features, make_gallery(full)).scores
+        for ranking in (merged, diffused):
+            assert bool((ranking.scores <= before[ranking.rows] + 1e-6).all())
+
+    def test_classes_without_a_threshold_are_left_out_but_compete(self) -> None:
+        full, spots = make_full("abcdef"), make_spots(40)
+        matcher = matcher_of(full, {"nut": 0.1})
+        assert matcher.thresholds == {"nut": 0.1}
+        assert matcher.least.tolist() == [math.inf, pytest.approx(0.1), math.inf]
+        found = matcher.match(spots)
+        assert set(found.labels.tolist()) == {1}
+        assert set(found.rows.tolist()) <= set((matcher.classify(spots.features).labels == 1).nonzero()[:, 0].tolist())
+
+    def test_as_the_preset_says(self) -> None:
+        """Published, a mask that is like no class pushes out one of the first class in its place."""
+        logits = torch.full((2, GRID, GRID), -1.0)
+        logits[:, 4:12, 4:12] = 1
+        candidates = Candidates(logits, torch.tensor([0.9, 0.8]), torch.eye(2, WIDTH).flip(0), (16, 16))
+        one = Prototypes(("gear",), torch.eye(1, WIDTH), torch.tensor([0]), ("r",), "demo", "f00")
+        for as_published, rows in ((False, [1]), (True, [])):
+            preset = replace(PRESET, as_published=as_published)
+            matcher = make_matcher(one, preset, MatchSettings(), {"gear": 0.0})
+            assert matcher.as_published == as_published
+            assert matcher.match(candidates).rows.tolist() == rows
+
+    def test_what_was_classified_together_is_ranked_alike(self) -> None:
+        full, images = make_full("abcdef"), [make_spots(10, seed) for seed in range(3)]
+        matcher = matcher_of(full, dict.fromkeys(full.classes, 0.1))
+        together = matcher.classify(torch.cat([spots.features for spots in images]))
+        for number, spots in enumerate(images):
+            ranking = matcher.rank(spots, together.take(slice(10 * number, 10 * number + 10)))
+            assert ranking.rows.tolist() == matcher.rank(spots).rows.tolist()
+
+    @pytest.mark.parametrize("overlaps", get_args(Overlaps))
+    def test_no_score_is_above_its_bound(self, overlaps: Overlaps) -> None:
+        full, spots = make_full("abcdef"), make_spots(40)
+        matcher = matcher_of(full, {"gear": 0.3, "ring": 0.2}, MatchSettings(overlaps=overlaps))
+        classified = matcher.classify(spots.features)
+        bounds, ranking = matcher.bounds(classified), matcher.rank(spots)
+        assert len(ranking) > 0
+        assert bool((ranking.scores <= bounds[ranking.rows] + 1e-6).all())
+        # What falls short of its class's threshold, or is of a class that is not written, has none to speak of.
+        for bound, score, label in zip(bounds.tolist(), classified.scores.tolist(), classified.labels.tolist(), strict=True):
+            written = label != 1 and score >= float(matcher.least[label])
+            assert bound == (score if written else 0.0)
+        assert 0 < int((bounds > 0).sum()) < 40
+
+    def test_of_nothing(self) -> None:
+        matcher = matcher_of(make_full("abcdef"), {"gear": 0.1})
+        nothing = make_spots(0)
+        assert len(matcher.match(nothing)) == len(matcher.bounds(matcher.classify(nothing.features))) == 0

@@ -1,0 +1,250 @@
+"""Files of prototypes: all comes back, older files open, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from refseg import prototype_files
+from refseg.errors import PrototypeFileError
+from refseg.prototypes import Prototypes
+from refseg.surroundings import Surroundings
+from tests.synthetic import assert_same, make_full, make_negatives, make_prototypes
+
+
+class TestFile:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        first = make_prototypes([0, 1, 1], classes=("a.b $", "⚙️"), skipped=(("x", "too thin"), ("y", "its mask is empty")))
+        first.save(tmp_path / "deep" / "er" / "a.safetensors")
+        again = Prototypes.load(str(tmp_path / "deep" / "er" / "a.safetensors"))
+        assert_same(again, first)
+        assert again.digests == ()
+        assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["a.safetensors"]
+
+    def test_of_real_references(self, built: Prototypes, tmp_path: Path) -> None:
+        built.save(tmp_path / "a.safetensors")
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert torch.equal(again.matrix, built.matrix)
+        assert again.digests == built.digests
+        assert len(set(again.digests)) == 6
+
+    def test_of_negatives(self, tmp_path: Path) -> None:
+        first = make_prototypes([0, 1, 1], negatives=make_negatives("a.b $", "nut", "⚙️"))
+        first.save(tmp_path / "a.safetensors")
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(again, first)
+        assert again.negatives is not None
+        again.remove(["negative-50"]).save(tmp_path / "a.safetensors")
+        left = Prototypes.load(tmp_path / "a.safetensors").negatives
+        assert left is not None
+        assert left.ids == ("negative-51", "negative-52")
+
+    def test_of_version_2(self, tmp_path: Path) -> None:
+        # As the version before negatives wrote it.
+        about = (
+            '{"version": 2, "classes": ["gear", "nut"], "reference_ids": ["label-0", "label-1", "label-2"], "model": "demo", '
+            '"fingerprint": "f00", "skipped": [], "digests": ["a", "b", "c"]}'
+        )
+        expected = make_prototypes([0, 1, 1], digests=("a", "b", "c"))
+        tensors = {"vectors": expected.vectors, "labels": expected.labels}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": about})
+        found = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(found, expected)
+        assert found.digests == ("a", "b", "c")
+
+    @pytest.mark.parametrize("listed", [{"names": ["a"]}, {"names": ["a"], "ids": ["x"], "digests": []}, ["a"], 3])
+    def test_negatives_that_disagree(self, tmp_path: Path, listed: object) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1], negatives=make_negatives("a")).save(path)
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads(file.metadata()["refseg_prototypes"])
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({**about, "negatives": listed})})
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(path)
+
+    def test_of_version_1(self, tmp_path: Path) -> None:
+        # As release 0.1.0 wrote it.
+        about = (
+            '{"version": 1, "classes": ["gear", "nut"], "reference_ids": ["label-0", "label-1", "label-2"], "model": "demo", '
+            '"fingerprint": "f00", "skipped": [["x", "too thin"]]}'
+        )
+        expected = make_prototypes([0, 1, 1], skipped=(("x", "too thin"),))
+        tensors = {"vectors": expected.vectors, "labels": expected.labels}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": about})
+        found = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(found, expected)
+        assert found.digests == ()
+
+    @pytest.mark.parametrize(("key", "value"), [("digests", ["a"]), ("reference_ids", ["x"]), ("classes", ["a", "b", "c"])])
+    def test_parts_that_disagree(self, tmp_path: Path, key: str, value: list[str]) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads(file.metadata()["refseg_prototypes"])
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({**about, key: value})})
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(path)
+
+    def test_save_replaces(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+        make_prototypes([0, 1, 1]).save(path)
+        assert Prototypes.load(path).shots == {"gear": 1, "nut": 2}
+
+    def test_save_of_removed_rows(self, tmp_path: Path) -> None:
+        make_prototypes([0, 1, 1]).remove(["label-1"]).save(tmp_path / "a.safetensors")
+        assert Prototypes.load(tmp_path / "a.safetensors").reference_ids == ("label-0", "label-2")
+
+    def test_interrupted_save_leaves_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+
+        def full_disk(tensors: object, target: Path, **options: object) -> None:
+            Path(target).write_bytes(b"half")
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(prototype_files, "save_file", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            make_prototypes([0, 1, 1]).save(path)
+        assert Prototypes.load(path).shots == {"gear": 1, "nut": 1}
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(PrototypeFileError, match=r"There is no prototypes file at .*a\.safetensors"):
+            Prototypes.load(tmp_path / "a.safetensors")
+
+    @pytest.mark.parametrize("content", [b"", b"hello", bytes(range(256)) * 8, b'{"classes": []}'])
+    def test_garbage(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "a.safetensors").write_bytes(content)
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file written by RefSeg"):
+            Prototypes.load(tmp_path / "a.safetensors")
+
+    def test_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(PrototypeFileError):
+            Prototypes.load(tmp_path)
+
+    def test_truncated(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+        whole = path.read_bytes()
+        for length in range(0, len(whole), 37):
+            path.write_bytes(whole[:length])
+            with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+                Prototypes.load(path)
+
+    def test_other_tensors(self, tmp_path: Path) -> None:
+        save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(tmp_path / "a.safetensors")
+
+    @pytest.mark.parametrize("about", [[], 3, {"version": 1}, {"version": "new"}, {"version": 1, "classes": 3}])
+    def test_odd_header(self, tmp_path: Path, about: object) -> None:
+        tensors = {"vectors": torch.zeros(1, 2), "labels": torch.zeros(1, dtype=torch.int64)}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": json.dumps(about)})
+        with pytest.raises(PrototypeFileError, match="is not a prototypes file"):
+            Prototypes.load(tmp_path / "a.safetensors")
+
+    def test_newer_version(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        make_prototypes([0, 1]).save(path)
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 5, "news": True})})
+        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 5, this one reads up to 4\): update"):
+            Prototypes.load(path)
+
+
+class TestEveryPart:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        first = replace(make_full("aabbcc"), skipped=(("x", "too thin"),))
+        first.save(tmp_path / "a.safetensors")
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(again, first)
+        assert again.digests == first.digests
+        assert again.background is not None
+        assert again.background.dtype == torch.float16
+
+    @pytest.mark.parametrize("name", ["negatives", "images", "background", "surroundings", "digests"])
+    def test_without_one(self, tmp_path: Path, name: str) -> None:
+        first = replace(make_full("aabbcc"), **{name: () if name in ("images", "digests") else None})
+        first.save(tmp_path / "a.safetensors")
+        again = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(again, first)
+        assert again.digests == first.digests
+
+    def test_of_surroundings_without_a_candidate(self, tmp_path: Path) -> None:
+        first = replace(make_full("aab"), surroundings=Surroundings(torch.zeros(0, 8).half(), (), ()))
+        first.save(tmp_path / "a.safetensors")
+        assert_same(Prototypes.load(tmp_path / "a.safetensors"), first)
+
+    def test_of_version_3(self, tmp_path: Path) -> None:
+        # As the version before images, backgrounds and surroundings wrote it.
+        about = (
+            '{"version": 3, "classes": ["gear", "nut"], "reference_ids": ["label-0", "label-1"], "model": "demo", '
+            '"fingerprint": "f00", "skipped": [], "digests": ["a", "b"], '
+            '"negatives": {"names": ["nut"], "ids": ["negative-50"], "digests": ["digest-50"]}}'
+        )
+        negatives = make_negatives("nut")
+        expected = make_prototypes([0, 1], digests=("a", "b"), negatives=negatives)
+        tensors = {"vectors": expected.vectors, "labels": expected.labels, "negatives": negatives.vectors}
+        save_file(tensors, tmp_path / "a.safetensors", metadata={"refseg_prototypes": about})
+        found = Prototypes.load(tmp_path / "a.safetensors")
+        assert_same(found, expected)
+        assert found.digests == ("a", "b")
+        found.save(tmp_path / "b.safetensors")
+        assert_same(Prototypes.load(tmp_path / "b.safetensors"), expected)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"images": ["a"]},
+            {"images": 3},
+            {"surroundings": {"images": ["a"], "shown": [""]}},
+            {"surroundings": {"images": ["a"]}},
+            {"surroundings": 3},
+            {"negatives": {"names": ["a"], "ids": ["x"], "digests": ["d"], "images": ["a", "b"]}},
+            {"classes": ["gear", "nut"]},
+        ],
+    )
+    def test_header_that_does_not_fit(self, tmp_path: Path, changes: dict[str, Any]) -> None:
+        path = tmp_path / "a.safetensors"
+        rewrite(make_full("aaa"), path, changes, {})
+        with pytest.raises(PrototypeFileError, match=r"a\.safetensors is not a prototypes file"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"surroundings": None},
+            {"negatives": None},
+            {"vectors": None},
+            {"background": torch.zeros(2, 8, 8)},
+            {"background": torch.zeros(3, 8, 9)},
+            {"background": torch.tensor(1.0)},
+            {"surroundings": torch.zeros(5, 9)},
+            {"surroundings": torch.zeros(4, 8)},
+            {"labels": torch.tensor([0, 1, 7])},
+            {"vectors": torch.zeros(3, 9)},
+        ],
+        ids=str,
+    )
+    def test_tensors_that_do_not_fit(self, tmp_path: Path, changes: dict[str, torch.Tensor | None]) -> None:
+        path = tmp_path / "a.safetensors"
+        rewrite(make_full("aaa"), path, {}, {})
+        assert len(Prototypes.load(path).reference_ids) == 3
+        rewrite(make_full("aaa"), path, {}, changes)
+        with pytest.raises(PrototypeFileError, match=r"a\.safetensors is not a prototypes file"):
+            Prototypes.load(path)
+
+
+def rewrite(prototypes: Prototypes, path: Path, about: dict[str, Any], tensors: dict[str, torch.Tensor | None]) -> None:
+    """Save, then replace parts of the header and tensors; None drops one."""
+    prototypes.save(path)
+    with safe_open(str(path), framework="pt") as file:
+        header = json.loads(file.metadata()["refseg_prototypes"])
+    kept = {name: tensor for name, tensor in {**load_file(path), **tensors}.items() if tensor is not None}
+    save_file(kept, path, metadata={"refseg_prototypes": json.dumps({**header, **about})})
