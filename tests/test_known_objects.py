@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import refseg.known_objects
 from refseg.candidates import Candidates
 from refseg.known_objects import join_surroundings, known_object, spread
 from refseg.packing import pack
@@ -71,3 +72,16 @@ def test_spread() -> None:
     assert spread(1000, 3) == [0, 500, 999]
     assert spread(201, 200)[-1] == 200
     assert len(set(spread(201, 200))) == 200
+
+
+def test_join_keeps_what_shows_references_and_some_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refseg.known_objects, "MAX_STRANGERS", 3)
+    features = torch.arange(8).half()[:, None]
+    parts = [
+        Surroundings(features[:4], ("a",) * 4, ("one", "", "", "")),
+        Surroundings(features[4:], ("b",) * 4, ("", "", "two", "")),
+    ]
+    joined = join_surroundings(parts)
+    assert joined.shown == ("one", "", "", "two", "")
+    assert joined.features[:, 0].tolist() == [0, 1, 3, 6, 7]
+    assert joined.images == ("a", "a", "a", "b", "b")

@@ -20,6 +20,8 @@ BOX_IOU = 0.7
 """A box stands for the mask of the candidate that fits it best, where the two boxes have this IoU."""
 MAX_EMPTY = 200
 """Images known to be empty whose candidates calibration keeps, evenly spread over all there are: each takes up to 96 KB."""
+MAX_STRANGERS = 20_000
+"""Candidates that overlap no known object, of all images together: 40 MB of features of width 1024."""
 MAX_SIDES = 4
 """A box longer than so many sides of its image was made for another one."""
 
@@ -61,12 +63,14 @@ def spread(count: int, most: int = MAX_EMPTY) -> list[int]:
 
 
 def join_surroundings(parts: Sequence[Surroundings]) -> Surroundings:
-    """Those of several images, at least one, none of them twice."""
-    return Surroundings(
-        torch.cat([part.features for part in parts]),
-        tuple(image for part in parts for image in part.images),
-        tuple(name for part in parts for name in part.shown),
-    )
+    """Those of several images, at least one, none of them twice; of very many strangers some, evenly spread."""
+    images = [image for part in parts for image in part.images]
+    shown = [name for part in parts for name in part.shown]
+    strangers = [row for row, name in enumerate(shown) if not name]
+    kept = {strangers[row] for row in spread(len(strangers), MAX_STRANGERS)}
+    rows = [row for row, name in enumerate(shown) if name or row in kept]
+    features = torch.cat([part.features for part in parts])
+    return Surroundings(features[rows], tuple(images[row] for row in rows), tuple(shown[row] for row in rows))
 
 
 def _fitting(box: Sequence[float], candidates: Candidates | PackedCandidates) -> Tensor | None:
