@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,8 +32,8 @@ from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_ca
 from refseg.building import build_prototypes
 from refseg.candidates import encode_patches, patch_similarity
 from refseg.coco import CocoDataset, to_results
-from refseg.gallery import make_gallery
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
+from refseg.known_objects import join_surroundings
 from refseg.match_settings import PUBLISHED, MatchSettings
 from refseg.matcher import default_thresholds, make_matcher
 from refseg.mining import add_mined, mine
@@ -108,8 +108,8 @@ class Scene:
         targets: images to be segmented, with their objects.
         candidates: of every image, by file name, whole or in tiles.
         pool: prototypes of every object that can be a reference.
-        references: the same objects by id.
-        by_image: the same by file name.
+        around: what lies around every object of the pool, and in the images known to be empty.
+        empties: keys of the images known to be empty.
         patches: of each target image, patch features.
         folder: of the images.
         models: that computed it.
@@ -118,8 +118,8 @@ class Scene:
     targets: CocoDataset
     candidates: dict[bool, dict[str, PackedCandidates]]
     pool: Prototypes
-    references: dict[str, Reference]
-    by_image: dict[str, list[Reference]]
+    around: dict[bool, Surroundings]
+    empties: tuple[str, ...]
     patches: dict[str, torch.Tensor]
     folder: Path
     models: Models
@@ -135,12 +135,13 @@ def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
     for reference in references.values():
         by_image.setdefault(Path(reference.image).name, []).append(reference)
     targets = draw.listing("target")
+    candidates = {kind: _candidates(draw, models, kind) for kind in ((False, True) if tiles else (False,))}
     return Scene(
         targets,
-        {kind: _candidates(draw, models, kind) for kind in ((False, True) if tiles else (False,))},
+        candidates,
         Prototypes.load(kept),
-        references,
-        by_image,
+        {kind: _look_around(draw.folder, found, by_image) for kind, found in candidates.items()},
+        tuple(image_key(str(path)) for path in sorted(draw.folder.glob("known_empty*.png"))),
         {image.file_name: _patches(draw.folder / image.file_name, models) for image in targets.images.values()},
         draw.folder,
         models,
@@ -150,6 +151,19 @@ def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
 def _candidates(draw: Draw, models: Models, tiles: bool) -> dict[str, PackedCandidates]:
     index = open_candidates(draw, models, tiles=tiles, progress=False)
     return {image.sample_id: chunk.candidates(number) for chunk in index.scan() for number, image in enumerate(chunk.images)}
+
+
+def _look_around(folder: Path, candidates: dict[str, PackedCandidates], by_image: dict[str, list[Reference]]) -> Surroundings:
+    parts = []
+    for name in sorted(name for name in candidates if not name.startswith("target")):
+        found = candidates[name]
+        known = [
+            KnownObject(item.id, paste_mask(item.mask, item.box, found.image_hw))
+            for item in by_image.get(name, ())
+            if item.mask is not None
+        ]
+        parts.append(look_around(found, known, image_key(str(folder / name))))
+    return join_surroundings(parts)
 
 
 @torch.inference_mode()
@@ -164,19 +178,14 @@ def show(scene: Scene, seed: int, shots: int, tiles: bool, empties: int) -> Prot
     labels = scene.pool.labels.numpy()
     chosen = [rng.permutation(np.flatnonzero(labels == row))[:shots] for row in range(len(scene.pool.classes))]
     ids = {scene.pool.reference_ids[row] for row in np.concatenate(chosen)}
-    prototypes = scene.pool.remove(set(scene.pool.reference_ids) - ids)
-    around: Surroundings | None = None
-    names = sorted({Path(scene.references[name].image).name for name in ids})
-    names += sorted(name for name in scene.candidates[tiles] if name.startswith("known_empty"))[:empties]
-    for name in names:
-        known = [
-            KnownObject(item.id if item.id in ids else "", paste_mask(item.mask, item.box, _image_hw(scene)))
-            for item in scene.by_image.get(name, ())
-            if item.mask is not None
-        ]
-        found = look_around(scene.candidates[tiles][name], known, image_key(str(scene.folder / name)))
-        around = found if around is None else around.add(found)
-    return replace(prototypes, surroundings=around)
+    # What shows an object that was not chosen is left out with it: it is labelled, so it is no stranger.
+    prototypes = replace(scene.pool, surroundings=scene.around[tiles]).remove(set(scene.pool.reference_ids) - ids)
+    around = prototypes.surroundings
+    assert around is not None
+    known = {*prototypes.images, *scene.empties[:empties]}
+    rows = [row for row, image in enumerate(around.images) if image in known]
+    kept = Surroundings(around.features[rows], *(tuple(part[row] for row in rows) for part in (around.images, around.shown)))
+    return replace(prototypes, surroundings=kept)
 
 
 def _image_hw(scene: Scene) -> tuple[int, int]:
@@ -193,7 +202,7 @@ def _with_mined(scene: Scene, prototypes: Prototypes, row: Row) -> Prototypes:
         mine(scene.candidates[row.tiles][name], matcher, prototypes.classes, image_key(str(scene.folder / name)), name)
         for name in names
     ]
-    return add_mined(prototypes, found, make_gallery(prototypes, row.settings), sources=names)
+    return add_mined(prototypes, found, matcher.gallery, sources=names)
 
 
 def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, float | None]:
@@ -219,23 +228,30 @@ def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, floa
 
 
 def measure_draw(
-    task: tuple[str, int], rows: Sequence[Row], shots: Sequence[int], choices: int, cache: Path
+    task: tuple[str, int],
+    rows: Sequence[Row],
+    shots: Sequence[int],
+    choices: int,
+    cache: Path,
+    done: Collection[tuple[Any, ...]],
 ) -> list[dict[str, Any]]:
-    """Every row on one draw of a world."""
+    """Every row on one draw of a world, without what is done."""
     torch.set_num_threads(1)
     world, seed = task
+    rows = [row for row in rows if world in TILED_WORLDS or not row.tiles]
+    wanted = [(row, number, choice) for row in rows for number in shots for choice in range(choices)]
+    wanted = [(row, *rest) for row, *rest in wanted if (world, seed, row.name, *rest) not in done]
+    if not wanted:
+        return []
     models = load_models(MODEL)
-    tiled = world in TILED_WORLDS and any(row.tiles for row in rows)
+    tiled = any(row.tiles for row, *_ in wanted)
     scene = open_scene(draw_world(WORLDS[world], seed, cache), models, tiled)
     measured = []
-    for row in rows:
-        if row.tiles and not tiled:
-            continue
-        for number in shots:
-            for choice in range(choices):
-                figures = measure_row(scene, row, choice, number)
-                measured.append({"world": world, "draw": seed, "row": row.name, "shots": number, "choice": choice, **figures})
-        print(f"{world} {seed}: {row.name}", flush=True)
+    for row, number, choice in wanted:
+        figures = measure_row(scene, row, choice, number)
+        measured.append({"world": world, "draw": seed, "row": row.name, "shots": number, "choice": choice, **figures})
+        if choice == choices - 1:
+            print(f"{world} {seed}, {row.name}, {number} shots", flush=True)
     return measured
 
 
@@ -255,6 +271,17 @@ def summarize(measured: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield about
 
 
+def _earlier(path: Path, draws: Sequence[int]) -> list[dict[str, Any]]:
+    """What a run that was stopped, or one of other rows, has measured."""
+    if not path.exists():
+        return []
+    about = json.loads(path.read_text())
+    if list(about["draws"]) != list(draws):
+        raise SystemExit(f"{path} holds figures of other seeds: choose another folder with --out.")
+    measured: list[dict[str, Any]] = about["measured"]
+    return measured
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,19 +291,28 @@ def main() -> None:
     parser.add_argument("--shots", nargs="+", type=int, default=list(SHOTS))
     parser.add_argument("--choices", type=int, default=CHOICES, help="choices of references in each of two draws")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "refseg" / "quality")
-    parser.add_argument("--out", type=Path, default=Path("quality"), help="folder for the table, the figures and the picture")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("quality"),
+        help="folder for the table, the figures and the picture; what it holds already is not measured again",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes; each takes one core")
     options = parser.parse_args()
     rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
     draws = TUNING_DRAWS if options.tuning else REPORTED_DRAWS
     tasks = [(world, draw) for draw in draws for world in reversed(options.worlds)]
-    work = partial(measure_draw, rows=rows, shots=options.shots, choices=options.choices, cache=options.cache)
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        measured = [entry for entries in pool.map(work, tasks) for entry in entries]
-    summary = list(summarize(measured))
+    kept = options.out / "quality.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    about = {"machine": machine(), "draws": draws, "measured": measured, "summary": summary}
-    (options.out / "quality.json").write_text(json.dumps(about, indent=1) + "\n")
+    measured = _earlier(kept, draws)
+    done = {(e["world"], e["draw"], e["row"], e["shots"], e["choice"]) for e in measured}
+    work = partial(measure_draw, rows=rows, shots=options.shots, choices=options.choices, cache=options.cache, done=done)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        for entries in pool.map(work, tasks):
+            measured += entries
+            about = {"machine": machine(), "draws": draws, "summary": list(summarize(measured)), "measured": measured}
+            kept.write_text(json.dumps(about, indent=1) + "\n")
+    summary = list(summarize(measured))
     text = as_markdown(summary, [row.name for row in rows]) + "\n\n" + judge_targets(summary)
     (options.out / "quality.md").write_text(text + "\n")
     draw_curves(summary, [row.name for row in rows], options.out / "quality.png")
