@@ -25,7 +25,7 @@ Summary = Sequence[dict[str, Any]]
 def as_markdown(summary: Summary, rows: Sequence[str]) -> str:
     """A table for each world at five shots, and one of AP over shots."""
     parts = []
-    for world in dict.fromkeys(entry["world"] for entry in summary):
+    for world in sorted(dict.fromkeys(entry["world"] for entry in summary)):
         parts.append(f"### {world}, {TABLE_SHOTS} shots\n")
         parts.append("| | " + " | ".join(name for _, name in FIGURES) + " |")
         parts.append("| --- |" + " --- |" * len(FIGURES))
@@ -110,7 +110,7 @@ def draw_curves(summary: Summary, rows: Sequence[str], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    worlds = list(dict.fromkeys(entry["world"] for entry in summary))
+    worlds = sorted(dict.fromkeys(entry["world"] for entry in summary))
     figure, axes = plt.subplots(2, len(worlds), figsize=(4 * len(worlds), 6), squeeze=False, sharex=True)
     for column, world in enumerate(worlds):
         for line, (name, label) in enumerate((("ap", "mask AP"), ("presence_f1", "presence F1, half of the images empty"))):
