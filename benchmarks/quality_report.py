@@ -131,7 +131,7 @@ def draw_curves(summary: Summary, rows: Sequence[str], path: Path) -> None:
             axis.set_title(f"{world}: {label}", fontsize=10)
             axis.grid(alpha=0.3)
         axes[1][column].set_xlabel("references a class")
-    axes[0][0].legend()
+    axes[0][-1].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
