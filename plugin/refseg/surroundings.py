@@ -78,7 +78,7 @@ class KnownObject:
 
     Attributes:
         id: of the reference; "" for an object that is labelled and no reference: what shows it is left out.
-        mask: (H, W) bool, of the whole image.
+        mask: (H, W) bool, of the whole image, at whatever size.
     """
 
     id: str
