@@ -362,8 +362,7 @@ def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[.
     expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images.")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-@pytest.mark.parametrize("size", [(1400, 900), (1000, 700)])
+@pytest.mark.parametrize(("size", "scheme"), [((1400, 900), "dark"), ((1000, 700), "light")])
 def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
     predict(trays)
     app = open_panel(open_app, trays, size=size, scheme=scheme)
