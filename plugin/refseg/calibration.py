@@ -66,10 +66,7 @@ def leave_one_out(prototypes: Prototypes, settings: MatchSettings | None = None)
         gallery = galleries.make(image)
         found = classify(around.features[rows].float(), gallery)
         scores[rows], labels[rows] = found.scores, found.labels
-        known = torch.ones(gallery.num_classes + 1, dtype=torch.bool)
-        if gallery.labels is not None:
-            known[:-1] = torch.bincount(gallery.labels, minlength=gallery.num_classes) > 0
-        counted[rows] = known[truth[rows]]  # row -1 is the last
+        counted[rows] = gallery.has_vectors[truth[rows]] | (truth[rows] < 0)
     kept = counted.nonzero()[:, 0]
     return LeftOut(scores[kept], labels[kept], truth[kept], tuple(around.shown[row] for row in kept.tolist()))
 

@@ -74,9 +74,7 @@ def score_surroundings(prototypes: Prototypes, around: Surroundings, settings: M
         plain[rows] = similarities(features, replace(without_background, negatives=None))
         if gallery.background is not None and len(gallery.background):
             background[rows] = (features @ gallery.background.T).amax(1)
-        known = torch.ones(gallery.num_classes + 1, dtype=torch.bool)
-        known[:-1] = _has_vectors(gallery)
-        counted[rows] = known[truth[rows]]  # row -1 is the last
+        counted[rows] = gallery.has_vectors[truth[rows]] | (truth[rows] < 0)
     return Scored(similar, plain, background, truth, counted, around.shown)
 
 
@@ -209,7 +207,7 @@ def _compare_shortened(
         similar[rows] = similarities(features, replace(gallery, negatives=matrix))
         # Asked for only where a background competes, which is compared with what no negative has lowered.
         plain[rows] = similarities(features, gallery) if settings.background and matrix is not None else similar[rows]
-        known[rows] = _has_vectors(gallery)
+        known[rows] = gallery.has_vectors
     return similar, plain, known
 
 
@@ -223,13 +221,6 @@ def _negatives_of(classes: Sequence[str], negatives: Negatives | None, row: int,
     if not kept:
         return None
     return F.normalize(negatives.vectors[kept].float(), dim=-1), torch.full((len(kept),), -1)
-
-
-def _has_vectors(gallery: Gallery) -> Tensor:
-    """(K,) bool: whether anything of a class is left."""
-    if gallery.labels is None:
-        return torch.ones(gallery.num_classes, dtype=torch.bool)
-    return torch.bincount(gallery.labels, minlength=gallery.num_classes) > 0
 
 
 def _with_column(matrix: Tensor, column: int, values: Tensor) -> Tensor:

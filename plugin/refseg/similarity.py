@@ -42,6 +42,13 @@ class Gallery:
         """K."""
         return len(self.vectors) if self.labels is None else self.num_rows
 
+    @property
+    def has_vectors(self) -> Tensor:
+        """(K,) bool: whether anything of a class is left to be compared with."""
+        if self.labels is None:
+            return torch.ones(self.num_classes, dtype=torch.bool)
+        return torch.bincount(self.labels, minlength=self.num_classes) > 0
+
 
 @dataclass(frozen=True)
 class Classified:
