@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from .calibration import LeftOut, calibrated_thresholds
+from .calibration import LeftOut, thresholds_of
 from .match_settings import MatchSettings, settings_for
 from .models import PRESETS
 from .prototype_report import CALIBRATE, ClassReport, Confusion, PrototypeReport, ReferenceReport
@@ -43,7 +43,7 @@ def assess(prototypes: Prototypes, matching: MatchSettings | None = None) -> Pro
         scored = score_surroundings(prototypes, around, settings)
         changes = f1_changes(prototypes, around, settings, scored)
     found = None if scored is None else scored.left_out()
-    thresholds = calibrated_thresholds(prototypes, settings, default=default_threshold(prototypes))
+    thresholds = {} if found is None else thresholds_of(found, prototypes.classes, default_threshold(prototypes))
     classes = tuple(
         _class_report(prototypes, row, quality, found, thresholds.get(label)) for row, label in enumerate(prototypes.classes)
     )

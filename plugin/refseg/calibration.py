@@ -7,6 +7,7 @@ references.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +86,14 @@ def calibrated_thresholds(prototypes: Prototypes, settings: MatchSettings | None
     Returns:
         A number in [0, 1] for every class, or none at all.
     """
-    found = leave_one_out(prototypes, settings)
+    return thresholds_of(leave_one_out(prototypes, settings), prototypes.classes, default)
+
+
+def thresholds_of(found: LeftOut, classes: Sequence[str], default: float) -> dict[str, float]:
+    """See calibrated_thresholds, for what leave_one_out has found."""
     if not bool((found.truth >= 0).any()):
         return {}
-    return {name: _threshold(found, row, default) for row, name in enumerate(prototypes.classes)}
+    return {name: _threshold(found, row, default) for row, name in enumerate(classes)}
 
 
 def expected_f1(found: LeftOut, row: int, thresholds: NDArray[np.float64], others: float = 0.0) -> NDArray[np.float64]:
