@@ -34,6 +34,11 @@ MODELS = {
     "base": "base: SAM 2.1 base+ and DINOv2 base, downloads 0.7 GB",
     "large": "large: SAM 2.1 large and DINOv2 large, downloads 2.1 GB, wants a GPU",
     "paper": "paper: SAM 2 large and DINOv2 large exactly as published, downloads 2.1 GB, wants a GPU",
+    "demo-fast": "demo-fast: demo, asked at fewer prompts",
+    "tiny-fast": "tiny-fast: tiny, asked at fewer prompts: misses a few masks, downloads 0.2 GB",
+    "small-fast": "small-fast: small, asked at fewer prompts: misses a few masks, downloads 0.3 GB",
+    "base-fast": "base-fast: base, asked at fewer prompts: misses a few masks, downloads 0.7 GB",
+    "large-fast": "large-fast: large, asked at fewer prompts: misses a few masks, downloads 2.1 GB, wants a GPU",
 }
 
 SIMILARITIES = {
@@ -46,7 +51,7 @@ OVERLAPS = {
     "diffusion": "diffusion: along chains of masks inside masks",
 }
 
-MIN_CONFIDENCE = {"demo": 0.7}
+MIN_CONFIDENCE = {"demo": 0.7, "demo-fast": 0.7}
 """Default scores below which nothing is written, where they are not OTHER_MIN_CONFIDENCE."""
 OTHER_MIN_CONFIDENCE = 0.3
 

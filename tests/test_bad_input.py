@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-import refseg.candidates
 from refseg.building import build_prototypes
 from refseg.dataset_index import open_index
 from refseg.demo.world import Scene
@@ -264,7 +263,7 @@ class TestRealSegmenter:
     def test_flat_images(
         self, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
         dataset = make_dataset(flat_samples(tmp_path))
         report = run(dataset, prototypes, model=quick_models())
         assert (report.num_images, report.skipped) == (2, ())
@@ -273,7 +272,7 @@ class TestRealSegmenter:
     def test_no_candidate(
         self, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", 2)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 2)
         dataset = make_dataset(tray_samples(tmp_path, 1))
         report = run(dataset, prototypes, model=quick_models())
         assert (report.num_images, report.num_instances, report.skipped) == (1, 0, ())

@@ -21,7 +21,7 @@ import refseg.candidates
 import refseg.coco_images
 import refseg.tiles
 from refseg.calibration import calibrated_thresholds
-from refseg.candidates import Candidates, prompt_grid
+from refseg.candidates import Candidates
 from refseg.cli import main
 from refseg.coco_job import CocoJob
 from refseg.demo.world import Scene, draw_family, render_scene
@@ -30,6 +30,7 @@ from refseg.images import read_image, segmenter_pixels
 from refseg.match_settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models import PRESETS, Models, load_models
 from refseg.packing import PackedCandidates
+from refseg.prompts import prompt_grid
 from refseg.prototypes import Prototypes
 from refseg.rle import annotation_rle, decode_mask
 from refseg.surroundings import image_key
@@ -102,8 +103,8 @@ def content(scenes: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 def run(scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `refseg coco` in this process, on the content as it is by then; a dictionary as argument becomes a file."""
     # Formats are tested here, not the models: each of a few prompts gives a candidate, whatever the segmenter thinks of it.
-    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
-    monkeypatch.setattr(refseg.candidates, "prompt_grid", lambda per_side, side: prompt_grid(5, side))
+    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.decoding.prompt_grid", lambda per_side, side: prompt_grid(5, side))
 
     def call(*more: str, references: Any = None, targets: Any = None, images: Path | None = None) -> int:
         arguments = ["coco", "--images", str(images or scenes[0]), "--model", "demo", "--out", str(tmp_path / "results.json")]

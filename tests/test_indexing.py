@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,42 @@ class TestBuild:
         assert list(own) == list(other)
         for name, candidates in own.items():
             assert_same(candidates, other[name])
+
+    def test_the_models_are_a_batch_ahead(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While nobody asks for the second batch it is computed; closed then, the build keeps what it had handed on."""
+        second, batches = threading.Event(), 0
+        real = refseg.indexing.propose_from_pixels
+
+        def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
+            nonlocal batches
+            found = real(*arguments, **options)
+            batches += 1
+            if batches == 2:
+                second.set()
+            return found
+
+        monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+        work = iter_build_index(trays, "demo", num_workers=1)
+        assert [next(work).done, next(work).done] == [0, 2]
+        assert second.wait(10)
+        work.close()
+        assert held_by(trays).keys() == set(trays[:2].values("id"))
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("refseg")] == []
+
+    def test_an_error_of_the_models_comes_after_what_was_done(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, batches = refseg.indexing.propose_from_pixels, 0
+
+        def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
+            nonlocal batches
+            batches += 1
+            if batches == 2:
+                raise ZeroDivisionError("a mistake in the code")
+            return real(*arguments, **options)
+
+        monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+        with pytest.raises(ZeroDivisionError, match="a mistake in the code"):
+            build(trays, num_workers=1)
+        assert held_by(trays).keys() == set(trays[:2].values("id"))
 
     def test_of_part_of_a_dataset(self, trays: fo.Dataset, computed: list[int]) -> None:
         report = build(trays[1:3])
@@ -433,7 +470,7 @@ class TestModelsAndSettings:
             with_preset(points_per_side=7),
             with_preset(add_no_memory=False),
         ]
-        monkeypatch.setattr("refseg.candidates.MIN_PREDICTED_IOU", 0.5)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 0.5)
         others.append(settings_of(trays, models).fingerprint)
         assert len({own, *others}) == len(others) + 1
         monkeypatch.undo()

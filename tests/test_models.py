@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import refseg.models as models_module
-from refseg.candidates import decode_points, embed_images, encode_patches
+from refseg.candidates import encode_patches
+from refseg.decoding import decode_points, embed_images
 from refseg.errors import ModelUnavailableError, UnknownModelError, UnsafeCheckpointError
 from refseg.models import PRESETS, load_models, unload_models
 from refseg.models.presets import DEMO_WEIGHTS
@@ -350,7 +351,7 @@ class TestOfficialLayouts:
             assert embeddings.coarse.shape == (1, 256, 64, 64)
             points = torch.tensor([[100.0, 100.0], [900.0, 100.0], [512.0, 512.0], [0.0, 1023.0]])
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("refseg.candidates.MIN_PREDICTED_IOU", -float("inf"))
+                patch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -float("inf"))
                 logits, predicted = decode_points(points, embeddings, 0, models)
             assert logits.shape == (4, 256, 256)
             assert predicted.shape == (4,)

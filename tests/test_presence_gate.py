@@ -17,12 +17,12 @@ from torch import Tensor
 import refseg.candidates
 from refseg.candidates import (
     PresenceGate,
-    embed_images,
     encode_patches,
     patch_similarity,
     propose,
 )
 from refseg.dataset_index import open_index
+from refseg.decoding import embed_images
 from refseg.errors import DatasetError, ShapeError
 from refseg.fields import newest_run
 from refseg.images import encoder_pixels, segmenter_pixels
@@ -49,7 +49,7 @@ def models() -> Models:
 
 @pytest.fixture(autouse=True)
 def _keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
 
 
 @pytest.fixture

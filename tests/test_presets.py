@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,21 @@ import sam2
 from refseg.errors import UnknownModelError
 from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset
 
-DOWNLOADED = [preset for preset in PRESETS.values() if preset.name != "demo"]
+DOWNLOADED = [preset for preset in PRESETS.values() if preset.exact_name != "demo"]
 name_of = pytest.mark.parametrize("preset", DOWNLOADED, ids=lambda preset: preset.name)
 
 
 def test_names() -> None:
-    assert list(PRESETS) == ["demo", "tiny", "small", "base", "large", "paper"]
+    exact = ["demo", "tiny", "small", "base", "large", "paper"]
+    assert list(PRESETS) == [*exact, *(f"{name}-fast" for name in exact[:-1])]
     assert all(get_preset(name).name == name for name in PRESETS)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-fast")])
+def test_fast_presets_differ_in_their_prompts_alone(name: str) -> None:
+    exact = get_preset(get_preset(name).exact_name)
+    assert replace(exact, name=name, adaptive_prompts=True) == get_preset(name)
+    assert not exact.adaptive_prompts
 
 
 def test_unknown_name() -> None:

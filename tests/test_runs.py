@@ -120,7 +120,7 @@ class TestPredictions:
         """Without a threshold on predicted IoU the segmenter answers at every prompt, whatever its weights."""
         dataset = make_dataset(tray_samples(tmp_path, 2))
         found = build_prototypes(collect_references(dataset, "ground_truth"), "demo", progress=False)
-        monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
         report = run(dataset, found, model=quick_models(), max_detections=7)
         assert report.num_instances == sum(len(ids) for ids in dataset.values("predictions.detections.id"))
         assert 2 <= report.num_instances <= 14

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import refseg.candidates
 from refseg.candidates import propose
 from refseg.errors import DatasetError
 from refseg.images import read_image
@@ -119,7 +118,7 @@ def test_bad_image_does_not_shift_its_batch(
 
 def test_real_segmenter(tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as candidates, then matching; without a threshold on predicted IoU there is always a candidate."""
-    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1)
+    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
     picture = read_image(tray_samples(tmp_path, 1)[0].filepath)
     models = quick_models()
     (candidates,) = propose([picture], models)

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import refseg.candidates
 from refseg.candidates import Candidates, grid_boxes, propose, propose_from_pixels
 from refseg.cropping import crop_instances
 from refseg.dataset_index import find_index, index_records, open_index, settings_of
@@ -53,7 +52,7 @@ def models() -> Models:
 @pytest.fixture
 def keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every prompt gives a candidate, whatever the segmenter thinks of it."""
-    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
 
 
 def wide_scene(seed: int = 3, image_hw: tuple[int, int] = WIDE, radius: tuple[float, float] = (0.06, 0.09)) -> Scene:
@@ -189,7 +188,7 @@ class TestProposeTiles:
         assert set(found.codes.to_pylist()) <= set(every.codes.to_pylist())
 
     def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", 2.0)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 2.0)
         found = propose_tiles(wide_image(), models)
         assert (len(found), found.grid_side, found.features.shape) == (0, 85, (0, models.feature_width))
 
@@ -296,7 +295,7 @@ class TestTables:
         assert read_settings(images_schema(plain)) == (FORMAT, plain)
 
     def test_each_image_has_its_own_grid(self, tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
         packed = {
             "wide": propose_tiles(wide_image(), models, max_iou=0.95),
             "small": propose_tiles(Image.fromarray(draw_trays(1)[0].image), models, max_iou=0.95),
@@ -322,7 +321,7 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
 @pytest.fixture
 def wide(make_dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
     """Two wide images, whose every prompt gives a candidate."""
-    monkeypatch.setattr(refseg.candidates, "MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
     for number in range(2):
         wide_image(number).save(tmp_path / f"{number}.png")
     return make_dataset([fo.Sample(str(tmp_path / f"{number}.png")) for number in range(2)])

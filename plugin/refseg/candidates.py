@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .decoding import decode_grid, embed_images
 from .errors import ShapeError
 from .images import encoder_pixels, normalize, segmenter_pixels
 from .models import Models
 
-MIN_PREDICTED_IOU = 0.4
 NEAR_DUPLICATE_IOU = 0.95
 """Masks that agree to this IoU count as one in an index that is not exact."""
-PROMPTS_A_BATCH = {"cpu": 32, "mps": 64, "cuda": 256}
-"""Prompts decoded at once. On a CPU more than 64 fall out of the cache and run at half the speed."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ def propose_from_pixels(
         for found, image_hw in zip(iter_proposals(pixels, models, gate), sizes, strict=True):
             if max_iou is not None:
                 found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
-            logits, predicted = found.logits.float().cpu(), found.predicted_iou.float().cpu()
+            logits, predicted = found.logits.cpu().float(), found.predicted_iou.cpu().float()
             answer.append(Candidates(logits, predicted, found.pool(), image_hw, found.gated))
         return answer
 
@@ -234,14 +231,13 @@ def iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None = N
     # Picked only where some are left out: a copy of all may lie in memory in another order, which moves the last digits.
     passed = on_device if passes.all() else on_device[passes.to(models.device)]
     embeddings = embed_images(passed, models) if len(passed) else None
-    prompts = prompt_grid(models.preset.points_per_side, models.segmenter_side).to(models.device)
     row = 0
     for own_features, is_let in zip(features, passes.tolist(), strict=True):
         if embeddings is None or not is_let:
             empty = own_features.new_empty
             yield Proposals(empty(0, models.grid_side, models.grid_side), empty(0), own_features, gated=True)
             continue
-        yield Proposals(*decode_points(prompts, embeddings, row, models), own_features)
+        yield Proposals(*decode_grid(embeddings, row, models), own_features)
         row += 1
 
 
@@ -258,67 +254,6 @@ def encode_patches(pixels: Tensor, models: Models) -> Tensor:
     """
     tokens: Tensor = models.dinov2(normalize(pixels).to(models.dtype)).last_hidden_state
     return tokens[:, tokens.shape[1] - models.patches_side**2 :]
-
-
-@dataclass(frozen=True)
-class ImageEmbeddings:
-    """What the segmenter's decoder needs of a batch of images.
-
-    Attributes:
-        coarse: (B, D, S/16, S/16).
-        fine: the projected features at S/4 and S/8.
-    """
-
-    coarse: Tensor
-    fine: tuple[Tensor, Tensor]
-
-
-@torch.inference_mode()
-def embed_images(pixels: Tensor, models: Models) -> ImageEmbeddings:
-    """Run the segmenter's image encoder on (B, 3, S, S) pixels in [0, 1] on the models' device."""
-    levels = models.sam2.forward_image(normalize(pixels).to(models.dtype))["backbone_fpn"]
-    coarse = levels[2]
-    if models.preset.add_no_memory:
-        coarse = coarse + models.sam2.no_mem_embed.reshape(1, -1, 1, 1)
-    return ImageEmbeddings(coarse, (levels[0], levels[1]))
-
-
-def prompt_grid(per_side: int, side: int) -> Tensor:
-    """The (n², 2) xy prompts of the grid, pixels of the S by S input, row-major.
-
-    The half pixel of method.md A5 is added by SAM 2's prompt encoder itself.
-
-    Example:
-        >>> prompt_grid(2, 256).tolist()
-        [[0.0, 0.0], [255.0, 0.0], [0.0, 255.0], [255.0, 255.0]]
-    """
-    line = torch.linspace(0, side - 1, per_side)
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y], -1).reshape(-1, 2)
-
-
-@torch.inference_mode()
-def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
-    """Masks at single positive clicks: of three answers the one with the highest predicted IoU, if it is above 0.4.
-
-    Args:
-        points: (P, 2) xy pixels of the S by S input.
-        embeddings: of the batch.
-        row: of the image in the batch.
-        models: a loaded preset.
-
-    Returns:
-        (N, M, M) logits and (N,) predicted IoU of the masks kept, in the order of the points.
-    """
-    kept_logits, kept_iou = [], []
-    for chunk in points.split(PROMPTS_A_BATCH[models.device.type]):
-        labels = torch.ones(len(chunk), 1, dtype=torch.int, device=chunk.device)
-        logits, iou = _decode(chunk[:, None], labels, embeddings, row, models, several=True)
-        best_iou, best = iou.max(1)
-        keep = best_iou > MIN_PREDICTED_IOU
-        kept_logits.append(logits[keep, best[keep]])
-        kept_iou.append(best_iou[keep])
-    return torch.cat(kept_logits), torch.cat(kept_iou)
 
 
 @torch.inference_mode()
@@ -400,31 +335,6 @@ def grid_boxes(masks: Tensor) -> Tensor:
     x1 = width - 1 - columns.flip(1).int().argmax(1)
     y1 = height - 1 - rows.flip(1).int().argmax(1)
     return torch.stack([x0, y0, x1, y1], 1).float()
-
-
-@torch.inference_mode()
-def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> Tensor:
-    """The segmenter's single answer to each box: (B, M, M) logits of (B, 4) xyxy pixels of the S by S input."""
-    labels = torch.tensor([[2, 3]], dtype=torch.int, device=boxes.device).expand(len(boxes), -1)
-    logits, _ = _decode(boxes.reshape(-1, 2, 2), labels, embeddings, row, models, several=False)
-    return logits[:, 0]
-
-
-def _decode(
-    points: Tensor, labels: Tensor, embeddings: ImageEmbeddings, row: int, models: Models, *, several: bool
-) -> tuple[Tensor, Tensor]:
-    sam2: Any = models.sam2
-    sparse, dense = sam2.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
-    logits, iou, _, _ = sam2.sam_mask_decoder(
-        image_embeddings=embeddings.coarse[row : row + 1],
-        image_pe=sam2.sam_prompt_encoder.get_dense_pe().to(models.dtype),
-        sparse_prompt_embeddings=sparse.to(models.dtype),
-        dense_prompt_embeddings=dense.to(models.dtype),
-        multimask_output=several,
-        repeat_image=True,
-        high_res_features=[level[row : row + 1] for level in embeddings.fine],
-    )
-    return logits, iou
 
 
 @lru_cache(maxsize=32)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import candidates as proposing
+from . import decoding
 from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
 from .errors import IndexNotFoundError
 from .images import file_sha256
@@ -24,6 +24,7 @@ from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexSettings
 from .models import Models, get_preset
 from .progress import Progress, Watcher, drain
+from .prompts import SAME_MASK_IOU
 from .store import dataset_folder
 from .tiles import EDGE_CELLS, MIN_OVERLAP
 
@@ -294,9 +295,10 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
     keeps_all = preset.as_published if exact is None else exact
     parts = [
         *(models.revisions["sam2"], models.revisions["dinov2"], preset.encoder_side, preset.points_per_side),
-        *(preset.add_no_memory, proposing.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
-        # Nothing without tiles: earlier versions made the fingerprints of such indexes of the others alone.
+        *(preset.add_no_memory, decoding.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
+        # Nothing of what earlier versions did not have: they made the fingerprints of their indexes of the others alone.
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
+        *(("adaptive prompts", SAME_MASK_IOU) if preset.adaptive_prompts else ()),
     ]
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return IndexSettings(

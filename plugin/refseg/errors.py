@@ -4,7 +4,8 @@ RefSegError
 ├── ModelError
 │   ├── UnknownModelError        no preset of this name
 │   ├── ModelUnavailableError    weights are neither here nor to be had
-│   └── UnsafeCheckpointError    a checkpoint holds more than tensors, or not the expected ones
+│   ├── UnsafeCheckpointError    a checkpoint holds more than tensors, or not the expected ones
+│   └── ModelMemoryError         not even one image or prompt at a time fits into memory
 ├── ImageError                   an image cannot be read (recorded as a skip by long runs)
 ├── ShapeError                   tensors disagree on a size
 ├── BadReferenceError
@@ -53,6 +54,22 @@ class ModelUnavailableError(ModelError):
 
 class UnsafeCheckpointError(ModelError):
     """A checkpoint holds something other than the tensors the model expects."""
+
+
+class ModelMemoryError(ModelError):
+    """Memory is not enough for the models to look at one image or prompt at a time."""
+
+    def __init__(self, what: str, model: str, device: str) -> None:
+        super().__init__(
+            f"The memory of {device} does not suffice for the model {model!r}, not even with one at a time of its {what}: free "
+            "some, choose a smaller preset or another device, or leave tiles off."
+        )
+        self.what = what
+        self.model = model
+        self.device = device
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.what, self.model, self.device)
 
 
 class ImageError(RefSegError):

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .candidates import decode_boxes, embed_images, encode_patches
+from .candidates import encode_patches
 from .clusters import find_clusters
+from .decoding import decode_boxes, embed_images
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
 

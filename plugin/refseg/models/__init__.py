@@ -10,7 +10,7 @@ import gc
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,9 @@ def load_models(
     """Load a preset, or hand out the one this process has loaded already.
 
     Args:
-        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`.
+        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`; with `-fast` behind any but the last, asked at fewer prompts.
         device: such as "cuda:1"; by default CUDA, MPS or the CPU, the first there is.
-        dtype: by default bfloat16 on CUDA and float32 elsewhere; always float32 for `paper`.
+        dtype: see default_dtype.
         sam2_path: a checkpoint file to use instead of the download.
         dinov2_path: a `save_pretrained` folder to use instead of the download.
 
@@ -103,16 +103,19 @@ def load_models(
     """
     preset = get_preset(name)
     place = parse_device(device)
-    kind = dtype or (torch.bfloat16 if preset.half and place.type == "cuda" else torch.float32)
+    kind = dtype or default_dtype(preset, place)
     key = (name, str(place), str(kind), str(sam2_path), str(dinov2_path))
     with _lock:
+        if key not in _loaded and preset.adaptive_prompts:
+            exact = load_models(preset.exact_name, device=device, dtype=kind, sam2_path=sam2_path, dinov2_path=dinov2_path)
+            _loaded[key] = replace(exact, preset=preset)
         if key not in _loaded:
             checkpoint = find_sam2_checkpoint(preset, sam2_path)
             folder = find_dinov2_folder(preset, dinov2_path)
             sam2, dinov2 = _build_sam2(preset, checkpoint), _build_dinov2(folder)
             _loaded[key] = Models(
                 preset,
-                sam2.to(place, kind).eval(),
+                move_sam2(sam2, place, kind).eval(),
                 dinov2.to(place, kind).eval(),
                 place,
                 kind,
@@ -154,12 +157,36 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _build_sam2(preset: Preset, checkpoint: Path) -> nn.Module:
+def default_dtype(preset: Preset, device: torch.device) -> torch.dtype:
+    """In which a preset's models run unless told otherwise.
+
+    bfloat16 on CUDA, and for presets with adaptive prompts on a processor that computes in it; float32 elsewhere, and always
+    for `paper`. On a processor the masks of bfloat16 differ a little from those of float32, which exact presets must not.
+    """
+    if not preset.half:
+        return torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if preset.adaptive_prompts and _cpu_computes_bfloat16() else torch.float32
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    if not hasattr(torch.cpu, "get_capabilities"):  # came with a later version than the earliest we accept
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def make_sam2(preset: Preset) -> nn.Module:
+    """A preset's SAM 2 with the weights its package starts training from.
+
+    Raises:
+        UnsafeCheckpointError: the preset's file is no configuration.
+    """
     import sam2
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
 
-    tensors = read_checkpoint(checkpoint)
     path = Path(preset.sam2_config)
     config = OmegaConf.load(path if path.is_absolute() else Path(sam2.__path__[0]) / path)
     if not isinstance(config, DictConfig):
@@ -171,6 +198,24 @@ def _build_sam2(preset: Preset, checkpoint: Path) -> nn.Module:
         "dynamic_multimask_stability_thresh": 0.98,
     }
     model: nn.Module = instantiate(config.model, _recursive_=True)
+    return model
+
+
+def move_sam2(sam2: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move SAM 2 to a device and a dtype, in place; the frequencies that encode positions stay in float32.
+
+    It computes positions in float32 whatever its weights are, and in half precision a click would be pixels off.
+    """
+    positions = sam2.sam_prompt_encoder.pe_layer
+    frequencies = positions.positional_encoding_gaussian_matrix
+    sam2.to(device, dtype)
+    positions.positional_encoding_gaussian_matrix = frequencies.to(device)
+    return sam2
+
+
+def _build_sam2(preset: Preset, checkpoint: Path) -> nn.Module:
+    tensors = read_checkpoint(checkpoint)
+    model = make_sam2(preset)
     _load_tensors(model, tensors, checkpoint)
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import UnknownModelError
@@ -15,6 +15,10 @@ _DINOV2 = {
     "base": ("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", 346),
     "large": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c", 1218),
 }
+
+
+FAST = "-fast"
+"""Ends the names of presets with adaptive prompts."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class Preset:
         dinov2_megabytes: size of the download.
         points_per_side: n of the n by n grid of prompts.
         encoder_side: E, pixels, a multiple of the encoder's patch size.
+        adaptive_prompts: ask at a quarter of the prompts first and then only where their answers differ: half of the work for
+            nearly all of the masks; see `refseg.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
         as_published: match to the letter of the paper; see `refseg.matching.match`.
-        half: bfloat16 on CUDA; otherwise float32 everywhere.
+        half: bfloat16 where it pays, see `refseg.models.default_dtype`; otherwise float32 everywhere.
         min_confidence: default score below which `segment` writes nothing.
     """
 
@@ -46,10 +52,16 @@ class Preset:
     dinov2_megabytes: int
     points_per_side: int = 32
     encoder_side: int = 518
+    adaptive_prompts: bool = False
     add_no_memory: bool = True
     as_published: bool = False
     half: bool = True
     min_confidence: float = 0.3
+
+    @property
+    def exact_name(self) -> str:
+        """The preset of the same models that is asked at every prompt."""
+        return self.name.removesuffix(FAST)
 
 
 def _published(name: str, sam2_size: str, config: str, megabytes: int, dinov2_size: str) -> Preset:
@@ -63,6 +75,11 @@ def _published(name: str, sam2_size: str, config: str, megabytes: int, dinov2_si
         revision,
         dinov2_megabytes,
     )
+
+
+def fast_preset(preset: Preset) -> Preset:
+    """The same models, asked at fewer prompts."""
+    return replace(preset, name=preset.name + FAST, adaptive_prompts=True)
 
 
 PRESETS: dict[str, Preset] = {
@@ -96,6 +113,8 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+PRESETS |= {preset.name: preset for preset in map(fast_preset, PRESETS.values()) if not preset.as_published}
 
 
 def get_preset(name: str) -> Preset:

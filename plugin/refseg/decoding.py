@@ -1,0 +1,323 @@
+"""SAM 2's answers to clicks and boxes on an image it has encoded.
+
+A click is decoded with the weights and to the numbers of SAM 2's own mask decoder, in a third of its arithmetic or less:
+what does not depend on the prompt is computed once an image; projections are applied to eight tokens and not to every position
+of the image (cross_attention.py); of four masks only the best is upscaled, and none where its predicted IoU, which is known
+before, is too low. Memory grows with the batch of prompts and with the masks kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batch_sizes import BatchKey, in_batches
+from .cross_attention import (
+    add_attention_to_tokens,
+    add_same_attention_to_tokens,
+    attend_to_image,
+    attend_to_same_image,
+    split_heads,
+)
+from .images import normalize
+from .models import Models
+from .prompts import coarse_prompts, open_prompts, prompt_grid
+
+MIN_PREDICTED_IOU = 0.4
+PROMPTS_A_BATCH = {"cpu": 32, "mps": 64, "cuda": 128}
+"""Prompts decoded at once, at most."""
+IMAGE_NUMBERS_A_BATCH = {"cpu": 2**21}
+"""Where it matters, the most numbers of the prompts' images at once: what fits into a processor's cache."""
+UPSCALED_NUMBERS_A_BATCH = {"cpu": 2**18, "mps": 2**25, "cuda": 2**27}
+"""Numbers of the widest upscaled features at once."""
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """What the segmenter's decoder needs of a batch of images.
+
+    Attributes:
+        coarse: (B, D, S/16, S/16).
+        fine: the projected features at S/4 and S/8.
+    """
+
+    coarse: Tensor
+    fine: tuple[Tensor, Tensor]
+
+
+@torch.inference_mode()
+def embed_images(pixels: Tensor, models: Models) -> ImageEmbeddings:
+    """Run the segmenter's image encoder on (B, 3, S, S) pixels in [0, 1] on the models' device."""
+    sam2 = models.sam2
+    # SAM 2's neck answers in float32 whatever the weights are.
+    levels = [level.to(models.dtype) for level in sam2.image_encoder(normalize(pixels).to(models.dtype))["backbone_fpn"]]
+    coarse = levels[2]
+    if models.preset.add_no_memory:
+        coarse = coarse + sam2.no_mem_embed.reshape(1, -1, 1, 1)
+    return ImageEmbeddings(coarse, (sam2.sam_mask_decoder.conv_s0(levels[0]), sam2.sam_mask_decoder.conv_s1(levels[1])))
+
+
+@torch.inference_mode()
+def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
+    """Masks at single positive clicks: of three answers the one with the highest predicted IoU, if it is above 0.4.
+
+    Args:
+        points: (P, 2) xy pixels of the S by S input.
+        embeddings: of the batch.
+        row: of the image in the batch.
+        models: a loaded preset.
+
+    Returns:
+        (N, M, M) logits and (N,) predicted IoU of the masks kept, in the order of the points.
+
+    Raises:
+        ModelMemoryError: one prompt alone does not fit into memory.
+    """
+    decoder = click_decoder(models)
+    logits, predicted, _ = decoder.decode(points, decoder.terms_of(embeddings, row))
+    return logits, predicted
+
+
+@torch.inference_mode()
+def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
+    """Masks at the preset's grid of clicks; see decode_points.
+
+    A preset of adaptive prompts asks at a quarter of them, and then at those that their neighbours have not answered for.
+    """
+    per_side = models.preset.points_per_side
+    points = prompt_grid(per_side, models.segmenter_side).to(models.device)
+    if not models.preset.adaptive_prompts:
+        return decode_points(points, embeddings, row, models)
+    decoder = click_decoder(models)
+    terms = decoder.terms_of(embeddings, row)
+    coarse = coarse_prompts(per_side).to(models.device)
+    logits, predicted, kept = decoder.decode(points[coarse], terms)
+    fine = open_prompts(per_side, coarse[kept], logits > 0)
+    more_logits, more_predicted, more_kept = decoder.decode(points[fine], terms)
+    order = torch.cat([coarse[kept], fine[more_kept]]).argsort()
+    return torch.cat([logits, more_logits])[order], torch.cat([predicted, more_predicted])[order]
+
+
+@torch.inference_mode()
+def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> Tensor:
+    """The segmenter's single answer to each box: (B, M, M) logits of (B, 4) xyxy pixels of the S by S input."""
+    sam2 = models.sam2
+    labels = torch.tensor([[2, 3]], dtype=torch.int, device=boxes.device).expand(len(boxes), -1)
+    sparse, dense = sam2.sam_prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
+    logits, _, _, _ = sam2.sam_mask_decoder(
+        image_embeddings=embeddings.coarse[row : row + 1],
+        image_pe=sam2.sam_prompt_encoder.get_dense_pe().to(models.dtype),
+        sparse_prompt_embeddings=sparse.to(models.dtype),
+        dense_prompt_embeddings=dense.to(models.dtype),
+        multimask_output=False,
+        repeat_image=True,
+        high_res_features=[level[row : row + 1] for level in embeddings.fine],
+    )
+    answer: Tensor = logits[:, 0]
+    return answer
+
+
+@dataclass(frozen=True)
+class ImageTerms:
+    """All that the decoder needs of one image and that no prompt changes.
+
+    Attributes:
+        image: (L, C) the embedding, with the bias of the first attention to tokens.
+        keys: (H, L, c) for the first attention of tokens.
+        values: (H, L, c), likewise.
+        queries: (H, L, c) for the first attention to tokens.
+        fine: (L, 4, c₁) and (L, 16, c₂): what is added to the upscaled features, with the biases of the upscaling. The second
+            axis runs over the cells of a position: (y, x), and (y, x) of each of those four.
+    """
+
+    image: Tensor
+    keys: Tensor
+    values: Tensor
+    queries: Tensor
+    fine: tuple[Tensor, Tensor]
+
+
+class ClickDecoder:
+    """SAM 2's mask decoder for single positive clicks, with what depends on the weights alone computed once.
+
+    Args:
+        models: a loaded preset; its weights must not change afterwards.
+    """
+
+    def __init__(self, models: Models) -> None:
+        sam2 = models.sam2
+        self._key, self._device, self._dtype = BatchKey.of("prompts", models), models.device, models.dtype
+        self._prompts, self._decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
+        self._transformer = self._decoder.transformer
+        self._first, self._second = self._transformer.layers
+        self._num_heads = self._first.self_attn.num_heads
+        self._iou_token = 1 if self._decoder.pred_obj_scores else 0
+        self._upscaling = _Upscaling(self._decoder.output_upscaling)
+        self._position = self._prompts.get_dense_pe().to(self._dtype).flatten(2)[0].T  # (L, C)
+        self._second_keys = self._positional_keys(self._second.cross_attn_token_to_image)
+        self._second_queries = self._split(self._second.cross_attn_image_to_token.q_proj(self._position))
+        self._last_keys = self._positional_keys(self._transformer.final_attn_token_to_image)
+
+    @torch.inference_mode()
+    def terms_of(self, embeddings: ImageEmbeddings, row: int) -> ImageTerms:
+        """What no prompt changes, of an image of a batch."""
+        coarse = embeddings.coarse[row] + self._prompts.no_mask_embed.weight.to(self._dtype)[0, :, None, None]
+        image = coarse.flatten(1).T.contiguous()
+        to_image, to_tokens = self._first.cross_attn_token_to_image, self._first.cross_attn_image_to_token
+        positioned = image + self._position
+        return ImageTerms(
+            image + to_tokens.out_proj.bias,
+            self._split(to_image.k_proj(positioned)).contiguous(),
+            self._split(to_image.v_proj(image)).contiguous(),
+            self._split(to_tokens.q_proj(positioned)).contiguous(),
+            self._upscaling.fine_terms(embeddings.fine[0][row], embeddings.fine[1][row]),
+        )
+
+    @torch.inference_mode()
+    def decode(self, points: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks at clicks whose predicted IoU is above 0.4.
+
+        Args:
+            points: (P, 2) xy pixels of the S by S input.
+            terms: of the image.
+
+        Returns:
+            (N, M, M) logits, (N,) predicted IoU, and the (N,) rows of the points they belong to, ascending.
+        """
+        at_once = PROMPTS_A_BATCH[self._device.type]
+        if most := IMAGE_NUMBERS_A_BATCH.get(self._device.type):
+            at_once = max(1, min(at_once, most // terms.image.numel()))
+        parts = in_batches(points, self._key, at_once, lambda some: self._decode(some, terms))
+        counts = [0, *(num_points for *_, num_points in parts)]
+        starts = torch.tensor(counts[:-1]).cumsum(0).tolist()
+        rows = [kept + start for (_, _, kept, _), start in zip(parts, starts, strict=True)]
+        side = 4 * round(len(terms.image) ** 0.5)
+        empty = points.new_empty
+        return (
+            torch.cat([logits for logits, *_ in parts] or [empty(0, side, side, dtype=self._dtype)]),
+            torch.cat([predicted for _, predicted, *_ in parts] or [empty(0, dtype=self._dtype)]),
+            torch.cat(rows or [empty(0, dtype=torch.int64)]),
+        )
+
+    def _decode(self, points: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor, Tensor, int]:
+        prompts = self._tokens_of(points)
+        tokens, image = self._transform(prompts, terms)
+        first = self._iou_token
+        quality = self._last_tokens(tokens[:, first : first + 1], prompts[:, first : first + 1], image)
+        predicted, best = self._decoder.iou_prediction_head(quality)[:, 1:].max(1)
+        rows = (predicted > MIN_PREDICTED_IOU).nonzero()[:, 0]
+        mask_tokens = first + 2 + best[rows]  # the mask token of a single answer, which is not asked for, comes before
+        chosen = self._last_tokens(tokens[rows, mask_tokens][:, None], prompts[rows, mask_tokens][:, None], image, rows)
+        of_each = torch.stack([layers(chosen) for layers in self._decoder.output_hypernetworks_mlps[1:]], 1)
+        weights = of_each[torch.arange(len(rows), device=rows.device), best[rows]]
+        return self._upscaling.logits_at(rows, image, weights, terms.fine), predicted[rows], rows, len(points)
+
+    def _tokens_of(self, points: Tensor) -> Tensor:
+        """(P, T, C): the decoder's own tokens and those of the click."""
+        decoder = self._decoder
+        labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
+        clicks, _ = self._prompts(points=(points[:, None], labels), boxes=None, masks=None)
+        own = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        if decoder.pred_obj_scores:
+            own.insert(0, decoder.obj_score_token.weight)
+        return torch.cat([torch.cat(own).expand(len(points), -1, -1), clicks.to(self._dtype)], 1)
+
+    def _transform(self, prompts: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor]:
+        """Two layers of attention back and forth: (P, T, C) tokens and (P, L, C) images of (P, T, C) prompts."""
+        layer = self._first
+        tokens = layer.norm1(layer.self_attn(q=prompts, k=prompts, v=prompts))
+        found = attend_to_same_image(layer.cross_attn_token_to_image, tokens + prompts, terms.keys, terms.values)
+        tokens = layer.norm2(tokens + found)
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        attention = layer.cross_attn_image_to_token
+        image = layer.norm4(add_same_attention_to_tokens(attention, tokens + prompts, tokens, terms.image, terms.queries))
+
+        layer = self._second
+        positioned = tokens + prompts
+        tokens = layer.norm1(tokens + layer.self_attn(q=positioned, k=positioned, v=tokens))
+        found = attend_to_image(layer.cross_attn_token_to_image, tokens + prompts, image, self._second_keys)
+        tokens = layer.norm2(tokens + found)
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        attention = layer.cross_attn_image_to_token
+        image = add_attention_to_tokens(attention, tokens + prompts, tokens, image, self._second_queries)
+        return tokens, layer.norm4(image.add_(attention.out_proj.bias))
+
+    def _last_tokens(self, tokens: Tensor, prompts: Tensor, image: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(P, C): one token each after the last attention to the image; of some rows of the images."""
+        transformer = self._transformer
+        own = image if rows is None or len(rows) == len(image) else image[rows]
+        found = attend_to_image(transformer.final_attn_token_to_image, tokens + prompts, own, self._last_keys)
+        answer: Tensor = transformer.norm_final_attn(tokens + found)[:, 0]
+        return answer
+
+    def _split(self, projected: Tensor) -> Tensor:
+        return split_heads(projected, self._num_heads)
+
+    def _positional_keys(self, attention: Any) -> Tensor:
+        return self._split(F.linear(self._position, attention.k_proj.weight)).contiguous()
+
+
+class _Upscaling:
+    """From (L, C) positions to mask cells, in two steps of four cells each.
+
+    The transposed convolutions do not overlap, so each position is upscaled by itself, a cache's worth of them at a time.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        first, self._norm, self._activation, second, _ = layers
+        self._weights = tuple(layer.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous() for layer in (first, second))
+        self._biases = (first.bias, second.bias)
+        self._widths = (first.weight.shape[1], second.weight.shape[1])
+
+    def fine_terms(self, finest: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
+        """ImageTerms.fine of the (c₂, S/4, S/4) and (c₁, S/8, S/8) features of an image."""
+        side = finer.shape[-1] // 2
+        cells = finer.unflatten(2, (side, 2)).unflatten(1, (side, 2)).permute(1, 3, 2, 4, 0)
+        small_cells = finest.unflatten(2, (side, 2, 2)).unflatten(1, (side, 2, 2)).permute(1, 4, 2, 5, 3, 6, 0)
+        return (
+            cells.reshape(side**2, 4, -1) + self._biases[0],
+            small_cells.reshape(side**2, 16, -1) + self._biases[1],
+        )
+
+    def logits_at(self, rows: Tensor, image: Tensor, weights: Tensor, fine: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, M, M) logits of the (n,) rows of (P, L, C) images with the (n, c₂) weights of a mask each."""
+        num_positions = image.shape[1]
+        most = max(1, UPSCALED_NUMBERS_A_BATCH[image.device.type] // fine[1][0].numel())
+        prompts_at_once, positions_at_once = max(1, most // num_positions), min(most, num_positions)
+        cells = image.new_empty(len(rows), num_positions, 16)
+        for first in range(0, len(rows), prompts_at_once):
+            some = slice(first, first + prompts_at_once)
+            for start in range(0, num_positions, positions_at_once):
+                part = slice(start, start + positions_at_once)
+                cells[some, part] = self._cells(image[rows[some], part], weights[some], fine[0][part], fine[1][part])
+        side = round(num_positions**0.5)
+        grid = cells.view(-1, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return grid.reshape(-1, 4 * side, 4 * side)
+
+    def _cells(self, image: Tensor, weights: Tensor, finer: Tensor, finest: Tensor) -> Tensor:
+        """(n, l, 16) logits of (n, l, C) positions."""
+        num_masks, num_positions = image.shape[:2]
+        norm = self._norm
+        some = F.linear(image, self._weights[0]).view(num_masks, num_positions, 4, -1).add_(finer)
+        some = self._activation(F.layer_norm(some, self._widths[:1], norm.weight, norm.bias, norm.eps))
+        some = F.linear(some, self._weights[1]).view(num_masks, num_positions, 16, -1).add_(finest)
+        some = self._activation(some).flatten(1, 2)
+        return torch.bmm(some, weights[:, :, None]).view(num_masks, num_positions, 16)
+
+
+_decoders: WeakKeyDictionary[Models, ClickDecoder] = WeakKeyDictionary()
+
+
+@torch.inference_mode()
+def click_decoder(models: Models) -> ClickDecoder:
+    """The decoder of these models, made once."""
+    with models.lock:
+        if models not in _decoders:
+            _decoders[models] = ClickDecoder(models)
+        return _decoders[models]
