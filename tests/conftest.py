@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import itertools
 import os
 import shutil
@@ -35,8 +34,14 @@ _counter = itertools.count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point FiftyOne at this session's folders and database before any test module imports it."""
+    """Point FiftyOne at this session's folders and database before any test module imports it.
+
+    Each worker of `pytest -n` is a session with a database of its own; the process that hands the tests out needs none.
+    """
     global _session_folder, _mongod
+    _share_cores(len(config.option.tx) if _hands_out(config) else 1)
+    if _hands_out(config):
+        return
     _session_folder = Path(tempfile.mkdtemp(prefix="refseg-tests-"))
     # The user's settings, a database address above all, must not reach the tests.
     for name in [name for name in os.environ if name.startswith("FIFTYONE_")]:
@@ -66,6 +71,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which database the tests use."""
+    if _hands_out(config):
+        return f"mongod: one for each of {len(config.option.tx)} workers"
     if _mongod is None:
         return "mongod: none found, tests of FiftyOne will fail; run: python scripts/ensure_mongod.py"
     return f"mongod: {_mongod.uri} in {_session_folder}"
@@ -77,6 +84,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if REPOSITORY / "tests" / "app" in item.path.parents:
             item.add_marker(pytest.mark.app)
     items.sort(key=_cost)
+
+
+def _hands_out(config: pytest.Config) -> bool:
+    """Whether this process runs no test itself: that of `pytest -n` which starts the workers."""
+    return getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+def _share_cores(num_workers: int) -> None:
+    """Let workers, and the processes that they start, have no more threads of PyTorch's than there are cores.
+
+    By default these wait for each other by spinning. Where anything else runs too, mongod or Lance, they spin while those they
+    wait for have no core: tests then take several times as long. Workers inherit the settings, for a start.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
 
 
 def _cost(item: pytest.Item) -> int:
