@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **{name: _version(name) for name in names},
     }
 
 
@@ -97,6 +97,14 @@ def as_table(figures: list[Figure]) -> str:
         mark = "" if figure.reached is None else "reached" if figure.reached else "**missed**"
         lines.append(f"| {figure.name} | {figure.shown} | {figure.target} | {mark} |")
     return "\n".join(lines)
+
+
+def _version(name: str) -> str | None:
+    """None for a package that is not here: benchmarks.gpu runs without FiftyOne."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

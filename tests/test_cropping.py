@@ -94,6 +94,16 @@ class TestCropInstances:
             assert found.rows.tolist() == list(range(min(count, 20)))
             assert torch.equal(found.boxes, every.boxes[:count])
 
+    @pytest.mark.parametrize("pixels", [1, 300])
+    def test_the_same_in_strips(self, monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+        candidates = make_blobs(8)
+        every = crop_instances(candidates, rank_all(candidates))
+        monkeypatch.setattr(cropping, "PIXELS_A_STRIP", pixels)
+        found = crop_instances(candidates, rank_all(candidates))
+        assert torch.equal(found.boxes, every.boxes)
+        for mask, whole in zip(found.masks, every.masks, strict=True):
+            assert torch.equal(mask, whole)
+
     def test_order_is_that_of_the_ranking(self) -> None:
         candidates = make_blobs(6)
         columns = torch.tensor([2, 0]), torch.tensor([0.9, 0.3]), torch.tensor([0.5, 0.1]), torch.tensor([0, 1])

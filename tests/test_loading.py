@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from refseg import loading
 from refseg.images import read_image, segmenter_pixels
-from refseg.loading import LoadedImage, default_workers, load_batches, load_image, stack_pixels
+from refseg.loading import LoadedImage, Room, default_workers, load_batches, load_image, stack_pixels
 
 SIDE = 32
 PATIENCE = 10.0
@@ -188,10 +189,83 @@ def test_no_files() -> None:
     assert list(load_batches([], SIDE, batch_size=2)) == []
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(None, 1), (1, 1), (2, 1), (8, 4), (64, 8)])
-def test_default_workers(monkeypatch: pytest.MonkeyPatch, cores: int | None, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("cores", "beside_model", "beside_gpu"), [(None, 1, 1), (1, 1, 1), (2, 1, 1), (8, 4, 7), (16, 8, 15), (64, 8, 16)]
+)
+def test_default_workers(monkeypatch: pytest.MonkeyPatch, cores: int | None, beside_model: int, beside_gpu: int) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert default_workers() == workers
+    assert (default_workers(), default_workers("cpu")) == (beside_model, beside_model)
+    assert (default_workers("cuda"), default_workers("mps")) == (beside_gpu, beside_gpu)
+
+
+class TestRoom:
+    def test_together_as_long_as_they_fit(self) -> None:
+        """Of six threads that bring 40 each into room for 100, two are inside at a time."""
+        room, lock = Room(100), threading.Lock()
+        inside, most = 0, 0
+        two = threading.Barrier(2, timeout=PATIENCE)
+
+        def work() -> None:
+            nonlocal inside, most
+            with room.take(40):
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                two.wait()  # each meets another one inside
+                with lock:
+                    inside -= 1
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert most == 2
+
+    def test_what_is_larger_goes_in_alone(self) -> None:
+        room, entered = Room(100), threading.Event()
+
+        def work() -> None:
+            with room.take(1000):
+                entered.set()
+
+        thread = threading.Thread(target=work)
+        with room.take(1):
+            thread.start()
+            assert not entered.wait(0.1)
+        assert entered.wait(PATIENCE)
+        thread.join(PATIENCE)
+
+    def test_an_error_gives_the_room_back(self) -> None:
+        room = Room(10)
+        with pytest.raises(ZeroDivisionError), room.take(10):
+            raise ZeroDivisionError
+        with room.take(10):
+            pass
+
+
+def test_images_decoded_at_once_are_bounded(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads, room for one of these images of some six hundred pixels: never two at a time."""
+    monkeypatch.setattr(loading, "_decoding", Room(1000))
+    lock, inside, most = threading.Lock(), 0, 0
+
+    def read(path: str) -> Image.Image:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        try:
+            time.sleep(0.005)
+            return read_image(path)
+        finally:
+            with lock:
+                inside -= 1
+
+    monkeypatch.setattr(loading, "read_image", read)
+    good = [path for number, path in enumerate(paths) if number not in (1, 5)]
+    loaded = [image for batch in load_batches(good * 2, SIDE, batch_size=2, num_workers=4) for image in batch]
+    assert all(image.error is None for image in loaded)
+    assert most == 1
 
 
 def test_stack_leaves_bad_images_out() -> None:

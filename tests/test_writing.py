@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -13,7 +14,7 @@ from torchvision.ops import box_iou
 
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, iter_segment
-from refseg.writing import SAME_OBJECT_IOU, Changes, pair_objects
+from refseg.writing import SAME_OBJECT_IOU, Changes, Writer, pair_objects
 from tests.trays import PARTS, propose_truth, tray_samples
 from tests.trays import segment_all as run
 
@@ -182,6 +183,43 @@ class TestChanges:
         assert report.changes.num_samples == report.changes.num_lost == 4
         config = trays.get_run_info(report.run_key).config
         assert config.changed_ids.split() == list(report.changes.sample_ids[:3])
+
+
+class TestPortions:
+    """However few pixels or cells may wait, what is written is the same."""
+
+    @pytest.fixture
+    def writes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Gets the number of samples of each write."""
+        sizes: list[int] = []
+        write = Writer._write
+
+        def counted(self: Writer, labels: dict[str, Any], maps: dict[str, Any]) -> None:
+            sizes.append(len(labels))
+            write(self, labels, maps)
+
+        monkeypatch.setattr(Writer, "_write", counted)
+        return sizes
+
+    def test_large_masks_are_written_a_few_at_a_time(
+        self, trays: fo.Dataset, prototypes: Prototypes, writes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(trays, prototypes, "at_once", index=False)
+        assert max(writes) > 1
+        writes.clear()
+        monkeypatch.setattr("refseg.writing.PIXELS_A_WRITE", 1)
+        report = run(trays, prototypes, "apart", index=False)
+        assert max(writes) == 1
+        assert report.num_written == 4
+        assert trays.values("apart.detections.bounding_box") == trays.values("at_once.detections.bounding_box")
+
+    def test_candidates_that_are_not_packed_do_not_pile_up(
+        self, trays: fo.Dataset, prototypes: Prototypes, writes: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), 1))
+        monkeypatch.setattr("refseg.writing.CELLS_HELD", 1)
+        run(trays, prototypes, index=False)
+        assert [size for size in writes if size] == [1, 1, 1, 1]
 
 
 class TestWords:

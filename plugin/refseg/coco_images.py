@@ -58,9 +58,11 @@ class Proposer:
     def propose(self, images: Sequence[CocoImage], gate: PresenceGate | None = None) -> Generator[list[Proposed], None, None]:
         """Candidates of images, batch by batch; see PresenceGate for the gate."""
         paths = [self.path_of(image) for image in images]
-        size = IMAGES_A_BATCH[self.models.device.type]
-        side = self.models.segmenter_side
-        with closing(load_batches(paths, side, batch_size=size, num_workers=self.num_workers, tiles=self.tiles)) as batches:
+        device, side = self.models.device.type, self.models.segmenter_side
+        size, workers = IMAGES_A_BATCH[device], self.num_workers
+        with closing(
+            load_batches(paths, side, batch_size=size, num_workers=workers, tiles=self.tiles, device=device)
+        ) as batches:
             for batch in batches:
                 errors = [_unusable(loaded, images[loaded.index]) for loaded in batch]
                 good = [loaded for loaded, error in zip(batch, errors, strict=True) if not error]

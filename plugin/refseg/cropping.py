@@ -21,6 +21,8 @@ from .packing import PackedCandidates
 
 PIXELS_A_CHUNK = 1 << 25
 """Upsampled logits held at once by profile `paper`, in pixels: 128 MB of float32."""
+PIXELS_A_STRIP = 1 << 22
+"""Upsampled logits of one mask held at once, in pixels."""
 MASKS_A_CHUNK = 16
 """Masks resized at once: often fewer instances are wanted than there are."""
 
@@ -112,8 +114,10 @@ def _resize(crop: Tensor, reach: _Reach, rows: _Axis, columns: _Axis) -> tuple[T
     """The tight mask and its box, xyxy pixels of the image, far edge excluded; None where nothing is left."""
     left, top, right, bottom = reach.pixels
     x0, y0, x1, y1 = reach.window
-    tall = rows.weights[top:bottom, y0:y1] @ crop
-    mask = (tall @ columns.weights[left:right, x0:x1].T > 0).numpy()
+    across = columns.weights[left:right, x0:x1].T
+    # In strips of rows: of the logits of a mask as large as its image there is never more than a strip.
+    strips = rows.weights[top:bottom, y0:y1].split(max(1, PIXELS_A_STRIP // (right - left)))
+    mask = torch.cat([strip @ crop @ across > 0 for strip in strips]).numpy()
     used_rows, used_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(used_rows):
         return None

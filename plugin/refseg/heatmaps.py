@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .batch_sizes import BatchKey, in_batches
 from .candidates import encode_patches, patch_similarity
 from .errors import DatasetError
 from .fields import check_name
@@ -121,8 +122,9 @@ def iter_similarity_heatmap(
     skipped: list[SkippedImage] = []
     done = 0
     yield Progress(0, len(ids), "images")
-    batch_size = IMAGES_A_BATCH[models.device.type]
-    for batch in load_batches(paths, models.segmenter_side, batch_size=batch_size, num_workers=num_workers):
+    device = models.device.type
+    size = IMAGES_A_BATCH[device]
+    for batch in load_batches(paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device):
         found = iter(_similarities(batch, prototype, models))
         for image in batch:
             if image.error is None:
@@ -152,9 +154,13 @@ def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Model
     """A heatmap for each good image of a batch."""
     if all(image.pixels is None for image in batch):
         return []
+    pixels = stack_pixels(batch)
+
+    def encode(some: Tensor) -> Tensor:
+        return encode_patches(encoder_pixels(some.to(models.device), models.preset.encoder_side), models).cpu()
+
     with models.lock:
-        pixels = stack_pixels(batch).to(models.device)
-        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models).cpu()
+        features = torch.cat(in_batches(pixels, BatchKey.of("images", models), len(pixels), encode))
     side = models.patches_side
     grid = patch_similarity(features, prototype[None]).view(-1, 1, side, side)  # (B, 1, G, G)
     fine = F.interpolate(grid.clamp(0, 1), scale_factor=TIMES_FINER, mode="bilinear", align_corners=False)[:, 0]

@@ -23,6 +23,15 @@ from .errors import ImageError
 # warnings.catch_warnings is not safe in the threads that decode images.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# Pillow keeps an image in blocks of 16 MB, which the C library keeps for each thread once they are free: a large image a thread
+# would stay in memory. Blocks beyond 32 MB go back to the system. Smaller images take no more than they need in either case.
+Image.core.set_block_size(max(Image.core.get_block_size(), 64 << 20))  # type: ignore[attr-defined]
+
+ORIENTATION = 0x0112
+"""The EXIF tag."""
+ROWS_A_STRIP = 256
+"""Of a 16-bit or floating image, converted at once: in between a pixel takes eight bytes, several times over."""
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -40,8 +49,10 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(name) as opened:
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
-        return to_rgb(upright)
+            # Where nothing is to be turned exif_transpose makes a copy all the same.
+            turned = opened.getexif().get(ORIENTATION, 1) != 1
+            upright: Image.Image = ImageOps.exif_transpose(opened) if turned else opened
+            return to_rgb(upright)
     except FileNotFoundError as error:
         raise ImageError(name, "the file does not exist") from error
     except UnidentifiedImageError as error:
@@ -59,7 +70,7 @@ def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
     name = os.fspath(path)
     try:
         with Image.open(name) as opened:
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            turned = opened.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except FileNotFoundError as error:
         raise ImageError(name, "the file does not exist") from error
@@ -72,9 +83,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
+        values = np.asarray(image)
         scale = 255.0 if image.mode == "F" else 255.0 / 65535.0
-        grey = np.clip(np.nan_to_num(values) * scale, 0, 255).round().astype(np.uint8)
+        grey = np.empty(values.shape, np.uint8)
+        for rows in (slice(start, start + ROWS_A_STRIP) for start in range(0, len(values), ROWS_A_STRIP)):
+            strip = np.nan_to_num(values[rows].astype(np.float64)) * scale
+            grey[rows] = np.clip(strip, 0, 255).round()
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("LA", "PA", "La"):
         return image.convert("RGBA").convert("RGB")

@@ -1,7 +1,8 @@
 """Building the candidate index of a FiftyOne dataset: which images are missing, their candidates, batch by batch.
 
-Costs what proposing candidates costs, once an image. What is done is written every ten seconds, so that a killed process loses
-no more than that.
+Costs what proposing candidates costs, once an image: images are read in threads, the models run in a thread of their own, a
+batch ahead of whoever takes the candidates, and packing and writing go on beside them. What is done is written every ten
+seconds, so that a killed process loses no more than that and the batch in work.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import logging
 import os
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from PIL import Image
+from torch import Tensor
+
+from .ahead import run_ahead
 from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
 from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, record_index, same_file
 from .errors import IndexWriteError
@@ -104,7 +110,7 @@ def build_index(
             own, which takes so many times longer as there are tiles.
         content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
         storage_options: for an object store, as Lance takes them; they are not kept.
-        num_workers: threads that decode images; 0 for none.
+        num_workers: threads that decode images; 0 does everything in the calling thread, one step after the other.
         progress: see `refseg.progress.drain`.
 
     Raises:
@@ -148,9 +154,10 @@ def iter_build_index(
     total, done = len(images.held) + len(images.missing), len(images.held)
     yield Progress(done, total, "images")
     try:
-        for batch in builder.compute(images.missing):
-            done += len(batch)
-            yield Progress(done, total, "images")
+        with closing(builder.compute(images.missing)) as batches:
+            for batch in batches:
+                done += len(batch)
+                yield Progress(done, total, "images")
     finally:
         builder.close()
     index.index.tidy_if_due()
@@ -184,6 +191,29 @@ class Computed:
 
     image: ImageFile
     candidates: Candidates | PackedCandidates | None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images on their way from their files to their candidates.
+
+    Attributes:
+        files: the images.
+        errors: why one cannot be read, or None, for each that was tried; empty where another builder has done them.
+        sizes: height and width of each good one.
+        pixels: (B, 3, S, S) float32 of the good ones, until the models have seen them; None in tiles.
+        pictures: the good ones at their own size, where they are looked at in tiles.
+        found: candidates of each good one.
+        seconds: that the models took.
+    """
+
+    files: Sequence[ImageFile]
+    errors: Sequence[str | None] = ()
+    sizes: Sequence[tuple[int, int]] = ()
+    pixels: Tensor | None = None
+    pictures: Sequence[Image.Image] = ()
+    found: Sequence[Candidates | PackedCandidates] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -267,27 +297,21 @@ class Builder:
     def compute(self, images: Sequence[ImageFile]) -> Generator[list[Computed], None, None]:
         """Candidates of images, batch by batch; images that cannot be read, or were done elsewhere, come without any.
 
+        While a batch is dealt with, the models look at the next. Closing waits for that one and drops it.
+
         Raises:
             IndexWriteError: the index cannot be written to, and goes_on is not set.
         """
-        waiting = list(images)
-        while waiting:
-            stretch, waiting = self._next_stretch(waiting)
-            done = [Computed(image, None) for image in stretch if self._is_held(image)]
-            if done:
-                self.done_elsewhere += [computed.image.sample_id for computed in done]
-                yield done
-            rest = [image for image in stretch if not self._is_held(image)]
-            batch_size = IMAGES_A_BATCH[self.models.device.type]
-            paths = [image.path for image in rest]
-            workers = self.num_workers
-            batches = load_batches(
-                paths, self.models.segmenter_side, batch_size=batch_size, num_workers=workers, tiles=self.uses_tiles
-            )
-            with closing(batches):
-                for batch in batches:
-                    yield self._compute_batch(batch, rest)
-                    self._write_if_due()
+        loaded = self._load(images)
+        if self.num_workers != 0 and not self.uses_tiles:
+            loaded = run_ahead(loaded, "refseg-batches")
+        proposed = self._propose_all(loaded)
+        if self.num_workers != 0:
+            proposed = run_ahead(proposed, "refseg-models")
+        with closing(proposed):
+            for batch in proposed:
+                yield self._keep(batch)
+                self._write_if_due()
 
     def close(self) -> None:
         """Write what is not written yet, and renew the index's record.
@@ -306,40 +330,96 @@ class Builder:
         """Whether images are looked at in tiles."""
         return self.tiles if self.index is None else self.index.index.settings.tiles
 
-    def _compute_batch(self, batch: Sequence[LoadedImage], images: Sequence[ImageFile]) -> list[Computed]:
-        started = time.monotonic()
+    def _load(self, images: Sequence[ImageFile]) -> Generator[_Batch, None, None]:
+        """Images read, in batches, and those that another builder has done meanwhile."""
+        device = self.models.device.type
+        waiting = list(images)
+        while waiting:
+            stretch, waiting = self._next_stretch(waiting)
+            done = [image for image in stretch if self._is_held(image)]
+            if done:
+                yield _Batch(done)
+            rest = [image for image in stretch if not self._is_held(image)]
+            batches = load_batches(
+                [image.path for image in rest],
+                self.models.segmenter_side,
+                batch_size=IMAGES_A_BATCH[device],
+                num_workers=self.num_workers,
+                tiles=self.uses_tiles,
+                device=device,
+            )
+            with closing(batches):
+                for batch in batches:
+                    yield self._stack(batch, rest)
+
+    def _stack(self, batch: Sequence[LoadedImage], images: Sequence[ImageFile]) -> _Batch:
         good = [loaded for loaded in batch if loaded.error is None]
-        for loaded in batch:
-            if loaded.error is not None:
-                image = images[loaded.index]
-                self.skipped.append(SkippedImage(image.sample_id, image.path, loaded.error))
-        found = iter(self._propose(good))
-        answer = [Computed(images[loaded.index], next(found) if loaded.error is None else None) for loaded in batch]
+        pixels = None
+        if good and not self.uses_tiles:
+            pixels = stack_pixels(good, pin=self.models.device.type == "cuda")
+        return _Batch(
+            [images[loaded.index] for loaded in batch],
+            [loaded.error for loaded in batch],
+            [loaded.image_hw for loaded in good],
+            pixels,
+            [loaded.image for loaded in good if loaded.image is not None],
+        )
+
+    def _propose_all(self, batches: Generator[_Batch, None, None]) -> Generator[_Batch, None, None]:
+        with closing(batches):
+            for batch in batches:
+                started = time.monotonic()
+                found = self._propose(batch)
+                yield replace(batch, pixels=None, pictures=(), found=found, seconds=time.monotonic() - started)
+
+    def _propose(self, batch: _Batch) -> Sequence[Candidates | PackedCandidates]:
+        max_iou = None if self._keeps_all else NEAR_DUPLICATE_IOU
+        if batch.pixels is not None:
+            return propose_from_pixels(batch.pixels, batch.sizes, self.models, max_iou=max_iou, gate=self.gate)
+        return [
+            propose_tiles(picture, self.models, max_iou=max_iou, gate=self.gate, fine=self._keeps_all)
+            for picture in batch.pictures
+        ]
+
+    @property
+    def _keeps_all(self) -> bool:
+        return self.index is None or self.index.index.settings.exact
+
+    def _keep(self, batch: _Batch) -> list[Computed]:
+        """Pack what was found, and note what is to be written."""
+        if not batch.errors:
+            self.done_elsewhere += [image.sample_id for image in batch.files]
+            return [Computed(image, None) for image in batch.files]
+        found = iter(self._pack_all(batch.found))
+        answer = []
+        for image, error in zip(batch.files, batch.errors, strict=True):
+            if error is not None:
+                self.skipped.append(SkippedImage(image.sample_id, image.path, error))
+            answer.append(Computed(image, next(found) if error is None else None))
         if self.index is not None and self.trouble is None:
             self._unwritten += [
                 (computed.image.sample_id, computed.image.state, computed.candidates)
                 for computed in answer
                 if isinstance(computed.candidates, PackedCandidates) and not computed.candidates.gated
             ]
-        gated = sum(computed.candidates is not None and computed.candidates.gated for computed in answer)
-        self.num_computed += len(good)
+        gated = sum(candidates.gated for candidates in batch.found)
+        self.num_computed += len(batch.found)
         self.num_gated += gated
-        if gated < len(good):
+        if gated < len(batch.found):
             # What the encoder alone takes tells nothing of the images to come.
-            self._seconds += time.monotonic() - started
+            self._seconds += batch.seconds
         return answer
 
-    def _propose(self, batch: Sequence[LoadedImage]) -> Sequence[Candidates | PackedCandidates]:
-        if not batch:
-            return []
-        keeps_all = self.index is None or self.index.index.settings.exact
-        max_iou = None if keeps_all else NEAR_DUPLICATE_IOU
-        if self.uses_tiles:
-            pictures = [loaded.image for loaded in batch if loaded.image is not None]
-            return [propose_tiles(one, self.models, max_iou=max_iou, gate=self.gate, fine=keeps_all) for one in pictures]
-        sizes = [loaded.image_hw for loaded in batch]
-        found = propose_from_pixels(stack_pixels(batch), sizes, self.models, max_iou=max_iou, gate=self.gate)
-        return found if self.index is None else [pack(candidates, fine=keeps_all) for candidates in found]
+    def _pack_all(self, found: Sequence[Candidates | PackedCandidates]) -> list[Candidates | PackedCandidates]:
+        if self.num_workers == 0 or not found:
+            return [self._packed(candidates) for candidates in found]
+        with ThreadPoolExecutor(len(found), thread_name_prefix="refseg-packing") as threads:
+            return list(threads.map(self._packed, found))
+
+    def _packed(self, candidates: Candidates | PackedCandidates) -> Candidates | PackedCandidates:
+        if self.index is None or isinstance(candidates, PackedCandidates):
+            return candidates
+        return pack(candidates, fine=self._keeps_all)
 
     def _next_stretch(self, waiting: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
         """Some images to do next, and the others: two builders that know of each other meet in the middle."""

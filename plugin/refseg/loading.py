@@ -1,6 +1,7 @@
 """Images decoded and resized in threads, ahead of the model: at most three batches, and an image a thread, are in memory.
 
-Images that are to be looked at in tiles stay at their own size: of these at most three are in memory.
+Images that are to be looked at in tiles stay at their own size: of these at most three are in memory. While they are decoded
+all are: together no more than PIXELS_AT_ONCE of them, or one image that is larger, whatever the number of threads.
 
 Threads and not processes: Pillow lets go of the interpreter while it decodes and resizes, a process that holds an open index
 cannot be forked, and one started afresh would run its caller's script again. No FiftyOne here all the same: its own loader's
@@ -10,10 +11,11 @@ processes, which load images for `refseg.Segmenter`, must never touch its databa
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -32,6 +34,8 @@ BATCHES_AHEAD = 2
 """Batches that may wait for the model, besides one image in each thread."""
 WHOLE_IMAGES_AHEAD = 1
 """Images for tiles that may wait: each may take hundreds of megabytes, and keeps the model busy longer than decoding does."""
+PIXELS_AT_ONCE = 48_000_000
+"""Pixels decoded at once: Pillow takes 4 bytes for each, and as many again to turn or convert the image."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,57 @@ class LoadedImage:
     image: Image.Image | None = None
 
 
+class Room:
+    """Lets threads in as long as what they bring fits together; one that brings more than fits goes in alone."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        """Wait until there is room for so much, and hold it."""
+        amount = min(amount, self.size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + amount <= self.size)
+            self._taken += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= amount
+                self._changed.notify_all()
+
+
+_decoding = Room(PIXELS_AT_ONCE)
+
+
 def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> LoadedImage:
     """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S."""
     try:
-        image = read_image(path)
-        if tiles:
-            return LoadedImage(index, None, (image.height, image.width), image=image)
-        return LoadedImage(index, segmenter_pixels(image, side), (image.height, image.width))
+        with _decoding.take(_num_pixels(path)):
+            image = read_image(path)
+            image_hw = image.height, image.width
+            if tiles:
+                return LoadedImage(index, None, image_hw, image=image)
+            pixels = segmenter_pixels(image, side)
+            del image  # before others may decode theirs
+            return LoadedImage(index, pixels, image_hw)
     except ImageError as error:
         return LoadedImage(index, None, (0, 0), error.reason)
     except MemoryError:
         return LoadedImage(index, None, (0, 0), "the image is too large for this machine's memory")
+
+
+def _num_pixels(path: str) -> int:
+    """By the header; 0 for a file that none can be read of, of which read_image says what is wrong."""
+    try:
+        # Not read_image_hw: asked for its orientation Pillow decodes a whole PNG.
+        with Image.open(path) as opened:
+            return opened.width * opened.height
+    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError):
+        return 0
 
 
 def as_list(batch: list[LoadedImage]) -> list[LoadedImage]:
@@ -71,13 +115,24 @@ def as_list(batch: list[LoadedImage]) -> list[LoadedImage]:
     return batch
 
 
-def default_workers() -> int:
-    """Half of the cores, at most eight: the model needs the others."""
-    return min(8, max(1, (os.cpu_count() or 2) // 2))
+def default_workers(device: str = "cpu") -> int:
+    """Half of the cores, at most eight, where the model needs them too; beside a GPU all but one, at most 16.
+
+    Args:
+        device: the device's type.
+    """
+    cores = os.cpu_count() or 2
+    return min(8, max(1, cores // 2)) if device == "cpu" else min(16, max(1, cores - 1))
 
 
 def load_batches(
-    paths: Sequence[str], side: int, *, batch_size: int, num_workers: int | None = None, tiles: bool = False
+    paths: Sequence[str],
+    side: int,
+    *,
+    batch_size: int,
+    num_workers: int | None = None,
+    tiles: bool = False,
+    device: str = "cpu",
 ) -> Generator[list[LoadedImage], None, None]:
     """Load images in order, in batches; a bad file is an item with an error, never an exception.
 
@@ -89,8 +144,9 @@ def load_batches(
         batch_size: images a batch; the last may be short.
         num_workers: threads; 0 loads in the calling one and nothing ahead, None chooses.
         tiles: images are to be looked at in tiles: they keep their size, and come in batches of one, one thread at most ahead.
+        device: type of the one that the model runs on, by which threads are chosen.
     """
-    workers = default_workers() if num_workers is None else num_workers
+    workers = default_workers(device) if num_workers is None else num_workers
     ahead = BATCHES_AHEAD * batch_size + workers
     if tiles:
         batch_size, workers, ahead = 1, min(1, workers), WHOLE_IMAGES_AHEAD
@@ -101,9 +157,17 @@ def load_batches(
             yield list(islice(images, batch_size))
 
 
-def stack_pixels(batch: Sequence[LoadedImage]) -> Tensor:
-    """(B, 3, S, S) float32 of the good images of a batch."""
-    return torch.stack([image.pixels for image in batch if image.pixels is not None])
+def stack_pixels(batch: Sequence[LoadedImage], *, pin: bool = False) -> Tensor:
+    """(B, 3, S, S) float32 of the good images of a batch, of which there must be one.
+
+    Args:
+        batch: loaded images.
+        pin: put them into memory that CUDA copies from by itself, while other work goes on.
+    """
+    pixels = [image.pixels for image in batch if image.pixels is not None]
+    if not pin:
+        return torch.stack(pixels)
+    return torch.stack(pixels, out=torch.empty(len(pixels), *pixels[0].shape, pin_memory=True))
 
 
 Load = Callable[[str, int, int], LoadedImage]

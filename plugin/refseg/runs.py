@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -302,14 +303,15 @@ def _segment_images(
     if done and done % IMAGES_A_LOOK:
         yield Progress(done, total, "images")
     if builder is not None:
-        for batch in builder.compute(images.missing):
-            for computed in batch:
-                if computed.candidates is not None:
-                    ranking = matcher.rank(computed.candidates)
-                    writer.add(computed.image.sample_id, computed.candidates, ranking)
-            writer.flush_if_due()
-            done += len(batch)
-            yield Progress(done, total, "images")
+        with closing(builder.compute(images.missing)) as batches:
+            for batch in batches:
+                for computed in batch:
+                    if computed.candidates is not None:
+                        ranking = matcher.rank(computed.candidates)
+                        writer.add(computed.image.sample_id, computed.candidates, ranking)
+                writer.flush_if_due()
+                done += len(batch)
+                yield Progress(done, total, "images")
         for sample_id, candidates, ranking in _ranked(source, builder.done_elsewhere, matcher):
             writer.add(sample_id, candidates, ranking)
     return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))

@@ -11,12 +11,14 @@ The decoded image takes 4 bytes a pixel; one of 100 megapixels 400 MB, and about
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from .batch_sizes import BatchKey, in_batches
 from .candidates import PresenceGate, Proposals, drop_near_duplicates, grid_boxes, interpolation_matrix, iter_proposals
 from .images import segmenter_pixels
 from .loading import IMAGES_A_BATCH
@@ -130,15 +132,15 @@ def propose_tiles(
     """
     image_hw = image.height, image.width
     windows = tile_windows(image_hw, models.segmenter_side)
-    step = IMAGES_A_BATCH[models.device.type]
-    parts = []
-    for start in range(0, len(windows), step):
-        some = windows[start : start + step]
+
+    def look(some: Sequence[Window]) -> list[PackedCandidates]:
         pixels = torch.stack([_window_pixels(image, window, models.segmenter_side) for window in some])
         with models.lock:
-            for window, found in zip(some, iter_proposals(pixels, models, gate), strict=True):
-                parts.append(_pack_window(found, window, image_hw, max_iou, fine))
-    return join(parts)
+            proposals = zip(some, iter_proposals(pixels, models, gate), strict=True)
+            return [_pack_window(found, window, image_hw, max_iou, fine) for window, found in proposals]
+
+    batches = in_batches(windows, BatchKey.of("images", models), IMAGES_A_BATCH[models.device.type], look)
+    return join([part for parts in batches for part in parts])
 
 
 def cut_off(masks: Tensor, window: Window) -> Tensor:

@@ -28,6 +28,10 @@ from .store import dataset_folder
 IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0
 """Predictions are written when either is reached: what a killed process loses."""
+CELLS_HELD = 1 << 27
+"""And when candidates that are not packed, 4 bytes a cell, take half a gigabyte."""
+PIXELS_A_WRITE = 1 << 26
+"""Masks and maps at the images' size, a byte a pixel, are written when there are so many, whatever the number of images."""
 SAME_SCORE = 1e-6
 """Scores may differ by this much with the company in which they were computed."""
 MARGIN_TOLERANCE = 0.02
@@ -220,7 +224,9 @@ class Writer:
 
     def flush_if_due(self) -> None:
         """Write where many answers, or old ones, have gathered."""
-        if len(self.answers) >= IMAGES_A_WRITE or time.monotonic() - self._written_at >= SECONDS_A_WRITE:
+        cells = sum(len(found) * found.grid_side**2 for found, _ in self.answers.values() if isinstance(found, Candidates))
+        late = time.monotonic() - self._written_at >= SECONDS_A_WRITE
+        if late or len(self.answers) >= IMAGES_A_WRITE or cells >= CELLS_HELD:
             self.flush()
 
     def flush(self) -> None:
@@ -228,6 +234,7 @@ class Writer:
         answers, self.answers = self.answers, {}
         labels: dict[str, Any] = {}
         maps: dict[str, Any] = {}
+        num_pixels = 0
         held = self._held(list(answers)) if self.compares else {}
         for sample_id, (candidates, ranking) in answers.items():
             limit = self.settings.max_detections
@@ -257,13 +264,22 @@ class Writer:
             if before is not None:
                 now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
                 self._tally.compare(sample_id, [(label, box) for label, *_, box in before], now)
+            num_pixels += sum(mask.numel() for mask in instances.masks) if folder is None else 0
+            num_pixels += candidates.image_hw[0] * candidates.image_hw[1] if self.settings.semantic_field else 0
+            del instances  # before those of the next image are made: of a large one they take hundreds of megabytes
+            if num_pixels >= PIXELS_A_WRITE:
+                self._write(labels, maps)
+                labels, maps, num_pixels = {}, {}, 0
+        self._write(labels, maps)
+        self._written_at = time.monotonic()
+
+    def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
         dataset = self.view._dataset
         if labels:
             dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
         if maps:
             dataset.set_values(self.settings.semantic_field, maps, key_field="id")
         self.num_written += len(labels)
-        self._written_at = time.monotonic()
 
     def _held(self, sample_ids: list[str]) -> dict[str, Written]:
         """What the samples hold that have been segmented, or labelled by others, in this field."""

@@ -22,7 +22,7 @@ from ..images import file_sha256
 from .presets import PRESETS, Preset, get_preset
 from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
 
-__all__ = ["PRESETS", "Models", "Preset", "get_preset", "load_models", "unload_models"]
+__all__ = ["PRESETS", "Models", "Preset", "default_dtype", "get_preset", "load_models", "unload_models"]
 
 logger = logging.getLogger(__name__)
 
