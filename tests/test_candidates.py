@@ -517,3 +517,25 @@ class TestGridBoxes:
 
     def test_of_nothing(self) -> None:
         assert grid_boxes(torch.zeros(0, 4, 4, dtype=torch.bool)).shape == (0, 4)
+
+
+def test_images_that_do_not_fit_together_are_looked_at_one_by_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.stack([segmenter_pixels(make_image(seed), SIDE) for seed in (3, 4, 5)])
+    sizes = [(120, 160), (60, 80), (30, 40)]
+    expected = propose_from_pixels(pixels, sizes, models)
+    seen: list[int] = []
+
+    def embed_few(some: Tensor, models: Models) -> ImageEmbeddings:
+        seen.append(len(some))
+        if len(some) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return embed_images(some, models)
+
+    monkeypatch.setattr("refseg.batch_sizes._sizes", {})
+    monkeypatch.setattr("refseg.candidates.embed_images", embed_few)
+    found = propose_from_pixels(pixels, sizes, models)
+    assert seen == [3, 1, 1, 1]
+    assert [one.image_hw for one in found] == sizes
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other)
+        assert_near(one.predicted_iou, other.predicted_iou, at_most=1e-4)

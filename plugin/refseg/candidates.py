@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .batch_sizes import BatchKey, in_batches
 from .decoding import decode_grid, embed_images
 from .errors import ShapeError
 from .images import encoder_pixels, normalize, segmenter_pixels
@@ -178,15 +179,27 @@ def propose_from_pixels(
         models: a loaded preset.
         max_iou: see drop_near_duplicates; None keeps them.
         gate: see propose.
+
+    Raises:
+        ModelMemoryError: one image alone does not fit into memory.
     """
+
+    def look(rows: Sequence[int]) -> list[Candidates]:
+        return [
+            _candidates(found, sizes[row], max_iou)
+            for row, found in zip(rows, iter_proposals(pixels[rows[0] : rows[-1] + 1], models, gate), strict=True)
+        ]
+
     with models.lock:
-        answer = []
-        for found, image_hw in zip(iter_proposals(pixels, models, gate), sizes, strict=True):
-            if max_iou is not None:
-                found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
-            logits, predicted = found.logits.cpu().float(), found.predicted_iou.cpu().float()
-            answer.append(Candidates(logits, predicted, found.pool(), image_hw, found.gated))
-        return answer
+        answers = in_batches(range(len(pixels)), BatchKey.of("images", models), len(pixels), look)
+    return [candidates for some in answers for candidates in some]
+
+
+def _candidates(found: Proposals, image_hw: tuple[int, int], max_iou: float | None) -> Candidates:
+    if max_iou is not None:
+        found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
+    logits, predicted = found.logits.cpu().float(), found.predicted_iou.cpu().float()
+    return Candidates(logits, predicted, found.pool(), image_hw, found.gated)
 
 
 @dataclass(frozen=True)
@@ -225,7 +238,7 @@ def iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None = N
         models: a loaded preset.
         gate: None lets every square pass.
     """
-    on_device = pixels.to(models.device)
+    on_device = pixels.to(models.device, non_blocking=True)
     features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)
     passes = torch.ones(len(pixels), dtype=torch.bool) if gate is None else gate.passes(features)
     # Picked only where some are left out: a copy of all may lie in memory in another order, which moves the last digits.
