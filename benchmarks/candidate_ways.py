@@ -174,7 +174,7 @@ def _library(pixels: Tensor, models: Models) -> list[Candidates]:
 
 @torch.inference_mode()
 def _library_by_stages(pixels: Tensor, clock: StageClock, models: Models) -> list[Candidates]:
-    """What `propose_from_pixels` does, one stage after the other."""
+    """What `propose_from_pixels` does with a batch that fits, one stage after the other."""
     with models.lock:
         on_device = pixels.to(models.device)
         with clock(ENCODER):
@@ -188,7 +188,7 @@ def _library_by_stages(pixels: Tensor, clock: StageClock, models: Models) -> lis
             with clock(POOLING):
                 features = pool_features(logits > 0, patches[row])
             with clock(TO_CPU):
-                parts = [part.float().cpu() for part in (logits, predicted_iou, features.half())]
+                parts = [part.cpu().float() for part in (logits, predicted_iou, features.half())]
             answer.append(Candidates(parts[0], parts[1], parts[2], (models.segmenter_side, models.segmenter_side)))
         return answer
 

@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     options = parser.parse_args()
     figures = measure(options.seeds)
-    print(f"{machine()}\n\n{as_table(figures)}")
+    dtypes = {name: str(load_models(name).dtype).removeprefix("torch.") for name in ("demo", "demo-fast")}
+    print(f"{machine()}\n{dtypes}\n\n{as_table(figures)}")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,10 @@ from benchmarks.candidate_ways import (
 from benchmarks.equality import compare
 from benchmarks.random_models import KEPT_SHARE, ask_at, copy_models, draw_pixels, make_random_models, set_kept_share
 from benchmarks.report import Figure, as_table, at_most, machine, spread
+from refseg.batch_sizes import BatchKey, forget_sizes, size_of
 from refseg.candidates import Candidates
-from refseg.models import PRESETS, Models, load_models, parse_device
+from refseg.errors import ModelMemoryError
+from refseg.models import Models, default_dtype, get_preset, load_models, parse_device
 
 BATCHES = (1, 2, 4, 8, 16)
 REPEATS = 5
@@ -48,6 +50,8 @@ WARM_UPS = 2
 MEMORY_GB = 12
 NUM_EQUAL = 4
 """Most images that equality is checked on."""
+MANY = 2**30
+"""More than any batch: where a smaller size is remembered, a batch was halved."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -110,12 +114,17 @@ def time_batches(way: Way, pixels: Tensor, batches: Iterable[int], repeats: int,
     """Time one way at rising batches, until one does not fit into the device's memory; see time_batch."""
     runs = []
     for batch in sorted(batches):
+        forget_sizes()
         try:
-            runs.append(time_batch(way, pixels[:batch], repeats, held))
-        except torch.OutOfMemoryError:
+            run = time_batch(way, pixels[:batch], repeats, held)
+        except (torch.OutOfMemoryError, ModelMemoryError):
+            run = None
+        # The library goes on with smaller batches by itself: what was timed then is another batch.
+        if run is None or any(size_of(BatchKey.of(what, way.models), MANY) < MANY for what in ("images", "prompts")):
             print(f"{way.name}: a batch of {batch} images does not fit into memory.", flush=True)
-            torch.cuda.empty_cache()
             break
+        runs.append(run)
+    forget_sizes()
     return runs
 
 
@@ -220,8 +229,7 @@ def main() -> None:
     if device.type == "cuda":
         matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         print(f"TF32 in float32, as torch sets it: matrix products {matmul}, convolutions {convolution}")
-    by_default = torch.bfloat16 if PRESETS[options.model].half and device.type == "cuda" else torch.float32
-    dtype = DTYPES[options.dtype] if options.dtype else by_default
+    dtype = DTYPES[options.dtype] if options.dtype else default_dtype(get_preset(options.model), device)
     plain, pixels = prepare(options.model, device, max(options.batches), points)
     measure(plain, pixels, dtype, options.batches, options.repeats)
     plain, pixels = prepare("demo", device, min(NUM_EQUAL, max(options.batches)), points)

@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Each worker of `pytest -n` is a session with a database of its own; the process that hands the tests out needs none.
     """
     global _session_folder, _mongod
-    _share_cores(len(config.option.tx) if _hands_out(config) else 1)
+    _share_cores(max(1, len(config.option.tx)) if _hands_out(config) else 1)
     if _hands_out(config):
         return
     _session_folder = Path(tempfile.mkdtemp(prefix="refseg-tests-"))

@@ -82,3 +82,25 @@ def test_closing_ends_thread_and_source() -> None:
     assert threads_left() == []
     assert source.num_made <= 2
     assert list(items) == []
+
+
+def test_an_interrupted_wait_leaves_work_to_its_thread() -> None:
+    """As by a second Ctrl-C while the first waits for the item that is being made."""
+    let_go = threading.Event()
+
+    def slow() -> Generator[int, None, None]:
+        yield 0
+        let_go.wait(PATIENCE)
+        yield 1
+
+    items = run_ahead(slow(), "ahead-test")
+    assert next(items) == 0
+    with pytest.MonkeyPatch.context() as patch:
+
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("refseg.ahead.ThreadPoolExecutor.shutdown", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            items.close()
+    let_go.set()

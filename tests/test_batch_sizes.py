@@ -164,3 +164,15 @@ def test_key_of_models() -> None:
     assert BatchKey.of("images", models) == BatchKey(
         "images", str(models.device), "demo", str(models.dtype), models.segmenter_side
     )
+
+
+def test_a_short_last_batch_that_fails_says_nothing_of_the_full_ones() -> None:
+    failures = iter([True])
+
+    def run(batch: range) -> int:
+        if len(batch) == 2 and next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return len(batch)
+
+    assert in_batches(range(10), KEY, 8, run) == [8, 1, 1]
+    assert size_of(KEY, 8) == 8

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,3 +277,15 @@ def test_stack_leaves_bad_images_out() -> None:
     stacked = stack_pixels(batch)
     assert stacked.shape == (2, 3, 4, 4)
     np.testing.assert_array_equal(stacked[:, 0, 0, 0], [0, 1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_loader_does_not_wait_for_threads_of_its_parent(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with loading._decoding.take(loading.PIXELS_AT_ONCE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking where there are threads, which is what happens
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            os._exit(0 if loading.load_image(str(tmp_path / "a.png"), 4).error is None else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import refseg.models as models_module
 from refseg.candidates import encode_patches
 from refseg.decoding import decode_points, embed_images
 from refseg.errors import ModelUnavailableError, UnknownModelError, UnsafeCheckpointError
-from refseg.models import PRESETS, load_models, unload_models
+from refseg.models import PRESETS, default_dtype, get_preset, load_models, unload_models
 from refseg.models.presets import DEMO_WEIGHTS
 from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
 
@@ -364,3 +364,45 @@ class TestOfficialLayouts:
         dinov2 = DEMO_WEIGHTS / "dinov2"
         with pytest.raises(UnsafeCheckpointError, match=r"sam2.1_hiera_tiny\.pt belongs to another model than this preset's"):
             load_models("small", device="cpu", sam2_path=tmp_path / "sam2.1_hiera_tiny.pt", dinov2_path=dinov2)
+
+
+class TestFastPresets:
+    @pytest.fixture
+    def cpu_computes(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, bool]], None]]:
+        yield lambda found: monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+        unload_models()
+
+    @pytest.mark.parametrize(
+        ("name", "found"), [("demo-fast", torch.bfloat16), ("demo", torch.float32), ("paper", torch.float32)]
+    )
+    def test_dtype_where_the_processor_computes_bfloat16(self, cpu_computes: Any, name: str, found: torch.dtype) -> None:
+        cpu_computes({"avx2": True, "avx512_bf16": True})
+        assert default_dtype(get_preset(name), torch.device("cpu")) == found
+
+    def test_dtype_where_it_does_not(self, cpu_computes: Any) -> None:
+        cpu_computes({"avx2": True, "avx512_bf16": False})
+        assert default_dtype(get_preset("demo-fast"), torch.device("cpu")) == torch.float32
+
+    @pytest.mark.parametrize(
+        ("name", "found"), [("large-fast", torch.bfloat16), ("large", torch.bfloat16), ("paper", torch.float32)]
+    )
+    def test_dtype_on_cuda(self, name: str, found: torch.dtype) -> None:
+        assert default_dtype(get_preset(name), torch.device("cuda")) == found
+
+    def test_share_weights_and_lock_with_the_exact_preset(self, cpu_computes: Any) -> None:
+        cpu_computes({"avx512_bf16": False})
+        exact, fast = load_models("demo", device="cpu"), load_models("demo-fast", device="cpu")
+        assert fast.sam2 is exact.sam2
+        assert fast.dinov2 is exact.dinov2
+        assert fast.lock is exact.lock
+        assert (fast.preset.name, fast.preset.adaptive_prompts) == ("demo-fast", True)
+        assert fast.fingerprint == exact.fingerprint
+        assert load_models("demo-fast", device="cpu") is fast
+
+
+def test_positions_of_clicks_stay_in_float32() -> None:
+    half = load_models("demo", device="cpu", dtype=torch.bfloat16)
+    plain = load_models("demo", device="cpu", dtype=torch.float32)
+    found, expected = (models.sam2.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix for models in (half, plain))
+    assert torch.equal(found, expected)
+    unload_models()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,8 +18,13 @@ def run_ahead(work: Generator[Item, None, None], name: str) -> Generator[Item, N
         work: yields no None; advanced in the thread alone, from the first item asked for on.
         name: of the thread.
     """
-    with closing(work), ThreadPoolExecutor(1, thread_name_prefix=name) as thread:
+    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
         coming = thread.submit(next, work, None)
         while (item := coming.result()) is not None:
             coming = thread.submit(next, work, None)
             yield item
+    finally:
+        # Interrupted while it waits, as by a second Ctrl-C, it must leave work alone: the thread is still in it.
+        thread.shutdown()
+        work.close()

@@ -96,7 +96,7 @@ def in_batches(items: Any, key: BatchKey, start: int, run: Callable[[Any], Answe
         [1, 5, 4]
     """
     answers: list[Answer] = []
-    done, size = 0, size_of(key, start)
+    done, size, lasting = 0, size_of(key, start), True
     while done < len(items):
         batch = items[done : done + size]
         taken = len(batch)
@@ -107,10 +107,11 @@ def in_batches(items: Any, key: BatchKey, start: int, run: Callable[[Any], Answe
                 raise
             if taken == 1:
                 raise ModelMemoryError(key.what, key.model, key.device) from error
-            size = taken // 2
+            # The last batch may be short: what failed with few says nothing of the full ones.
+            lasting, size = lasting and taken == size, taken // 2
         else:
             done += taken
-            if size < size_of(key, start):
+            if lasting and size < size_of(key, start):
                 _remember(key, size)
             continue
         # Only here, where the error is gone: its traceback holds the tensors of the batch that did not fit.

@@ -350,7 +350,7 @@ def grid_boxes(masks: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1).float()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def interpolation_matrix(side: int, new_side: int) -> Tensor:
     """(new side, side) float32: one axis of bilinear resizing, corners not aligned, antialias on."""
     with torch.inference_mode(False):

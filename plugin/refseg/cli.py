@@ -88,7 +88,8 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     semantic_help = "where a PNG of each image goes: 0 background, else the number of the class in classes.json beside them"
     files.add_argument("--semantic", type=Path, metavar="DIR", help=semantic_help)
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default="large", metavar="PRESET", help="demo, tiny, small, base, large, paper (%(default)s)")
+    presets = "demo, tiny, small, base, large, paper (%(default)s), or demo-fast to large-fast, asked at fewer prompts"
+    model.add_argument("--model", default="large", metavar="PRESET", help=presets)
     model.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
     model.add_argument("--sam2-path", type=Path, metavar="FILE", help="a SAM 2 checkpoint instead of the download")
     model.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")

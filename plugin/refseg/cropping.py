@@ -83,7 +83,7 @@ class _Axis:
     new_to: NDArray[np.int64]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _axis(side: int, new_side: int) -> _Axis:
     weights = interpolation_matrix(side, new_side)
     used = weights.numpy() != 0

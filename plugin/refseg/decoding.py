@@ -30,7 +30,7 @@ from .models import Models
 from .prompts import coarse_prompts, open_prompts, prompt_grid
 
 MIN_PREDICTED_IOU = 0.4
-PROMPTS_A_BATCH = {"cpu": 32, "mps": 64, "cuda": 128}
+PROMPTS_A_BATCH = {"cpu": 16, "mps": 64, "cuda": 128}
 """Prompts decoded at once, at most."""
 IMAGE_NUMBERS_A_BATCH = {"cpu": 2**21}
 """Where it matters, the most numbers of the prompts' images at once: what fits into a processor's cache."""

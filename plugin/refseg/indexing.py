@@ -2,7 +2,7 @@
 
 Costs what proposing candidates costs, once an image: images are read in threads, the models run in a thread of their own, a
 batch ahead of whoever takes the candidates, and packing and writing go on beside them. What is done is written every ten
-seconds, so that a killed process loses no more than that and the batch in work.
+seconds, so that a killed process loses no more than that and the two batches in work.
 """
 
 from __future__ import annotations
@@ -302,11 +302,13 @@ class Builder:
         Raises:
             IndexWriteError: the index cannot be written to, and goes_on is not set.
         """
+        # Not with tiles: closing would wait for all the windows of an image, and drop them.
+        side_by_side = self.num_workers != 0 and not self.uses_tiles
         loaded = self._load(images)
-        if self.num_workers != 0 and not self.uses_tiles:
+        if side_by_side:
             loaded = run_ahead(loaded, "refseg-batches")
         proposed = self._propose_all(loaded)
-        if self.num_workers != 0:
+        if side_by_side:
             proposed = run_ahead(proposed, "refseg-models")
         with closing(proposed):
             for batch in proposed:

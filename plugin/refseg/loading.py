@@ -1,4 +1,4 @@
-"""Images decoded and resized in threads, ahead of the model: at most three batches, and an image a thread, are in memory.
+"""Images decoded and resized in threads, ahead of the model: at most two batches, and an image a thread, wait here.
 
 Images that are to be looked at in tiles stay at their own size: of these at most three are in memory. While they are decoded
 all are: together no more than PIXELS_AT_ONCE of them, or one image that is larger, whatever the number of threads.
@@ -81,6 +81,16 @@ class Room:
 
 
 _decoding = Room(PIXELS_AT_ONCE)
+
+
+def _make_room() -> None:
+    global _decoding
+    _decoding = Room(PIXELS_AT_ONCE)
+
+
+if hasattr(os, "register_at_fork"):
+    # FiftyOne's loaders fork: what threads of the parent hold at that moment, nobody in the child would give back.
+    os.register_at_fork(after_in_child=_make_room)
 
 
 def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> LoadedImage:

@@ -177,12 +177,12 @@ def _pack_window(
     found = found.take(masks.flatten(1).any(1) & ~cut_off(masks, window))
     if max_iou is not None:
         found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
-    logits = found.logits.float().cpu()
+    logits = found.logits.cpu().float()
     boxes = grid_boxes(logits > 0).int() if len(logits) else torch.empty(0, 4)
     left, top, right, bottom = window.cells
     rows, columns = (interpolation_matrix(logits.shape[-1], cells) for cells in (bottom - top, right - left))
     crops = [_refine(own, box, window, rows, columns) for own, box in zip(logits, boxes.tolist(), strict=True)]
-    predicted = found.predicted_iou.float().cpu()
+    predicted = found.predicted_iou.cpu().float()
     return pack_crops(
         crops, predicted, found.pool(), image_hw=image_hw, grid_side=window.grid_side, fine=fine, gated=found.gated
     )
