@@ -108,7 +108,7 @@ class TestDecodePoints:
         monkeypatch.setattr("refseg.batch_sizes._sizes", {})
         monkeypatch.setattr(decoding.ClickDecoder, "_transform", transform)
         monkeypatch.setitem(decoding.PROMPTS_A_BATCH, "cpu", 36)
-        monkeypatch.setattr(decoding, "IMAGE_NUMBERS_A_BATCH", {})
+        monkeypatch.setattr(decoding, "IMAGE_BYTES_A_BATCH", {})
         found, _ = decode_points(POINTS, embeddings, 0, models)
         assert sizes == [36, 18, 9, 9, 9, 9]
         assert_near(found, expected, at_most=1e-3)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from refseg.errors import DatasetError
+from refseg.models import PRESETS
 from tests.operators.app_panel import NAME, SECTIONS, Answer, choose, label_of, press, section
 from tests.operators.helpers import named, uri
 
@@ -91,7 +92,7 @@ def test_opening_and_closing(shelf: fo.Dataset) -> None:
     answer = press(shelf, "on_load")
     assert answer.operators == ["set_sample_selection_style", "set_label_selection_style"]
     assert (answer.data["overview"]["problem"], answer.data["overview"]["settings"]) == (None, DEFAULTS)
-    assert [name for name, _ in answer.data["overview"]["models"]] == ["demo", "tiny", "small", "base", "large", "paper"]
+    assert [name for name, _ in answer.data["overview"]["models"]] == list(PRESETS)
     assert answer.data["overview"]["fields"] == ["ground_truth", "predictions"]
     answer = press(shelf, "on_unload")
     assert answer.operators == ["clear_sample_selection_style", "clear_label_selection_style"]
@@ -174,7 +175,7 @@ class TestChoose:
             ({"shots": True}, "Shots must be a whole number of 1 or more, not True."),
             ({"threshold": ["a.b", 1.5]}, "The minimum score of 'a.b' must lie between 0 and 1, not 1.5."),
             ({"threshold": ["a.b", "x"]}, "The minimum score of 'a.b' must lie between 0 and 1, not 'x'."),
-            ({"model": "huge"}, "Model must be one of 'demo', 'tiny', 'small', 'base', 'large', 'paper', not 'huge'."),
+            ({"model": "huge"}, f"Model must be one of {', '.join(map(repr, PRESETS))}, not 'huge'."),
             ({"order": "random"}, "Order must be one of 'teaching', 'score', not 'random'."),
             ({"matching": {"overlaps": "all"}}, "overlaps must be one of 'merge', 'diffusion', not 'all'."),
             ({"matching": {"background": "yes"}}, "background must be true or false, not 'yes'."),
