@@ -160,6 +160,7 @@ class TestBuild:
             return found
 
         monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.indexing.BESIDE_PROCESSOR", {"cpu"})
         work = iter_build_index(trays, "demo", num_workers=1)
         assert [next(work).done, next(work).done] == [0, 2]
         assert second.wait(10)
@@ -167,7 +168,11 @@ class TestBuild:
         assert held_by(trays).keys() == set(trays[:2].values("id"))
         assert [thread.name for thread in threading.enumerate() if thread.name.startswith("refseg")] == []
 
-    def test_an_error_of_the_models_comes_after_what_was_done(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("beside", [{"cpu"}, set()])
+    def test_an_error_of_the_models_comes_after_what_was_done(
+        self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, beside: set[str]
+    ) -> None:
+        monkeypatch.setattr("refseg.indexing.BESIDE_PROCESSOR", beside)
         real, batches = refseg.indexing.propose_from_pixels, 0
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:

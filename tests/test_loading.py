@@ -110,7 +110,7 @@ def test_order_when_the_first_takes_longest(paths: list[str], watch: Callable[[B
             others.set()
 
     finished = watch(before)
-    loaded = [image for batch in load_batches(paths, SIDE, batch_size=2, num_workers=2) for image in batch]
+    loaded = [image for batch in load_batches(paths, SIDE, batch_size=2, num_workers=2, device="cuda") for image in batch]
     assert finished[:2] == [1, 2]
     assert [image.index for image in loaded] == list(range(7))
 
@@ -132,7 +132,7 @@ def test_loads_ahead_but_not_without_bound(paths: list[str], watch: Callable[[Be
                 passed.set()
 
     finished = watch(before)
-    batches = load_batches(many, SIDE, batch_size=2, num_workers=workers)
+    batches = load_batches(many, SIDE, batch_size=2, num_workers=workers, device="cuda")
     assert begun == 0
     assert [image.index for image in next(batches)] == [0, 1]
     assert reached.wait(PATIENCE)
@@ -141,6 +141,19 @@ def test_loads_ahead_but_not_without_bound(paths: list[str], watch: Callable[[Be
     assert passed.wait(PATIENCE)
     assert sum(map(len, batches)) == len(many) - 4
     assert sorted(finished) == list(range(len(many)))
+
+
+def test_on_a_processor_a_batch_is_loaded_together_and_nothing_ahead(
+    paths: list[str], watch: Callable[[BeforeLoad], list[int]]
+) -> None:
+    together = threading.Barrier(2)
+    finished = watch(lambda index: together.wait(PATIENCE) if index < 2 else 0)
+    batches = load_batches(paths, SIDE, batch_size=2, num_workers=2, device="cpu")
+    assert [image.index for image in next(batches)] == [0, 1]
+    time.sleep(0.1)
+    assert sorted(finished) == [0, 1]
+    assert sum(map(len, batches)) == 5
+    assert loading_threads() == []
 
 
 def test_closing_drops_what_is_queued(paths: list[str], watch: Callable[[BeforeLoad], list[int]]) -> None:
@@ -153,7 +166,7 @@ def test_closing_drops_what_is_queued(paths: list[str], watch: Callable[[BeforeL
             slow.wait(0.3)
 
     finished = watch(before)
-    batches = load_batches(paths * 5, SIDE, batch_size=2, num_workers=1)
+    batches = load_batches(paths * 5, SIDE, batch_size=2, num_workers=1, device="cuda")
     next(batches)
     assert loading_threads()
     batches.close()
@@ -193,7 +206,7 @@ def test_no_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "beside_model", "beside_gpu"), [(None, 1, 1), (1, 1, 1), (2, 1, 1), (8, 4, 7), (16, 8, 15), (64, 8, 16)]
+    ("cores", "beside_model", "beside_gpu"), [(None, 2, 1), (1, 1, 1), (2, 2, 1), (8, 8, 7), (16, 8, 15), (64, 8, 16)]
 )
 def test_default_workers(monkeypatch: pytest.MonkeyPatch, cores: int | None, beside_model: int, beside_gpu: int) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)

@@ -24,7 +24,7 @@ from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexSettings
 from .models import Models, get_preset
 from .progress import Progress, Watcher, drain
-from .prompts import SAME_MASK_IOU
+from .prompts import PROMISING_IOU, SAME_MASK_IOU
 from .store import dataset_folder
 from .tiles import EDGE_CELLS, MIN_OVERLAP
 
@@ -298,7 +298,7 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
         *(preset.add_no_memory, decoding.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
         # Nothing of what earlier versions did not have: they made the fingerprints of their indexes of the others alone.
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
-        *(("adaptive prompts", SAME_MASK_IOU) if preset.adaptive_prompts else ()),
+        *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
     ]
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return IndexSettings(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -80,8 +81,8 @@ def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models:
         ModelMemoryError: one prompt alone does not fit into memory.
     """
     decoder = click_decoder(models)
-    logits, predicted, _ = decoder.decode(points, decoder.terms_of(embeddings, row))
-    return logits, predicted
+    logits, predicted, kept = decoder.decode(points, decoder.terms_of(embeddings, row))
+    return logits, predicted[kept]
 
 
 @torch.inference_mode()
@@ -98,10 +99,10 @@ def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[
     terms = decoder.terms_of(embeddings, row)
     coarse = coarse_prompts(per_side).to(models.device)
     logits, predicted, kept = decoder.decode(points[coarse], terms)
-    fine = open_prompts(per_side, coarse[kept], logits > 0)
+    fine = open_prompts(per_side, predicted, kept, logits > 0)
     more_logits, more_predicted, more_kept = decoder.decode(points[fine], terms)
     order = torch.cat([coarse[kept], fine[more_kept]]).argsort()
-    return torch.cat([logits, more_logits])[order], torch.cat([predicted, more_predicted])[order]
+    return torch.cat([logits, more_logits])[order], torch.cat([predicted[kept], more_predicted[more_kept]])[order]
 
 
 @torch.inference_mode()
@@ -188,24 +189,24 @@ class ClickDecoder:
             terms: of the image.
 
         Returns:
-            (N, M, M) logits, (N,) predicted IoU, and the (N,) rows of the points they belong to, ascending.
+            (N, M, M) logits, the (P,) predicted IoU of every point's best mask, and the (N,) rows of the points with logits,
+            ascending.
         """
         at_once = PROMPTS_A_BATCH[self._device.type]
         if most := IMAGE_BYTES_A_BATCH.get(self._device.type):
             at_once = min(at_once, max(2, most // terms.image.nbytes))
         parts = in_batches(points, self._key, at_once, lambda some: self._decode(some, terms))
-        counts = [0, *(num_points for *_, num_points in parts)]
-        starts = torch.tensor(counts[:-1]).cumsum(0).tolist()
-        rows = [kept + start for (_, _, kept, _), start in zip(parts, starts, strict=True)]
+        starts = accumulate((len(predicted) for _, predicted, _ in parts), initial=0)
+        rows = [kept + start for (_, _, kept), start in zip(parts, starts, strict=False)]
         side = 4 * round(len(terms.image) ** 0.5)
         empty = points.new_empty
         return (
-            torch.cat([logits for logits, *_ in parts] or [empty(0, side, side, dtype=self._dtype)]),
-            torch.cat([predicted for _, predicted, *_ in parts] or [empty(0, dtype=self._dtype)]),
+            torch.cat([logits for logits, _, _ in parts] or [empty(0, side, side, dtype=self._dtype)]),
+            torch.cat([predicted for _, predicted, _ in parts] or [empty(0, dtype=self._dtype)]),
             torch.cat(rows or [empty(0, dtype=torch.int64)]),
         )
 
-    def _decode(self, points: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor, Tensor, int]:
+    def _decode(self, points: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor, Tensor]:
         prompts = self._tokens_of(points)
         tokens, image = self._transform(prompts, terms)
         first = self._iou_token
@@ -216,7 +217,7 @@ class ClickDecoder:
         chosen = self._last_tokens(tokens[rows, mask_tokens][:, None], prompts[rows, mask_tokens][:, None], image, rows)
         of_each = torch.stack([layers(chosen) for layers in self._decoder.output_hypernetworks_mlps[1:]], 1)
         weights = of_each[torch.arange(len(rows), device=rows.device), best[rows]]
-        return self._upscaling.logits_at(rows, image, weights, terms.fine), predicted[rows], rows, len(points)
+        return self._upscaling.logits_at(rows, image, weights, terms.fine), predicted, rows
 
     def _tokens_of(self, points: Tensor) -> Tensor:
         """(P, T, C): the decoder's own tokens and those of the click."""

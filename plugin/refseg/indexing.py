@@ -1,8 +1,8 @@
 """Building the candidate index of a FiftyOne dataset: which images are missing, their candidates, batch by batch.
 
-Costs what proposing candidates costs, once an image: images are read in threads, the models run in a thread of their own, a
-batch ahead of whoever takes the candidates, and packing and writing go on beside them. What is done is written every ten
-seconds, so that a killed process loses no more than that and the two batches in work.
+Costs what proposing candidates costs, once an image. Beside a GPU images are read in threads, the models run in one of their
+own, a batch ahead of whoever takes the candidates, and packing and writing go on meanwhile; on a processor they take turns,
+each on all cores. What is done is written every ten seconds: a killed process loses no more than that and the batches in work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, r
 from .errors import IndexWriteError
 from .index_tables import FileState, IndexedImage
 from .labels import require_images, require_samples
-from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models, load_models
 from .packing import PackedCandidates, pack
 from .progress import Progress, Watcher, drain
@@ -297,13 +297,13 @@ class Builder:
     def compute(self, images: Sequence[ImageFile]) -> Generator[list[Computed], None, None]:
         """Candidates of images, batch by batch; images that cannot be read, or were done elsewhere, come without any.
 
-        While a batch is dealt with, the models look at the next. Closing waits for that one and drops it.
+        Beside a GPU the models look at the next batch while one is dealt with. Closing waits for that one and drops it.
 
         Raises:
             IndexWriteError: the index cannot be written to, and goes_on is not set.
         """
-        # Not with tiles: closing would wait for all the windows of an image, and drop them.
-        side_by_side = self.num_workers != 0 and not self.uses_tiles
+        # Not on a processor, see loading.py; nor with tiles: closing would wait for all windows of an image, and drop them.
+        side_by_side = self.models.device.type in BESIDE_PROCESSOR and self.num_workers != 0 and not self.uses_tiles
         loaded = self._load(images)
         if side_by_side:
             loaded = run_ahead(loaded, "refseg-batches")

@@ -1,4 +1,7 @@
-"""Images decoded and resized in threads, ahead of the model: at most two batches, and an image a thread, wait here.
+"""Images decoded and resized in threads. Beside a GPU ahead of the model: at most two batches, and an image a thread, wait.
+
+Where the model runs on the processor, a batch is loaded on all cores before it and nothing meanwhile: the model's threads wait
+for each other many times in a batch, and one that lost its core to a decoder holds up all the others.
 
 Images that are to be looked at in tiles stay at their own size: of these at most three are in memory. While they are decoded
 all are: together no more than PIXELS_AT_ONCE of them, or one image that is larger, whatever the number of threads.
@@ -30,6 +33,8 @@ from .images import read_image, segmenter_pixels
 IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 """Images that go through the models together, by the device's type."""
 
+BESIDE_PROCESSOR = frozenset({"cuda", "mps"})
+"""Types of devices on which a model leaves the processor to other work."""
 BATCHES_AHEAD = 2
 """Batches that may wait for the model, besides one image in each thread."""
 WHOLE_IMAGES_AHEAD = 1
@@ -126,13 +131,13 @@ def as_list(batch: list[LoadedImage]) -> list[LoadedImage]:
 
 
 def default_workers(device: str = "cpu") -> int:
-    """Half of the cores, at most eight, where the model needs them too; beside a GPU all but one, at most 16.
+    """All cores, at most eight, where the model waits meanwhile; beside a GPU all but one, at most 16.
 
     Args:
         device: the device's type.
     """
     cores = os.cpu_count() or 2
-    return min(8, max(1, cores // 2)) if device == "cpu" else min(16, max(1, cores - 1))
+    return min(16, max(1, cores - 1)) if device in BESIDE_PROCESSOR else min(8, cores)
 
 
 def load_batches(
@@ -154,14 +159,19 @@ def load_batches(
         batch_size: images a batch; the last may be short.
         num_workers: threads; 0 loads in the calling one and nothing ahead, None chooses.
         tiles: images are to be looked at in tiles: they keep their size, and come in batches of one, one thread at most ahead.
-        device: type of the one that the model runs on, by which threads are chosen.
+        device: type of the one that the model runs on, by which threads are chosen, and whether they load ahead.
     """
     workers = default_workers(device) if num_workers is None else num_workers
     ahead = BATCHES_AHEAD * batch_size + workers
     if tiles:
         batch_size, workers, ahead = 1, min(1, workers), WHOLE_IMAGES_AHEAD
     load = partial(load_image, tiles=True) if tiles else load_image
-    images = _load_ahead(load, paths, side, workers, ahead) if workers else _load_here(load, paths, side)
+    if not workers:
+        images = _load_here(load, paths, side)
+    elif tiles or device in BESIDE_PROCESSOR:
+        images = _load_ahead(load, paths, side, workers, ahead)
+    else:
+        images = _load_in_step(load, paths, side, workers, batch_size)
     with closing(images):
         for _ in range(0, len(paths), batch_size):
             yield list(islice(images, batch_size))
@@ -186,6 +196,14 @@ Load = Callable[[str, int, int], LoadedImage]
 def _load_here(load: Load, paths: Sequence[str], side: int) -> Generator[LoadedImage, None, None]:
     for index, path in enumerate(paths):
         yield load(path, side, index)
+
+
+def _load_in_step(load: Load, paths: Sequence[str], side: int, workers: int, step: int) -> Generator[LoadedImage, None, None]:
+    """Images in order, so many at a time; threads load these and no more."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="refseg-loading") as pool:
+        for start in range(0, len(paths), step):
+            some = range(start, min(start + step, len(paths)))
+            yield from [future.result() for future in [pool.submit(load, paths[index], side, index) for index in some]]
 
 
 def _load_ahead(load: Load, paths: Sequence[str], side: int, workers: int, ahead: int) -> Generator[LoadedImage, None, None]:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 SAME_MASK_IOU = 0.9
 """Masks of neighbouring clicks that agree to this IoU answer for the clicks between them."""
+PROMISING_IOU = 0.2
+"""Predicted IoU from which on a click tells of an object nearby; less than a mask needs, for the sake of small objects."""
 
 
 def prompt_grid(per_side: int, side: int) -> Tensor:
@@ -34,33 +36,35 @@ def coarse_prompts(per_side: int) -> Tensor:
     return (line[:, None] * per_side + line).flatten()
 
 
-def open_prompts(per_side: int, answered: Tensor, masks: Tensor) -> Tensor:
+def open_prompts(per_side: int, predicted_iou: Tensor, kept: Tensor, masks: Tensor) -> Tensor:
     """The prompts between the coarse ones that their neighbours have not answered for.
 
-    A prompt has up to four coarse neighbours. It is answered for where none of them got a mask, or where two of them got the
-    same one and it covers the prompt.
+    A prompt has up to four coarse neighbours. It is answered for where none of them is promising, or where two of them got the
+    same mask and it covers the prompt.
 
     Args:
         per_side: n of the n by n grid.
-        answered: (k,) int64 rows of the coarse prompts that got a mask, ascending.
+        predicted_iou: (c,) of the coarse prompts, in the order of coarse_prompts.
+        kept: (k,) int64, which of them got a mask.
         masks: (k, M, M) bool, theirs.
 
     Returns:
         Rows of prompts, int64, ascending, on the device of the masks.
 
     Example:
-        >>> corner = torch.zeros(1, 3, 3, dtype=torch.bool)
-        >>> open_prompts(3, torch.tensor([0]), corner).tolist()
+        >>> empty = torch.zeros(1, 3, 3, dtype=torch.bool)
+        >>> open_prompts(3, torch.tensor([0.9, 0, 0, 0]), torch.tensor([0]), empty).tolist()
         [1, 3, 4]
     """
     device = masks.device
     rows, neighbours = _between_coarse(per_side)
     rows, neighbours = rows.to(device), neighbours.to(device)
-    mask_of = torch.full((per_side**2 + 1,), -1, dtype=torch.int64, device=device)  # the last is that of no neighbour
-    mask_of[answered] = torch.arange(len(answered), device=device)
+    is_promising = torch.cat([predicted_iou >= PROMISING_IOU, torch.zeros(1, dtype=torch.bool, device=device)])
+    near = is_promising[neighbours].any(1)
+    mask_of = torch.full((len(is_promising),), -1, dtype=torch.int64, device=device)
+    mask_of[kept] = torch.arange(len(kept), device=device)
     candidates = mask_of[neighbours]  # (p, 4), -1 without a mask
     has_mask = candidates >= 0
-    near = has_mask.any(1)
     if not len(masks):
         return rows[near]
     cell = torch.linspace(0, masks.shape[-1] - 1, per_side, device=device).round().long()
@@ -74,8 +78,9 @@ def open_prompts(per_side: int, answered: Tensor, masks: Tensor) -> Tensor:
 
 
 def _between_coarse(per_side: int) -> tuple[Tensor, Tensor]:
-    """Rows of the prompts that are not coarse, (p,), and those of their coarse neighbours, (p, 4): n² where there is none."""
+    """Rows of the prompts that are not coarse, (p,), and which coarse ones are their neighbours, (p, 4): c for none."""
     y, x = (axis.flatten() for axis in torch.meshgrid(torch.arange(per_side), torch.arange(per_side), indexing="ij"))
+    coarse_side = (per_side + 1) // 2
     fine = (y % 2 + x % 2) > 0
     y, x = y[fine], x[fine]
     up, down, left, right = y - y % 2, y + y % 2, x - x % 2, x + x % 2
@@ -87,7 +92,7 @@ def _between_coarse(per_side: int) -> tuple[Tensor, Tensor]:
         (down, right, (down > up) & (right > left)),
     ):
         inside = is_new & (row < per_side) & (column < per_side)
-        neighbours.append(torch.where(inside, row * per_side + column, per_side**2))
+        neighbours.append(torch.where(inside, row // 2 * coarse_side + column // 2, coarse_side**2))
     return y * per_side + x, torch.stack(neighbours, 1)
 
 
