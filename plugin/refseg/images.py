@@ -102,7 +102,8 @@ def segmenter_pixels(image: Image.Image, side: int) -> Tensor:
         (3, S, S) float32 in [0, 1], not normalised.
     """
     resized = image.resize((side, side), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+    # By numpy: torch would start threads of its own for each thread that loads images, which then get in the model's way.
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1)) / np.float32(255))
 
 
 def encoder_pixels(pixels: Tensor, side: int) -> Tensor:

@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -392,7 +391,7 @@ class Builder:
         if not batch.errors:
             self.done_elsewhere += [image.sample_id for image in batch.files]
             return [Computed(image, None) for image in batch.files]
-        found = iter(self._pack_all(batch.found))
+        found = iter([self._packed(candidates) for candidates in batch.found])
         answer = []
         for image, error in zip(batch.files, batch.errors, strict=True):
             if error is not None:
@@ -411,12 +410,6 @@ class Builder:
             # What the encoder alone takes tells nothing of the images to come.
             self._seconds += batch.seconds
         return answer
-
-    def _pack_all(self, found: Sequence[Candidates | PackedCandidates]) -> list[Candidates | PackedCandidates]:
-        if self.num_workers == 0 or not found:
-            return [self._packed(candidates) for candidates in found]
-        with ThreadPoolExecutor(len(found), thread_name_prefix="refseg-packing") as threads:
-            return list(threads.map(self._packed, found))
 
     def _packed(self, candidates: Candidates | PackedCandidates) -> Candidates | PackedCandidates:
         if self.index is None or isinstance(candidates, PackedCandidates):
