@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg import decoding
+from refseg import decoding, upscaling
 from refseg.candidates import propose_from_pixels
 from refseg.decoding import MIN_PREDICTED_IOU, ImageEmbeddings, click_decoder, decode_grid, decode_points, embed_images
 from refseg.errors import ModelMemoryError
@@ -79,7 +79,7 @@ class TestDecodePoints:
         points = POINTS[14:18] if numbers == 1 else POINTS
         monkeypatch.setattr(decoding, "MIN_PREDICTED_IOU", -1.0)
         expected, _ = decode_points(points, embeddings, 0, models)
-        monkeypatch.setitem(decoding.UPSCALED_NUMBERS_A_BATCH, "cpu", numbers)
+        monkeypatch.setitem(upscaling.UPSCALED_NUMBERS_A_BATCH, "cpu", numbers)
         found, _ = decode_points(points, embeddings, 0, models)
         assert_near(found, expected, at_most=1e-3)
 

@@ -8,7 +8,6 @@ before, is too low. Memory grows with the batch of prompts and with the masks ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -29,14 +28,13 @@ from .cross_attention import (
 from .images import normalize
 from .models import Models
 from .prompts import coarse_prompts, open_prompts, prompt_grid
+from .upscaling import Upscaling
 
 MIN_PREDICTED_IOU = 0.4
 PROMPTS_A_BATCH = {"cpu": 64, "mps": 64, "cuda": 128}
 """Prompts decoded at once, at most."""
 IMAGE_BYTES_A_BATCH = {"cpu": 2**22}
 """Where it matters, of the prompts' images at once, two at least: a processor is faster while they lie in its cache."""
-UPSCALED_NUMBERS_A_BATCH = {"cpu": 2**18, "mps": 2**25, "cuda": 2**27}
-"""Numbers of the widest upscaled features at once."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class ClickDecoder:
         self._first, self._second = self._transformer.layers
         self._num_heads = self._first.self_attn.num_heads
         self._iou_token = 1 if self._decoder.pred_obj_scores else 0
-        self._upscaling = _Upscaling(self._decoder.output_upscaling)
+        self._upscaling = Upscaling(self._decoder.output_upscaling)
         self._position = self._prompts.get_dense_pe().to(self._dtype).flatten(2)[0].T  # (L, C)
         self._second_keys = self._positional_keys(self._second.cross_attn_token_to_image)
         self._second_queries = self._split(self._second.cross_attn_image_to_token.q_proj(self._position))
@@ -262,54 +260,6 @@ class ClickDecoder:
 
     def _positional_keys(self, attention: Any) -> Tensor:
         return self._split(F.linear(self._position, attention.k_proj.weight)).contiguous()
-
-
-class _Upscaling:
-    """From (L, C) positions to mask cells, in two steps of four cells each.
-
-    The transposed convolutions do not overlap, so each position is upscaled by itself, a cache's worth of them at a time.
-    """
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        first, self._norm, self._activation, second, _ = layers
-        self._weights = tuple(layer.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous() for layer in (first, second))
-        self._biases = (first.bias, second.bias)
-        self._widths = (first.weight.shape[1], second.weight.shape[1])
-
-    def fine_terms(self, finest: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
-        """ImageTerms.fine of the (c₂, S/4, S/4) and (c₁, S/8, S/8) features of an image."""
-        side = finer.shape[-1] // 2
-        cells = finer.unflatten(2, (side, 2)).unflatten(1, (side, 2)).permute(1, 3, 2, 4, 0)
-        small_cells = finest.unflatten(2, (side, 2, 2)).unflatten(1, (side, 2, 2)).permute(1, 4, 2, 5, 3, 6, 0)
-        return (
-            cells.reshape(side**2, 4, -1) + self._biases[0],
-            small_cells.reshape(side**2, 16, -1) + self._biases[1],
-        )
-
-    def logits_at(self, rows: Tensor, image: Tensor, weights: Tensor, fine: tuple[Tensor, Tensor]) -> Tensor:
-        """(n, M, M) logits of the (n,) rows of (P, L, C) images with the (n, c₂) weights of a mask each."""
-        num_positions = image.shape[1]
-        most = max(1, UPSCALED_NUMBERS_A_BATCH[image.device.type] // fine[1][0].numel())
-        prompts_at_once, positions_at_once = max(1, most // num_positions), min(most, num_positions)
-        cells = image.new_empty(len(rows), num_positions, 16)
-        for first in range(0, len(rows), prompts_at_once):
-            some = slice(first, first + prompts_at_once)
-            for start in range(0, num_positions, positions_at_once):
-                part = slice(start, start + positions_at_once)
-                cells[some, part] = self._cells(image[rows[some], part], weights[some], fine[0][part], fine[1][part])
-        side = round(num_positions**0.5)
-        grid = cells.view(-1, side, side, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-        return grid.reshape(-1, 4 * side, 4 * side)
-
-    def _cells(self, image: Tensor, weights: Tensor, finer: Tensor, finest: Tensor) -> Tensor:
-        """(n, l, 16) logits of (n, l, C) positions."""
-        num_masks, num_positions = image.shape[:2]
-        norm = self._norm
-        some = F.linear(image, self._weights[0]).view(num_masks, num_positions, 4, -1).add_(finer)
-        some = self._activation(F.layer_norm(some, self._widths[:1], norm.weight, norm.bias, norm.eps))
-        some = F.linear(some, self._weights[1]).view(num_masks, num_positions, 16, -1).add_(finest)
-        some = self._activation(some).flatten(1, 2)
-        return torch.bmm(some, weights[:, :, None]).view(num_masks, num_positions, 16)
 
 
 _decoders: WeakKeyDictionary[Models, ClickDecoder] = WeakKeyDictionary()
