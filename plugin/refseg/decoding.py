@@ -1,6 +1,6 @@
 """SAM 2's answers to clicks and boxes on an image it has encoded.
 
-A click is decoded with the weights and to the numbers of SAM 2's own mask decoder, in a third of its arithmetic or less:
+A click is decoded with the weights and to the numbers of SAM 2's own mask decoder, in a third to a half of its arithmetic:
 what does not depend on the prompt is computed once an image; projections are applied to eight tokens and not to every position
 of the image (cross_attention.py); of four masks only the best is upscaled, and none where its predicted IoU, which is known
 before, is too low. Memory grows with the batch of prompts and with the masks kept.
