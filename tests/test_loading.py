@@ -56,7 +56,7 @@ def test_bad_file_is_an_item_with_an_error(paths: list[str], number: int, reason
 
 
 def test_image_too_large_for_memory(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: str) -> Image.Image:
+    def read(path: str, admit: object) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(loading, "read_image", read)
@@ -265,21 +265,21 @@ def test_images_decoded_at_once_are_bounded(paths: list[str], monkeypatch: pytes
     monkeypatch.setattr(loading, "_decoding", Room(1000))
     lock, inside, most = threading.Lock(), 0, 0
 
-    def read(path: str) -> Image.Image:
+    def resize(image: Image.Image, side: int) -> torch.Tensor:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
         try:
             time.sleep(0.005)
-            return read_image(path)
+            return segmenter_pixels(image, side)
         finally:
             with lock:
                 inside -= 1
 
-    monkeypatch.setattr(loading, "read_image", read)
+    monkeypatch.setattr(loading, "segmenter_pixels", resize)
     good = [path for number, path in enumerate(paths) if number not in (1, 5)]
-    loaded = [image for batch in load_batches(good * 2, SIDE, batch_size=2, num_workers=4) for image in batch]
+    loaded = [image for batch in load_batches(good * 2, SIDE, batch_size=2, num_workers=4, device="cuda") for image in batch]
     assert all(image.error is None for image in loaded)
     assert most == 1
 

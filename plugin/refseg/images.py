@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,15 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: str | os.PathLike[str], admit: Callable[[int], object] | None = None) -> Image.Image:
     """Read a file as an upright 8-bit RGB image.
 
     The EXIF orientation is applied. 16-bit and floating images are scaled to 8 bit by their type's range (floats by 1);
     palettes, grey and CMYK are converted; an alpha channel is dropped.
+
+    Args:
+        path: of the file, which is opened once.
+        admit: told how many pixels there are before they are decoded; it may wait until there is room for them.
 
     Raises:
         ImageError: the file is missing, truncated, empty, or of no format Pillow knows.
@@ -48,6 +53,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     name = os.fspath(path)
     try:
         with Image.open(name) as opened:
+            if admit is not None:
+                admit(opened.width * opened.height)
             opened.load()
             # Where nothing is to be turned exif_transpose makes a copy all the same.
             turned = opened.getexif().get(ORIENTATION, 1) != 1

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -101,8 +101,8 @@ if hasattr(os, "register_at_fork"):
 def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> LoadedImage:
     """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S."""
     try:
-        with _decoding.take(_num_pixels(path)):
-            image = read_image(path)
+        with ExitStack() as room:
+            image = read_image(path, admit=lambda num_pixels: room.enter_context(_decoding.take(num_pixels)))
             image_hw = image.height, image.width
             if tiles:
                 return LoadedImage(index, None, image_hw, image=image)
@@ -113,16 +113,6 @@ def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> 
         return LoadedImage(index, None, (0, 0), error.reason)
     except MemoryError:
         return LoadedImage(index, None, (0, 0), "the image is too large for this machine's memory")
-
-
-def _num_pixels(path: str) -> int:
-    """By the header; 0 for a file that none can be read of, of which read_image says what is wrong."""
-    try:
-        # Not read_image_hw: asked for its orientation Pillow decodes a whole PNG.
-        with Image.open(path) as opened:
-            return opened.width * opened.height
-    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError):
-        return 0
 
 
 def as_list(batch: list[LoadedImage]) -> list[LoadedImage]:
