@@ -37,6 +37,8 @@ from refseg.models import PRESETS, Models, default_dtype
 BASELINE, EXACT, FAST = "baseline", "exact", "fast"
 WAYS = (BASELINE, EXACT, FAST)
 TO_CPU = "to the CPU"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""In which the library's ways can be measured."""
 MARGINS = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 """Distance of predicted IoU from the threshold within which a candidate may be missing."""
 MASK_IOU = 0.99

@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.baseline import StageClock
 from benchmarks.candidate_ways import (
     BASELINE,
+    DTYPES,
     EXACT,
     FAST,
     MARGINS,
@@ -51,7 +52,6 @@ TURNS = 3
 WORLD_SEED = 11
 """The first that `benchmarks/quality.py` reports on."""
 H200_ROW = ["large, random weights, H200", "not measured here: run `python -m benchmarks.gpu`", *["–"] * 4]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.candidate_ways import (
     BASELINE,
+    DTYPES,
     EXACT,
     FAST,
     MARGINS,
@@ -52,7 +53,6 @@ NUM_EQUAL = 4
 """Most images that equality is checked on."""
 MANY = 2**30
 """More than any batch: where a smaller size is remembered, a batch was halved."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 import refseg
-from benchmarks.report import Figure, as_table, at_most
+from benchmarks.report import Figure, as_table, at_most, details
 from benchmarks.throughput import tray_prototypes, write_images
 from refseg.indexing import iter_build_index
 from refseg.models import load_models
@@ -172,10 +172,7 @@ def main() -> None:
         return
     figures = growth(options.images) if options.only != "peaks" else []
     figures += peaks() if options.only != "growth" else []
-    print(as_table(figures))
-    for figure in figures:
-        if figure.detail:
-            print(f"{figure.name}: {figure.detail}")
+    print(as_table(figures), details(figures), sep="\n")
 
 
 if __name__ == "__main__":

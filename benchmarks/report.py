@@ -99,6 +99,11 @@ def as_table(figures: list[Figure]) -> str:
     return "\n".join(lines)
 
 
+def details(figures: list[Figure]) -> str:
+    """How each figure was measured, a line each, of those that say so."""
+    return "\n".join(f"{figure.name}: {figure.detail}" for figure in figures if figure.detail)
+
+
 def _version(name: str) -> str | None:
     """None for a package that is not here: benchmarks.gpu runs without FiftyOne."""
     try:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 import refseg
-from benchmarks.report import Figure, as_table, at_least, seconds_of, spread
+from benchmarks.report import Figure, as_table, at_least, details, seconds_of, spread
 from refseg.candidates import NEAR_DUPLICATE_IOU, propose_from_pixels
 from refseg.demo.dataset import build_demo_dataset, draw_classes, draw_tray
 from refseg.images import read_image, segmenter_pixels
@@ -191,10 +191,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=NUM_TURNS, help="parts of the images that all ways are measured on")
     options = parser.parse_args()
     figures = measure(options.model, options.images, options.turns)
-    print(as_table(figures))
-    for figure in figures:
-        if figure.detail:
-            print(f"{figure.name}: {figure.detail}")
+    print(as_table(figures), details(figures), sep="\n")
 
 
 if __name__ == "__main__":
