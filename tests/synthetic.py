@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.candidates import Candidates
-from refseg.cropping import upsample
 from refseg.instances import Instances, Ranking
 from refseg.negatives import Negatives
 from refseg.packing import PackedCandidates
 from refseg.prototypes import Prototypes
 from refseg.surroundings import Surroundings
 from tests.test_packing import make_blobs
+from tests.upsampling import upsample
 
 GRID = 16
 WIDTH = 8

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from refseg import cropping
 from refseg.candidates import Candidates, interpolation_matrix
-from refseg.cropping import crop_instances, full_size_masks, upsample
+from refseg.cropping import crop_instances, full_size_codes
 from refseg.instances import Ranking
 from refseg.packing import pack
+from refseg.rle import decode_mask
 from tests.synthetic import (
     GRID,
     WIDTH,
@@ -20,6 +24,7 @@ from tests.synthetic import (
     whole_masks,
 )
 from tests.test_packing import make_blobs
+from tests.upsampling import upsample
 
 
 class TestUpsample:
@@ -120,14 +125,17 @@ class TestCropInstances:
             assert_consistent(crop_instances(candidates, rank_all(candidates)), empty)
 
 
-class TestFullSizeMasks:
-    def test_are_upsampled_whatever_the_chunk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        candidates, rows = make_candidates(9), torch.tensor([7, 0, 3, 3, 8])
-        expected = upsample(candidates.logits[rows], candidates.image_hw)
-        assert torch.equal(full_size_masks(candidates, rows), expected)
-        for pixels in (1, 2 * 48 * 64):  # one mask at a time, and two
-            monkeypatch.setattr(cropping, "PIXELS_A_CHUNK", pixels)
-            assert torch.equal(full_size_masks(candidates, rows), expected)
+class TestFullSizeCodes:
+    def test_are_the_whole_masks(self) -> None:
+        candidates, rows = make_candidates(40), torch.arange(39, -1, -1)
+        whole = upsample(candidates.logits[rows], candidates.image_hw).numpy()
+        found = [decode_mask(code) for code in full_size_codes(candidates, rows)]
+        assert (np.stack(found) == whole).all()
+
+    def test_a_mask_that_vanishes_is_empty(self) -> None:
+        candidates = make_candidates(2)
+        gone = replace(candidates, logits=torch.full_like(candidates.logits, -1.0))
+        assert not any(decode_mask(code).any() for code in full_size_codes(gone, torch.tensor([1])))
 
     def test_of_nothing(self) -> None:
-        assert full_size_masks(make_candidates(2), torch.zeros(0, dtype=torch.int64)).shape == (0, 48, 64)
+        assert full_size_codes(make_candidates(2), torch.zeros(0, dtype=torch.int64)) == []

@@ -188,7 +188,7 @@ class TestMatch:
     def test_as_published_in_chunks_is_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
         candidates, prototypes = make_candidates(), make_matrix()
         whole = match(candidates, Gallery(prototypes), as_published=True)
-        monkeypatch.setattr(cropping, "PIXELS_A_CHUNK", 2 * 48 * 64)
+        monkeypatch.setattr(cropping, "MASKS_A_CHUNK", 2)
         parts = match(candidates, Gallery(prototypes), as_published=True)
         assert parts.rows.tolist() == whole.rows.tolist()
         assert_near(parts.scores, whole.scores)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refseg.candidates import Candidates, grid_boxes, propose
-from refseg.cropping import upsample
 from refseg.errors import ShapeError
 from refseg.packing import FAR_LOGIT, LOGIT_STEP, LOWEST_LOGIT, PackedCandidates, edge_cells, pack
 from tests.test_rle import write_code
 from tests.tolerance import assert_near
+from tests.upsampling import upsample
 
 WIDTH = 8
 WITHIN = 1.05

@@ -5,37 +5,25 @@ Each mask is resized within its own box: that takes as long as the objects are l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .candidates import Candidates, interpolation_matrix
 from .instances import Instances, Ranking
 from .packing import PackedCandidates
+from .rle import encode_crop
 
-PIXELS_A_CHUNK = 1 << 25
-"""Upsampled logits held at once by profile `paper`, in pixels: 128 MB of float32."""
 PIXELS_A_STRIP = 1 << 22
 """Upsampled logits of one mask held at once, in pixels."""
 MASKS_A_CHUNK = 16
 """Masks resized at once: often fewer instances are wanted than there are."""
-
-
-def upsample(logits: Tensor, image_hw: tuple[int, int]) -> Tensor:
-    """(n, H, W) bool masks at the image's size from (n, M, M) logits: bilinear with antialias, above 0 (method.md C3)."""
-    if len(logits) == 0:
-        return torch.zeros(0, *image_hw, dtype=torch.bool, device=logits.device)
-    if image_hw[1] == 1 < image_hw[0]:
-        # On CPUs torch's antialiased resize to a width of 1 repeats the first row (seen in 2.15); to a height of 1 it is right.
-        return upsample(logits.mT, (1, image_hw[0])).mT
-    full = F.interpolate(logits[None], size=image_hw, mode="bilinear", align_corners=False, antialias=True)
-    return full[0] > 0
 
 
 @torch.inference_mode()
@@ -47,19 +35,13 @@ def crop_instances(candidates: Candidates | PackedCandidates, ranking: Ranking, 
     masks: list[Tensor] = []
     boxes: list[tuple[int, int, int, int]] = []
     kept: list[int] = []
-    rows_axis, columns_axis = (_axis(candidates.grid_side, side) for side in candidates.image_hw)
-    for chunk in torch.arange(len(ranking)).split(MASKS_A_CHUNK):
+    for position, found in enumerate(_full_size(candidates, ranking.rows)):
         if len(kept) == max_detections:
             break
-        rows = ranking.rows[chunk]
-        reaches = [_reach(cells, rows_axis, columns_axis) for cells in candidates.boxes_of(rows).int().tolist()]
-        crops = candidates.crops(rows, [reach.window for reach in reaches])
-        for position, crop, reach in zip(chunk.tolist(), crops, reaches, strict=True):
-            found = _resize(crop, reach, rows_axis, columns_axis)
-            if found is not None and len(kept) < max_detections:
-                masks.append(found[0])
-                boxes.append(found[1])
-                kept.append(position)
+        if found is not None:
+            masks.append(found[0])
+            boxes.append(found[1])
+            kept.append(position)
     index = torch.tensor(kept, dtype=torch.int64)
     return Instances(
         tuple(masks),
@@ -126,8 +108,20 @@ def _resize(crop: Tensor, reach: _Reach, rows: _Axis, columns: _Axis) -> tuple[T
     return tight, (left + x0, top + y0, left + x1 + 1, top + y1 + 1)
 
 
-def full_size_masks(candidates: Candidates | PackedCandidates, rows: Tensor) -> Tensor:
-    """(n, H, W) bool: whole masks of some candidates, resized a few at a time."""
-    image_hw = candidates.image_hw
-    chunks = rows.split(max(1, PIXELS_A_CHUNK // (image_hw[0] * image_hw[1])))
-    return torch.cat([upsample(candidates.logits_of(chunk), image_hw) for chunk in chunks])
+def full_size_codes(candidates: Candidates | PackedCandidates, rows: Tensor) -> list[dict[str, Any]]:
+    """Whole masks of some candidates at the image's size, as run-length codes; see `refseg.rle.encode_crop`."""
+    nothing = np.zeros((0, 0), np.bool_), (0, 0)
+    crops = [nothing if found is None else (found[0].numpy(), found[1][:2]) for found in _full_size(candidates, rows)]
+    return [encode_crop(mask, corner, candidates.image_hw) for mask, corner in crops]
+
+
+def _full_size(
+    candidates: Candidates | PackedCandidates, rows: Tensor
+) -> Iterator[tuple[Tensor, tuple[int, int, int, int]] | None]:
+    """For each of some candidates its tight mask at the image's size and its box there; None where nothing is left."""
+    rows_axis, columns_axis = (_axis(candidates.grid_side, side) for side in candidates.image_hw)
+    for chunk in rows.split(MASKS_A_CHUNK):
+        reaches = [_reach(cells, rows_axis, columns_axis) for cells in candidates.boxes_of(chunk).int().tolist()]
+        crops = candidates.crops(chunk, [reach.window for reach in reaches])
+        for crop, reach in zip(crops, reaches, strict=True):
+            yield _resize(crop, reach, rows_axis, columns_axis)

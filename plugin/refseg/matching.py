@@ -1,7 +1,8 @@
 """From candidates and a gallery to scored, labelled instances (method.md, stage C): pure tensor functions.
 
-Takes about a millisecond an image, and more the more instances there are to cut out. Memory: profile `paper` compares up to
-8 × max_detections masks at the image's size; otherwise masks are compared on the segmenter grid.
+Takes about a millisecond an image, and more the more instances there are to cut out. Profile `paper` compares up to
+8 × max_detections masks at the image's size, as run-length codes: a fifth of a second where 600 are left. Otherwise masks are
+compared on the segmenter grid.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from .candidates import Candidates
-from .cropping import crop_instances, full_size_masks
+from .cropping import crop_instances, full_size_codes
 from .instances import Instances, Ranking
 from .match_settings import Overlaps
-from .overlaps import diffuse_shares, merge_overlaps, merge_shares
-from .packing import PackedCandidates
+from .overlaps import diffuse_shares, merge_shares
+from .packing import PackedCandidates, shares_of_codes
 from .similarity import Classified, Gallery, classify
 
 NMS_IOU = 0.5
@@ -92,7 +93,8 @@ def rank(
         # What a mask loses depends on what those it lies in lose: all of them count, those that are not written too.
         scores = diffuse_shares(candidates.shares(rows, labels, torch.ones_like(scores, dtype=torch.bool)), scores)
     elif as_published:
-        scores = merge_overlaps(full_size_masks(candidates, rows), features, scores, labels)
+        every = torch.ones_like(scores, dtype=torch.bool)
+        scores = merge_shares(shares_of_codes(full_size_codes(candidates, rows), labels, every), features, scores)
     else:
         scores = merge_shares(candidates.shares(rows, labels, scores >= least), features, scores)
     order = scores.argsort(descending=True, stable=True)

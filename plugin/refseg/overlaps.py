@@ -11,9 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .candidates import share_in_groups, shares_of
-from .errors import ShapeError
-
 DIFFUSION_ALPHA = 0.3
 """How much of what a mask loses comes from the masks it lies in, not from its own share (method.md, "Past the paper")."""
 DIFFUSION_DECAY = 0.5
@@ -21,35 +18,10 @@ DIFFUSION_STEPS = 30
 DIFFUSION_TOLERANCE = 1e-6
 
 
-def merge_overlaps(masks: Tensor, features: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-    """Lower the score of each mask that lies inside better-ranked masks of its label.
-
-    Source: arXiv 2507.02798, soft merging; method.md C4. Memory grows with N².
-
-    Args:
-        masks: (N, H, W) bool, best rank first.
-        features: (N, C) float32, unit length.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64, row of the prototype that won.
-
-    Returns:
-        (N,) float32 new scores, same order; empty when N is 0.
-
-    Raises:
-        ShapeError: the four arguments disagree on N.
-    """
-    if not len(masks) == len(features) == len(scores) == len(labels):
-        raise ShapeError(
-            f"Merging needs one mask, feature, score and label each, but there are {len(masks)}, {len(features)}, "
-            f"{len(scores)} and {len(labels)}."
-        )
-    every = torch.ones(len(masks), dtype=torch.bool)
-    shares = share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), labels, every)
-    return merge_shares(shares, features, scores)
-
-
 def merge_shares(shares: NDArray[np.float32], features: Tensor, scores: Tensor) -> Tensor:
-    """merge_overlaps for masks known by their shares: s_i·sqrt(1 − max_j shares_ij·max(0, u_i·u_j)), j ranked before i.
+    """Lower the score of each mask inside better-ranked ones: s_i·sqrt(1 − max_j shares_ij·max(0, u_i·u_j)), j ranked before i.
+
+    Source: arXiv 2507.02798, soft merging; method.md C4.
 
     Args:
         shares: (N, N), see above.

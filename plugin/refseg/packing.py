@@ -6,8 +6,9 @@ image no smaller than its grid asks for logits only where neighbours differ in s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from .candidates import Candidates, grid_boxes, share_in_groups
 from .errors import ShapeError
-from .rle import decode_masks
+from .rle import decode_masks, encode_crop
 
 LOWEST_LOGIT = 0.02
 LOGIT_STEP = 1.1
@@ -109,15 +110,19 @@ class PackedCandidates:
     def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
         """How much of each mask lies inside each other of its group, straight from the codes; see share_in_groups."""
         size = [self.grid_side, self.grid_side]
-        codes = [{"size": size, "counts": code} for code in _take(self.codes, rows)]
+        return shares_of_codes([{"size": size, "counts": code} for code in _take(self.codes, rows)], groups, wanted)
 
-        def share(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
-            outer = [codes[position] for position in others]
-            # With the others marked as crowds pycocotools divides the intersection by the area of the first mask alone.
-            shares: NDArray[np.float64] = mask_utils.iou([codes[position] for position in some], outer, [1] * len(outer))
-            return shares.astype(np.float32)
 
-        return share_in_groups(share, groups, wanted)
+def shares_of_codes(codes: Sequence[Mapping[str, Any]], groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
+    """How much of each mask, known by its run-length code, lies inside each other of its group; see share_in_groups."""
+
+    def share(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
+        outer = [codes[position] for position in others]
+        # With the others marked as crowds pycocotools divides the intersection by the area of the first mask alone.
+        shares: NDArray[np.float64] = mask_utils.iou([codes[position] for position in some], outer, [1] * len(outer))
+        return shares.astype(np.float32)
+
+    return share_in_groups(share, groups, wanted)
 
 
 def join(parts: Sequence[PackedCandidates]) -> PackedCandidates:
@@ -221,7 +226,8 @@ def pack_crops(
         grid_boxes(torch.from_numpy(mask)[None])[0] + torch.tensor([crop.left, crop.top] * 2)
         for mask, crop in zip(masks, kept, strict=True)
     ]
-    codes = [_encode_crop(mask, crop, grid_side) for mask, crop in zip(masks, kept, strict=True)]
+    grid_hw = grid_side, grid_side
+    codes = [encode_crop(mask, (crop.left, crop.top), grid_hw)["counts"] for mask, crop in zip(masks, kept, strict=True)]
     edges = [_edges(mask[None], crop.logits[None], fine)[0] for mask, crop in zip(masks, kept, strict=True)]
     rows = torch.tensor(filled, dtype=torch.int64)
     return PackedCandidates(
@@ -272,21 +278,6 @@ def _encode(masks: NDArray[np.bool_]) -> list[bytes]:
         return []
     columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
     return [code["counts"] for code in mask_utils.encode(columns.T)]
-
-
-def _encode_crop(mask: NDArray[np.bool_], crop: MaskCrop, grid_side: int) -> bytes:
-    """The compressed code, in the whole grid, of a mask (h, w) that is not empty."""
-    columns, rows = np.nonzero(mask.T)
-    cells = (columns + crop.left) * grid_side + rows + crop.top  # column-major
-    breaks = np.flatnonzero(np.diff(cells) > 1)
-    begins = np.concatenate([cells[:1], cells[breaks + 1]])
-    ends = np.concatenate([cells[breaks], cells[-1:]]) + 1
-    edges = np.concatenate([[0], np.stack([begins, ends], 1).ravel(), [grid_side**2]])
-    runs = np.diff(edges)
-    # A code does not end with a run of nothing.
-    counts = runs[:-1] if runs[-1] == 0 else runs
-    code: bytes = mask_utils.frPyObjects({"size": [grid_side] * 2, "counts": counts.tolist()}, grid_side, grid_side)["counts"]
-    return code
 
 
 def _edges(masks: NDArray[np.bool_], logits: NDArray[np.float32], fine: bool) -> list[bytes]:

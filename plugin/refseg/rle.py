@@ -95,6 +95,32 @@ def encode_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[i
     return code
 
 
+def encode_crop(mask: NDArray[np.bool_], corner: tuple[int, int], image_hw: tuple[int, int]) -> dict[str, Any]:
+    """encode_mask for a mask that lies within its image, at the cost of the mask alone.
+
+    Args:
+        mask: (h, w) bool; it may be empty.
+        corner: x and y of its first pixel in the image.
+        image_hw: height and width of the image.
+
+    Example:
+        >>> encode_crop(np.ones((1, 2), bool), (1, 0), (2, 4)) == encode_mask(np.ones((1, 2), bool), (1, 0, 3, 1), (2, 4))
+        True
+    """
+    height, width = image_hw
+    columns, rows = np.nonzero(mask.T)
+    cells = (columns + corner[0]) * height + rows + corner[1]  # column-major
+    breaks = np.flatnonzero(np.diff(cells) > 1)
+    begins = np.concatenate([cells[:1], cells[breaks + 1]])
+    ends = np.concatenate([cells[breaks], cells[-1:]]) + 1
+    edges = np.concatenate([[0], np.stack([begins, ends], 1).ravel(), [height * width]])
+    runs = np.diff(edges)
+    # A code does not end with a run of nothing.
+    counts = runs[:-1] if runs[-1] == 0 else runs
+    code: dict[str, Any] = mask_utils.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return code
+
+
 def decode_mask(code: Mapping[str, Any]) -> NDArray[np.bool_]:
     """(H, W) bool of a checked compressed code; pycocotools' own decoder warns under NumPy 2."""
     height, width = code["size"]
