@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,11 +15,14 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .coco import CocoDataset, ImageId
+from .coco import CocoDataset, CocoImage, ImageId
 from .errors import CocoError
-from .rle import annotation_rle
+from .rle import annotation_rle, run_lengths
 
 IouType: TypeAlias = Literal["segm", "bbox"]
+
+CODES_AT_A_TIME = 512
+"""Masks that are checked together, to bound the memory that takes."""
 
 _output_lock = threading.Lock()
 """pycocotools prints; sys.stdout belongs to the whole process, so only one evaluation at a time may redirect it."""
@@ -27,7 +30,7 @@ _output_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO's average precision with at most 100 detections an image and class; None where there is nothing to find.
+    """COCO's average precision; None where there is nothing to find.
 
     Attributes:
         ap: mean over IoU 0.50, 0.55, … 0.95 and the classes.
@@ -48,12 +51,31 @@ class AveragePrecision:
     per_class: dict[str, float | None]
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What else decides on which detections count.
+
+    Attributes:
+        max_detections: the best so many of an image and class are compared.
+        spared: key of objects that need not be found, and may be any number of times, such as "difficult".
+        nearest_alone: a detection may fall on the object alone that it overlaps most, even where that one is taken.
+        incomplete: by category id, images in which some objects of the class may be unmarked: a detection there that
+            falls on no object does not count.
+    """
+
+    max_detections: int = 100
+    spared: str | None = None
+    nearest_alone: bool = False
+    incomplete: Mapping[int, Collection[ImageId]] = field(default_factory=dict)
+
+
 def evaluate_results(
     ground_truth: CocoDataset,
     results: Sequence[Mapping[str, Any]],
     iou_type: IouType,
     *,
     categories: Collection[int] | None = None,
+    rules: Rules | None = None,
 ) -> AveragePrecision:
     """Compare results with ground truth.
 
@@ -65,34 +87,64 @@ def evaluate_results(
         results: entries as in a results file.
         iou_type: compare masks ("segm") or boxes ("bbox").
         categories: ids of the classes that count; by default all.
+        rules: by default COCO's.
 
     Raises:
-        CocoError: a result belongs to no image, a mask does not fit its image, or, for masks, an object has none.
+        CocoError: a result belongs to no image, a mask does not fit its image, or an object has none (for masks) or
+            neither mask nor box.
     """
     counted = sorted(ground_truth.categories if categories is None else categories)
-    image_rows: dict[ImageId, int] = {image_id: row for row, image_id in enumerate(ground_truth.images, 1)}
-    truth = _index(ground_truth, image_rows, _of_classes(ground_truth.annotations, counted), iou_type)
-    for result in results:
-        if result["image_id"] not in image_rows:
-            raise CocoError(f"A result belongs to the image {result['image_id']!r}, which {ground_truth.source} does not list.")
-    found = _index(ground_truth, image_rows, _of_classes(results, counted), iou_type)
-    with _output_lock, redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_coco(truth), _coco(found), iou_type)
-        evaluator.params.imgIds = sorted(image_rows.values())
-        evaluator.params.catIds = counted
-        evaluator.evaluate()
-        evaluator.accumulate()
-    # (10 IoUs, 101 recalls, K classes, 4 sizes), the last of the three numbers of detections: 100
-    precision = evaluator.eval["precision"][..., -1]
+    table = precision_table(ground_truth, results, iou_type, counted, rules or Rules())
+    precision = np.stack(list(table.values()), axis=2) if table else np.zeros((10, 101, 0, 4))
     return AveragePrecision(
-        _mean(precision[..., 0]),
-        _mean(precision[0, ..., 0]),
-        _mean(precision[5, ..., 0]),
-        _mean(precision[..., 1]),
-        _mean(precision[..., 2]),
-        _mean(precision[..., 3]),
-        {ground_truth.categories[c]: _mean(precision[:, :, k, 0]) for k, c in enumerate(counted)},
+        mean_precision(precision[..., 0]),
+        mean_precision(precision[0, ..., 0]),
+        mean_precision(precision[5, ..., 0]),
+        mean_precision(precision[..., 1]),
+        mean_precision(precision[..., 2]),
+        mean_precision(precision[..., 3]),
+        {ground_truth.categories[category_id]: mean_precision(values[..., 0]) for category_id, values in table.items()},
     )
+
+
+def precision_table(
+    ground_truth: CocoDataset,
+    results: Sequence[Mapping[str, Any]],
+    iou_type: IouType,
+    categories: Collection[int],
+    rules: Rules,
+) -> dict[int, NDArray[np.float64]]:
+    """What average precisions are means of, for each class; arguments and errors are those of evaluate_results.
+
+    Classes are judged one after the other, each in the images where it is or was found: with a thousand classes,
+    pycocotools would keep millions of empty pairs of image and class.
+
+    Returns:
+        By category id (10, 101, 4) float64: precision by IoU 0.50, 0.55, … 0.95, recall 0, 0.01, … 1 and size (all, small,
+        medium, large); -1 where there is no object of the size.
+    """
+    rows: dict[ImageId, int] = {image_id: row for row, image_id in enumerate(ground_truth.images, 1)}
+    for result in results:
+        if result["image_id"] not in rows:
+            raise CocoError(f"A result belongs to the image {result['image_id']!r}, which {ground_truth.source} does not list.")
+    truth = _by_class(ground_truth.annotations, categories)
+    found = _by_class(results, categories)
+    table = {}
+    for category_id in categories:
+        objects = _prepared(truth[category_id], ground_truth, rows, iou_type)
+        for entry, source in zip(objects, truth[category_id], strict=True):
+            entry["spared"] = rules.spared is not None and bool(source.get(rules.spared))
+        # Nothing can be measured without objects: their detections need no mask decoded.
+        detections = _prepared(found[category_id] if objects else [], ground_truth, rows, iou_type)
+        incomplete = {rows[image_id] for image_id in rules.incomplete.get(category_id, ()) if image_id in rows}
+        table[category_id] = _precision(objects, detections, iou_type, rules, incomplete)
+    return table
+
+
+def mean_precision(precision: NDArray[np.float64]) -> float | None:
+    """Mean over what could be measured: pycocotools writes -1 where a class has no object of the size."""
+    measured = precision[precision > -1]
+    return float(measured.mean()) if measured.size else None
 
 
 def has_masks(annotations: Iterable[Mapping[str, Any]]) -> bool:
@@ -128,50 +180,127 @@ def _cell(value: float | None) -> str:
     return f"{'–':>7}" if value is None else f"{value:>7.3f}"
 
 
-def _mean(precision: NDArray[np.float64]) -> float | None:
-    """Mean over what could be measured: pycocotools writes -1 where a class has no object of the size."""
-    measured = precision[precision > -1]
-    return float(measured.mean()) if measured.size else None
+class _Evaluator(COCOeval):  # type: ignore[misc]  # pycocotools has no types
+    """COCO's rules and those of `Rules`."""
+
+    def __init__(self, truth: Any, found: Any, iou_type: IouType, rules: Rules, incomplete: Collection[int]) -> None:
+        super().__init__(truth, found, iou_type)
+        self.rules = rules
+        self.incomplete = incomplete
+
+    def computeIoU(self, image_row: int, category_id: int) -> Any:  # noqa: N802
+        # Any number of detections may fall on a crowd without counting, and on an object that is spared. But only of a
+        # crowd does COCO take the share of the detection that lies inside.
+        spared = [entry for entry in self._gts[image_row, category_id] if entry["spared"] and not entry["iscrowd"]]
+        ious = super().computeIoU(image_row, category_id)
+        for entry in spared:
+            entry["iscrowd"] = entry["ignore"] = 1
+        if self.rules.nearest_alone and len(ious):
+            return np.where(np.arange(ious.shape[1]) == ious.argmax(1)[:, None], ious, 0)
+        return ious
+
+    def evaluateImg(self, image_row: int, category_id: int, area_range: Any, limit: int) -> Any:  # noqa: N802
+        judged = super().evaluateImg(image_row, category_id, area_range, limit)
+        if judged is not None and image_row in self.incomplete:
+            judged["dtIgnore"] = np.logical_or(judged["dtIgnore"], judged["dtMatches"] == 0)
+        return judged
 
 
-def _of_classes(entries: Iterable[Mapping[str, Any]], category_ids: Collection[int]) -> list[Mapping[str, Any]]:
-    return [entry for entry in entries if entry["category_id"] in category_ids]
-
-
-def _index(
-    ground_truth: CocoDataset,
-    image_rows: Mapping[ImageId, int],
-    entries: Sequence[Mapping[str, Any]],
+def _precision(
+    objects: list[dict[str, Any]],
+    detections: list[dict[str, Any]],
     iou_type: IouType,
-) -> dict[str, Any]:
-    """What pycocotools' COCO holds, of objects or results: ids from 1, because it takes the id 0 for "no match"."""
-    prepared = []
-    for number, entry in enumerate(entries, 1):
-        image = ground_truth.images[entry["image_id"]]
+    rules: Rules,
+    incomplete: Collection[int],
+) -> NDArray[np.float64]:
+    """(10, 101, 4) of one class."""
+    if not objects:
+        return np.full((10, 101, 4), -1.0)
+    with _output_lock, redirect_stdout(io.StringIO()):
+        evaluator = _Evaluator(_coco(objects), _coco(detections), iou_type, rules, incomplete)
+        evaluator.params.imgIds = sorted({entry["image_id"] for entry in (*objects, *detections)})
+        evaluator.params.maxDets = [rules.max_detections]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision: NDArray[np.float64] = evaluator.eval["precision"][:, :, 0, :, 0]
+    return precision
+
+
+def _by_class(entries: Iterable[Mapping[str, Any]], category_ids: Collection[int]) -> dict[int, list[Mapping[str, Any]]]:
+    """For each class its entries."""
+    grouped: dict[int, list[Mapping[str, Any]]] = {category_id: [] for category_id in category_ids}
+    for entry in entries:
+        if entry["category_id"] in grouped:
+            grouped[entry["category_id"]].append(entry)
+    return grouped
+
+
+def _prepared(
+    entries: Sequence[Mapping[str, Any]], ground_truth: CocoDataset, rows: Mapping[ImageId, int], iou_type: IouType
+) -> list[dict[str, Any]]:
+    """Objects or detections as pycocotools' COCO holds them, apart from their ids."""
+    source, prepared = ground_truth.source, []
+    for start in range(0, len(entries), CODES_AT_A_TIME):
+        part = entries[start : start + CODES_AT_A_TIME]
+        images = [ground_truth.images[entry["image_id"]] for entry in part]
+        for entry, image, code in zip(part, images, _codes(part, images, source, iou_type), strict=True):
+            if code is None and iou_type == "segm":
+                raise CocoError(f"{source}: the annotation {entry.get('id')!r} has no mask: compare boxes instead.")
+            if code is None and not entry.get("bbox"):
+                raise CocoError(f"{source}: the annotation {entry.get('id')!r} has neither mask nor box: remove it.")
+            box = entry.get("bbox") or mask_utils.toBbox(code).tolist()
+            prepared.append(
+                {
+                    "image_id": rows[image.id],
+                    "category_id": entry["category_id"],
+                    "bbox": [float(value) for value in box],
+                    "area": _area(entry, box, code, iou_type),
+                    "iscrowd": int(bool(entry.get("iscrowd"))),
+                    "segmentation": code,
+                    "score": entry.get("score"),
+                    "spared": False,
+                }
+            )
+    return prepared
+
+
+def _codes(
+    entries: Sequence[Mapping[str, Any]], images: Sequence[CocoImage], source: str, iou_type: IouType
+) -> list[dict[str, Any] | None]:
+    """Checked masks of some entries where they are needed, else None."""
+    sizes: list[tuple[int, int]] = []
+    for image in images:
         if image.image_hw is None:
-            raise CocoError(f"{ground_truth.source} lists no height and width for the image {image.file_name}: add them.")
-        code = annotation_rle(entry, image.image_hw, ground_truth.source)
-        if code is None and iou_type == "segm":
-            raise CocoError(f"{ground_truth.source}: the annotation {entry.get('id')!r} has no mask: compare boxes instead.")
-        box = entry.get("bbox") or mask_utils.toBbox(code).tolist()
-        prepared.append(
-            {
-                "id": number,
-                "image_id": image_rows[image.id],
-                "category_id": entry["category_id"],
-                "bbox": [float(value) for value in box],
-                "area": _area(entry, box, code, iou_type),
-                "iscrowd": int(bool(entry.get("iscrowd"))),
-                "segmentation": code,
-                "score": entry.get("score"),
-            }
-        )
-    images = []
-    for image_id, row in image_rows.items():
-        height, width = ground_truth.images[image_id].image_hw or (0, 0)
-        images.append({"id": row, "height": height, "width": width})
-    categories = [{"id": category_id, "name": name} for category_id, name in ground_truth.categories.items()]
-    return {"images": images, "categories": categories, "annotations": prepared}
+            raise CocoError(f"{source} lists no height and width for the image {image.file_name}: add them.")
+        sizes.append(image.image_hw)
+    if iou_type == "bbox":
+        measured = [bool(entry.get("bbox") and ("score" in entry or entry.get("area"))) for entry in entries]
+    else:
+        measured = [False] * len(entries)
+    if not any(measured) and _are_whole(entries, sizes):
+        shapes = [entry["segmentation"] for entry in entries]
+        return [{"size": shape["size"], "counts": shape["counts"].encode("ascii")} for shape in shapes]
+    return [
+        None if known else annotation_rle(entry, image_hw, source)
+        for entry, image_hw, known in zip(entries, sizes, measured, strict=True)
+    ]
+
+
+def _are_whole(entries: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether all masks are compressed codes that fit their images, found out at once: one by one takes ten times as long."""
+    shapes = [entry.get("segmentation") for entry in entries]
+    texts = [shape.get("counts") if isinstance(shape, dict) else None for shape in shapes]
+    if not all(isinstance(text, str) and text.isascii() for text in texts):
+        return False
+    if any(shape["size"] != list(image_hw) for shape, image_hw in zip(shapes, sizes, strict=True)):  # type: ignore[index]
+        return False
+    try:
+        runs, starts = run_lengths([text.encode("ascii") for text in texts if text is not None])
+    except ValueError:
+        return False
+    areas = np.array([height * width for height, width in sizes], np.int64)
+    within = (runs >= 0) & (runs <= np.repeat(areas, np.diff(starts)))
+    return bool(within.all() and (np.add.reduceat(runs, starts[:-1]) == areas).all())
 
 
 def _area(entry: Mapping[str, Any], box: Sequence[float], code: dict[str, Any] | None, iou_type: IouType) -> float:
@@ -183,8 +312,14 @@ def _area(entry: Mapping[str, Any], box: Sequence[float], code: dict[str, Any] |
     return float(mask_utils.area(code))
 
 
-def _coco(content: dict[str, Any]) -> Any:
+def _coco(entries: list[dict[str, Any]]) -> Any:
+    """Entries of one class with an index; ids from 1, because pycocotools takes the id 0 for "no match"."""
     index = COCO()
-    index.dataset = content
+    index.dataset = {
+        # The sizes are asked for, but of no use: masks are compressed already.
+        "images": [{"id": row, "height": 0, "width": 0} for row in {entry["image_id"] for entry in entries}],
+        "categories": [{"id": category_id} for category_id in {entry["category_id"] for entry in entries}],
+        "annotations": [{**entry, "id": number} for number, entry in enumerate(entries, 1)],
+    }
     index.createIndex()
     return index

@@ -1,4 +1,4 @@
-"""The command `refseg`: COCO files in and out, and the demo. Errors are one line on stderr and exit code 2.
+"""The command `refseg`: COCO files in and out, published benchmarks, the demo. Errors are one line on stderr and exit code 2.
 
 Nothing heavy is imported before it is known what to do; `refseg coco` never imports FiftyOne, except to download a SAM 2.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .errors import RefSegError
-from .match_settings import CHOICES, MatchSettings, settings_for
+from .arguments import UsageError, add_matching_arguments, add_model_arguments, count, matching_of, score, whole_number
+from .errors import BenchmarkError, RefSegError
+from .published.command import add_benchmark, run_command
 
 DESCRIPTION = "Find and segment objects by example: one to thirty references in, instance masks out. No training."
 COCO_DESCRIPTION = (
@@ -29,10 +29,6 @@ INSPECT_DESCRIPTION = (
 )
 
 
-class UsageError(RefSegError):
-    """An argument that cannot be."""
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving: main prints all errors alike."""
@@ -45,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser.parse_args(argv)
         return _run(arguments)
+    except BenchmarkError as error:
+        print(f"refseg: error: {error}", file=sys.stderr)  # a list, a line for each thing that is missing
+        return 2
     except RefSegError as error:
         return _fail(str(error))
     except OSError as error:
@@ -59,12 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
     parser = _Parser(prog="refseg", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"refseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | benchmark | demo")
     coco = commands.add_parser("coco", help="segment images with references from a COCO file", description=COCO_DESCRIPTION)
     _add_coco_arguments(coco)
     inspect = commands.add_parser("inspect", help="what a prototypes file is worth", description=INSPECT_DESCRIPTION)
     inspect.add_argument("file", type=Path, metavar="SAFETENSORS", help="as --prototypes of coco, or Prototypes.save, wrote it")
     inspect.add_argument("--out", type=Path, metavar="PNG", help="where a picture of the report goes")
+    add_benchmark(commands)
     demo = commands.add_parser(
         "demo", help="the whole loop on 60 synthetic images", description="The whole loop on 60 synthetic images."
     )
@@ -88,57 +88,28 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     semantic_help = "where a PNG of each image goes: 0 background, else the number of the class in classes.json beside them"
     files.add_argument("--semantic", type=Path, metavar="DIR", help=semantic_help)
     model = parser.add_argument_group("model")
-    presets = "demo, tiny, small, base, large, paper (%(default)s), or demo-fast to large-fast, asked at fewer prompts"
-    model.add_argument("--model", default="large", metavar="PRESET", help=presets)
-    model.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
-    model.add_argument("--sam2-path", type=Path, metavar="FILE", help="a SAM 2 checkpoint instead of the download")
-    model.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")
+    add_model_arguments(model, default="large")
     model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
     gate_help = "spare the segmenter images in which no patch is this similar to a prototype, 0 to 1: rare classes"
-    model.add_argument("--presence-gate", type=_score, metavar="S", help=gate_help)
-    _add_matching_arguments(parser.add_argument_group("matching", "Without these, as suits the preset."))
+    model.add_argument("--presence-gate", type=score, metavar="S", help=gate_help)
+    matching = parser.add_argument_group("matching", "Without these, as suits the preset.")
+    add_matching_arguments(matching)
+    scenes_help = "compare masks with those that show references in their own images too, where thresholds are calibrated"
+    matching.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
     output = parser.add_argument_group("what is kept")
-    output.add_argument("--min-score", type=_score, metavar="S", help="leave out lower scores, of every class alike")
+    output.add_argument("--min-score", type=score, metavar="S", help="leave out lower scores, of every class alike")
     calibration_help = "find a threshold for each class from the images of its references; else it is the preset's"
     output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)
-    output.add_argument("--max-detections", type=_count, default=100, metavar="N", help="an image (%(default)s)")
-    output.add_argument("--workers", type=_workers, metavar="N", help="threads that decode images; 0 for none")
+    output.add_argument("--max-detections", type=count, default=100, metavar="N", help="an image (%(default)s)")
+    output.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def _add_matching_arguments(group: argparse._ArgumentGroup) -> None:
-    background_help = "drop masks that are more like the surroundings of references than like any class"
-    group.add_argument("--background", action=argparse.BooleanOptionalAction, help=background_help)
-    similarity_help = "with which references of a class a mask is compared: their mean, the nearest three, or groups of them"
-    group.add_argument("--class-similarity", choices=CHOICES["class_similarity"], help=similarity_help)
-    scenes_help = "compare masks with those that show references in their own images too, where thresholds are calibrated"
-    group.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
-    overlaps_help = "what a mask loses that lies in better ones: as published, or along chains of masks"
-    group.add_argument("--overlaps", choices=CHOICES["overlaps"], help=overlaps_help)
-
-
-def _matching(arguments: argparse.Namespace) -> MatchSettings | None:
-    """What was chosen, on top of what suits the preset; None where nothing was."""
-    if arguments.calibration and arguments.min_score is not None:
-        raise UsageError("--min-score is one threshold for all classes, --calibration finds one for each: choose one of them")
-    chosen = {
-        "background": arguments.background,
-        "class_similarity": arguments.class_similarity,
-        "scenes": arguments.scenes,
-        "overlaps": arguments.overlaps,
-        "calibrated": arguments.calibration,
-    }
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    if not chosen:
-        return None
-    from .models import get_preset
-
-    return replace(settings_for(get_preset(arguments.model).as_published), **chosen)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "inspect":
         return _inspect(arguments.file, arguments.out)
+    if arguments.command == "benchmark":
+        return run_command(arguments)
     progress = False if arguments.quiet else None
     if arguments.command == "demo":
         from .demo.run import run_demo
@@ -163,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
         num_workers=arguments.workers,
         tiles=arguments.tiles,
         presence_gate=arguments.presence_gate,
-        matching=_matching(arguments),
+        matching=matching_of(arguments),
         negatives=arguments.negatives,
         empty=arguments.empty,
         semantic=arguments.semantic,
@@ -194,28 +165,3 @@ def _fail(message: str) -> int:
 
 def _one_line(message: str) -> str:
     return " ".join(message.split())
-
-
-def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _workers(text: str) -> int:
-    return _whole_number(text, 0)
-
-
-def _whole_number(text: str, least: int) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else -1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
-    return value

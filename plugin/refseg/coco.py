@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -61,22 +63,62 @@ class CocoDataset:
         return replace(self, images=images, annotations=kept)
 
 
-def read_coco(path: str | Path) -> CocoDataset:
+@contextmanager
+def _collecting_no_garbage() -> Generator[None, None, None]:
+    """Parsed JSON is no garbage: looking through its millions of lists again and again doubles the time of a large file."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def read_coco(path: str | Path, *, left_out: list[str] | None = None) -> CocoDataset:
     """Read and check a COCO annotation file; 'annotations' may be missing.
+
+    An image without 'file_name' is called by the last two parts of its 'coco_url', as in LVIS: "val2017/000000397133.jpg".
+
+    Args:
+        path: the file.
+        left_out: takes a sentence for each annotation that cannot be used, and the others are read; without it such an
+            annotation is an error.
 
     Raises:
         CocoError: the file is missing, no JSON, lacks a part, or an annotation belongs to no image or category.
     """
-    source = str(path)
-    content = _read_json(Path(path))
+    return parse_coco(read_json(path), str(path), left_out=left_out)
+
+
+@_collecting_no_garbage()
+def parse_coco(content: Any, source: str, *, left_out: list[str] | None = None) -> CocoDataset:
+    """What `read_coco` does with what a file holds, for formats that say more than it reads.
+
+    Args:
+        content: of the file, from `read_json`.
+        source: the file, for messages.
+        left_out: see `read_coco`.
+
+    Raises:
+        CocoError: as in `read_coco`.
+    """
     if not isinstance(content, dict):
         raise CocoError(f"{source} holds a JSON {type(content).__name__}, not an annotation file: is it a file of results?")
     images = _read_images(source, _list_of(content, "images", source))
     categories = _read_categories(source, _list_of(content, "categories", source))
     annotations = _list_of(content, "annotations", source) if content.get("annotations") is not None else []
+    kept = []
     for position, annotation in enumerate(annotations):
-        _check_annotation(annotation, position, source, images, categories)
-    return CocoDataset(source, images, categories, tuple(annotations))
+        fault = _fault_of(annotation, images, categories)
+        if not fault:
+            kept.append(annotation)
+            continue
+        what = f"the annotation {annotation['id']!r}" if "id" in annotation else f"annotation {position}"
+        if left_out is None:
+            raise CocoError(f"{source}: {what} {fault}")
+        left_out.append(f"{source}: {what} {fault}")
+    return CocoDataset(source, images, categories, tuple(kept))
 
 
 def read_references(path: str | Path, image_dir: str | Path) -> list[Reference]:
@@ -94,7 +136,7 @@ def read_references(path: str | Path, image_dir: str | Path) -> list[Reference]:
         NoReferencesError: the file has no annotation, or crowds alone.
     """
     coco = read_coco(path)
-    references = _objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
+    references = objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
     crowds = len(coco.annotations) - len(references)
     if crowds:
         logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
@@ -119,13 +161,18 @@ def read_crowds(path: str | Path, image_dir: str | Path) -> list[Reference]:
     crowds: list[Reference] = []
     for annotation in coco.annotations:
         try:
-            crowds += _objects_of(coco, image_dir, [annotation] if annotation.get("iscrowd") else [])
+            crowds += objects_of(coco, image_dir, [annotation] if annotation.get("iscrowd") else [])
         except CocoError as error:
             logger.warning("A crowd is left out: %s", error)
     return [replace(crowd, id="") for crowd in crowds]
 
 
-def _objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:
+def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:
+    """Annotations of a file as references, crowds too; an image that cannot be read is left to `build_prototypes`.
+
+    Raises:
+        CocoError: two annotations have one id, or a mask or an image's size does not fit the image.
+    """
     sizes: dict[ImageId, tuple[int, int] | None] = {}
     references: list[Reference] = []
     seen: set[str] = set()
@@ -190,9 +237,15 @@ def write_json(path: str | Path, content: Any) -> None:
     draft.replace(target)
 
 
-def _read_json(path: Path) -> Any:
+@_collecting_no_garbage()
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        CocoError: the file is missing or no JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise CocoError(f"There is no COCO file at {path}.") from error
     except OSError as error:
@@ -217,6 +270,8 @@ def _read_images(source: str, entries: Sequence[dict[str, Any]]) -> dict[ImageId
     images: dict[ImageId, CocoImage] = {}
     for position, entry in enumerate(entries):
         image_id, name = entry.get("id"), entry.get("file_name")
+        if name is None and isinstance(entry.get("coco_url"), str):
+            name = "/".join(entry["coco_url"].split("/")[-2:])
         if not isinstance(image_id, int | str) or not isinstance(name, str) or not name:
             raise CocoError(f"{source}: the image at position {position} of 'images' lacks an 'id' or a 'file_name'.")
         if image_id in images:
@@ -239,24 +294,19 @@ def _read_categories(source: str, entries: Sequence[dict[str, Any]]) -> dict[int
     return categories
 
 
-def _check_annotation(
-    annotation: dict[str, Any],
-    position: int,
-    source: str,
-    images: Mapping[ImageId, CocoImage],
-    categories: Mapping[int, str],
-) -> None:
-    what = f"{source}: the annotation {annotation['id']!r}" if "id" in annotation else f"{source}: annotation {position}"
+def _fault_of(annotation: dict[str, Any], images: Mapping[ImageId, CocoImage], categories: Mapping[int, str]) -> str:
+    """Why an annotation cannot be used, the rest of a sentence that begins with it; "" where it can."""
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
     if not isinstance(image_id, int | str) or image_id not in images:
-        raise CocoError(f"{what} belongs to the image {image_id!r}, which is not in 'images': add the image or remove it.")
+        return f"belongs to the image {image_id!r}, which is not in 'images': add the image or remove it."
     if not isinstance(category_id, int) or category_id not in categories:
-        raise CocoError(f"{what} has the category {category_id!r}, which is not in 'categories': add it there or correct it.")
+        return f"has the category {category_id!r}, which is not in 'categories': add it there or correct it."
     box = annotation.get("bbox")
     if box and (not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0):
-        raise CocoError(f"{what} has the bbox {box!r}, but x, y, width and height in pixels are needed.")
+        return f"has the bbox {box!r}, but x, y, width and height in pixels are needed."
     if not box and not annotation.get("segmentation"):
-        raise CocoError(f"{what} has neither a 'bbox' nor a 'segmentation': give it one or remove it.")
+        return "has neither a 'bbox' nor a 'segmentation': give it one or remove it."
+    return ""
 
 
 def _size_of_file(file: Path, image: CocoImage, source: str) -> tuple[int, int] | None:

@@ -19,8 +19,9 @@ RefSegError
 │   ├── IndexMismatchError       an index of another model, other settings or another dataset
 │   ├── IndexDamagedError        an index that cannot be read
 │   └── IndexWriteError          no space or no right to write; what was written before is kept
-└── DatasetError                 a view, field, media type or label that does not fit
-    └── CocoError                a COCO file that cannot be used
+├── DatasetError                 a view, field, media type or label that does not fit
+│   └── CocoError                a COCO file that cannot be used
+└── BenchmarkError               a published benchmark cannot start; the message names all that is missing
 """
 
 from __future__ import annotations
@@ -149,3 +150,7 @@ class IndexDamagedError(CandidateIndexError):
 
 class IndexWriteError(CandidateIndexError):
     """Candidates could not be written, for want of space or rights; what was written before is kept."""
+
+
+class BenchmarkError(RefSegError):
+    """A published benchmark cannot start, or its results cannot be read."""

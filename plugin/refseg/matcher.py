@@ -58,7 +58,11 @@ class Matcher:
 
     def match(self, candidates: Candidates | PackedCandidates) -> Instances:
         """Instances of one image, with masks at its size."""
-        return crop_instances(candidates, self.rank(candidates), self.max_detections)
+        return self.cut(candidates, self.rank(candidates))
+
+    def cut(self, candidates: Candidates | PackedCandidates, ranking: Ranking) -> Instances:
+        """The best of a ranking, with masks at the image's size."""
+        return crop_instances(candidates, ranking, self.max_detections)
 
     def bounds(self, classified: Classified) -> Tensor:
         """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""

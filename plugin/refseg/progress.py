@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO, TypeVar
 
 Report = TypeVar("Report")
@@ -56,6 +56,19 @@ def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | No
     finally:
         if isinstance(watch, ConsoleBar):
             watch.close()
+
+
+def labelled(work: Generator[Progress, None, Report], label: str) -> Generator[Progress, None, Report]:
+    """The same work, whose progress says what it is a part of."""
+    try:
+        while True:
+            step = next(work)
+            yield replace(step, label=f"{label}{step.label}")
+    except StopIteration as end:
+        report: Report = end.value
+        return report
+    finally:
+        work.close()
 
 
 class ConsoleBar:

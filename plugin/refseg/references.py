@@ -18,11 +18,9 @@ from .fields import REJECTED_FIELD, object_fields, prediction_fields
 from .images import read_image_hw
 from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
 from .reference_vectors import Reference
+from .sampling import draw_one_each, is_whole
 
 logger = logging.getLogger(__name__)
-
-ROUNDING = 1e-6
-"""Pixels by which a relative box may fall short of the whole pixels it was made from."""
 
 
 @dataclass(frozen=True)
@@ -236,13 +234,10 @@ def sample_references(
     short: dict[str, int] = {}
     for number, name in enumerate(names):
         by_sample = suitable.get(name, {})
-        rng = np.random.default_rng((seed, number))
-        samples = sorted(by_sample)
-        picks = rng.permutation(len(samples))[:shots]
-        drawn[name] = [str(rng.choice(sorted(by_sample[samples[pick]]))) for pick in picks]
-        if len(picks) < shots:
-            short[name] = len(picks)
-            logger.warning("The class %r has %d suitable objects in different images, not %d", name, len(picks), shots)
+        drawn[name] = draw_one_each([sorted(by_sample[sample]) for sample in sorted(by_sample)], shots, (seed, number))
+        if len(drawn[name]) < shots:
+            short[name] = len(drawn[name])
+            logger.warning("The class %r has %d suitable objects in different images, not %d", name, short[name], shots)
     _clear_tag(view, field, tag, names)
     every = [label_id for ids in drawn.values() for label_id in ids]
     if every:
@@ -312,9 +307,7 @@ def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str
             logger.warning("No reference is drawn from %s", error)
             continue
         for label in labels:
-            x0, y0, x1, y1 = _box(label, width, height)
-            margin = min(x0, y0, width - x1, height - y1)
-            if margin >= border - ROUNDING and min(x1 - x0, y1 - y0) >= min_side - ROUNDING:
+            if is_whole(_box(label, width, height), (height, width), min_side, border):
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
     return found
 

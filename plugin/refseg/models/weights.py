@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from ..errors import ModelUnavailableError, UnsafeCheckpointError
 from .presets import DEMO_WEIGHTS, Preset
 
 logger = logging.getLogger(__name__)
+
+DINOV2_FILES = ("config.json", "model.safetensors")
 
 
 def find_sam2_checkpoint(preset: Preset, path: str | Path | None) -> Path:
@@ -64,23 +67,18 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
     """
     local = path if path is not None else preset.dinov2_repository if preset.dinov2_revision is None else None
     if local is not None:
-        missing = [name for name in ("config.json", "model.safetensors") if not (Path(local) / name).is_file()]
+        missing = [name for name in DINOV2_FILES if not (Path(local) / name).is_file()]
         if missing:
             raise ModelUnavailableError(
                 f"The DINOv2 folder {local} lacks {' and '.join(missing)}: give a folder written by save_pretrained."
             )
         return Path(local)
-    from huggingface_hub import constants, get_session, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants, get_session
 
-    files = ["config.json", "model.safetensors"]
-    download = partial(snapshot_download, preset.dinov2_repository, revision=preset.dinov2_revision, allow_patterns=files)
-    try:
-        cached = Path(str(download(local_files_only=True)))
-        if all((cached / name).is_file() for name in files):  # an interrupted download leaves a folder with some of them
-            return cached
-    except LocalEntryNotFoundError:
-        pass
+    download = _dinov2_download(preset)
+    cached = _cached_dinov2(preset)
+    if cached is not None:
+        return cached
     logger.info("Downloading DINOv2 for the preset %s (%d MB)", preset.name, preset.dinov2_megabytes)
     try:
         # Asked once and without the client's retries, which would take 25 seconds to say that there is no network.
@@ -92,6 +90,55 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
             "machine and could not be downloaded: connect to the internet once, or give a local folder as dinov2_path; the "
             "preset 'demo' needs no download."
         ) from error
+
+
+def missing_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
+    """A sentence for each of a preset's two models whose weights are not on this machine; downloads nothing."""
+    missing = []
+    if sam2_path is not None or preset.sam2_zoo_name is None:
+        missing += _complaint(find_sam2_checkpoint, preset, sam2_path)
+    else:
+        import fiftyone.zoo as foz
+
+        if not foz.is_zoo_model_downloaded(preset.sam2_zoo_name):
+            missing.append(_not_here(preset, f"the SAM 2 checkpoint {preset.sam2_zoo_name!r}", preset.sam2_megabytes))
+    if dinov2_path is not None or preset.dinov2_revision is None:
+        missing += _complaint(find_dinov2_folder, preset, dinov2_path)
+    elif _cached_dinov2(preset) is None:
+        missing.append(_not_here(preset, preset.dinov2_repository, preset.dinov2_megabytes))
+    return missing
+
+
+def _complaint(find: Callable[[Preset, str | Path | None], Path], preset: Preset, path: str | Path | None) -> list[str]:
+    try:
+        find(preset, path)
+    except ModelUnavailableError as error:
+        return [str(error)]
+    return []
+
+
+def _not_here(preset: Preset, what: str, megabytes: int) -> str:
+    return f"The preset {preset.name!r} needs {what}, which is not on this machine yet: {megabytes} MB are to be downloaded."
+
+
+def _dinov2_download(preset: Preset) -> Callable[..., str]:
+    from huggingface_hub import snapshot_download
+
+    download: Callable[..., str] = partial(
+        snapshot_download, preset.dinov2_repository, revision=preset.dinov2_revision, allow_patterns=list(DINOV2_FILES)
+    )
+    return download
+
+
+def _cached_dinov2(preset: Preset) -> Path | None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        cached = Path(str(_dinov2_download(preset)(local_files_only=True)))
+    except LocalEntryNotFoundError:
+        return None
+    # An interrupted download leaves a folder with some of them.
+    return cached if all((cached / name).is_file() for name in DINOV2_FILES) else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,80 @@
+"""Arguments that several subcommands of `refseg` have in common. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .errors import RefSegError
+from .match_settings import CHOICES, MatchSettings, settings_for
+
+
+class UsageError(RefSegError):
+    """An argument that cannot be."""
+
+
+def add_model_arguments(group: argparse._ArgumentGroup, default: str) -> None:
+    """Which models, and where they are."""
+    presets = "demo, tiny, small, base, large, paper, or demo-fast to large-fast, asked at fewer prompts (%(default)s)"
+    group.add_argument("--model", default=default, metavar="PRESET", help=presets)
+    group.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
+    group.add_argument("--sam2-path", type=Path, metavar="FILE", help="a SAM 2 checkpoint instead of the download")
+    group.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")
+
+
+def add_matching_arguments(group: argparse._ArgumentGroup) -> None:
+    """How candidates are compared with prototypes."""
+    background_help = "drop masks that are more like the surroundings of references than like any class"
+    group.add_argument("--background", action=argparse.BooleanOptionalAction, help=background_help)
+    similarity_help = "with which references of a class a mask is compared: their mean, the nearest three, or groups of them"
+    group.add_argument("--class-similarity", choices=CHOICES["class_similarity"], help=similarity_help)
+    overlaps_help = "what a mask loses that lies in better ones: as published, or along chains of masks"
+    group.add_argument("--overlaps", choices=CHOICES["overlaps"], help=overlaps_help)
+
+
+def matching_of(arguments: argparse.Namespace) -> MatchSettings | None:
+    """What was chosen, on top of what suits the preset; None where nothing was.
+
+    Raises:
+        UsageError: two choices that do not go together.
+    """
+    given = vars(arguments)
+    if given.get("calibration") and arguments.min_score is not None:
+        raise UsageError("--min-score is one threshold for all classes, --calibration finds one for each: choose one of them")
+    keys = {name: name for name in ("background", "class_similarity", "scenes", "overlaps")} | {"calibrated": "calibration"}
+    chosen: dict[str, Any] = {name: given[key] for name, key in keys.items() if given.get(key) is not None}
+    if not chosen:
+        return None
+    from .models.presets import get_preset
+
+    return replace(settings_for(get_preset(arguments.model).as_published), **chosen)
+
+
+def score(text: str) -> float:
+    """A number between 0 and 1, as an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of 1 or more, as an argument."""
+    return _at_least(text, 1)
+
+
+def whole_number(text: str) -> int:
+    """A whole number of 0 or more, as an argument."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else -1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+    return value

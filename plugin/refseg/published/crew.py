@@ -1,0 +1,48 @@
+"""Who does the work that needs no GPU: this process, or several. No FiftyOne."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+ENOUGH_WORK = 2000
+"""Images to match, over all runs, from which on processes are worth the seconds that they take to start."""
+
+
+class Inline(Executor):
+    """Does what is submitted at once, in the calling thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function; what it raises is raised where the result is asked for."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def make_crew(num_processes: int | None, num_images: int) -> Executor:
+    """An executor for so many images, to be used as a context.
+
+    Args:
+        num_processes: at most; 0 and 1 work in this process. By default one for each core, where there is much to do.
+        num_images: to be matched, over all runs.
+    """
+    if num_processes is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_processes = cores if cores > 2 and num_images >= ENOUGH_WORK else 1
+    if num_processes <= 1:
+        return Inline()
+    # Not forked: the parent has threads of torch, of the index and of the database.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_prepare)
+
+
+def _prepare() -> None:
+    import torch
+
+    torch.set_num_threads(1)

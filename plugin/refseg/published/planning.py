@@ -1,0 +1,328 @@
+"""What a benchmark comes to on this machine, and all that is missing for it, found before a long run starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..coco import CocoDataset
+from ..errors import BenchmarkError, CocoError
+from ..images import read_image_hw
+from ..known_objects import spread
+from ..models import Preset, get_preset, parse_device
+from ..models.weights import missing_weights
+from .drawing import Drawer
+from .job import BenchmarkJob, Plan, Run, group_of
+from .joining import RESULTS_FILE
+from .layouts import cd_fsod, coco, custom, lvis, voc
+from .layouts.common import LeftOut, missing_files, shorten
+from .miou import EpisodeDrawer
+from .reference_files import depends_on, read_reference_file, reference_file_for
+from .suite import ANY_SHOTS, Draw, Part, Problems, Split, Suite
+
+EPISODES = 1000
+"""Of a fold of `coco-20i`, as in the literature."""
+SHARE_OF_PROMPTS = 0.5
+"""Prompts that become candidates of their own, for the estimate of disk; between 0.2 and 0.6 in what was measured."""
+BYTES_A_MASK = 700
+"""Of a candidate in an index, beside its feature."""
+FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
+BYTES_A_RESULT = 330
+"""Of a detection in a results file."""
+NAMED = 5
+"""Classes that a message names of many."""
+
+
+def make_plan(job: BenchmarkJob) -> Plan:
+    """Read the annotations, draw the references of all runs, and check everything that can be checked without a model.
+
+    Raises:
+        BenchmarkError: something is missing; the message names all of it.
+        UnknownModelError: no preset has this name.
+        ModelError: there is no such device.
+    """
+    # As FiftyOne keeps paths: samples are found again by them.
+    job = replace(job, data=Path(os.path.abspath(job.data.expanduser())), out=job.out.expanduser())
+    preset = get_preset(job.model)
+    parse_device(job.device)
+    problems = Problems()
+    notes: list[str] = []
+    _check_numbers(job, problems)
+    left_out: LeftOut = {}
+    suite = find_suite(job, problems, left_out)
+    runs: list[Run] = []
+    if suite is not None and not problems.found:
+        suite = replace(suite, parts=tuple(_limited(part, job, suite) for part in suite.parts))
+        for part in suite.parts:
+            runs += _runs_of(part, job, suite, problems, notes)
+        if suite.metric == "miou":
+            suite, runs = _queries_alone(suite, runs)
+        _check_references(suite, runs, problems)
+    estimate = 0 if suite is None else _index_bytes(suite, preset)
+    _check_disk(job, estimate, runs, problems)
+    _check_out(job, problems)
+    missing = missing_weights(preset, job.sam2_path, job.dinov2_path)
+    if problems.found:
+        lines = [*problems.found, *missing]
+        many = f"{len(lines)} things are" if len(lines) > 1 else "one thing is"
+        raise BenchmarkError(
+            "\n".join([f"The benchmark {job.name!r} cannot start, {many} missing:", *(f"  - {x}" for x in lines)])
+        )
+    assert suite is not None
+    return Plan(job, suite, tuple(runs), tuple(dict.fromkeys(notes)), left_out, estimate, tuple(missing))
+
+
+def find_suite(job: BenchmarkJob, problems: Problems, left_out: LeftOut) -> Suite | None:
+    """The benchmark of a job as it lies on this machine; None where what is missing leaves nothing to go on with.
+
+    Args:
+        job: what was asked.
+        problems: takes what is missing.
+        left_out: takes annotations that cannot be used.
+    """
+    if not job.data.is_dir():
+        problems.add(f"There is no folder {job.data}: give the one that the data was unpacked to as --data.")
+        return None
+    if job.name == "custom":
+        if job.references is None or job.targets is None:
+            problems.add("Two COCO files are needed: --references with the objects to show, --targets with those to find.")
+            return None
+        return custom.find(job.data, Path(job.references), job.targets, problems, classes=job.classes, left_out=left_out)
+    finders: dict[str, Callable[[], Suite | None]] = {
+        "coco-fsod": lambda: coco.find_fsod(job.data, problems, classes=job.classes, left_out=left_out),
+        "lvis": lambda: lvis.find(job.data, problems, left_out=left_out),
+        "voc-fsod": lambda: voc.find(job.data, problems, only=job.only, left_out=left_out),
+        "cd-fsod": lambda: cd_fsod.find(job.data, problems, only=job.only, left_out=left_out),
+        "coco-20i": lambda: coco.find_20i(job.data, problems, only=job.only, left_out=left_out),
+        "toy": lambda: coco.find_toy(job.data, problems, left_out=left_out),
+    }
+    return finders[job.name]()
+
+
+def _check_numbers(job: BenchmarkJob, problems: Problems) -> None:
+    for what, values in (("shots", job.shots or ()), ("seeds", (job.num_seeds,)), ("limit", (job.limit,))):
+        for value in values:
+            if value is not None and value < 1:
+                problems.add(f"--{what} must be 1 or more, not {value}.")
+
+
+def _limited(part: Part, job: BenchmarkJob, suite: Suite) -> Part:
+    """A part of fewer images; episodes are limited by their number instead."""
+    images = list(part.targets.images.values())
+    if job.limit is None or suite.metric == "miou" or len(images) <= job.limit:
+        return part
+    chosen = [images[row] for row in spread(len(images), job.limit)]
+    return replace(part, targets=part.targets.restrict({image.id: image.image_hw for image in chosen if image.image_hw}))
+
+
+def _runs_of(part: Part, job: BenchmarkJob, suite: Suite, problems: Problems, notes: list[str]) -> list[Run]:
+    """By split, then seed, the largest number of shots first."""
+    given = job.references if job.name != "custom" else None
+    fixed = part.rule is None and given is None
+    seeds = job.seeds
+    if len(seeds) > 1 and (fixed or (given is not None and not depends_on(given, "seed"))):
+        notes.append("The references are given, not drawn: more seeds would change nothing, one is run.")
+        seeds = seeds[:1]
+    shots: list[int | None] = sorted(job.shots or suite.shots, reverse=True)  # type: ignore[assignment]
+    if job.name == "custom" and job.shots is None:
+        shots = []
+    if given is not None and job.shots is None and not depends_on(given, "shots"):
+        shots = []
+    pools = _Pools(part, suite, given)
+    runs = []
+    for split in part.splits:
+        for seed in seeds:
+            for number in shots or [None]:
+                run = pools.run(split, number, seed, job, problems, notes)
+                if run is not None:
+                    runs.append(run)
+                    # Of the most shots: fewer are short of no more.
+                    notes += _shortages(run) if number == (shots or [None])[0] else []
+    return runs
+
+
+class _Pools:
+    """What references of a part are drawn from, grouped once for all runs."""
+
+    def __init__(self, part: Part, suite: Suite, given: str | None) -> None:
+        self._part, self._suite, self._given = part, suite, given
+        self._drawers: dict[str, Drawer] = {}
+        self._files: dict[Path, CocoDataset] = {}
+        self._episodes: EpisodeDrawer | None = None
+
+    def run(
+        self, split: Split, shots: int | None, seed: int, job: BenchmarkJob, problems: Problems, notes: list[str]
+    ) -> Run | None:
+        """One run, or None where its references are not to be had."""
+        part = self._part
+        if self._suite.metric == "miou":
+            try:
+                return self._run_of_episodes(split, shots or 1, seed, job, notes)
+            except CocoError as error:
+                problems.add(str(error))
+                return None
+        if self._given is not None:
+            file = reference_file_for(self._given, shots, seed)
+            try:
+                if file not in self._files:
+                    pool = part.pools.get(ANY_SHOTS)
+                    self._files[file] = read_reference_file(file, self._suite.folder, part.targets, pool)
+            except CocoError as error:
+                problems.add(str(error))
+                return None
+            drawer = self._drawers.setdefault(str(file), Drawer(self._files[file], None))
+            return Run(part, split, shots, seed, self._files[file], drawer.draw(split.category_ids, shots, seed))
+        key = shots if shots in part.pools else ANY_SHOTS
+        if key not in part.pools:
+            known = ", ".join(map(str, sorted(part.pools)))
+            problems.add(
+                f"{part.key or self._suite.name} has references for {known} shots, not for {shots}: choose from these."
+            )
+            return None
+        assert key is not None
+        drawer = self._drawers.setdefault(str(key), Drawer(part.pools[key], part.rule))
+        return Run(part, split, shots, seed, part.pools[key], drawer.draw(split.category_ids, shots, seed))
+
+    def _run_of_episodes(self, split: Split, shots: int, seed: int, job: BenchmarkJob, notes: list[str]) -> Run:
+        pool = self._part.pools[ANY_SHOTS]
+        self._episodes = self._episodes or EpisodeDrawer(pool)
+        most = max(job.shots or self._suite.shots)
+        asked = [number for number in split.category_ids if self._episodes.num_images(number) > most]
+        if len(asked) < len(split.category_ids):
+            few = [pool.categories[number] for number in split.category_ids if number not in asked]
+            notes.append(
+                f"{split.key}: not asked for, because they are in fewer than {most + 1} images: {shorten(few, most=NAMED)}."
+            )
+        episodes = self._episodes.draw(asked, shots, seed, min(EPISODES, job.limit or EPISODES))
+        shown = {(support, episode.category_id) for episode in episodes for support in episode.supports}
+        chosen = [
+            annotation
+            for annotation in pool.annotations
+            if (annotation["image_id"], annotation["category_id"]) in shown and not annotation.get("iscrowd")
+        ]
+        return Run(self._part, split, shots, seed, pool, Draw(tuple(chosen)), tuple(episodes))
+
+
+def _shortages(run: Run) -> list[str]:
+    """What is to be said of classes with too few references."""
+    where = " ".join(group_of(run.part, run.split))
+    notes = []
+    fewer = {name: number for name, number in run.draw.short.items() if number}
+    if fewer:
+        listed = shorten([f"{name} {number}" for name, number in sorted(fewer.items())], most=NAMED)
+        notes.append(f"{where}: fewer than {run.shots} references for {listed}; those there are were used.")
+    if run.draw.relaxed:
+        notes.append(f"{where}: {len(run.draw.relaxed)} classes have no object of the size asked for; smaller ones were drawn.")
+    return notes
+
+
+def _queries_alone(suite: Suite, runs: Sequence[Run]) -> tuple[Suite, list[Run]]:
+    """The targets of episodes are the images that these ask about."""
+    sizes = {}
+    targets = suite.parts[0].targets
+    for run in runs:
+        for episode in run.episodes:
+            image_hw = targets.images[episode.query].image_hw
+            sizes[episode.query] = image_hw or read_image_hw(suite.folder / targets.images[episode.query].file_name)
+    part = replace(suite.parts[0], targets=targets.restrict(sizes))
+    return replace(suite, parts=(part,)), [replace(run, part=part) for run in runs]
+
+
+def _check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
+    """Each class has one at least, and their images are there."""
+    wanted: dict[str, None] = {}
+    for run in runs:
+        without = sorted(name for name, number in run.draw.short.items() if not number)
+        relaxed = run.part.rule is not None and run.part.rule.relaxed
+        if without and (not relaxed or len(without) == len(run.split.category_ids)):
+            where = " ".join(group_of(run.part, run.split))
+            problems.add(f"{where}: no object can serve as a reference for {shorten(without, most=NAMED)}: add some.")
+        for annotation in run.draw.annotations:
+            wanted[run.pool.images[annotation["image_id"]].file_name] = None
+    if suite.metric == "miou" and runs:
+        wanted |= dict.fromkeys(image.file_name for image in suite.parts[0].targets.images.values())
+    gone = missing_files(suite.folder, wanted)
+    if gone:
+        problems.add(f"{len(gone)} images of references are not in {suite.folder}: {shorten(gone)}.")
+
+
+def _index_bytes(suite: Suite, preset: Preset) -> int:
+    """Estimate of what the candidates of all targets take on disk."""
+    prompts = preset.points_per_side**2
+    size = next((size for size in FEATURE_WIDTHS if preset.dinov2_repository.endswith(size)), "small")
+    share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
+    each = int(prompts * share * (2 * FEATURE_WIDTHS[size] + BYTES_A_MASK))
+    return each * sum(len(part.targets.images) for part in suite.parts)
+
+
+def _check_disk(job: BenchmarkJob, index_bytes: int, runs: Sequence[Run], problems: Problems) -> None:
+    import fiftyone as fo
+
+    num_results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * 100
+    for what, folder, needed in (
+        ("the candidate index", Path(fo.config.default_dataset_dir), index_bytes),
+        ("the results", job.out, num_results * BYTES_A_RESULT),
+    ):
+        free = shutil.disk_usage(_existing(folder)).free
+        if free < needed:
+            problems.add(
+                f"{folder} has {_size(free)} left, and {what} may take {_size(needed)}: free some, or run fewer "
+                "images, shots or seeds."
+            )
+
+
+def _check_out(job: BenchmarkJob, problems: Problems) -> None:
+    place = _existing(job.out)
+    if not place.is_dir():
+        problems.add(f"{place} is a file: name a folder as --out.")
+    elif not os.access(place, os.W_OK):
+        problems.add(f"{place} cannot be written to: name another folder as --out.")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.expanduser().absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What was chosen, as `results.json` keeps it: no path but those that name files of references and targets."""
+    job = plan.job
+    return {
+        "model": job.model,
+        "shots": None if job.shots is None else list(job.shots),
+        "seeds": list(job.seeds),
+        "limit": job.limit,
+        "classes": None if job.classes is None else list(job.classes),
+        "only": None if job.only is None else list(job.only),
+        "references": job.references,
+        "targets": None if job.targets is None else str(job.targets),
+        "min_score": job.min_score,
+        "matching": None if job.matching is None else job.matching.as_dict(),
+        "max_detections": plan.suite.max_detections,
+    }
+
+
+def describe_plan(plan: Plan) -> str:
+    """What is about to be done, in a few lines."""
+    classes = sorted({len(split.category_ids) for part in plan.suite.parts for split in part.splits})
+    shots = sorted({run.shots for run in plan.runs if run.shots is not None})
+    seeds = sorted({run.seed for run in plan.runs})
+    number = sum(map(len, plan.left_out.values()))
+    notes = [*plan.notes, *plan.downloads]
+    if number:
+        notes.append(f"{number} annotations cannot be used and are left out; {RESULTS_FILE} lists them.")
+    head = (
+        f"{plan.suite.title}: {plan.num_images} images, {' to '.join(map(str, sorted({classes[0], classes[-1]})))} classes, "
+        f"{len(plan.runs)} run{'s' * (len(plan.runs) > 1)} ({', '.join(map(str, shots)) or 'all'} references a class, {len(seeds)} seed{'s' * (len(seeds) > 1)}), "
+        f"preset {plan.job.model!r}; the candidate index may take {_size(plan.index_bytes)}"
+    )
+    return "\n".join([head, *(f"  - {note}" for note in notes)])
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"

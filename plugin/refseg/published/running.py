@@ -1,0 +1,281 @@
+"""Running a benchmark: index once, then for each seed and number of shots prototypes, results and scores. It can be resumed.
+
+Costs one pass of the models over the targets, an encoder pass for each new reference, and for each run a scan of the index: on
+one core some 50 ms an image, 300 ms with profile `paper`, which compares masks at their full size.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..building import iter_build_prototypes
+from ..coco import ImageId, write_json
+from ..dataset_index import DatasetIndex, index_records, open_index
+from ..errors import BenchmarkError, ClassWithoutReferencesError
+from ..indexing import iter_build_index
+from ..match_settings import settings_for
+from ..models import load_models
+from ..progress import Progress, Watcher, drain, labelled
+from ..prototypes import Prototypes
+from .crew import make_crew
+from .datasets import TargetSamples, iter_dataset
+from .drawing import references_of
+from .episodes import iter_episodes
+from .job import BenchmarkJob, Plan, Run, group_of
+from .joining import RESULTS_FILE
+from .ledger import Ledger
+from .machine import describe_machine, library_versions
+from .planning import make_plan, settings_of
+from .plots import draw_shots
+from .scoring import Scores, ground_truth_file, score
+from .segmenting import IMAGES_A_TASK, MatchTask, match_images
+from .showing import iter_show, shown_run
+from .suite import Metric, Part, Split
+from .summary import summarise
+from .tables import as_table
+
+logger = logging.getLogger(__name__)
+
+TABLE_FILE, PLOT_FILE = "table.md", "shots.png"
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """What a benchmark came to.
+
+    Attributes:
+        results: what `results.json` holds.
+        out: folder of that file, `table.md`, `shots.png`, the results of every run, and pictures.
+    """
+
+    results: dict[str, Any]
+    out: Path
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the FiftyOne datasets, to be opened."""
+        return list(self.results["datasets"])
+
+    def __str__(self) -> str:
+        lines = [as_table(self.results), f"Written to {self.out}: {RESULTS_FILE}, {TABLE_FILE}, {PLOT_FILE}, pictures/"]
+        lines += [f"See it in the App: fiftyone app launch {name}" for name in self.datasets]
+        return "\n".join(lines)
+
+
+def run_benchmark(job: BenchmarkJob, *, progress: bool | Watcher | None = None) -> BenchmarkReport:
+    """Check a benchmark, run what is not done yet, score it, and put it beside what is published.
+
+    Args:
+        job: what to run.
+        progress: see `refseg.progress.drain`.
+
+    Raises:
+        BenchmarkError: something is missing; the message names all of it.
+        ModelError: the model is not to be had.
+    """
+    return drain(iter_benchmark(make_plan(job)), progress)
+
+
+def iter_benchmark(plan: Plan) -> Generator[Progress, None, BenchmarkReport]:
+    """The generator behind run_benchmark: yields all the time; what is done stays done when it is closed."""
+    started = time.monotonic()
+    job, suite = plan.job, plan.suite
+    models = load_models(job.model, device=job.device, sam2_path=job.sam2_path, dinov2_path=job.dinov2_path)
+    ledger = Ledger(plan, models)
+    waiting = sum(len(run.part.targets.images) for run in plan.runs if ledger.finished(run) is None)
+    with make_crew(job.num_processes, waiting) as crew:
+        for _, runs in groupby(plan.runs, key=lambda run: run.part.key):
+            yield from _iter_part(ledger, list(runs), crew)
+    done = [ledger.done[run.tag] for run in plan.runs]
+    results = {
+        "benchmark": suite.name,
+        "title": suite.title,
+        "label": job.out.name,
+        "model": job.model,
+        "figures": list(suite.figures),
+        "settings": settings_of(plan),
+        "versions": library_versions(),
+        "revisions": models.revisions,
+        "dtype": str(models.dtype).removeprefix("torch."),
+        "machine": describe_machine(str(models.device)),
+        "seconds": {**ledger.seconds, "this_call": round(time.monotonic() - started, 1)},
+        "datasets": ledger.datasets,
+        "num_images": plan.num_images,
+        "skipped_images": ledger.skipped_images,
+        "left_out": {source: list(reasons) for source, reasons in plan.left_out.items()},
+        "notes": list(plan.notes),
+        "runs": done,
+        "summary": summarise(done, suite.figures),
+    }
+    write_json(job.out / RESULTS_FILE, results)
+    (job.out / TABLE_FILE).write_text(as_table(results) + "\n", encoding="utf-8")
+    draw_shots([results], job.out / PLOT_FILE)
+    return BenchmarkReport(results, job.out)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the runs of a part find their images and write what they give."""
+
+    ledger: Ledger
+    targets: TargetSamples
+    index: DatasetIndex
+    crew: Executor
+
+
+def _iter_part(ledger: Ledger, runs: Sequence[Run], crew: Executor) -> Generator[Progress, None, None]:
+    """All runs on one set of images."""
+    plan, part = ledger.plan, runs[0].part
+    targets = yield from iter_dataset(plan, part)
+    index = yield from _iter_index(ledger, targets)
+    place = _Place(ledger, targets, index, crew)
+    for split in part.splits:
+        write_json(ledger.ground_truth(part, split), ground_truth_file(part, split))
+    pending: list[tuple[Run, dict[str, Any], Future[tuple[Scores, float]]]] = []
+    vectors: Prototypes | None = None
+    for run in runs:
+        kept = ledger.finished(run)
+        if kept is not None:
+            ledger.done[run.tag] = kept
+            continue
+        about = " ".join([*group_of(part, run.split), f"{run.shown_shots}, seed {run.seed}"])
+        label = f"run {plan.runs.index(run) + 1} of {len(plan.runs)}, {about}: "
+        prototypes, facts = yield from _iter_prototypes(ledger, run, vectors, label)
+        vectors = prototypes if vectors is None else vectors.add(prototypes)
+        work = _iter_answers if run.episodes else _iter_results
+        scoring = yield from work(place, run, prototypes, facts, label)
+        pending.append((run, facts, scoring))
+        while pending and pending[0][2].done():
+            _keep(ledger, *pending.pop(0))
+    for number, waiting in enumerate(pending):
+        yield Progress(number, len(pending), "runs scored")
+        _keep(ledger, *waiting)
+    for split in part.splits:
+        yield from iter_show(ledger, shown_run([run for run in runs if run.split is split]), index, targets)
+
+
+def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, None, DatasetIndex]:
+    """The candidate index of the targets, with all of them in it."""
+    work = iter_build_index(targets.view, ledger.models, num_workers=ledger.plan.job.num_workers)
+    report = yield from labelled(work, "index: ")
+    index = open_index(targets.dataset, ledger.models, uri=report.uri)
+    facts = next(record for record in index_records(targets.dataset) if record["uri"] == index.uri)
+    ledger.datasets[targets.dataset.name] = {
+        "index": report.uri,
+        "seconds": round(report.seconds, 2),
+        "seconds_per_image": facts["seconds_per_image"],
+        "num_images": report.num_images,
+        "num_added": report.num_added,
+        "num_candidates": report.num_candidates,
+        "num_bytes": report.num_bytes,
+    }
+    ledger.skipped_images += [[image.filepath, image.reason] for image in report.skipped]
+    return index
+
+
+def _iter_prototypes(
+    ledger: Ledger, run: Run, reuse: Prototypes | None, label: str
+) -> Generator[Progress, None, tuple[Prototypes, dict[str, Any]]]:
+    """The prototypes of a run, in a file; a class whose references cannot be used is left out, and said."""
+    started = time.monotonic()
+    path = ledger.path("prototypes", run, ".safetensors")
+    references, skipped = references_of(run.pool, ledger.plan.suite.folder, run.draw)
+    if reuse is None and path.is_file():
+        reuse = Prototypes.load(path)
+    unusable: dict[str, str] = {}
+    prototypes = None
+    while prototypes is None:
+        if not references:
+            raise BenchmarkError(f"{run.tag}: no reference can be used. {' '.join(unusable.values())}".rstrip())
+        try:
+            prototypes = yield from labelled(iter_build_prototypes(references, ledger.models, reuse), label)
+        except ClassWithoutReferencesError as error:
+            logger.warning("%s", error)
+            unusable[error.label] = str(error)
+            references = [item for item in references if item.label != error.label]
+    prototypes.save(path)
+    facts: dict[str, Any] = {
+        "part": run.part.key,
+        "split": run.split.key,
+        "shots": run.shots or max(prototypes.shots.values()),
+        "seed": run.seed,
+        "digest": ledger.digest(run),
+        "references": prototypes.shots,
+        "short": {**run.draw.short, **dict.fromkeys(unusable, 0)},
+        "skipped_references": [list(pair) for pair in (*skipped, *prototypes.skipped)],
+        "seconds": {"prototypes": round(time.monotonic() - started, 2)},
+    }
+    return prototypes, facts
+
+
+def _iter_results(
+    place: _Place, run: Run, prototypes: Prototypes, facts: dict[str, Any], label: str
+) -> Generator[Progress, None, Future[tuple[Scores, float]]]:
+    """Write the results file of a run, and have it scored."""
+    started = time.monotonic()
+    ledger, suite = place.ledger, place.ledger.plan.suite
+    ids = {name: category_id for category_id, name in run.part.targets.categories.items()}
+    task = MatchTask(
+        place.index.uri,
+        len(place.index.index.images),
+        str(ledger.path("prototypes", run, ".safetensors")),
+        tuple(ids[name] for name in prototypes.classes),
+        ledger.models.preset.name,
+        ledger.plan.job.matching,
+        suite.max_detections,
+    )
+    images: list[tuple[str, ImageId]] = [(sample_id, image_id) for image_id, sample_id in place.targets.sample_ids.items()]
+    pieces = [images[start : start + IMAGES_A_TASK] for start in range(0, len(images), IMAGES_A_TASK)]
+    results: list[dict[str, Any]] = []
+    yield Progress(0, len(images), f"{label}images")
+    for number, found in enumerate(place.crew.map(match_images, [task] * len(pieces), pieces), 1):
+        results += found
+        yield Progress(min(number * IMAGES_A_TASK, len(images)), len(images), f"{label}images")
+    path = ledger.path("detections", run, ".json")
+    write_json(path, results)
+    facts["num_detections"] = len(results)
+    facts["seconds"]["matching"] = round(time.monotonic() - started, 2)
+    # It may go to another process: without what scoring does not need.
+    part = replace(run.part, pools={})
+    return place.crew.submit(score_file, part, run.split, str(path), suite.metric, suite.max_detections)
+
+
+def score_file(part: Part, split: Split, path: str, metric: Metric, max_detections: int) -> tuple[Scores, float]:
+    """The scores of a file of results, and the seconds they took: of exactly what was written."""
+    started = time.monotonic()
+    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    return score(part, split, results, metric, max_detections), time.monotonic() - started
+
+
+def _iter_answers(
+    place: _Place, run: Run, prototypes: Prototypes, facts: dict[str, Any], label: str
+) -> Generator[Progress, None, Future[tuple[Scores, float]]]:
+    """Write the answers to a run's episodes, which are scored one by one."""
+    started = time.monotonic()
+    ledger = place.ledger
+    preset = ledger.models.preset
+    matching = settings_for(preset.as_published, ledger.plan.job.matching)
+    sample_ids = place.targets.sample_ids
+    work = iter_episodes(run, prototypes, place.index, sample_ids, preset, matching, ledger.threshold, f"{label}images")
+    answers, scores = yield from work
+    write_json(ledger.path("detections", run, ".json"), answers)
+    facts["num_episodes"] = len(run.episodes)
+    facts["seconds"]["matching"] = round(time.monotonic() - started, 2)
+    scoring: Future[tuple[Scores, float]] = Future()
+    scoring.set_result((scores, 0.0))
+    return scoring
+
+
+def _keep(ledger: Ledger, run: Run, facts: dict[str, Any], scoring: Future[tuple[Scores, float]]) -> None:
+    """Write down a run that is done: from here on it is not repeated."""
+    scores, seconds = scoring.result()
+    facts["seconds"]["scoring"] = round(seconds, 2)
+    ledger.keep(run, {**facts, **asdict(scores)})
