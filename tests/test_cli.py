@@ -312,6 +312,7 @@ class TestKnownImages:
     def test_thresholds_are_calibrated(
         self,
         run: Run,
+        scenes: tuple[Path, dict[str, Any]],
         tmp_path: Path,
         propose_objects: list[Any],
         monkeypatch: pytest.MonkeyPatch,
@@ -343,6 +344,11 @@ class TestKnownImages:
         assert json.loads((tmp_path / "results.json").read_text()) == results
         assert run(*told, "--no-calibration") == 0
         assert told_of(tmp_path)["thresholds"] == dict.fromkeys(CLASSES, default)
+        # A folder named from where one is.
+        monkeypatch.chdir(scenes[0].parent)
+        assert run(*told, images=Path(scenes[0].name)) == 0
+        assert told_of(tmp_path)["thresholds"] == pytest.approx(report["thresholds"])
+        assert told_of(tmp_path)["skipped_images"] == []
 
     def test_crowds_are_no_strangers(self, run: Run, content: dict[str, Any], tmp_path: Path, propose_objects: Any) -> None:
         saved = tmp_path / "p.safetensors"

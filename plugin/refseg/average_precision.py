@@ -292,7 +292,8 @@ def _are_whole(entries: Sequence[Mapping[str, Any]], sizes: Sequence[tuple[int, 
     texts = [shape.get("counts") if isinstance(shape, dict) else None for shape in shapes]
     if not all(isinstance(text, str) and text.isascii() for text in texts):
         return False
-    if any(shape["size"] != list(image_hw) for shape, image_hw in zip(shapes, sizes, strict=True)):  # type: ignore[index]
+    listed = [shape.get("size") for shape in shapes if isinstance(shape, dict)]
+    if listed != [list(image_hw) for image_hw in sizes]:
         return False
     try:
         runs, starts = run_lengths([text.encode("ascii") for text in texts if text is not None])

@@ -105,6 +105,8 @@ def iter_look(
     paths, done = known.paths, 0
     matcher: Matcher | None = None
     yield Progress(0, len(paths), "known images")
+    # These paths begin where the program was started, not in the folder of images.
+    proposer = replace(proposer, folder=Path())
     with closing(proposer.propose([CocoImage(path, path) for path in paths])) as batches:
         for batch in batches:
             for proposed in batch:

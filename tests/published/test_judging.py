@@ -32,8 +32,9 @@ class TestJudge:
 
     def test_each_takes_the_object_it_overlaps_most(self) -> None:
         truth = [Shown("cow", (0, 0, 10, 10)), Shown("cow", (2, 0, 12, 10))]
-        found = [Shown("cow", (2, 0, 12, 10), score=0.9), Shown("cow", (0, 0, 10, 10), score=0.8)]
-        assert set(judge(truth, found).pairs) == {(1, 0), (0, 1)}
+        found = [Shown("cow", (0, 0, 10, 10), score=0.9), Shown("cow", (2, 0, 12, 10), score=0.8)]
+        assert set(judge(truth, found).pairs) == {(0, 0), (1, 1)}
+        assert set(judge(truth[::-1], found).pairs) == {(1, 0), (0, 1)}
 
     def test_another_class_is_a_confusion_and_the_object_is_missed(self) -> None:
         judgement = judge([Shown("cow", LEFT)], [Shown("horse", LEFT, score=0.9)])

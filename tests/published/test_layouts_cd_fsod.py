@@ -65,12 +65,12 @@ def test_images_may_lie_elsewhere(data: Path, folder: str) -> None:
     assert part.targets.images[1].file_name == "/".join(filter(None, ["UODD", folder, "uodd_test_0000.jpg"]))
 
 
-@pytest.mark.parametrize("prefix", ["./test/", "test\\", "/home/someone/UODD/", "test2024/"])
+@pytest.mark.parametrize("prefix", ["./test/", "test\\", "/home/someone/UODD/", "{data}/UODD/test/", "test2024/"])
 def test_file_names_may_carry_a_folder(data: Path, prefix: str) -> None:
     path = data / "UODD/annotations/test.json"
     content = load(path)
     for image in content["images"]:
-        image["file_name"] = prefix + image["file_name"]
+        image["file_name"] = prefix.format(data=data) + image["file_name"]
     path.write_text(json.dumps(content))
     problems = Problems()
     (part,) = found(find(data, problems, ["UODD"])).parts

@@ -111,6 +111,7 @@ def dataset(*annotations: dict[str, Any]) -> CocoDataset:
 SQUARE = [[4, 2, 10, 2, 10, 8, 4, 8]]
 UNUSABLE: dict[str, Any] = {
     "lies far outside its image": [[4, 2, 100, 2, 10, 8]],
+    "lies far outside": [[4, 2, -100, 2, 10, 8]],
     "has a polygon that is not a list of x, y": [[4, 2, 10, 2, 10, 8, 4]],
     "polygon that is not a list": [[4, 2, 10, "2", 10, 8]],
     "is not a list of x, y, x, y": [[4, 2, 10, float("nan"), 10, 8]],

@@ -80,6 +80,24 @@ def plain_pycocotools(truth: Path, results: Path, iou_type: str) -> list[float |
     return [None if value == -1 else float(value) for value in evaluator.stats[:6]]
 
 
+def voc_loop(objects: list[dict[str, Any]], found: list[dict[str, Any]], of: int) -> float:
+    """VOC 2007's average precision of one class, from its development kit's description."""
+    taken: set[int] = set()
+    hits: list[bool] = []
+    for entry in sorted((entry for entry in found if entry["category_id"] == of), key=lambda entry: -entry["score"]):
+        near = [
+            (mask_utils.iou([entry["bbox"]], [o["bbox"]], [0])[0, 0], o) for o in objects if o["image_id"] == entry["image_id"]
+        ]
+        iou, nearest = max(near, key=lambda pair: pair[0], default=(0, None))
+        if iou > 0.5 and nearest is not None and nearest["difficult"]:
+            continue
+        hits.append(bool(iou > 0.5 and nearest is not None and nearest["id"] not in taken))
+        taken |= {nearest["id"]} if hits[-1] and nearest is not None else set()
+    right = np.cumsum(hits)
+    recall, precision = right / sum(not o["difficult"] for o in objects), right / np.arange(1, len(hits) + 1)
+    return float(np.mean([max(precision[recall >= step / 10], default=0) for step in range(11)]))
+
+
 class TestCoco:
     @pytest.mark.parametrize("images", [tuple(range(1, 13)), tuple(f"{n:02}" for n in range(12))], ids=["numbers", "texts"])
     def test_the_figures_are_those_of_plain_pycocotools(self, rng: np.random.Generator, tmp_path: Path, images: Any) -> None:
@@ -174,6 +192,27 @@ class TestVoc:
         found = [thing(0, 0, 30, 30, score=0.5), thing(60, 60, 80, 80, score=0.9)]
         assert score(part, SPLIT, found, "voc", 100).figures["box AP50"] == pytest.approx(1)
 
+    def test_the_figure_is_that_of_a_plain_loop(self, rng: np.random.Generator) -> None:
+        objects, found = random_things(rng, range(1, 25))
+        for entry in objects:
+            entry |= {"iscrowd": 0, "difficult": int(rng.random() < 0.2)}
+        for entry in found:
+            entry["bbox"] = (np.array(entry["bbox"], float) + rng.random(4) / 10).tolist()
+        part = part_of(*objects, images=range(1, 25))
+        expected = [voc_loop([o for o in objects if o["category_id"] == of], found, of) for of in (0, 3, 7)]
+        scores = score(part, SPLIT, found, "voc", 1000)
+        assert [scores.per_class[CLASSES[of]]["box AP50"] for of in (0, 3, 7)] == pytest.approx(expected)
+        assert scores.figures["box AP50"] == pytest.approx(np.mean(expected))
+        # A detection may fall on a second object by COCO's rules alone.
+        assert abs((scores.figures["box AP50"] or 0) - (scores.figures["box AP50 (COCO)"] or 0)) > 0.001
+
+    def test_a_detection_of_a_taken_object_is_wrong(self) -> None:
+        part = part_of(box_of(0, 0, 30, 30), box_of(10, 0, 40, 30))
+        found = [thing(0, 0, 30, 30, score=0.9), thing(4, 0, 34, 30, score=0.8)]  # IoU with the second 24 / 36
+        figures = score(part, SPLIT, found, "voc", 100).figures
+        assert figures["box AP50"] == pytest.approx(6 / 11)
+        assert figures["box AP50 (COCO)"] == pytest.approx(1)
+
 
 class TestLvis:
     RIGHT = thing(0, 0, 40, 40, score=0.5)
@@ -266,3 +305,40 @@ def test_what_cannot_be_scored_is_said() -> None:
         score(Part("", sizeless, (SPLIT,), {}), SPLIT, [], "voc", 100)
     with pytest.raises(CocoError, match="mean IoU is gathered episode by episode"):
         score(part_of(), SPLIT, [], "miou", 100)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({"size": [160, 120]}, r"made for the size \[160, 120\]"),
+        ({"size": None}, "made for the size None"),
+        ({"counts": "1"}, "damaged run-length code"),
+        ({"counts": "ü"}, "damaged run-length code"),
+        ({"counts": [19200, 1]}, "damaged run-length code"),
+    ],
+)
+def test_one_bad_mask_among_many_is_found(shape: dict[str, Any], words: str) -> None:
+    part = part_of(thing(0, 0, 40, 40))
+    found = [thing(0, 0, 40, 40, score=0.5, id=number) for number in range(5)]
+    found[3]["segmentation"] = found[3]["segmentation"] | shape
+    with pytest.raises(CocoError, match=f"annotation 3 .*{words}"):
+        score(part, SPLIT, found, "coco", 100)
+
+
+def test_masks_may_be_written_in_every_way_coco_knows() -> None:
+    polygon = [[0, 0, 40, 0, 40, 40, 0, 40]]
+    square = np.zeros(HW, np.uint8)
+    square[:40, :40] = 1
+    code = mask_utils.encode(np.asfortranarray(square))
+    runs = np.diff(np.flatnonzero(np.diff(square.T.ravel(), prepend=0, append=0)), prepend=0, append=square.size)
+    ways = (
+        polygon,
+        code,
+        {"size": list(HW), "counts": code["counts"].decode()},
+        {"size": list(HW), "counts": runs.tolist()},
+    )
+    for truth in ways:
+        for shape in ways:
+            found = [{**box_of(0, 0, 40, 40), "segmentation": shape, "score": 1.0}]
+            figures = score(part_of({**box_of(0, 0, 40, 40), "segmentation": truth}), SPLIT, found, "coco", 100).figures
+            assert figures["mask AP"] == pytest.approx(1)

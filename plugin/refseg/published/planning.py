@@ -22,8 +22,10 @@ from .layouts import cd_fsod, coco, custom, lvis, voc
 from .layouts.common import LeftOut, missing_files, shorten
 from .miou import EpisodeDrawer
 from .reference_files import depends_on, read_reference_file, reference_file_for
-from .suite import ANY_SHOTS, Draw, Part, Problems, Split, Suite
+from .suite import ANY_SHOTS, Draw, DrawRule, Part, Problems, Split, Suite
 
+DRAW_ANY = DrawRule(min_side=0, border=0, relaxed=True)
+"""Of one's own references, where fewer are asked for than there are: any, at most one of a class in an image."""
 EPISODES = 1000
 """Of a fold of `coco-20i`, as in the literature."""
 SHARE_OF_PROMPTS = 0.5
@@ -57,6 +59,8 @@ def make_plan(job: BenchmarkJob) -> Plan:
     runs: list[Run] = []
     if suite is not None and not problems.found:
         suite = replace(suite, parts=tuple(_limited(part, job, suite) for part in suite.parts))
+        if job.name == "custom" and job.shots:
+            suite = replace(suite, parts=tuple(replace(part, rule=DRAW_ANY) for part in suite.parts))
         for part in suite.parts:
             runs += _runs_of(part, job, suite, problems, notes)
         if suite.metric == "miou":
@@ -309,19 +313,25 @@ def settings_of(plan: Plan) -> dict[str, Any]:
 
 def describe_plan(plan: Plan) -> str:
     """What is about to be done, in a few lines."""
-    classes = sorted({len(split.category_ids) for part in plan.suite.parts for split in part.splits})
+    classes = [len(split.category_ids) for part in plan.suite.parts for split in part.splits]
     shots = sorted({run.shots for run in plan.runs if run.shots is not None})
-    seeds = sorted({run.seed for run in plan.runs})
-    number = sum(map(len, plan.left_out.values()))
+    head = [
+        _counted(plan.num_images, "image"),
+        f"{min(classes)} to {max(classes)} classes" if min(classes) < max(classes) else _counted(classes[0], "class"),
+        f"{_counted(len(plan.runs), 'run')} of {', '.join(map(str, shots)) or 'all'} references a class",
+        _counted(len({run.seed for run in plan.runs}), "seed"),
+        f"preset {plan.job.model!r}",
+        f"about {_size(plan.index_bytes)} for the candidate index",
+    ]
     notes = [*plan.notes, *plan.downloads]
+    number = sum(map(len, plan.left_out.values()))
     if number:
-        notes.append(f"{number} annotations cannot be used and are left out; {RESULTS_FILE} lists them.")
-    head = (
-        f"{plan.suite.title}: {plan.num_images} images, {' to '.join(map(str, sorted({classes[0], classes[-1]})))} classes, "
-        f"{len(plan.runs)} run{'s' * (len(plan.runs) > 1)} ({', '.join(map(str, shots)) or 'all'} references a class, {len(seeds)} seed{'s' * (len(seeds) > 1)}), "
-        f"preset {plan.job.model!r}; the candidate index may take {_size(plan.index_bytes)}"
-    )
-    return "\n".join([head, *(f"  - {note}" for note in notes)])
+        notes.append(f"{_counted(number, 'annotation')} cannot be used and are left out; {RESULTS_FILE} will list them.")
+    return "\n".join([f"{plan.suite.title}: {', '.join(head)}", *(f"  - {note}" for note in notes)])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def _size(number: int) -> str:
