@@ -125,6 +125,7 @@ def test_without_a_rule_the_file_decides() -> None:
     )
     drawer = Drawer(pool, None)
     assert ids_of(drawer.draw([3, 0], None, 33)) == [5, 2, 3, 1]
+    assert drawer.draw([3, 7], None, 33).short == {"cat": 0}
     drawn = drawer.draw([0, 3, 7, -4], 2, 1)
     assert ids_of(drawn) == [1, 5, 2]
     assert drawn.short == {"zero": 1, "cat": 0, "-4": 0}

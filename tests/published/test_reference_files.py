@@ -104,10 +104,10 @@ def test_the_mask_of_a_known_object_is_taken(
 
 
 def test_a_coco_file_gets_the_ids_of_the_targets(write: Callable[[Any], Path], tmp_path: Path) -> None:
-    Image.new("RGB", (80, 60)).save(tmp_path / "own.png")
+    Image.new("RGB", (80, 60)).save(tmp_path / "same.jpg")  # several of the pool's images are called so, in folders
     own = [[1, 1, 9, 1, 9, 9]]
     content = {
-        "images": [{"id": 77, "file_name": "COCO_train2014_000000000009.jpg"}, {"id": 9, "file_name": "own.png"}],
+        "images": [{"id": 77, "file_name": "COCO_train2014_000000000009.jpg"}, {"id": 9, "file_name": "same.jpg"}],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "cow"}, {"id": 3, "name": "gnu"}],
         "annotations": [
             {"id": 4, "image_id": 77, "category_id": 2, "bbox": [10, 10, 20, 20]},
@@ -119,7 +119,7 @@ def test_a_coco_file_gets_the_ids_of_the_targets(write: Callable[[Any], Path], t
     assert [entry["category_id"] for entry in read.annotations] == [5, 0, 5]
     # The pool lends the name of the image and the mask, but not to the image 9 of this file, which is another.
     assert read.images[77] == CocoImage(77, "train2017/000000000009.jpg", (60, 80))
-    assert read.images[9].file_name == "own.png"
+    assert read.images[9].file_name == "same.jpg"
     assert [entry.get("segmentation") for entry in read.annotations] == [MASK, None, own]
     alone = read_reference_file(write(content), tmp_path, TARGETS, None)
     assert alone.images[77].file_name == "COCO_train2014_000000000009.jpg"

@@ -1,0 +1,201 @@
+"""What is found before a run starts: everything that is missing in one message, and what there is to say of the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refseg.cli import main
+from refseg.errors import BenchmarkError, ModelError, UnknownModelError
+from refseg.published import planning
+from refseg.published.job import BenchmarkJob, Plan
+from refseg.published.planning import describe_plan, make_plan
+from tests.published import trees
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coco")
+    trees.write_coco_2017(folder)
+    return folder
+
+
+@pytest.fixture
+def own(coco: Path, tmp_path: Path) -> Path:
+    """A copy to be changed."""
+    return Path(shutil.copytree(coco, tmp_path / "own"))
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[..., Plan]:
+    def make(data: Path, name: str = "coco-fsod", **chosen: Any) -> Plan:
+        return make_plan(BenchmarkJob(name, data, tmp_path / "out", **{"model": "demo", **chosen}))
+
+    return make
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+class TestRuns:
+    def test_most_shots_first_seed_by_seed(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        made = plan(coco, shots=(1, 2), num_seeds=2, seed=5)
+        assert [(run.shots, run.seed) for run in made.runs] == [(2, 5), (1, 5), (2, 6), (1, 6)]
+        assert [run.tag for run in made.runs][:2] == ["novel-2shot-seed5", "novel-1shot-seed5"]
+        assert len(made.runs[0].draw.annotations) == 40
+        assert made.runs[1].draw.annotations != made.runs[3].draw.annotations
+
+    def test_published_shots_by_default_and_what_is_short(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        made = plan(coco)
+        assert [run.shots for run in made.runs] == [30, 10, 5, 3, 2, 1]
+        assert any("fewer than 30 references" in note for note in made.notes)
+        assert made.runs[0].draw.short
+        text = describe_plan(made)
+        assert "10 images, 20 classes, 6 runs of 1, 2, 3, 5, 10, 30 references a class, 1 seed, preset 'demo'" in text
+        assert "  - novel: fewer than 30 references" in text
+
+    def test_a_limit_is_spread_evenly(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        every = list(plan(coco, shots=(1,)).suite.parts[0].targets.images)
+        made = plan(coco, shots=(1,), limit=4)
+        assert list(made.suite.parts[0].targets.images) == [every[row] for row in (0, 3, 6, 9)]
+        assert {entry["image_id"] for entry in made.suite.parts[0].targets.annotations} <= set(made.runs[0].part.targets.images)
+
+    def test_classes(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        made = plan(coco, shots=(1,), classes=("dog", "cat"))
+        assert made.runs[0].split.key == "chosen"
+        assert {made.runs[0].part.targets.categories[key] for key in made.runs[0].split.category_ids} == {"dog", "cat"}
+
+    def test_what_cannot_be_used_is_counted(self, own: Path, plan: Callable[..., Plan]) -> None:
+        def break_one(content: dict[str, Any]) -> None:
+            content["annotations"][0].update(bbox=None, segmentation=None)
+
+        change(own / "annotations" / "instances_val2017.json", break_one)
+        made = plan(own, shots=(1,))
+        assert sum(map(len, made.left_out.values())) == 1
+        assert "1 annotation cannot be used" in describe_plan(made)
+
+    def test_downloads_are_said(
+        self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+        made = plan(coco, shots=(1,), model="tiny")
+        assert len(made.downloads) == 2
+        assert "156 MB are to be downloaded" in describe_plan(made)
+        # n² prompts, a quarter of them candidates, of 384 halves each and their masks.
+        assert made.index_bytes == 10 * int(1024 * 0.25 * (2 * 384 + planning.BYTES_A_MASK))
+
+    def test_given_references(self, coco: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        pool = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
+        names = {category["id"]: category["name"] for category in pool["categories"]}
+        by_class: dict[str, list[Any]] = {}
+        for entry in pool["annotations"]:
+            if not entry["iscrowd"]:
+                name = f"{entry['image_id']:012d}.jpg"
+                by_class.setdefault(names[entry["category_id"]], []).append({"image": name, "bbox": entry["bbox"]})
+        for shots in (1, 2):
+            listed = {name: entries[:shots] for name, entries in by_class.items()}
+            (tmp_path / f"{shots}.json").write_text(json.dumps(listed))
+        made = plan(coco, shots=(1, 2), num_seeds=5, references=str(tmp_path / "{shots}.json"))
+        assert [(run.shots, run.seed) for run in made.runs] == [(2, 33), (1, 33)]
+        assert all("segmentation" in entry for entry in made.runs[0].draw.annotations)
+        assert "more seeds would change nothing" in made.notes[0]
+        with pytest.raises(BenchmarkError, match=r"There is no COCO file at .*7\.json"):
+            plan(coco, shots=(7,), references=str(tmp_path / "{shots}.json"))
+
+    def test_custom_draws_where_a_number_is_asked_for(self, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        paths = trees.write_custom(tmp_path / "custom")
+        files = {"references": str(paths.references), "targets": paths.targets}
+        every = plan(paths.images, "custom", **files)
+        assert [(run.shots, run.tag) for run in every.runs] == [(None, "all-all-seed33")] or every.runs[0].shots is None
+        drawn = plan(paths.images, "custom", shots=(1,), num_seeds=3, **files)
+        assert [run.seed for run in drawn.runs] == [33, 34, 35]
+        assert all(len(run.draw.annotations) == len(run.split.category_ids) for run in drawn.runs)
+
+
+class TestMissing:
+    def test_all_at_once(self, own: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        (own / "annotations" / "instances_train2017.json").unlink()
+        next((own / "val2017").iterdir()).unlink()
+        (tmp_path / "file").write_text("")
+        job = BenchmarkJob("coco-fsod", own, tmp_path / "file", "tiny", sam2_path=tmp_path / "sam2.pt", dinov2_path=tmp_path)
+        with pytest.raises(BenchmarkError) as caught:
+            make_plan(job)
+        text = str(caught.value)
+        assert "cannot start, 5 things are missing" in text
+        for words in ("instances_train2017.json", "1 of the 10 target images", "is a file", "sam2.pt", "lacks config.json"):
+            assert words in text
+        assert len(text.splitlines()) == 6
+
+    def test_no_folder(self, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        with pytest.raises(BenchmarkError, match=r"one thing is missing:\n  - There is no folder .*nowhere"):
+            plan(tmp_path / "nowhere")
+
+    def test_a_class_without_references(self, own: Path, plan: Callable[..., Plan]) -> None:
+        def drop_dogs(content: dict[str, Any]) -> None:
+            content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != 18]
+
+        change(own / "annotations" / "instances_train2017.json", drop_dogs)
+        with pytest.raises(BenchmarkError, match="novel: no object can serve as a reference for dog"):
+            plan(own, shots=(1,))
+
+    def test_an_image_of_a_reference(self, own: Path, plan: Callable[..., Plan]) -> None:
+        drawn = plan(own, shots=(1,)).runs[0]
+        name = drawn.pool.images[drawn.draw.annotations[0]["image_id"]].file_name
+        (own / name).unlink()
+        with pytest.raises(BenchmarkError, match=f"1 images of references are not in .*: {name}"):
+            plan(own, shots=(1,))
+
+    def test_disk(self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+        with pytest.raises(BenchmarkError, match="may take 1 MB: free some") as caught:
+            plan(coco, shots=(1,))
+        assert "the candidate index" in str(caught.value)
+        assert "the results" in str(caught.value)
+
+    @pytest.mark.parametrize("chosen", [{"shots": (0,)}, {"num_seeds": 0}, {"limit": -1}])
+    def test_numbers(self, coco: Path, plan: Callable[..., Plan], chosen: dict[str, Any]) -> None:
+        with pytest.raises(BenchmarkError, match="must be 1 or more"):
+            plan(coco, **chosen)
+
+    def test_models(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        with pytest.raises(UnknownModelError):
+            plan(coco, model="huge")
+        with pytest.raises(ModelError):
+            plan(coco, device="cuda:99")
+
+    def test_shots_that_a_set_has_not(self, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        trees.write_cd_fsod(tmp_path / "cd")
+        with pytest.raises(BenchmarkError, match="FISH has references for 1, 5, 10 shots, not for 2"):
+            plan(tmp_path / "cd", "cd-fsod", shots=(2,), only=("FISH",))
+
+    def test_folds(self, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        trees.write_coco_2014(tmp_path / "2014")
+        made = plan(tmp_path / "2014", "coco-20i", shots=(1,), only=("fold0",), limit=6)
+        (run,) = made.runs
+        assert len(run.episodes) == 6
+        assert set(run.part.targets.images) == {episode.query for episode in run.episodes}
+        assert "not asked for, because they are in fewer than 2 images: parking meter" in made.notes[0]
+        with pytest.raises(BenchmarkError, match="at least one class"):
+            plan(tmp_path / "2014", "coco-20i", shots=(50,), only=("fold0",))
+
+    def test_command_prints_a_line_for_each(self, own: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        shutil.rmtree(own / "annotations")
+        assert main(["benchmark", "coco-fsod", "--data", str(own), "--model", "demo", "--out", str(tmp_path / "out")]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == "refseg: error: The benchmark 'coco-fsod' cannot start, 2 things are missing:"
+        assert [line[:4] for line in lines[1:]] == ["  - ", "  - "]
+        assert not (tmp_path / "out").exists()
+
+    def test_check_only(self, coco: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        arguments = ["benchmark", "coco-fsod", "--data", str(coco), "--model", "demo", "--out", str(tmp_path / "out")]
+        assert main([*arguments, "--shots", "2,1", "--check"]) == 0
+        assert "2 runs of 1, 2 references a class" in capsys.readouterr().out
+        assert not (tmp_path / "out").exists()
