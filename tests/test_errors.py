@@ -7,6 +7,7 @@ import pytest
 from refseg import errors
 from refseg.errors import (
     BadReferenceError,
+    BenchmarkError,
     CandidateIndexError,
     ClassWithoutReferencesError,
     CocoError,
@@ -51,6 +52,7 @@ ONE_OF_EACH = [
     IndexWriteError("words"),
     DatasetError("words"),
     CocoError("words"),
+    BenchmarkError("words"),
 ]
 
 

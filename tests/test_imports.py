@@ -50,6 +50,21 @@ ENGINE = (
     "loading",
     "tiles",
     "demo.world",
+    "sampling",
+    "published.command",
+    "published.crew",
+    "published.drawing",
+    "published.joining",
+    "published.layouts.cd_fsod",
+    "published.layouts.coco",
+    "published.layouts.custom",
+    "published.layouts.lvis",
+    "published.layouts.voc",
+    "published.miou",
+    "published.reference_files",
+    "published.scoring",
+    "published.segmenting",
+    "published.sheets",
 )
 
 

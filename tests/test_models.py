@@ -18,7 +18,7 @@ from refseg.decoding import decode_points, embed_images
 from refseg.errors import ModelUnavailableError, UnknownModelError, UnsafeCheckpointError
 from refseg.models import PRESETS, default_dtype, get_preset, load_models, unload_models
 from refseg.models.presets import DEMO_WEIGHTS
-from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
+from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, missing_weights, read_checkpoint
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.zeros(2)}
 
@@ -199,6 +199,28 @@ class TestOffline:
         self.assert_helpful(caught.value, "facebook/dinov2-small", "88 MB", "dinov2_path")
         # Asked once: the client's own retries would take 25 seconds.
         assert len(offline) == 1
+
+    def test_what_is_missing_is_said_without_a_download(
+        self, offline: list[str], hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import fiftyone as fo
+
+        monkeypatch.setattr(fo.config, "model_zoo_dir", str(tmp_path / "zoo"))
+        sam2, dinov2 = missing_weights(PRESETS["tiny"], None, None)
+        assert "'segment-anything-2.1-hiera-tiny-image-torch', which is not on this machine yet: 156 MB" in sam2
+        assert "facebook/dinov2-small, which is not on this machine yet: 88 MB" in dinov2
+        sam2, dinov2 = missing_weights(PRESETS["tiny"], tmp_path / "a.pt", tmp_path)
+        assert "There is no SAM 2 checkpoint at" in sam2
+        assert "lacks config.json" in dinov2
+        assert missing_weights(PRESETS["demo"], None, None) == []
+        folder = hub_folder / "models--facebook--dinov2-small" / "snapshots" / str(PRESETS["tiny"].dinov2_revision)
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+        (tmp_path / "a.pt").touch()
+        assert len(missing_weights(PRESETS["tiny"], tmp_path / "a.pt", None)) == 1
+        (folder / "model.safetensors").touch()
+        assert missing_weights(PRESETS["tiny"], tmp_path / "a.pt", None) == []
+        assert offline == []
 
     def test_dinov2_when_the_client_is_told_to_stay_offline(self, hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import constants

@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from refseg.progress import ConsoleBar, Progress, describe, drain
+from refseg.progress import ConsoleBar, Progress, describe, drain, labelled
 
 
 def count_to(total: int, label: str = "images") -> Generator[Progress, None, str]:
@@ -123,3 +123,23 @@ def test_describe(step: Progress, seconds: float, end: str) -> None:
     assert line.endswith(end)
     # Of a bar 24 wide, as much as is done.
     assert line.count("█") == round(24 * step.done / step.total)
+
+
+def test_labelled_says_what_work_is_a_part_of_and_closes_it() -> None:
+    closed = []
+
+    def work() -> Generator[Progress, None, str]:
+        try:
+            yield Progress(0, 2, "images")
+            yield Progress(2, 2, "images")
+        finally:
+            closed.append(True)
+        return "done"
+
+    steps: list[Progress] = []
+    assert drain(labelled(work(), "run 1: "), steps.append) == "done"
+    assert [step.label for step in steps] == ["run 1: images"] * 2
+    started = labelled(work(), "run 2: ")
+    next(started)
+    started.close()
+    assert closed == [True, True]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .models import PRESETS, load_models, unload_models
     from .prototype_report import PrototypeReport, Suggestion
     from .prototypes import Prototypes
+    from .published.job import BenchmarkJob
+    from .published.running import BenchmarkReport, run_benchmark
     from .quality import ReferenceQuality, reference_quality
     from .reference_vectors import Reference
     from .references import SampledReferences, collect_references, sample_references, tag_references
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "BenchmarkJob": "published.job",
+    "BenchmarkReport": "published.running",
     "DatasetIndex": "dataset_index",
     "Decision": "decisions",
     "EvaluationReport": "evaluation",
@@ -79,6 +83,7 @@ _HOME = {
     "reject": "decisions",
     "relabel": "decisions",
     "review_queue": "review",
+    "run_benchmark": "published.running",
     "sample_references": "references",
     "save_prototypes": "store",
     "segment": "runs",
@@ -92,6 +97,8 @@ _HOME = {
 
 __all__ = [
     "PRESETS",
+    "BenchmarkJob",
+    "BenchmarkReport",
     "DatasetIndex",
     "Decision",
     "EvaluationReport",
@@ -134,6 +141,7 @@ __all__ = [
     "reject",
     "relabel",
     "review_queue",
+    "run_benchmark",
     "sample_references",
     "save_prototypes",
     "segment",

@@ -112,6 +112,7 @@ def test_another_number_of_classes_or_other_ids_are_named(data: Path) -> None:
     path = data / "UODD/annotations/test.json"
     content = load(path)
     content["categories"].append({"id": 9, "name": "whale"})
+    content["annotations"].append({**content["annotations"][0], "id": 999, "category_id": 9})
     content["categories"][0]["name"], content["categories"][1]["name"] = "class 1", "class 0"
     path.write_text(json.dumps(content))
     problems = Problems()
@@ -132,3 +133,17 @@ def test_an_annotation_with_a_polygon_alone_is_left_out(data: Path) -> None:
     (part,) = found(find(data, Problems(), ["FISH"], left_out=left_out)).parts
     assert len(part.pools[1].annotations) == 1
     assert left_out == {str(path): [f"{path}: the annotation 77 has no 'bbox'."]}
+
+
+def test_a_class_of_no_object_is_none(data: Path) -> None:
+    for path in (data / "UODD" / "annotations").iterdir():
+        content = load(path)
+        content["categories"].append({"id": 0, "name": "background"})
+        path.write_text(json.dumps(content))
+    problems = Problems()
+    suite = find(data, problems, ["UODD"])
+    assert suite is not None
+    assert problems.found == []
+    (split,) = suite.parts[0].splits
+    assert len(split.category_ids) == 3
+    assert 0 not in split.category_ids

@@ -125,6 +125,7 @@ def _open(plan: Plan, part: Part) -> Any:
     dataset = fo.Dataset(name, persistent=True)
     dataset.info[INFO] = origin
     dataset.save()
+    dataset.save_view("targets", dataset.match_tags(TARGET_TAG), "Images that are segmented and scored")
     return dataset
 
 

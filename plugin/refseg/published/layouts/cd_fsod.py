@@ -48,7 +48,10 @@ def _part(data: Path, name: str, problems: Problems, left_out: LeftOut | None) -
             pools[shot] = _boxes(_place(pool, data, name, ("train", *FOLDERS, "test")), left_out)
     if targets is None:
         return None
-    if len(targets.categories) != CD_FSOD[name]:
+    shown = {entry["category_id"] for coco in (targets, *pools.values()) for entry in coco.annotations}
+    # Some tools list a class of no object, such as a background: it is none.
+    classes = tuple(sorted(targets.categories if len(targets.categories) == CD_FSOD[name] else shown))
+    if len(classes) != CD_FSOD[name]:
         problems.add(
             f"{targets.source} has {len(targets.categories)} classes, but {name} is published with {CD_FSOD[name]}: "
             "take the file of the CD-FSOD release."
@@ -60,7 +63,7 @@ def _part(data: Path, name: str, problems: Problems, left_out: LeftOut | None) -
         _compare(pool, targets, problems)
     if not pools:
         return None
-    return Part(name, targets, (Split("all", tuple(sorted(targets.categories))),), pools, rule=None)
+    return Part(name, targets, (Split("all", classes),), pools, rule=None)
 
 
 def _place(coco: CocoDataset, data: Path, name: str, folders: Sequence[str]) -> CocoDataset:
