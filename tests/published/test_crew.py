@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
@@ -22,14 +23,35 @@ def test_inline_answers_at_once_and_raises_where_it_is_asked() -> None:
         assert list(inline.map(pow, [2, 3], [3, 2])) == [8, 9]
 
 
-def test_processes_where_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert isinstance(make_crew(None, crew.ENOUGH_WORK - 1), Inline)
-    assert isinstance(make_crew(1, 10**6), Inline)
-    assert isinstance(make_crew(0, 10**6), Inline)
-    many = make_crew(None, crew.ENOUGH_WORK)
-    assert isinstance(many, ProcessPoolExecutor)
-    assert many._max_workers == 8
-    many.shutdown()
-    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    assert isinstance(make_crew(None, 10**6), Inline)
+@pytest.mark.parametrize(
+    ("cores", "asked", "images", "processes"),
+    [
+        (8, None, crew.ENOUGH_WORK - 1, 1),
+        (8, 1, 10**6, 1),
+        (8, 0, 10**6, 1),
+        (2, None, 10**6, 1),
+        (8, None, crew.ENOUGH_WORK, 8),
+        (2, 3, 1, 3),
+    ],
+)
+def test_processes_where_there_is_much_to_do(
+    monkeypatch: pytest.MonkeyPatch, cores: int, asked: int | None, images: int, processes: int
+) -> None:
+    monkeypatch.setattr(crew.os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    with make_crew(asked, images) as workers:
+        assert isinstance(workers, Inline if processes == 1 else ProcessPoolExecutor)
+        assert getattr(workers, "_max_workers", 1) == processes
+
+
+def test_what_waits_is_not_begun_after_an_exception() -> None:
+    waiting: list[Future[None]] = []
+
+    def stop_early() -> None:
+        with make_crew(2, 1) as workers:
+            waiting.extend(workers.submit(time.sleep, 0.2) for _ in range(40))
+            waiting[0].result()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stop_early()
+    assert sum(future.cancelled() for future in waiting) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     from .planning import describe_plan, make_plan
     from .running import iter_benchmark
 
+    if not arguments.quiet:
+        print("Reading annotations, and checking what is there…", file=sys.stderr, flush=True)
     plan = make_plan(_job(arguments))
     print(describe_plan(plan), flush=True)
     if arguments.check:

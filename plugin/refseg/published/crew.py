@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 ENOUGH_WORK = 2000
@@ -25,8 +27,9 @@ class Inline(Executor):
         return future
 
 
-def make_crew(num_processes: int | None, num_images: int) -> Executor:
-    """An executor for so many images, to be used as a context.
+@contextmanager
+def make_crew(num_processes: int | None, num_images: int) -> Iterator[Executor]:
+    """An executor for so many images; what is still waiting when its context ends by an exception is not begun.
 
     Args:
         num_processes: at most; 0 and 1 work in this process. By default one for each core, where there is much to do.
@@ -36,13 +39,20 @@ def make_crew(num_processes: int | None, num_images: int) -> Executor:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         num_processes = cores if cores > 2 and num_images >= ENOUGH_WORK else 1
     if num_processes <= 1:
-        return Inline()
+        yield Inline()
+        return
     # Not forked: the parent has threads of torch, of the index and of the database.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_prepare)
+    pool = ProcessPoolExecutor(num_processes, mp_context=context, initializer=_prepare)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare() -> None:
     import torch
 
+    # Ctrl-C reaches the whole group of processes: the parent says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
