@@ -18,7 +18,7 @@ from refseg.decoding import decode_points, embed_images
 from refseg.errors import ModelUnavailableError, UnknownModelError, UnsafeCheckpointError
 from refseg.models import PRESETS, default_dtype, get_preset, load_models, unload_models
 from refseg.models.presets import DEMO_WEIGHTS
-from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, missing_weights, read_checkpoint
+from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, missing_weights, read_checkpoint, wrong_weights
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.zeros(2)}
 
@@ -209,9 +209,11 @@ class TestOffline:
         sam2, dinov2 = missing_weights(PRESETS["tiny"], None, None)
         assert "'segment-anything-2.1-hiera-tiny-image-torch', which is not on this machine yet: 156 MB" in sam2
         assert "facebook/dinov2-small, which is not on this machine yet: 88 MB" in dinov2
-        sam2, dinov2 = missing_weights(PRESETS["tiny"], tmp_path / "a.pt", tmp_path)
+        assert wrong_weights(PRESETS["tiny"], None, None) == []
+        sam2, dinov2 = wrong_weights(PRESETS["tiny"], tmp_path / "a.pt", tmp_path)
         assert "There is no SAM 2 checkpoint at" in sam2
         assert "lacks config.json" in dinov2
+        assert missing_weights(PRESETS["tiny"], tmp_path / "a.pt", tmp_path) == []
         assert missing_weights(PRESETS["demo"], None, None) == []
         folder = hub_folder / "models--facebook--dinov2-small" / "snapshots" / str(PRESETS["tiny"].dinov2_revision)
         folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ from .models import Models, load_models
 from .negatives import Negatives
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
-from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector
+from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
 from .surroundings import image_key
 
 
@@ -27,8 +27,13 @@ def iter_build_prototypes(
     model: str | Models = "large",
     reuse: Prototypes | None = None,
     negatives: Sequence[Reference] = (),
+    *,
+    drops_classes: bool = False,
 ) -> Generator[Progress, None, Prototypes]:
-    """The generator behind build_prototypes: yields after each reference and negative."""
+    """The generator behind build_prototypes: yields after each reference and negative.
+
+    With drops_classes, a class none of whose references can be used is left out, and only an error where no other is left.
+    """
     models = load_models(model) if isinstance(model, str) else model
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
@@ -56,6 +61,8 @@ def iter_build_prototypes(
     shown = [item for item in used if item.reference.id not in negative_ids]
     others = [item for item in used if item.reference.id in negative_ids]
     classes = tuple(sorted({reference.label for reference in references}))
+    if drops_classes:
+        classes = tuple(sorted({item.reference.label for item in shown})) or classes
     for name in classes:
         if not any(item.reference.label == name for item in shown):
             of_class = {reference.id for reference in references if reference.label == name}
@@ -152,8 +159,10 @@ def _image_vectors(
     except ImageError as error:
         return [error.reason if vector is None else vector for vector in known]
     with models.lock:
+        boxes = sum(reference.mask is None and vector is None for reference, vector in zip(members, known, strict=True))
+        embeddings = segmenter_embeddings(image, models) if boxes > 1 else None
         return [
-            reference_vector(image, reference, models) if vector is None else vector
+            reference_vector(image, reference, models, embeddings) if vector is None else vector
             for reference, vector in zip(members, known, strict=True)
         ]
 

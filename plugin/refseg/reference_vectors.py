@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .candidates import encode_patches
 from .clusters import find_clusters
-from .decoding import decode_boxes, embed_images
+from .decoding import ImageEmbeddings, decode_boxes, embed_images
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
 
@@ -136,15 +136,24 @@ def reference_digest(reference: Reference, models: Models) -> str | None:
 
 
 @torch.inference_mode()
-def reference_vector(image: Image.Image, reference: Reference, models: Models) -> ReferenceVector | str:
-    """The vector of a reference in its image, on the CPU; or the reason why the reference cannot be used."""
+def reference_vector(
+    image: Image.Image, reference: Reference, models: Models, embeddings: ImageEmbeddings | None = None
+) -> ReferenceVector | str:
+    """The vector of a reference in its image, on the CPU; or the reason why the reference cannot be used.
+
+    Args:
+        image: that it is in.
+        reference: the object.
+        models: that look at it.
+        embeddings: of the image, from segmenter_embeddings; made where a box needs them and they are not given.
+    """
     x0, y0, x1, y1 = reference.box
     if not all(map(math.isfinite, reference.box)):
         return "its box is not finite"
     if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
         return "its box is empty or lies outside the image"
     if reference.mask is None:
-        mask = mask_of_box(image, reference.box, models)
+        mask = mask_of_box(image, reference.box, models, embeddings)
     else:
         mask = paste_mask(reference.mask, reference.box, (image.height, image.width))
     if not mask.any():
@@ -209,12 +218,17 @@ def paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[in
     return whole
 
 
-def mask_of_box(image: Image.Image, box: Sequence[float], models: Models) -> Tensor:
+@torch.inference_mode()
+def segmenter_embeddings(image: Image.Image, models: Models) -> ImageEmbeddings:
+    """What the segmenter sees of an image, for any number of boxes in it."""
+    return embed_images(segmenter_pixels(image, models.segmenter_side)[None].to(models.device), models)
+
+
+def mask_of_box(image: Image.Image, box: Sequence[float], models: Models, embeddings: ImageEmbeddings | None = None) -> Tensor:
     """(H, W) bool: the segmenter's single answer to the box as a prompt."""
     side = models.segmenter_side
-    pixels = segmenter_pixels(image, side)[None].to(models.device)
     scale = torch.tensor([side / image.width, side / image.height] * 2)
     prompt = (torch.tensor(box, dtype=torch.float32) * scale)[None].to(models.device)
-    logits = decode_boxes(prompt, embed_images(pixels, models), 0, models)
+    logits = decode_boxes(prompt, embeddings or segmenter_embeddings(image, models), 0, models)
     full = F.interpolate(logits[None].float().cpu(), size=(image.height, image.width), mode="bilinear", align_corners=False)
     return full[0, 0] > 0

@@ -69,9 +69,7 @@ def pycocotools_alone(truth: Path, found: Path, kind: str, images: list[Any] | N
 
 
 def files_of(results: dict[str, Any], run: dict[str, Any]) -> tuple[Path, Path]:
-    keys = "-".join(key for key in (run["part"], run["split"]) if key)
-    (found,) = (results["out"] / "detections").glob(f"{keys}-*{'shot' if results['settings']['shots'] else 'all'}*")
-    return results["out"] / "ground_truth" / f"{keys}.json", found
+    return results["out"] / run["ground_truth"], results["out"] / run["detections"]
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +81,8 @@ class TestCocoFsod:
     def test_figures_are_those_of_pycocotools(self, results: dict[str, Any]) -> None:
         assert [(run["shots"], run["seed"]) for run in results["runs"]] == [(2, 33), (1, 33), (2, 34), (1, 34)]
         for run in results["runs"]:
-            found = results["out"] / "detections" / f"novel-{run['shots']}shot-seed{run['seed']}.json"
             for kind, name in (("bbox", "box"), ("segm", "mask")):
-                stats = pycocotools_alone(results["out"] / "ground_truth" / "novel.json", found, kind).stats
+                stats = pycocotools_alone(*files_of(results, run), kind).stats
                 assert run["figures"][f"{name} AP"] == pytest.approx(stats[0], abs=1e-12)
                 assert run["figures"][f"{name} AP50"] == pytest.approx(stats[1], abs=1e-12)
         assert results["runs"][0]["figures"]["mask AP"] > 0.2
@@ -115,7 +112,7 @@ class TestCocoFsod:
         assert targets.count("predictions.detections") > 0
         assert min(targets.values("predictions.detections.confidence", unwind=True)) >= 0.7
         assert dataset.count("references.detections") == sum(results["runs"][0]["references"].values())
-        truth = json.loads((results["out"] / "ground_truth" / "novel.json").read_text())
+        truth = json.loads(files_of(results, results["runs"][0])[0].read_text())
         assert targets.count("ground_truth.detections") >= len(truth["annotations"])
         assert any(targets.values("ground_truth.detections.iscrowd", unwind=True))
 
@@ -209,7 +206,7 @@ def test_lvis(bench: Bench) -> None:
 
 
 def test_voc_fsod(bench: Bench) -> None:
-    results = bench("voc-fsod", "voc", "--shots", "1", "--only", "split1,split3")
+    results = bench("voc-fsod", "voc", "--limit", "6", "--shots", "1", "--only", "split1,split3")
     assert [run["split"] for run in results["runs"]] == ["split1", "split3"]
     for run in results["runs"]:
         truth, found = files_of(results, run)
@@ -240,8 +237,7 @@ def test_cd_fsod(bench: Bench) -> None:
 def test_coco_20i(bench: Bench) -> None:
     results = bench("coco-20i", "coco_2014", "--shots", "1", "--only", "fold0,fold2", "--limit", "4")
     for run in results["runs"]:
-        answers = json.loads((results["out"] / "detections" / f"{run['split']}-1shot-seed33.json").read_text())
-        truth = json.loads((results["out"] / "ground_truth" / f"{run['split']}.json").read_text())
+        truth, answers = (json.loads(path.read_text()) for path in files_of(results, run))
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         sums: dict[int, list[int]] = {}
         for answer in answers:
@@ -270,14 +266,86 @@ def _codes(shape: Any, image_hw: tuple[int, int]) -> list[Any]:
 
 
 def test_toy(bench: Bench) -> None:
-    results = bench("toy", "toy")
+    results = bench("toy", "toy", "--limit", "5")
     (run,) = results["runs"]
     assert run["references"] == {"bird": 1, "boat": 1}
-    stats = pycocotools_alone(
-        results["out"] / "ground_truth" / "toy.json", results["out"] / "detections" / "toy-1shot-seed33.json", "segm"
-    ).stats
+    stats = pycocotools_alone(*files_of(results, run), "segm").stats
     assert run["figures"]["mask AP"] == pytest.approx(stats[0], abs=1e-12)
     assert "45.8" in (results["out"] / "table.md").read_text()
+
+
+class TestWhatFiguresDependOn:
+    """The same command again, after something has changed: nothing stale is answered, and nothing is lost."""
+
+    @pytest.fixture
+    def paths(self, tmp_path: Path) -> trees.CustomPaths:
+        return trees.write_custom(tmp_path / "own")
+
+    @pytest.fixture
+    def call(self, paths: trees.CustomPaths, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+        def run(**chosen: Any) -> dict[str, Any]:
+            files = {"references": str(paths.references), "targets": paths.targets}
+            return run_benchmark(
+                BenchmarkJob("custom", paths.images, tmp_path / "out", "demo", **files, **chosen), progress=False
+            ).results
+
+        yield run
+        for name in [name for name in fo.list_datasets() if name.startswith("refseg-custom")]:
+            fo.delete_dataset(name)
+
+    def test_annotations_references_images_and_settings(
+        self, call: Callable[..., dict[str, Any]], paths: trees.CustomPaths, tmp_path: Path
+    ) -> None:
+        first = call()["runs"][0]
+        kept = (tmp_path / "out" / first["detections"]).read_bytes()
+        content = json.loads(paths.targets.read_text())
+        paths.targets.write_text(json.dumps({**content, "annotations": content["annotations"][::2]}))
+        fewer = call()["runs"][0]
+        assert fewer["figures"] != first["figures"]
+        assert (tmp_path / "out" / fewer["detections"]).read_bytes() == kept
+        paths.targets.write_text(json.dumps(content))
+        assert call()["runs"][0] == first  # nothing was overwritten
+        # The classes of the references change places: another answer, in the same process and folder.
+        shown = json.loads(paths.references.read_text())
+        names = [category["name"] for category in shown["categories"]]
+        for category, name in zip(shown["categories"], [*names[1:], names[0]], strict=True):
+            category["name"] = name
+        paths.references.write_text(json.dumps(shown))
+        swapped = call()["runs"][0]
+        assert swapped["figures"]["box AP"] < first["figures"]["box AP"]
+        few = call(limit=1)
+        assert few["num_images"] == 1
+        assert few["runs"][0]["digest"] not in (first["digest"], swapped["digest"])
+        assert len(list((tmp_path / "out" / "runs").iterdir())) == 4
+        for path in paths.images.glob("targets*"):
+            Image.new("RGB", (320, 240), "gray").save(path)
+        assert call()["runs"][0]["figures"]["box AP"] == 0
+
+    def test_an_image_of_another_size_is_skipped_and_said(
+        self, call: Callable[..., dict[str, Any]], paths: trees.CustomPaths
+    ) -> None:
+        content = json.loads(paths.targets.read_text())
+        for image in content["images"]:
+            image.update(height=240, width=320)
+        paths.targets.write_text(json.dumps(content))
+        path = paths.images / content["images"][0]["file_name"]
+        with Image.open(path) as upright:
+            upright.transpose(Image.Transpose.ROTATE_90).save(path)
+        results = call()
+        ((skipped, reason),) = results["skipped_images"]
+        assert skipped == str(path)
+        assert "is listed with 320×240 pixels" in reason
+        assert results["runs"][0]["figures"]["mask AP"] is not None
+
+    def test_references_of_no_use_find_nothing(self, call: Callable[..., dict[str, Any]], paths: trees.CustomPaths) -> None:
+        content = json.loads(paths.references.read_text())
+        for entry in content["annotations"]:
+            entry.update(bbox=[1.0, 1.0, 0.2, 0.2], segmentation=None)
+        paths.references.write_text(json.dumps(content))
+        (run,) = call()["runs"]
+        assert run["figures"]["box AP"] == 0
+        assert set(run["short"].values()) == {0}
+        assert run["skipped_references"][-1][0] == "all"
 
 
 def test_custom_in_processes(place: Path) -> None:
@@ -293,6 +361,5 @@ def test_custom_in_processes(place: Path) -> None:
     )
     report = run_benchmark(job, progress=False)
     (run,) = report.results["runs"]
-    (found,) = (place / "out-custom" / "detections").iterdir()
-    (truth,) = (place / "out-custom" / "ground_truth").iterdir()
+    truth, found = files_of({"out": place / "out-custom"}, run)
     assert run["figures"]["mask AP"] == pytest.approx(pycocotools_alone(truth, found, "segm").stats[0], abs=1e-12)

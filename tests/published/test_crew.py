@@ -21,6 +21,11 @@ def test_inline_answers_at_once_and_raises_where_it_is_asked() -> None:
         with pytest.raises(ValueError, match="math domain"):
             failed.result()
         assert list(inline.map(pow, [2, 3], [3, 2])) == [8, 9]
+        begun: list[int] = []
+        results = inline.map(begun.append, range(5))
+        next(results)
+        # One at a time, so that somebody can watch.
+        assert begun == [0]
 
 
 @pytest.mark.parametrize(

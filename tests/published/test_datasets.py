@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from refseg.progress import drain
-from refseg.published.datasets import iter_dataset, show_maps, show_references
+from refseg.published.datasets import find_dataset, iter_dataset, iter_predictions, show_maps, show_references
 from refseg.published.job import BenchmarkJob, Plan
 from refseg.published.planning import make_plan
 from refseg.reference_vectors import Reference
@@ -38,7 +39,7 @@ def plan_of(data: Path, out: Path, **chosen: Any) -> Plan:
 
 
 def open_part(plan: Plan) -> Any:
-    return drain(iter_dataset(plan, plan.suite.parts[0]), False)
+    return drain(iter_dataset(plan.suite, plan.suite.parts[0], plan.job), False)
 
 
 @pytest.mark.usefixtures("clean")
@@ -94,6 +95,54 @@ class TestDataset:
         every = open_part(plan_of(data, tmp_path))
         assert len(every.dataset) == 10
         assert every.dataset.match_tags("target").count() == 10
+
+    def test_ground_truth_that_has_changed_is_renewed(self, data: Path, tmp_path: Path) -> None:
+        plan = plan_of(data, tmp_path, limit=4)
+        part = plan.suite.parts[0]
+        found = open_part(plan)
+        image_id = part.targets.annotations[0]["image_id"]
+        fewer = tuple(entry for entry in part.targets.annotations if entry["image_id"] != image_id)
+        changed = replace(part, targets=replace(part.targets, annotations=fewer))
+        again = drain(iter_dataset(plan.suite, changed, plan.job), False)
+        assert again.sample_ids == found.sample_ids
+        counts = {name: len(again.dataset[sample].ground_truth.detections) for name, sample in again.sample_ids.items()}
+        assert counts[image_id] == 0
+        assert sum(counts.values()) == len(fewer) > 0
+
+    def test_a_file_may_be_listed_twice_and_by_a_detour(self, data: Path, tmp_path: Path) -> None:
+        plan = plan_of(data, tmp_path, limit=2)
+        part = plan.suite.parts[0]
+        first, second = part.targets.images.values()
+        again = replace(first, id=999, file_name=f"val2017/../{first.file_name}")
+        several = replace(part, targets=replace(part.targets, images={first.id: first, second.id: second, 999: again}))
+        found = drain(iter_dataset(plan.suite, several, plan.job), False)
+        assert found.sample_ids[999] == found.sample_ids[first.id]
+        assert len(found.dataset) == len(found.view) == 2
+
+    def test_predictions_replace_those_before(self, data: Path, tmp_path: Path) -> None:
+        plan = plan_of(data, tmp_path, limit=2)
+        targets, found = plan.suite.parts[0].targets, open_part(plan)
+        first, second = targets.images
+        result = {"category_id": 18, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.8}
+        results = [{**result, "image_id": first}, {**result, "image_id": second}, {**result, "image_id": first, "score": 0.2}]
+        for given, counts in ((results, [1, 1]), (results[1:], [0, 1])):
+            drain(iter_predictions(found, targets, given, 0.5, "predictions"), False)
+            samples = [found.dataset[found.sample_ids[image_id]] for image_id in (first, second)]
+            assert [len(sample.predictions.detections) for sample in samples] == counts
+        (label,) = samples[1].predictions.detections
+        assert (label.label, label.confidence) == ("dog", 0.8)
+        assert label.bounding_box == pytest.approx([10 / 320, 20 / 240, 30 / 320, 40 / 240])
+
+    def test_names_that_fiftyone_takes_for_one(self, tmp_path: Path) -> None:
+        paths = trees.write_custom(tmp_path / "own")
+        names = []
+        for stem in ("targets", "Targets", "targets!"):
+            file = paths.targets.with_name(f"{stem}.json")
+            file.write_text(paths.targets.read_text())
+            job = BenchmarkJob("custom", paths.images, tmp_path, "demo", references=str(paths.references), targets=file)
+            names.append(open_part(make_plan(job)).dataset.name)
+        assert names == ["refseg-custom-targets", "refseg-custom-targets-2", "refseg-custom-targets-3"]
+        assert find_dataset(make_plan(job).suite, make_plan(job).suite.parts[0], job).others == tuple(names[:2])
 
     def test_maps(self, data: Path, tmp_path: Path) -> None:
         found = open_part(plan_of(data, tmp_path, limit=2))

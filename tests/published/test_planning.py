@@ -13,6 +13,7 @@ import pytest
 from refseg.cli import main
 from refseg.errors import BenchmarkError, ModelError, UnknownModelError
 from refseg.published import planning
+from refseg.published.datasets import KnownDataset
 from refseg.published.job import BenchmarkJob, Plan
 from refseg.published.planning import describe_plan, make_plan
 from tests.published import trees
@@ -115,6 +116,7 @@ class TestRuns:
         files = {"references": str(paths.references), "targets": paths.targets}
         every = plan(paths.images, "custom", **files)
         assert [(run.shots, run.tag) for run in every.runs] == [(None, "all-all-seed33")] or every.runs[0].shots is None
+        assert plan(paths.images, "custom", classes=("all",), **files).runs[0].split == every.runs[0].split
         drawn = plan(paths.images, "custom", shots=(1,), num_seeds=3, **files)
         assert [run.seed for run in drawn.runs] == [33, 34, 35]
         assert all(len(run.draw.annotations) == len(run.split.category_ids) for run in drawn.runs)
@@ -155,7 +157,7 @@ class TestMissing:
 
     def test_disk(self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
-        with pytest.raises(BenchmarkError, match="may take 1 MB: free some") as caught:
+        with pytest.raises(BenchmarkError, match="may take 1 MB more: free some") as caught:
             plan(coco, shots=(1,))
         assert "the candidate index" in str(caught.value)
         assert "the results" in str(caught.value)
@@ -186,10 +188,23 @@ class TestMissing:
         with pytest.raises(BenchmarkError, match="at least one class"):
             plan(tmp_path / "2014", "coco-20i", shots=(50,), only=("fold0",))
 
+    def test_disk_that_is_filled_already_is_not_asked_for_again(
+        self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+        monkeypatch.setattr(KnownDataset, "index_bytes", lambda self, model: 10**9)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "kept").write_bytes(bytes(2_000_000))
+        assert plan(coco, shots=(1,)).index_bytes > 0
+
+    def test_a_folder_may_be_named_through_a_link(self, coco: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(coco)
+        assert plan(tmp_path / "link", shots=(1,)).suite.folder == plan(coco, shots=(1,)).suite.folder
+
     def test_command_prints_a_line_for_each(self, own: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         shutil.rmtree(own / "annotations")
         assert main(["benchmark", "coco-fsod", "--data", str(own), "--model", "demo", "--out", str(tmp_path / "out")]) == 2
-        lines = capsys.readouterr().err.splitlines()
+        lines = capsys.readouterr().err.splitlines()[1:]
         assert lines[0] == "refseg: error: The benchmark 'coco-fsod' cannot start, 2 things are missing:"
         assert [line[:4] for line in lines[1:]] == ["  - ", "  - "]
         assert not (tmp_path / "out").exists()

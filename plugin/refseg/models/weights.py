@@ -92,19 +92,21 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
         ) from error
 
 
+def wrong_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
+    """A sentence for each of a preset's two models whose local path was given, and holds no weights."""
+    wrong = [] if sam2_path is None else _complaint(find_sam2_checkpoint, preset, sam2_path)
+    return wrong if dinov2_path is None else [*wrong, *_complaint(find_dinov2_folder, preset, dinov2_path)]
+
+
 def missing_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
-    """A sentence for each of a preset's two models whose weights are not on this machine; downloads nothing."""
+    """A sentence for each of a preset's two models that is to be downloaded; downloads nothing."""
     missing = []
-    if sam2_path is not None or preset.sam2_zoo_name is None:
-        missing += _complaint(find_sam2_checkpoint, preset, sam2_path)
-    else:
+    if sam2_path is None and preset.sam2_zoo_name is not None:
         import fiftyone.zoo as foz
 
         if not foz.is_zoo_model_downloaded(preset.sam2_zoo_name):
             missing.append(_not_here(preset, f"the SAM 2 checkpoint {preset.sam2_zoo_name!r}", preset.sam2_megabytes))
-    if dinov2_path is not None or preset.dinov2_revision is None:
-        missing += _complaint(find_dinov2_folder, preset, dinov2_path)
-    elif _cached_dinov2(preset) is None:
+    if dinov2_path is None and preset.dinov2_revision is not None and _cached_dinov2(preset) is None:
         missing.append(_not_here(preset, preset.dinov2_repository, preset.dinov2_megabytes))
     return missing
 

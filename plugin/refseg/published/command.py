@@ -56,7 +56,8 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         )
         parser.add_argument("--references", metavar="JSON", help=given_help)
     if name in ("coco-fsod", "custom"):
-        parser.add_argument("--classes", type=_words, metavar="A,B", help="novel, all, or names; by default those published")
+        which = "names; by default all" if name == "custom" else "novel, all, or names; by default the novel ones"
+        parser.add_argument("--classes", type=_words, metavar="A,B", help=which)
     if name in ("voc-fsod", "cd-fsod", "coco-20i"):
         only_help = {"voc-fsod": "such as split1,split3", "cd-fsod": "such as DIOR,FISH", "coco-20i": "such as fold0"}[name]
         parser.add_argument("--only", type=_words, metavar="A,B", help=f"a part of it, {only_help}")

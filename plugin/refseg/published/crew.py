@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 ENOUGH_WORK = 2000
 """Images to match, over all runs, from which on processes are worth the seconds that they take to start."""
@@ -25,6 +27,12 @@ class Inline(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Call the function for one result after the other, as they are asked for."""
+        return map(fn, *iterables)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ IMAGES_A_STEP = 16
 
 def iter_episodes(
     run: Run,
-    prototypes: Prototypes,
+    prototypes: Prototypes | None,
     index: DatasetIndex,
     sample_ids: Mapping[ImageId, str],
     preset: Preset,
@@ -43,7 +43,7 @@ def iter_episodes(
 
     Args:
         run: its episodes.
-        prototypes: of the references of all of them.
+        prototypes: of the references of all of them; None where none can be used.
         index: of the query images.
         sample_ids: in it, by the id of the image.
         preset: of the models.
@@ -53,11 +53,12 @@ def iter_episodes(
 
     Returns:
         An entry for each episode, in order: image, class, supports, the map as a run-length code, and its IoU; and the scores.
-        In an image that could not be read nothing is found.
+        In an image that could not be read, or is not of its listed size, nothing is found.
     """
     asked: dict[str, list[int]] = defaultdict(list)
     for number, episode in enumerate(run.episodes):
-        asked[sample_ids[episode.query]].append(number)
+        if episode.query in sample_ids and prototypes is not None:
+            asked[sample_ids[episode.query]].append(number)
     references = _by_support(run)
     found: dict[int, NDArray[np.bool_]] = {}
     yield Progress(0, len(asked), label)
@@ -78,13 +79,14 @@ def iter_episodes(
 
 def _find(
     candidates: PackedCandidates,
-    prototypes: Prototypes,
+    prototypes: Prototypes | None,
     reference_ids: set[str],
     preset: Preset,
     matching: MatchSettings,
     min_score: float,
 ) -> NDArray[np.bool_]:
     """(H, W) bool: where the class of some references is found; nowhere, where none of them can be used."""
+    assert prototypes is not None
     own = prototypes.remove([name for name in prototypes.reference_ids if name not in reference_ids], keep_classes=False)
     if not own.classes:
         return np.zeros(candidates.image_hw, bool)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..coco import write_json
+from ..coco import ImageId, write_json
 from ..models import Models
 from .job import Plan, Run, group_of
+from .machine import code_digest, describe_machine, library_versions
 from .suite import Part, Split
 
 
@@ -20,12 +23,15 @@ from .suite import Part, Split
 class Ledger:
     """The runs of a plan, and what has been done of them so far.
 
+    The files of a run bear its digest: runs with other settings, models, images or annotations lie beside each other in one
+    folder, and none is taken for another.
+
     Attributes:
         plan: of all runs.
         models: that run.
         done: what is kept of each run, by its tag.
         datasets: what is known of the index of each FiftyOne dataset, by name.
-        skipped_images: path and reason of each target that cannot be read.
+        skipped_images: path and reason of each target that is not looked at.
     """
 
     plan: Plan
@@ -33,20 +39,14 @@ class Ledger:
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped_images: list[list[str]] = field(default_factory=list)
+    _digests: dict[str, str] = field(default_factory=dict)
+    _truths: dict[str, str] = field(default_factory=dict)
 
     @property
     def threshold(self) -> float:
         """Least score of what is pictured and written to datasets."""
         chosen = self.plan.job.min_score
         return self.models.preset.min_confidence if chosen is None else chosen
-
-    def path(self, folder: str, run: Run, suffix: str) -> Path:
-        """Of a file of one run."""
-        return self.plan.job.out / folder / f"{run.tag}{suffix}"
-
-    def ground_truth(self, part: Part, split: Split) -> Path:
-        """Of the COCO file that the results of a split can be compared with."""
-        return self.plan.job.out / "ground_truth" / f"{'-'.join(group_of(part, split))}.json"
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -56,39 +56,93 @@ class Ledger:
             total.update(record["seconds"])
         return {name: round(value, 1) for name, value in total.items()}
 
+    @cached_property
+    def made_with(self) -> dict[str, Any]:
+        """Versions and machine, for the record of each run."""
+        return {
+            "versions": library_versions(),
+            "machine": describe_machine(str(self.models.device)),
+            "dtype": str(self.models.dtype).removeprefix("torch."),
+        }
+
+    def path(self, folder: str, run: Run) -> Path:
+        """Of a file of one run: of its record ("runs"), its results ("detections") or its prototypes."""
+        suffix = ".safetensors" if folder == "prototypes" else ".json"
+        return self.plan.job.out / folder / f"{run.tag}-{self.digest(run)}{suffix}"
+
+    def ground_truth(self, part: Part, split: Split) -> Path:
+        """Of the COCO file that the results of a split can be compared with."""
+        digest = self._truth(part, split, part.targets.images)
+        return self.plan.job.out / "ground_truth" / f"{'-'.join([*group_of(part, split), digest[:8]])}.json"
+
     def keep(self, run: Run, record: dict[str, Any]) -> None:
-        """Write down what a run gave."""
-        write_json(self.path("runs", run, ".json"), record)
+        """Write down what a run gave: from here on it is not repeated."""
+        write_json(self.path("runs", run), record)
         self.done[run.tag] = record
 
     def finished(self, run: Run) -> dict[str, Any] | None:
         """What an earlier call kept of this very run; None where it is still to be done."""
         try:
-            kept: Any = json.loads(self.path("runs", run, ".json").read_text(encoding="utf-8"))
+            kept: Any = json.loads(self.path("runs", run).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError):
             return None
-        same = isinstance(kept, dict) and kept.get("digest") == self.digest(run)
-        return kept if same and self.path("detections", run, ".json").is_file() else None
+        return kept if isinstance(kept, dict) and self.path("detections", run).is_file() else None
 
     def digest(self, run: Run) -> str:
-        """Sixteen hexadecimal digits that change with everything that a run's figures depend on."""
-        chosen = [
-            [annotation.get("id"), annotation["image_id"], annotation["category_id"], annotation.get("bbox")]
-            for annotation in run.draw.annotations
-        ]
-        images = [[image.id, image.file_name, image.image_hw] for image in run.part.targets.images.values()]
-        job = self.plan.job
-        about = {
-            "version": __version__,
-            "benchmark": self.plan.suite.name,
-            "folder": str(self.plan.suite.folder),
-            "classes": list(run.split.category_ids),
-            "references": chosen,
+        """Eight hexadecimal digits that change with everything that a run's figures depend on, RefSeg's code among it."""
+        if run.tag not in self._digests:
+            self._digests[run.tag] = _digest(self._about(run))[:8]
+        return self._digests[run.tag]
+
+    def _about(self, run: Run) -> dict[str, Any]:
+        job, folder, targets = self.plan.job, self.plan.suite.folder, run.part.targets
+        asked: Iterable[ImageId] = {episode.query: None for episode in run.episodes} if run.episodes else targets.images
+        shown = dict.fromkeys(run.pool.images[annotation["image_id"]].file_name for annotation in run.draw.annotations)
+        return {
+            "code": code_digest(),
+            "benchmark": [self.plan.suite.name, self.plan.suite.metric, self.plan.suite.max_detections],
+            "folder": str(folder),
+            "truth": self._truth(run.part, run.split, asked),
+            "targets": [_state(folder / targets.images[image_id].file_name) for image_id in asked],
+            "references": list(run.draw.annotations),
+            "shown": [_state(folder / name) for name in shown],
             "episodes": [[episode.category_id, episode.query, list(episode.supports)] for episode in run.episodes],
-            "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
             "model": [self.models.preset.name, self.models.revisions, str(self.models.dtype)],
             "matching": None if job.matching is None else job.matching.as_dict(),
-            "max_detections": self.plan.suite.max_detections,
             "min_score": self.threshold if run.episodes else None,
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _truth(self, part: Part, split: Split, image_ids: Iterable[ImageId]) -> str:
+        """Of images and the objects of a split in them."""
+        asked = list(image_ids)
+        key = "-".join([*group_of(part, split), _digest(asked)])
+        if key not in self._truths:
+            wanted, classes = set(asked), set(split.category_ids)
+            images = [[image.id, image.file_name, image.image_hw] for image in map(part.targets.images.__getitem__, asked)]
+            objects = [
+                annotation
+                for annotation in part.targets.annotations
+                if annotation["category_id"] in classes and annotation["image_id"] in wanted
+            ]
+            names = [[category_id, part.targets.categories[category_id]] for category_id in split.category_ids]
+            groups = {name: list(ids) for name, ids in split.groups.items()}
+            known = {
+                str(image_id): [sorted(facts.absent), sorted(facts.not_exhaustive)]
+                for image_id, facts in (part.federated or {}).items()
+                if image_id in wanted
+            }
+            self._truths[key] = _digest([images, objects, names, groups, known])
+        return self._truths[key]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _state(path: Path) -> list[Any]:
+    """What changes with a file: its name, size and time of change."""
+    try:
+        file = os.stat(path)
+    except OSError:
+        return [path.name]
+    return [path.name, file.st_size, file.st_mtime_ns]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,24 @@ LIBRARIES = ("torch", "torchvision", "sam2", "transformers", "fiftyone", "pylanc
 
 def library_versions() -> dict[str, str]:
     """Of RefSeg, Python, and every library that a figure may depend on."""
-    found = {"refseg": __version__, "python": platform.python_version()}
+    found = {"refseg": f"{__version__} (code {code_digest()})", "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_digest() -> str:
+    """Of RefSeg's own code: figures made with other code are made anew."""
+    package = Path(__file__).parent.parent
+    content = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content.update(path.relative_to(package).as_posix().encode())
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
 def describe_machine(device: str) -> dict[str, Any]:

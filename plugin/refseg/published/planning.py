@@ -14,7 +14,8 @@ from ..errors import BenchmarkError, CocoError
 from ..images import read_image_hw
 from ..known_objects import spread
 from ..models import Preset, get_preset, parse_device
-from ..models.weights import missing_weights
+from ..models.weights import missing_weights, wrong_weights
+from .datasets import find_dataset
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE
@@ -47,8 +48,8 @@ def make_plan(job: BenchmarkJob) -> Plan:
         UnknownModelError: no preset has this name.
         ModelError: there is no such device.
     """
-    # As FiftyOne keeps paths: samples are found again by them.
-    job = replace(job, data=Path(os.path.abspath(job.data.expanduser())), out=job.out.expanduser())
+    # Without links: samples, and what was done, are found again by their paths.
+    job = replace(job, data=Path(os.path.realpath(job.data.expanduser())), out=job.out.expanduser())
     preset = get_preset(job.model)
     parse_device(job.device)
     problems = Problems()
@@ -66,9 +67,13 @@ def make_plan(job: BenchmarkJob) -> Plan:
         if suite.metric == "miou":
             suite, runs = _queries_alone(suite, runs)
         _check_references(suite, runs, problems)
-    estimate = 0 if suite is None else _index_bytes(suite, preset)
-    _check_disk(job, estimate, runs, problems)
+    estimate = 0
+    if suite is not None:
+        estimate, held = _index_bytes(suite, preset, job, notes)
+        _check_disk(job, max(0, estimate - held), suite, runs, problems)
     _check_out(job, problems)
+    for sentence in wrong_weights(preset, job.sam2_path, job.dinov2_path):
+        problems.add(sentence)
     missing = missing_weights(preset, job.sam2_path, job.dinov2_path)
     if problems.found:
         lines = [*problems.found, *missing]
@@ -95,7 +100,8 @@ def find_suite(job: BenchmarkJob, problems: Problems, left_out: LeftOut) -> Suit
         if job.references is None or job.targets is None:
             problems.add("Two COCO files are needed: --references with the objects to show, --targets with those to find.")
             return None
-        return custom.find(job.data, Path(job.references), job.targets, problems, classes=job.classes, left_out=left_out)
+        classes = None if job.classes in (("all",), ("novel",)) else job.classes
+        return custom.find(job.data, Path(job.references), job.targets, problems, classes=classes, left_out=left_out)
     finders: dict[str, Callable[[], Suite | None]] = {
         "coco-fsod": lambda: coco.find_fsod(job.data, problems, classes=job.classes, left_out=left_out),
         "lvis": lambda: lvis.find(job.data, problems, left_out=left_out),
@@ -254,28 +260,40 @@ def _check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> 
         problems.add(f"{len(gone)} images of references are not in {suite.folder}: {shorten(gone)}.")
 
 
-def _index_bytes(suite: Suite, preset: Preset) -> int:
-    """Estimate of what the candidates of all targets take on disk."""
-    prompts = preset.points_per_side**2
-    size = next((size for size in FEATURE_WIDTHS if preset.dinov2_repository.endswith(size)), "small")
+def _index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str]) -> tuple[int, int]:
+    """Estimate of what the candidates of all targets take on disk, and what is there already."""
     share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
-    each = int(prompts * share * (2 * FEATURE_WIDTHS[size] + BYTES_A_MASK))
-    return each * sum(len(part.targets.images) for part in suite.parts)
+    each = int(preset.points_per_side**2 * share * (2 * _feature_width(preset) + BYTES_A_MASK))
+    held = 0
+    for part in suite.parts:
+        known = find_dataset(suite, part, job)
+        held += known.index_bytes(preset.name)
+        if not known.exists and known.others:
+            others = ", ".join(map(repr, known.others))
+            notes.append(f"Of other folders, and not used: {others}. {known.name!r} is made, with an index of its own.")
+    return each * sum(len(part.targets.images) for part in suite.parts), held
 
 
-def _check_disk(job: BenchmarkJob, index_bytes: int, runs: Sequence[Run], problems: Problems) -> None:
+def _feature_width(preset: Preset) -> int:
+    return next((width for size, width in FEATURE_WIDTHS.items() if preset.dinov2_repository.endswith(size)), 384)
+
+
+def _check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
     import fiftyone as fo
 
-    num_results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * 100
+    results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * suite.max_detections * BYTES_A_RESULT
+    # A vector in full and eight of its surroundings in halves.
+    prototypes = sum(len(run.draw.annotations) for run in runs) * 20 * _feature_width(get_preset(job.model))
+    there = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
     for what, folder, needed in (
         ("the candidate index", Path(fo.config.default_dataset_dir), index_bytes),
-        ("the results", job.out, num_results * BYTES_A_RESULT),
+        ("the results", job.out, max(0, results + prototypes - there)),
     ):
         free = shutil.disk_usage(_existing(folder)).free
         if free < needed:
             problems.add(
-                f"{folder} has {_size(free)} left, and {what} may take {_size(needed)}: free some, or run fewer "
-                "images, shots or seeds."
+                f"{folder} has {_size(free)} left, and {what} may take {_size(needed)} more: free some, or run fewer images, "
+                "shots or seeds."
             )
 
 

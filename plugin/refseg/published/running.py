@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..building import iter_build_prototypes
-from ..coco import ImageId, write_json
+from ..coco import ImageId, size_mismatch, write_json
 from ..dataset_index import DatasetIndex, index_records, open_index
-from ..errors import BenchmarkError, ClassWithoutReferencesError
+from ..errors import ClassWithoutReferencesError, NoReferencesError
 from ..indexing import iter_build_index
 from ..match_settings import settings_for
 from ..models import load_models
@@ -32,11 +32,10 @@ from .episodes import iter_episodes
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE
 from .ledger import Ledger
-from .machine import describe_machine, library_versions
 from .planning import make_plan, settings_of
 from .plots import draw_shots
 from .scoring import Scores, ground_truth_file, score
-from .segmenting import IMAGES_A_TASK, MatchTask, match_images
+from .segmenting import IMAGES_A_TASK, MatchTask, match_images, state_of
 from .showing import iter_show, shown_run
 from .suite import Metric, Part, Split
 from .summary import summarise
@@ -45,6 +44,8 @@ from .tables import as_table
 logger = logging.getLogger(__name__)
 
 TABLE_FILE, PLOT_FILE = "table.md", "shots.png"
+VECTORS_HELD = 5000
+"""References whose vectors are held for later runs: 100 MB at a width of 1,024."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,8 @@ def iter_benchmark(plan: Plan) -> Generator[Progress, None, BenchmarkReport]:
         "model": job.model,
         "figures": list(suite.figures),
         "settings": settings_of(plan),
-        "versions": library_versions(),
         "revisions": models.revisions,
-        "dtype": str(models.dtype).removeprefix("torch."),
-        "machine": describe_machine(str(models.device)),
+        **ledger.made_with,
         "seconds": {**ledger.seconds, "this_call": round(time.monotonic() - started, 1)},
         "datasets": ledger.datasets,
         "num_images": plan.num_images,
@@ -134,32 +133,38 @@ class _Place:
 def _iter_part(ledger: Ledger, runs: Sequence[Run], crew: Executor) -> Generator[Progress, None, None]:
     """All runs on one set of images."""
     plan, part = ledger.plan, runs[0].part
-    targets = yield from iter_dataset(plan, part)
+    targets = yield from iter_dataset(plan.suite, part, plan.job)
     index = yield from _iter_index(ledger, targets)
-    place = _Place(ledger, targets, index, crew)
+    place = _Place(ledger, _of_listed_size(ledger, part, targets, index), index, crew)
     for split in part.splits:
         write_json(ledger.ground_truth(part, split), ground_truth_file(part, split))
     pending: list[tuple[Run, dict[str, Any], Future[tuple[Scores, float]]]] = []
     vectors: Prototypes | None = None
-    for run in runs:
-        kept = ledger.finished(run)
-        if kept is not None:
-            ledger.done[run.tag] = kept
-            continue
-        about = " ".join([*group_of(part, run.split), f"{run.shown_shots}, seed {run.seed}"])
-        label = f"run {plan.runs.index(run) + 1} of {len(plan.runs)}, {about}: "
-        prototypes, facts = yield from _iter_prototypes(ledger, run, vectors, label)
-        vectors = prototypes if vectors is None else vectors.add(prototypes)
-        work = _iter_answers if run.episodes else _iter_results
-        scoring = yield from work(place, run, prototypes, facts, label)
-        pending.append((run, facts, scoring))
-        while pending and pending[0][2].done():
+    try:
+        for run in runs:
+            kept = ledger.finished(run)
+            if kept is not None:
+                ledger.done[run.tag] = kept
+                continue
+            about = " ".join([*group_of(part, run.split), f"{run.shown_shots}, seed {run.seed}"])
+            label = f"run {plan.runs.index(run) + 1} of {len(plan.runs)}, {about}: "
+            prototypes, facts = yield from _iter_prototypes(ledger, run, vectors, label)
+            vectors = _joined(vectors, prototypes)
+            work = _iter_answers if run.episodes else _iter_results
+            scoring = yield from work(place, run, prototypes, facts, label)
+            pending.append((run, facts, scoring))
+            while pending and pending[0][2].done():
+                _keep(ledger, *pending.pop(0))
+        for number in range(len(pending)):
+            yield Progress(number, number + len(pending), "runs scored")
             _keep(ledger, *pending.pop(0))
-    for number, waiting in enumerate(pending):
-        yield Progress(number, len(pending), "runs scored")
-        _keep(ledger, *waiting)
+    finally:
+        # Whatever ended the work: what is scored is done.
+        for waiting in pending:
+            if waiting[2].done() and not waiting[2].cancelled() and waiting[2].exception() is None:
+                _keep(ledger, *waiting)
     for split in part.splits:
-        yield from iter_show(ledger, shown_run([run for run in runs if run.split is split]), index, targets)
+        yield from iter_show(ledger, shown_run([run for run in runs if run.split is split]), targets)
 
 
 def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, None, DatasetIndex]:
@@ -181,65 +186,87 @@ def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, N
     return index
 
 
+def _of_listed_size(ledger: Ledger, part: Part, targets: TargetSamples, index: DatasetIndex) -> TargetSamples:
+    """Without images that are not of the size their entries list: in those, masks and boxes lie elsewhere."""
+    usable = {}
+    for image in part.targets.images.values():
+        sample_id = targets.sample_ids[image.id]
+        indexed = index.index.images.get(sample_id)
+        if indexed is None or indexed.image_hw == image.image_hw:
+            usable[image.id] = sample_id
+        else:
+            path = str(ledger.plan.suite.folder / image.file_name)
+            ledger.skipped_images.append([path, size_mismatch(image, indexed.image_hw)])
+            logger.warning("Skipped %s: %s", *ledger.skipped_images[-1])
+    return replace(targets, sample_ids=usable)
+
+
+def _joined(vectors: Prototypes | None, newer: Prototypes | None) -> Prototypes | None:
+    """All vectors that later runs may use again, or the newest alone where these are many: draws of large pools share few."""
+    if vectors is None or newer is None:
+        return newer or vectors
+    return vectors.add(newer) if len(vectors.vectors) + len(newer.vectors) <= VECTORS_HELD else newer
+
+
 def _iter_prototypes(
     ledger: Ledger, run: Run, reuse: Prototypes | None, label: str
-) -> Generator[Progress, None, tuple[Prototypes, dict[str, Any]]]:
-    """The prototypes of a run, in a file; a class whose references cannot be used is left out, and said."""
+) -> Generator[Progress, None, tuple[Prototypes | None, dict[str, Any]]]:
+    """The prototypes of a run, in a file; a class whose references cannot be used is left out, and said. None without any."""
     started = time.monotonic()
-    path = ledger.path("prototypes", run, ".safetensors")
+    path = ledger.path("prototypes", run)
     references, skipped = references_of(run.pool, ledger.plan.suite.folder, run.draw)
-    if reuse is None and path.is_file():
-        reuse = Prototypes.load(path)
-    unusable: dict[str, str] = {}
     prototypes = None
-    while prototypes is None:
-        if not references:
-            raise BenchmarkError(f"{run.tag}: no reference can be used. {' '.join(unusable.values())}".rstrip())
-        try:
-            prototypes = yield from labelled(iter_build_prototypes(references, ledger.models, reuse), label)
-        except ClassWithoutReferencesError as error:
-            logger.warning("%s", error)
-            unusable[error.label] = str(error)
-            references = [item for item in references if item.label != error.label]
-    prototypes.save(path)
+    try:
+        work = iter_build_prototypes(references, ledger.models, reuse, drops_classes=True)
+        prototypes = yield from labelled(work, label)
+        prototypes.save(path)
+    except (ClassWithoutReferencesError, NoReferencesError) as error:
+        logger.warning("%s: no reference can be used, so nothing is found: %s", run.tag, error)
+        skipped.append(("all", str(error)))
+    shots = {} if prototypes is None else prototypes.shots
+    names = {run.pool.categories[annotation["category_id"]] for annotation in run.draw.annotations}
     facts: dict[str, Any] = {
         "part": run.part.key,
         "split": run.split.key,
-        "shots": run.shots or max(prototypes.shots.values()),
+        "shots": run.shots or max(shots.values(), default=1),
         "seed": run.seed,
         "digest": ledger.digest(run),
-        "references": prototypes.shots,
-        "short": {**run.draw.short, **dict.fromkeys(unusable, 0)},
-        "skipped_references": [list(pair) for pair in (*skipped, *prototypes.skipped)],
+        "references": shots,
+        "short": {**run.draw.short, **dict.fromkeys(sorted(names - set(shots)), 0)},
+        "skipped_references": [list(pair) for pair in (*skipped, *(() if prototypes is None else prototypes.skipped))],
         "seconds": {"prototypes": round(time.monotonic() - started, 2)},
+        **ledger.made_with,
     }
     return prototypes, facts
 
 
 def _iter_results(
-    place: _Place, run: Run, prototypes: Prototypes, facts: dict[str, Any], label: str
+    place: _Place, run: Run, prototypes: Prototypes | None, facts: dict[str, Any], label: str
 ) -> Generator[Progress, None, Future[tuple[Scores, float]]]:
     """Write the results file of a run, and have it scored."""
     started = time.monotonic()
     ledger, suite = place.ledger, place.ledger.plan.suite
-    ids = {name: category_id for category_id, name in run.part.targets.categories.items()}
-    task = MatchTask(
-        place.index.uri,
-        len(place.index.index.images),
-        str(ledger.path("prototypes", run, ".safetensors")),
-        tuple(ids[name] for name in prototypes.classes),
-        ledger.models.preset.name,
-        ledger.plan.job.matching,
-        suite.max_detections,
-    )
-    images: list[tuple[str, ImageId]] = [(sample_id, image_id) for image_id, sample_id in place.targets.sample_ids.items()]
-    pieces = [images[start : start + IMAGES_A_TASK] for start in range(0, len(images), IMAGES_A_TASK)]
     results: list[dict[str, Any]] = []
-    yield Progress(0, len(images), f"{label}images")
-    for number, found in enumerate(place.crew.map(match_images, [task] * len(pieces), pieces), 1):
-        results += found
-        yield Progress(min(number * IMAGES_A_TASK, len(images)), len(images), f"{label}images")
-    path = ledger.path("detections", run, ".json")
+    if prototypes is not None:
+        ids = {name: category_id for category_id, name in run.part.targets.categories.items()}
+        task = MatchTask(
+            place.index.uri,
+            state_of(place.index.index),
+            str(ledger.path("prototypes", run)),
+            tuple(ids[name] for name in prototypes.classes),
+            ledger.models.preset.name,
+            ledger.plan.job.matching,
+            suite.max_detections,
+        )
+        images: list[tuple[str, ImageId]] = [(sample_id, image_id) for image_id, sample_id in place.targets.sample_ids.items()]
+        # One file's images stay together.
+        images.sort(key=lambda pair: pair[0])
+        pieces = [images[start : start + IMAGES_A_TASK] for start in range(0, len(images), IMAGES_A_TASK)]
+        yield Progress(0, len(images), f"{label}images")
+        for number, found in enumerate(place.crew.map(match_images, [task] * len(pieces), pieces), 1):
+            results += found
+            yield Progress(min(number * IMAGES_A_TASK, len(images)), len(images), f"{label}images")
+    path = ledger.path("detections", run)
     write_json(path, results)
     facts["num_detections"] = len(results)
     facts["seconds"]["matching"] = round(time.monotonic() - started, 2)
@@ -256,7 +283,7 @@ def score_file(part: Part, split: Split, path: str, metric: Metric, max_detectio
 
 
 def _iter_answers(
-    place: _Place, run: Run, prototypes: Prototypes, facts: dict[str, Any], label: str
+    place: _Place, run: Run, prototypes: Prototypes | None, facts: dict[str, Any], label: str
 ) -> Generator[Progress, None, Future[tuple[Scores, float]]]:
     """Write the answers to a run's episodes, which are scored one by one."""
     started = time.monotonic()
@@ -266,7 +293,7 @@ def _iter_answers(
     sample_ids = place.targets.sample_ids
     work = iter_episodes(run, prototypes, place.index, sample_ids, preset, matching, ledger.threshold, f"{label}images")
     answers, scores = yield from work
-    write_json(ledger.path("detections", run, ".json"), answers)
+    write_json(ledger.path("detections", run), answers)
     facts["num_episodes"] = len(run.episodes)
     facts["seconds"]["matching"] = round(time.monotonic() - started, 2)
     scoring: Future[tuple[Scores, float]] = Future()
@@ -278,4 +305,6 @@ def _keep(ledger: Ledger, run: Run, facts: dict[str, Any], scoring: Future[tuple
     """Write down a run that is done: from here on it is not repeated."""
     scores, seconds = scoring.result()
     facts["seconds"]["scoring"] = round(seconds, 2)
-    ledger.keep(run, {**facts, **asdict(scores)})
+    files = {"detections": ledger.path("detections", run), "ground_truth": ledger.ground_truth(run.part, run.split)}
+    names = {name: path.relative_to(ledger.plan.job.out).as_posix() for name, path in files.items()}
+    ledger.keep(run, {**facts, **asdict(scores), **names})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +25,7 @@ class MatchTask:
 
     Attributes:
         uri: of the index.
-        num_indexed: images in it: an index that has grown is opened anew.
+        state: of it, see state_of: an index that has changed is opened anew.
         prototypes: path of their file.
         category_ids: of each class of the prototypes.
         preset: the name of the models'.
@@ -32,7 +34,7 @@ class MatchTask:
     """
 
     uri: str
-    num_indexed: int
+    state: str
     prototypes: str
     category_ids: tuple[int, ...]
     preset: str
@@ -45,13 +47,15 @@ def match_images(task: MatchTask, images: Sequence[tuple[str, ImageId]]) -> list
 
     Args:
         task: what with.
-        images: sample id in the index, and id in the results.
+        images: sample id in the index, and id in the results; a file may be listed as several images.
 
     Raises:
         IndexDamagedError: the index cannot be read.
     """
-    index, matcher = _open_index(task.uri, task.num_indexed), _open_matcher(task)
-    names = dict(images)
+    index, matcher = _open_index(task.uri, task.state), _open_matcher(task)
+    names: dict[str, list[ImageId]] = {}
+    for sample_id, image_id in images:
+        names.setdefault(sample_id, []).append(image_id)
     results: list[dict[str, Any]] = []
     for chunk in index.scan(list(names)):
         classified = matcher.classify(chunk.features.float())
@@ -60,12 +64,19 @@ def match_images(task: MatchTask, images: Sequence[tuple[str, ImageId]]) -> list
             candidates = chunk.candidates(number)
             ranking = matcher.rank(candidates, classified.take(rows))
             instances = matcher.cut(candidates, ranking)
-            results += to_results(instances, task.category_ids, names[image.sample_id], candidates.image_hw)
+            for image_id in names[image.sample_id]:
+                results += to_results(instances, task.category_ids, image_id, candidates.image_hw)
     return results
 
 
+def state_of(index: CandidateIndex) -> str:
+    """Changes whenever images were indexed, or indexed again."""
+    keys = sorted((image.sample_id, image.key) for image in index.images.values())
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
+
+
 @lru_cache(maxsize=1)
-def _open_index(uri: str, num_indexed: int) -> CandidateIndex:
+def _open_index(uri: str, state: str) -> CandidateIndex:
     return CandidateIndex.open(uri)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Sequence
 
-from ..dataset_index import DatasetIndex
-from ..progress import Progress, labelled
-from ..prototypes import Prototypes
-from ..runs import iter_segment
-from ..writing import SegmentSettings
-from .datasets import REFERENCES_FIELD, TargetSamples, show_maps, show_references
+from ..progress import Progress
+from .datasets import (
+    PREDICTIONS_FIELD,
+    REFERENCES_FIELD,
+    TargetSamples,
+    iter_predictions,
+    note_shown,
+    show_maps,
+    show_references,
+    shown_in,
+)
 from .drawing import references_of
 from .episode_sheets import write_episode_sheets
 from .episodes import class_maps
@@ -18,37 +23,31 @@ from .job import Run, group_of
 from .ledger import Ledger
 from .sheets import write_sheets
 
-PREDICTIONS_FIELD = "predictions"
-
 
 def shown_run(runs: Sequence[Run]) -> Run:
     """The run that pictures and the dataset show: the first seed's with the most shots."""
     return max(runs, key=lambda run: (-run.seed, float("inf") if run.shots is None else run.shots))
 
 
-def iter_show(ledger: Ledger, run: Run, index: DatasetIndex, targets: TargetSamples) -> Generator[Progress, None, None]:
-    """Pictures of one run, and its predictions and references in the dataset."""
-    job, suite = ledger.plan.job, ledger.plan.suite
+def iter_show(ledger: Ledger, run: Run, targets: TargetSamples) -> Generator[Progress, None, None]:
+    """Pictures of one run, and its predictions and references in the dataset; nothing is done where they are there."""
+    job, suite, coco = ledger.plan.job, ledger.plan.suite, run.part.targets
     keys = group_of(run.part, run.split)
-    several = len(run.part.splits) > 1
-    suffix = f"_{run.split.key}" if several else ""
-    out = job.out / "pictures" / ("-".join(keys) or "all")
-    title = f"{suite.title} {' '.join(keys)}, {run.shown_shots}, {job.model}"
-    results = json.loads(ledger.path("detections", run, ".json").read_text(encoding="utf-8"))
-    if run.episodes:
-        yield Progress(0, 1, "pictures")
-        write_episode_sheets(run.part.targets, results, suite.folder, out, title)
-        names = run.part.targets.categories
-        show_maps(targets, class_maps(results, list(names)), list(names.values()), f"{PREDICTIONS_FIELD}{suffix}")
+    suffix = f"_{run.split.key}" if len(run.part.splits) > 1 else ""
+    predictions, references = f"{PREDICTIONS_FIELD}{suffix}", f"{REFERENCES_FIELD}{suffix}"
+    out = job.out / "pictures" / "-".join(keys)
+    name = ledger.path("runs", run).stem
+    what = {"run": name, "model": job.model, "threshold": ledger.threshold, "pictures": str(out.absolute())}
+    if shown_in(targets.dataset, predictions) == what and (out / "confused.json").is_file():
         return
     yield Progress(0, 1, "pictures")
-    write_sheets(run.part.targets, run.split.category_ids, results, suite.folder, ledger.threshold, out, title)
-    references, _ = references_of(run.pool, suite.folder, run.draw)
-    show_references(targets.dataset, references, f"{REFERENCES_FIELD}{suffix}")
-    prototypes = Prototypes.load(ledger.path("prototypes", run, ".safetensors"))
-    settings = SegmentSettings(min_confidence=ledger.threshold, max_detections=suite.max_detections, matching=job.matching)
-    field_name = f"{PREDICTIONS_FIELD}{suffix}"
-    yield from labelled(
-        iter_segment(targets.view, prototypes, field_name, model=ledger.models, settings=settings, index=index),
-        f"{field_name}: ",
-    )
+    title = f"{suite.title} {' '.join(keys)}, {run.shown_shots}, {job.model}"
+    results = json.loads(ledger.path("detections", run).read_text(encoding="utf-8"))
+    if run.episodes:
+        write_episode_sheets(coco, results, suite.folder, out, title)
+        show_maps(targets, class_maps(results, list(coco.categories)), list(coco.categories.values()), predictions)
+    else:
+        write_sheets(coco, run.split.category_ids, results, suite.folder, ledger.threshold, out, title)
+        yield from iter_predictions(targets, coco, results, ledger.threshold, predictions)
+        show_references(targets.dataset, references_of(run.pool, suite.folder, run.draw)[0], references)
+    note_shown(targets.dataset, predictions, what)
