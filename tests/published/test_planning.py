@@ -12,7 +12,7 @@ import pytest
 
 from refseg.cli import main
 from refseg.errors import BenchmarkError, ModelError, UnknownModelError
-from refseg.published import planning
+from refseg.published import checking
 from refseg.published.datasets import KnownDataset
 from refseg.published.job import BenchmarkJob, Plan
 from refseg.published.planning import describe_plan, make_plan
@@ -91,7 +91,7 @@ class TestRuns:
         assert len(made.downloads) == 2
         assert "156 MB are to be downloaded" in describe_plan(made)
         # n² prompts, a quarter of them candidates, of 384 halves each and their masks.
-        assert made.index_bytes == 10 * int(1024 * 0.25 * (2 * 384 + planning.BYTES_A_MASK))
+        assert made.index_bytes == 10 * int(1024 * 0.25 * (2 * 384 + checking.BYTES_A_MASK))
 
     def test_given_references(self, coco: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
         pool = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
@@ -152,11 +152,11 @@ class TestMissing:
         drawn = plan(own, shots=(1,)).runs[0]
         name = drawn.pool.images[drawn.draw.annotations[0]["image_id"]].file_name
         (own / name).unlink()
-        with pytest.raises(BenchmarkError, match=f"1 images of references are not in .*: {name}"):
+        with pytest.raises(BenchmarkError, match=rf"Images of references are not in .* \(1 of them\): {name}"):
             plan(own, shots=(1,))
 
     def test_disk(self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+        monkeypatch.setattr(checking.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
         with pytest.raises(BenchmarkError, match="may take 1 MB more: free some") as caught:
             plan(coco, shots=(1,))
         assert "the candidate index" in str(caught.value)
@@ -191,7 +191,7 @@ class TestMissing:
     def test_disk_that_is_filled_already_is_not_asked_for_again(
         self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+        monkeypatch.setattr(checking.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
         monkeypatch.setattr(KnownDataset, "index_bytes", lambda self, model: 10**9)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "kept").write_bytes(bytes(2_000_000))

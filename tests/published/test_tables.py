@@ -101,6 +101,15 @@ def test_parts_share_the_split_without_a_name() -> None:
     assert ["average", "FSOD-VFM (published)", "25.3"] in lines
 
 
+def test_many_figures_of_one_number_of_shots_share_a_table() -> None:
+    figures = ("box AP", "box APr", "box APc", "box APf")
+    table = as_table(results("lvis", figures=figures, keys=(("", "all"),), shots=(10,)))
+    assert "### A title, 10 shots (%)" in table
+    assert cells(table) == [["method", *figures], ["refseg, preset paper", "25.0", "25.0", "25.0", "25.0"]]
+    two = as_table(results("lvis", figures=figures, keys=(("", "all"),), shots=(1, 10)))
+    assert two.count("###") == 4
+
+
 class TestNotes:
     def test_limit_is_said_in_the_row_and_below(self) -> None:
         table = as_table(results(settings={"limit": 20}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,14 @@ from ..coco import CocoDataset
 from ..errors import BenchmarkError, CocoError
 from ..images import read_image_hw
 from ..known_objects import spread
-from ..models import Preset, get_preset, parse_device
+from ..models import get_preset, parse_device
 from ..models.weights import missing_weights, wrong_weights
-from .datasets import find_dataset
+from .checking import NAMED, as_size, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE
 from .layouts import cd_fsod, coco, custom, lvis, voc
-from .layouts.common import LeftOut, missing_files, shorten
+from .layouts.common import LeftOut, shorten
 from .miou import EpisodeDrawer
 from .reference_files import depends_on, read_reference_file, reference_file_for
 from .suite import ANY_SHOTS, Draw, DrawRule, Part, Problems, Split, Suite
@@ -29,15 +28,6 @@ DRAW_ANY = DrawRule(min_side=0, border=0, relaxed=True)
 """Of one's own references, where fewer are asked for than there are: any, at most one of a class in an image."""
 EPISODES = 1000
 """Of a fold of `coco-20i`, as in the literature."""
-SHARE_OF_PROMPTS = 0.5
-"""Prompts that become candidates of their own, for the estimate of disk; between 0.2 and 0.6 in what was measured."""
-BYTES_A_MASK = 700
-"""Of a candidate in an index, beside its feature."""
-FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
-BYTES_A_RESULT = 330
-"""Of a detection in a results file."""
-NAMED = 5
-"""Classes that a message names of many."""
 
 
 def make_plan(job: BenchmarkJob) -> Plan:
@@ -66,12 +56,12 @@ def make_plan(job: BenchmarkJob) -> Plan:
             runs += _runs_of(part, job, suite, problems, notes)
         if suite.metric == "miou":
             suite, runs = _queries_alone(suite, runs)
-        _check_references(suite, runs, problems)
+        check_references(suite, runs, problems)
     estimate = 0
     if suite is not None:
-        estimate, held = _index_bytes(suite, preset, job, notes)
-        _check_disk(job, max(0, estimate - held), suite, runs, problems)
-    _check_out(job, problems)
+        estimate, held = index_bytes(suite, preset, job, notes)
+        check_disk(job, max(0, estimate - held), suite, runs, problems)
+    check_out(job, problems)
     for sentence in wrong_weights(preset, job.sam2_path, job.dinov2_path):
         problems.add(sentence)
     missing = missing_weights(preset, job.sam2_path, job.dinov2_path)
@@ -242,75 +232,6 @@ def _queries_alone(suite: Suite, runs: Sequence[Run]) -> tuple[Suite, list[Run]]
     return replace(suite, parts=(part,)), [replace(run, part=part) for run in runs]
 
 
-def _check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
-    """Each class has one at least, and their images are there."""
-    wanted: dict[str, None] = {}
-    for run in runs:
-        without = sorted(name for name, number in run.draw.short.items() if not number)
-        relaxed = run.part.rule is not None and run.part.rule.relaxed
-        if without and (not relaxed or len(without) == len(run.split.category_ids)):
-            where = " ".join(group_of(run.part, run.split))
-            problems.add(f"{where}: no object can serve as a reference for {shorten(without, most=NAMED)}: add some.")
-        for annotation in run.draw.annotations:
-            wanted[run.pool.images[annotation["image_id"]].file_name] = None
-    if suite.metric == "miou" and runs:
-        wanted |= dict.fromkeys(image.file_name for image in suite.parts[0].targets.images.values())
-    gone = missing_files(suite.folder, wanted)
-    if gone:
-        problems.add(f"{len(gone)} images of references are not in {suite.folder}: {shorten(gone)}.")
-
-
-def _index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str]) -> tuple[int, int]:
-    """Estimate of what the candidates of all targets take on disk, and what is there already."""
-    share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
-    each = int(preset.points_per_side**2 * share * (2 * _feature_width(preset) + BYTES_A_MASK))
-    held = 0
-    for part in suite.parts:
-        known = find_dataset(suite, part, job)
-        held += known.index_bytes(preset.name)
-        if not known.exists and known.others:
-            others = ", ".join(map(repr, known.others))
-            notes.append(f"Of other folders, and not used: {others}. {known.name!r} is made, with an index of its own.")
-    return each * sum(len(part.targets.images) for part in suite.parts), held
-
-
-def _feature_width(preset: Preset) -> int:
-    return next((width for size, width in FEATURE_WIDTHS.items() if preset.dinov2_repository.endswith(size)), 384)
-
-
-def _check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
-    import fiftyone as fo
-
-    results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * suite.max_detections * BYTES_A_RESULT
-    # A vector in full and eight of its surroundings in halves.
-    prototypes = sum(len(run.draw.annotations) for run in runs) * 20 * _feature_width(get_preset(job.model))
-    there = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
-    for what, folder, needed in (
-        ("the candidate index", Path(fo.config.default_dataset_dir), index_bytes),
-        ("the results", job.out, max(0, results + prototypes - there)),
-    ):
-        free = shutil.disk_usage(_existing(folder)).free
-        if free < needed:
-            problems.add(
-                f"{folder} has {_size(free)} left, and {what} may take {_size(needed)} more: free some, or run fewer images, "
-                "shots or seeds."
-            )
-
-
-def _check_out(job: BenchmarkJob, problems: Problems) -> None:
-    place = _existing(job.out)
-    if not place.is_dir():
-        problems.add(f"{place} is a file: name a folder as --out.")
-    elif not os.access(place, os.W_OK):
-        problems.add(f"{place} cannot be written to: name another folder as --out.")
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    path = path.expanduser().absolute()
-    return next(place for place in (path, *path.parents) if place.exists())
-
-
 def settings_of(plan: Plan) -> dict[str, Any]:
     """What was chosen, as `results.json` keeps it: no path but those that name files of references and targets."""
     job = plan.job
@@ -339,7 +260,7 @@ def describe_plan(plan: Plan) -> str:
         f"{_counted(len(plan.runs), 'run')} of {', '.join(map(str, shots)) or 'all'} references a class",
         _counted(len({run.seed for run in plan.runs}), "seed"),
         f"preset {plan.job.model!r}",
-        f"about {_size(plan.index_bytes)} for the candidate index",
+        f"about {as_size(plan.index_bytes)} for the candidate index",
     ]
     notes = [*plan.notes, *plan.downloads]
     number = sum(map(len, plan.left_out.values()))
@@ -350,7 +271,3 @@ def describe_plan(plan: Plan) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"

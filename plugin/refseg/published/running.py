@@ -216,6 +216,8 @@ def _iter_prototypes(
     path = ledger.path("prototypes", run)
     references, skipped = references_of(run.pool, ledger.plan.suite.folder, run.draw)
     prototypes = None
+    if path.is_file():  # of a run that was interrupted after they were built
+        reuse = _joined(reuse, Prototypes.load(path))
     try:
         work = iter_build_prototypes(references, ledger.models, reuse, drops_classes=True)
         prototypes = yield from labelled(work, label)

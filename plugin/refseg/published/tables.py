@@ -15,6 +15,8 @@ MAX_NAMED = 8
 """So many classes are named in a note; of more, how many there are."""
 SEEN = frozenset({"model", "shots", "seeds", "only", "limit"})
 """Settings that a table shows anyway."""
+MANY_FIGURES = 2
+"""More than these stand in one table, where there is one number of shots."""
 MAX_DIFFERENCES = 3
 """Results that differ in more settings than these are told apart by their folder's name."""
 
@@ -38,9 +40,9 @@ def join_tables(results: Sequence[Results]) -> str:
         labels = labels_of(group)
         title, benchmark = group[0]["title"], group[0]["benchmark"]
         used: dict[str, list[str]] = {}
-        for figure in _unique(figure for each in group for figure in each["figures"]):
-            lines = _lines(benchmark, figure, group, labels, used)
-            blocks.append(f"### {title}, {figure} (%)\n\n{as_markdown(lines)}")
+        for what, columns in _tables_of(benchmark, group):
+            lines = _lines(benchmark, columns, group, labels, used)
+            blocks.append(f"### {title}, {what} (%)\n\n{as_markdown(lines, lines[0].index('method') + 1)}")
         notes = [f"{method}: {'; '.join(sources)}." for method, sources in used.items()]
         for each, label in zip(group, labels, strict=True):
             notes += [f"{label}: {note}" if len(group) > 1 else note for note in notes_of(each)]
@@ -97,8 +99,8 @@ def published_row(
     return None
 
 
-def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table with aligned columns: the first line is the heading; text to the left, numbers to the right.
+def as_markdown(lines: Sequence[Sequence[str]], num_texts: int = 1) -> str:
+    """A table with aligned columns: the first line is the heading; so many columns of text to the left, numbers to the right.
 
     Example:
         >>> print(as_markdown([["method", "1 shot"], ["ours", "9.5"]]))
@@ -107,7 +109,7 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
         | ours   |    9.5 |
     """
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
-    numbers = ["shot" in name for name in lines[0]]
+    numbers = [position >= num_texts for position in range(len(lines[0]))]
     rule = ["-" * (width - 1) + ":" if number else "-" * width for width, number in zip(widths, numbers, strict=True)]
     padded = [
         [text.rjust(width) if number else text.ljust(width) for text, width, number in zip(line, widths, numbers, strict=True)]
@@ -144,21 +146,34 @@ def notes_of(results: Results) -> list[str]:
     return notes
 
 
+Column: TypeAlias = tuple[str, int, str]
+"""Figure, shots, heading."""
+
+
+def _tables_of(benchmark: str, group: Sequence[Results]) -> list[tuple[str, list[Column]]]:
+    """What each table is about, and its columns: a table for each figure, or one of all where there is one number of shots."""
+    figures = _unique(figure for each in group for figure in each["figures"])
+    shown = _unique(shots for each in group for (_, _, shots), _ in cells_of(benchmark, each["runs"]))
+    if len(shown) == 1 and len(figures) > MANY_FIGURES:
+        return [(_column_name(shown[0]), [(figure, shown[0], figure) for figure in figures])]
+    shown.sort(key=lambda shots: (shots == ALL_SHOTS, shots))
+    return [(figure, [(figure, shots, _column_name(shots)) for shots in shown]) for figure in figures]
+
+
 def _lines(
-    benchmark: str, figure: str, group: Sequence[Results], labels: Sequence[str], used: dict[str, list[str]]
+    benchmark: str, columns: Sequence[Column], group: Sequence[Results], labels: Sequence[str], used: dict[str, list[str]]
 ) -> list[list[str]]:
-    """The table of one figure, heading first; sources of the published cells that are shown are noted in `used`."""
+    """One table, heading first; sources of the published cells that are shown are noted in `used`."""
     rows = rows_for(benchmark)
     cells = [dict(cells_of(benchmark, each["runs"])) for each in group]
     shown = _unique(cell for of_run in cells for cell in of_run)
     keys = sorted(_unique((part, split) for part, split, _ in shown), key=lambda key: AVERAGE in key)
-    columns = sorted(_unique(shots for _, _, shots in shown), key=lambda shots: (shots == ALL_SHOTS, shots))
     heading, names = _key_column(keys)
-    lines = [[*heading, "method", *(_column_name(shots) for shots in columns)]]
+    lines = [[*heading, "method", *(head for _, _, head in columns)]]
     for key, name in zip(keys, names, strict=True):
         for method in _unique(row.method for row in rows):
             texts = []
-            for shots in columns:
+            for figure, shots, _ in columns:
                 found = [
                     published_row(rows, method, figure, (*key, shots), of[(*key, shots)]) for of in cells if (*key, shots) in of
                 ]
@@ -169,7 +184,7 @@ def _lines(
             if any(texts):
                 lines.append([*name, f"{method} (published)", *texts])
         for each, of_run, label in zip(group, cells, labels, strict=True):
-            spreads = [_spread(each, figure, of_run.get((*key, shots))) for shots in columns]
+            spreads = [_spread(each, figure, of_run.get((*key, shots))) for figure, shots, _ in columns]
             if any(spread is not None for spread in spreads):
                 lines.append([*name, label, *map(_ours, spreads)])
     return lines

@@ -1,0 +1,105 @@
+"""What can be found out before a long run: references and their images, disk, and the right to write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..models import Preset, get_preset
+from .datasets import find_dataset
+from .job import BenchmarkJob, Run, group_of
+from .layouts.common import missing_files, shorten
+from .suite import Problems, Suite
+
+NAMED = 5
+"""Classes that a message names of many."""
+SHARE_OF_PROMPTS = 0.5
+"""Prompts that become candidates of their own: a guess, for the estimate of disk."""
+BYTES_A_MASK = 700
+"""Of a candidate in an index, beside its feature."""
+FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
+BYTES_A_RESULT = 330
+"""Of a detection in a results file."""
+
+
+def check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
+    """Each class has one at least, and their images are there."""
+    wanted: dict[str, None] = {}
+    for run in runs:
+        without = sorted(name for name, number in run.draw.short.items() if not number)
+        relaxed = run.part.rule is not None and run.part.rule.relaxed
+        if without and (not relaxed or len(without) == len(run.split.category_ids)):
+            where = " ".join(group_of(run.part, run.split))
+            problems.add(f"{where}: no object can serve as a reference for {shorten(without, most=NAMED)}: add some.")
+        for annotation in run.draw.annotations:
+            wanted[run.pool.images[annotation["image_id"]].file_name] = None
+    if suite.metric == "miou" and runs:
+        wanted |= dict.fromkeys(image.file_name for image in suite.parts[0].targets.images.values())
+    gone = missing_files(suite.folder, wanted)
+    if gone:
+        problems.add(f"Images of references are not in {suite.folder} ({len(gone)} of them): {shorten(gone)}.")
+
+
+def index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str]) -> tuple[int, int]:
+    """Estimate of what the candidates of all targets take on disk, and what is there already."""
+    share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
+    each = int(preset.points_per_side**2 * share * (2 * _feature_width(preset) + BYTES_A_MASK))
+    held = 0
+    for part in suite.parts:
+        known = find_dataset(suite, part, job)
+        held += known.index_bytes(preset.name)
+        if not known.exists and known.others:
+            others = ", ".join(map(repr, known.others))
+            notes.append(f"Of other folders, and not used: {others}. {known.name!r} is made, with an index of its own.")
+    return each * sum(len(part.targets.images) for part in suite.parts), held
+
+
+def _feature_width(preset: Preset) -> int:
+    return next((width for size, width in FEATURE_WIDTHS.items() if preset.dinov2_repository.endswith(size)), 384)
+
+
+def check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
+    """There is room for the rest of the index, and of the results."""
+    import fiftyone as fo
+
+    results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * suite.max_detections * BYTES_A_RESULT
+    # A vector in full and eight of its surroundings in halves.
+    prototypes = sum(len(run.draw.annotations) for run in runs) * 20 * _feature_width(get_preset(job.model))
+    there = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
+    for what, folder, needed in (
+        ("the candidate index", Path(fo.config.default_dataset_dir), index_bytes),
+        ("the results", job.out, max(0, results + prototypes - there)),
+    ):
+        free = shutil.disk_usage(_existing(folder)).free
+        if free < needed:
+            problems.add(
+                f"{folder} has {as_size(free)} left, and {what} may take {as_size(needed)} more: free some, or run fewer "
+                "images, shots or seeds."
+            )
+
+
+def check_out(job: BenchmarkJob, problems: Problems) -> None:
+    """Results can be written."""
+    place = _existing(job.out)
+    if not place.is_dir():
+        problems.add(f"{place} is a file: name a folder as --out.")
+    elif not os.access(place, os.W_OK):
+        problems.add(f"{place} cannot be written to: name another folder as --out.")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.expanduser().absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def as_size(number: int) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> as_size(1_400_000_000), as_size(12)
+        ('1.4 GB', '1 MB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"
