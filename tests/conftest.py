@@ -79,7 +79,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what is cheap first: without FiftyOne, with it, slow tests, the App. The order is otherwise kept."""
+    """Run what is cheap first: without FiftyOne, with it, the App, slow tests. The order is otherwise kept.
+
+    The App is one file of some minutes: one worker takes it, and the other has the slow tests left.
+    """
     for item in items:
         if REPOSITORY / "tests" / "app" in item.path.parents:
             item.add_marker(pytest.mark.app)
@@ -103,9 +106,9 @@ def _share_cores(num_workers: int) -> None:
 
 def _cost(item: pytest.Item) -> int:
     if item.get_closest_marker("app"):
-        return 3
-    if item.get_closest_marker("slow"):
         return 2
+    if item.get_closest_marker("slow"):
+        return 3
     names = vars(item.module).values() if isinstance(item, pytest.Function) else ()
     imports_fiftyone = any(isinstance(v, types.ModuleType) and v.__name__.split(".")[0] == "fiftyone" for v in names)
     return int(imports_fiftyone or "make_dataset" in getattr(item, "fixturenames", ()))

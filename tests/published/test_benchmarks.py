@@ -24,6 +24,8 @@ from refseg.published.planning import make_plan
 from refseg.published.running import iter_benchmark, run_benchmark
 from tests.published import trees
 
+pytestmark = pytest.mark.slow
+
 Bench = Callable[..., dict[str, Any]]
 
 
