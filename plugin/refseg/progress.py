@@ -110,11 +110,17 @@ def describe(step: Progress, seconds: float) -> str:
     filled = round(24 * step.fraction)
     line = f"{step.label} {'█' * filled}{' ' * (24 - filled)}{step.done}/{step.total}"
     if rate:
-        line += f" · {rate:.1f}/s · {_duration((step.total - step.done) / rate)} left"
+        line += f" · {rate:.1f}/s · {duration((step.total - step.done) / rate)} left"
     return line
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    Example:
+        >>> duration(12), duration(600), duration(9000)
+        ('12 s', '10 min', '2.5 h')
+    """
     whole = round(seconds)
     if whole < 90:
         return f"{whole} s"

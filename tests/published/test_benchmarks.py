@@ -135,7 +135,8 @@ class TestCocoFsod:
         job = BenchmarkJob("coco-fsod", place / "coco_2017", tmp_path, model="demo", shots=(1, 2), num_seeds=2)
         work = iter_benchmark(make_plan(job))
         for step in work:
-            if step.label.startswith("run 3 of 4"):
+            if step.label.startswith("run 3/4"):
+                assert "s left in all) novel 2 shots, seed 34: " in step.label
                 break
         work.close()
         assert len(list((tmp_path / "runs").glob("*.json"))) == 2

@@ -23,7 +23,7 @@ from ..errors import ClassWithoutReferencesError, NoReferencesError
 from ..indexing import iter_build_index
 from ..match_settings import settings_for
 from ..models import load_models
-from ..progress import Progress, Watcher, drain, labelled
+from ..progress import Progress, Watcher, drain, duration, labelled
 from ..prototypes import Prototypes
 from .crew import make_crew
 from .datasets import TargetSamples, iter_dataset
@@ -146,8 +146,7 @@ def _iter_part(ledger: Ledger, runs: Sequence[Run], crew: Executor) -> Generator
             if kept is not None:
                 ledger.done[run.tag] = kept
                 continue
-            about = " ".join([*group_of(part, run.split), f"{run.shown_shots}, seed {run.seed}"])
-            label = f"run {plan.runs.index(run) + 1} of {len(plan.runs)}, {about}: "
+            label = _label(ledger, run)
             prototypes, facts = yield from _iter_prototypes(ledger, run, vectors, label)
             vectors = _joined(vectors, prototypes)
             work = _iter_answers if run.episodes else _iter_results
@@ -165,6 +164,19 @@ def _iter_part(ledger: Ledger, runs: Sequence[Run], crew: Executor) -> Generator
                 _keep(ledger, *waiting)
     for split in part.splits:
         yield from iter_show(ledger, shown_run([run for run in runs if run.split is split]), targets)
+
+
+def _label(ledger: Ledger, run: Run) -> str:
+    """Which run this is, and how long all that are left will take if they take as long as those before."""
+    runs = ledger.plan.runs
+    number = runs.index(run)
+    left = ""
+    if ledger.done:
+        each = sum(sum(record["seconds"].values()) for record in ledger.done.values()) / len(ledger.done)
+        left = f" ({duration(each * (len(runs) - number))} left in all)"
+    return (
+        f"run {number + 1}/{len(runs)}{left} {' '.join([*group_of(run.part, run.split), run.shown_shots])}, seed {run.seed}: "
+    )
 
 
 def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, None, DatasetIndex]:
