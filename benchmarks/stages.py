@@ -24,6 +24,7 @@ from refseg.images import read_image
 from refseg.matching import match
 from refseg.models import PRESETS, load_models
 from refseg.packing import pack
+from refseg.similarity import Gallery
 
 NUM_WARM_UP = 3
 NUM_CLASSES = 5
@@ -44,7 +45,8 @@ def measure(model: str = "demo", num_images: int = 20) -> list[Figure]:
     stages: dict[str, list[float]] = {"read": [], "propose": [], "pack": [], "match": []}
     models = load_models(model)
     generator = torch.Generator().manual_seed(1)
-    prototypes = torch.nn.functional.normalize(torch.randn(NUM_CLASSES, models.feature_width, generator=generator), dim=1)
+    vectors = torch.randn(NUM_CLASSES, models.feature_width, generator=generator)
+    gallery = Gallery(torch.nn.functional.normalize(vectors, dim=1))
     with tempfile.TemporaryDirectory() as folder:
         for path in write_images(Path(folder), NUM_WARM_UP + num_images):
             seconds, image = seconds_of(lambda path=path: read_image(path))
@@ -53,7 +55,7 @@ def measure(model: str = "demo", num_images: int = 20) -> list[Figure]:
             stages["propose"].append(seconds)
             seconds, packed = seconds_of(lambda found=found: pack(found[0]))
             stages["pack"].append(seconds)
-            seconds, _ = seconds_of(lambda packed=packed: match(packed, prototypes))
+            seconds, _ = seconds_of(lambda packed=packed: match(packed, gallery))
             stages["match"].append(seconds)
     figures = []
     for name, all_seconds in stages.items():
