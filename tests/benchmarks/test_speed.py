@@ -8,7 +8,8 @@ from benchmarks import matching_speed, stages
 from benchmarks.report import as_table
 
 
-def test_stages() -> None:
+def test_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "NUM_WARM_UP", 0)
     figures = stages.measure("demo", 2)
     assert [figure.name.split(",")[0] for figure in figures] == ["read", "propose", "pack", "match"]
     assert all(figure.value > 0 for figure in figures)
