@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pycocotools import mask as mask_utils
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 ImageId: TypeAlias = int | str
 Box: TypeAlias = tuple[float, float, float, float]
+Entry = TypeVar("Entry", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,14 @@ def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[d
             sizes[image.id] = _size_of_file(file, image, coco.source)
         references.append(_to_reference(name, annotation, coco, file, sizes[image.id]))
     return references
+
+
+def group_by_image(entries: Iterable[Entry]) -> dict[ImageId, list[Entry]]:
+    """Annotations or results by the image they belong to, in their order."""
+    groups: dict[ImageId, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry["image_id"], []).append(entry)
+    return groups
 
 
 def to_results(

@@ -86,13 +86,9 @@ def encode_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[i
         stretched = Image.fromarray(mask.astype(np.uint8) * 255).resize((w, h), Image.Resampling.NEAREST)
         mask = np.asarray(stretched) > 0
     height, width = image_hw
-    whole = np.zeros((height, width), np.uint8, order="F")
     top, left = max(0, y0), max(0, x0)
-    bottom, right = min(height, y0 + mask.shape[0]), min(width, x0 + mask.shape[1])
-    if bottom > top and right > left:
-        whole[top:bottom, left:right] = mask[top - y0 : bottom - y0, left - x0 : right - x0]
-    code: dict[str, Any] = mask_utils.encode(whole)
-    return code
+    bottom, right = max(top, min(height, y0 + mask.shape[0])), max(left, min(width, x0 + mask.shape[1]))
+    return encode_crop(mask[top - y0 : bottom - y0, left - x0 : right - x0], (left, top), image_hw)
 
 
 def encode_crop(mask: NDArray[np.bool_], corner: tuple[int, int], image_hw: tuple[int, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco import CocoDataset, CocoImage, ImageId
+from ..coco import CocoDataset, CocoImage, ImageId, group_by_image
 from ..dataset_index import index_records
 from ..errors import CocoError, ImageError
 from ..fields import REFERENCE_TAG
@@ -168,10 +168,7 @@ def iter_predictions(
         field: of detections.
     """
     _clear(targets.dataset, field)
-    found: dict[ImageId, list[Mapping[str, Any]]] = {}
-    for result in results:
-        if result["score"] >= threshold:
-            found.setdefault(result["image_id"], []).append(result)
+    found = group_by_image(result for result in results if result["score"] >= threshold)
     images, done = list(coco.images.values()), 0
     yield Progress(0, len(images), field)
     for start in range(0, len(images), IMAGES_A_BATCH):

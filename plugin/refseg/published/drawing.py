@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from pycocotools import mask as mask_utils
 
-from ..coco import CocoDataset, CocoImage, ImageId, objects_of
+from ..coco import CocoDataset, CocoImage, group_by_image, objects_of
 from ..errors import CocoError
 from ..reference_vectors import Reference
 from ..rle import annotation_rle
@@ -122,9 +122,7 @@ def references_of(pool: CocoDataset, folder: Path, draw: Draw) -> tuple[list[Ref
 
 def _by_image(annotations: Sequence[Annotation]) -> list[list[Annotation]]:
     """Objects of each image, both in an order that does not depend on the file's."""
-    groups: dict[ImageId, list[Annotation]] = defaultdict(list)
-    for annotation in annotations:
-        groups[annotation["image_id"]].append(annotation)
+    groups = group_by_image(annotations)
     return [sorted(groups[image_id], key=_order) for image_id in sorted(groups, key=_order)]
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coco import CocoDataset, write_json
+from ..coco import CocoDataset, group_by_image
 from ..errors import CocoError
 from ..rle import annotation_rle, decode_mask
 from .episodes import answer_mask
 from .judging import Judgement, Shown
 from .miou import class_mask, group_annotations
-from .sheets import Pictured, count, draw_confused, draw_sheet
+from .sheets import Pictured, write_pages
 
 RIGHT_IOU = 0.5
 """From which on an episode counts as right in the pictures; figures know no such limit."""
@@ -39,9 +39,7 @@ def write_episode_sheets(
         What was written.
     """
     grouped = group_annotations(targets)
-    others: dict[Any, list[Mapping[str, Any]]] = {}
-    for annotation in targets.annotations:
-        others.setdefault(annotation["image_id"], []).append(annotation)
+    others = group_by_image(targets.annotations)
     pictured = []
     for answer in answers:
         image, category_id = targets.images[answer["image_id"]], answer["category_id"]
@@ -64,13 +62,7 @@ def write_episode_sheets(
         )
         path = str(folder / image.file_name)
         pictured.append(Pictured(path, f"{name} in {image.file_name}", truth, shown, judgement, answer["iou"]))
-    classes = list(dict.fromkeys(targets.categories.values()))
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / name for name in ("best_and_worst.png", "confused.png", "confused.json")]
-    draw_sheet(title, pictured, classes, paths[0])
-    draw_confused(title, pictured, paths[1])
-    write_json(paths[2], {"title": title, **count(pictured, classes)})
-    return paths
+    return write_pages(title, pictured, list(targets.categories.values()), out)
 
 
 def _shown(label: str, mask: NDArray[np.bool_], score: float | None = None, crowd: bool = False) -> Shown:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from ..average_precision import Rules, has_masks, mean_precision, precision_table
-from ..coco import CocoDataset, CocoImage, ImageId
+from ..coco import CocoDataset, CocoImage, ImageId, group_by_image
 from ..errors import CocoError
 from ..rle import annotation_rle
 from .suite import Federated, Metric, Part, Split
@@ -152,9 +152,7 @@ def _average(table: Table, *, iou: int | None = None, size: int = 0, every: int 
 
 def _best(results: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
     """The best of each image, whatever their classes."""
-    by_image: dict[ImageId, list[Mapping[str, Any]]] = defaultdict(list)
-    for result in results:
-        by_image[result["image_id"]].append(result)
+    by_image = group_by_image(results)
     return [result for found in by_image.values() for result in sorted(found, key=lambda entry: -float(entry["score"]))[:count]]
 
 

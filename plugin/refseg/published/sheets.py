@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..coco import CocoDataset, ImageId, write_json
+from ..coco import CocoDataset, group_by_image, write_json
 from ..errors import ImageError
 from ..images import read_image
 from ..pictures import sheet
@@ -78,19 +78,23 @@ def write_sheets(
     """
     names = {category_id: targets.categories[category_id] for category_id in category_ids}
     lowest = {k: thresholds.get(name, 0.0) if isinstance(thresholds, Mapping) else thresholds for k, name in names.items()}
-    objects = _by_image(entry for entry in targets.annotations if entry["category_id"] in names)
-    kept = _by_image(entry for entry in results if entry["score"] >= lowest.get(entry["category_id"], np.inf))
+    objects = group_by_image(entry for entry in targets.annotations if entry["category_id"] in names)
+    kept = group_by_image(entry for entry in results if entry["score"] >= lowest.get(entry["category_id"], np.inf))
     pictured = []
     for image in targets.images.values():
         truth = shown_of(targets, objects.get(image.id, ()), names, image.image_hw)
         found = shown_of(targets, kept.get(image.id, ()), names, image.image_hw)
         pictured.append(Pictured(str(folder / image.file_name), image.file_name, truth, found, judge(truth, found)))
-    classes = list(names.values())
+    return write_pages(title, pictured, list(names.values()), out, thresholds={names[k]: lowest[k] for k in names})
+
+
+def write_pages(title: str, pictured: Sequence[Pictured], classes: Sequence[str], out: Path, **about: Any) -> list[Path]:
+    """Write `best_and_worst.png`, `confused.png` and `confused.json`, the counts with what else is given about them."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("best_and_worst.png", "confused.png", "confused.json")]
     draw_sheet(title, pictured, classes, paths[0])
     draw_confused(title, pictured, paths[1])
-    write_json(paths[2], {"title": title, "thresholds": {names[k]: lowest[k] for k in names}, **count(pictured, classes)})
+    write_json(paths[2], {"title": title, **about, **count(pictured, classes)})
     return paths
 
 
@@ -233,10 +237,3 @@ def _open(path: str) -> Image.Image | None:
 def _confusions(pictured: Iterable[Pictured]) -> Counter[tuple[str, str]]:
     """How often an object of one class was taken for another."""
     return Counter((each.truth[i].label, each.found[j].label) for each in pictured for i, j in each.judgement.confused)
-
-
-def _by_image(entries: Iterable[Mapping[str, Any]]) -> dict[ImageId, list[Mapping[str, Any]]]:
-    grouped: dict[ImageId, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        grouped.setdefault(entry["image_id"], []).append(entry)
-    return grouped
