@@ -158,7 +158,7 @@ def _look_around(folder: Path, candidates: dict[str, PackedCandidates], by_image
     for name in sorted(name for name in candidates if not name.startswith("target")):
         found = candidates[name]
         known = [
-            KnownObject(item.id, paste_mask(item.mask, item.box, found.image_hw))
+            KnownObject(item.id, paste_mask(item.mask, item.extent, found.image_hw))
             for item in by_image.get(name, ())
             if item.mask is not None
         ]

@@ -51,7 +51,7 @@ OVERLAPS = {
     "diffusion": "diffusion: along chains of masks inside masks",
 }
 
-MIN_CONFIDENCE = {"demo": 0.7, "demo-fast": 0.7}
+MIN_CONFIDENCE = {"demo": 0.7, "demo-fast": 0.7, "paper": 0.0}
 """Default scores below which nothing is written, where they are not OTHER_MIN_CONFIDENCE."""
 OTHER_MIN_CONFIDENCE = 0.3
 

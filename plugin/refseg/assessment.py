@@ -63,9 +63,9 @@ def settings_of(prototypes: Prototypes, matching: MatchSettings | None) -> Match
 
 
 def default_threshold(prototypes: Prototypes) -> float:
-    """The least score that counts by default, of the preset that built the prototypes."""
+    """The score from which on an answer counts where nothing is calibrated, of the preset that built the prototypes."""
     preset = PRESETS.get(prototypes.model)
-    return UNKNOWN_THRESHOLD if preset is None else preset.min_confidence
+    return UNKNOWN_THRESHOLD if preset is None else preset.typical_threshold
 
 
 def find_confusion(classes: Sequence[str], between: Tensor, scored: Scored | None = None) -> Confusion | None:

@@ -34,7 +34,7 @@ class Candidates:
     Attributes:
         logits: (N, M, M) float32, segmenter grid; the mask is where they are above 0.
         predicted_iou: (N,) float32, the segmenter's own estimate of each mask's quality.
-        features: (N, C) float32, unit length up to the rounding of half precision.
+        features: (N, C) float32, unit length; of most presets rounded to half precision, see Proposals.pool.
         image_hw: height and width of the image in pixels.
         gated: a presence gate kept the segmenter from the image: these are not all the candidates it has.
     """
@@ -186,7 +186,7 @@ def propose_from_pixels(
 
     def look(rows: Sequence[int]) -> list[Candidates]:
         return [
-            _candidates(found, sizes[row], max_iou)
+            _candidates(found, sizes[row], max_iou, models)
             for row, found in zip(rows, iter_proposals(pixels[rows[0] : rows[-1] + 1], models, gate), strict=True)
         ]
 
@@ -195,11 +195,11 @@ def propose_from_pixels(
     return [candidates for some in answers for candidates in some]
 
 
-def _candidates(found: Proposals, image_hw: tuple[int, int], max_iou: float | None) -> Candidates:
+def _candidates(found: Proposals, image_hw: tuple[int, int], max_iou: float | None, models: Models) -> Candidates:
     if max_iou is not None:
         found = found.take(drop_near_duplicates(found.logits > 0, found.predicted_iou, max_iou))
     logits, predicted = found.logits.cpu().float(), found.predicted_iou.cpu().float()
-    return Candidates(logits, predicted, found.pool(), image_hw, found.gated)
+    return Candidates(logits, predicted, found.pool(models), image_hw, found.gated)
 
 
 @dataclass(frozen=True)
@@ -222,12 +222,12 @@ class Proposals:
         """Those of some rows, by number or as (N,) bool."""
         return Proposals(self.logits[rows], self.predicted_iou[rows], self.patch_features, self.gated)
 
-    def pool(self) -> Tensor:
-        """(N, C) float32 pooled features on the CPU, rounded as the index keeps them.
+    def pool(self, models: Models) -> Tensor:
+        """(N, C) float32 pooled features on the CPU, rounded as the index of these models keeps them.
 
         So an image scores the same whether it comes from there or not.
         """
-        return pool_features(self.logits > 0, self.patch_features).half().float().cpu()
+        return pool_features(self.logits > 0, self.patch_features).to(models.feature_dtype).float().cpu()
 
 
 def iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None = None) -> Iterator[Proposals]:

@@ -17,7 +17,7 @@ from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
 from .instances import Instances
 from .reference_vectors import Reference
-from .rle import annotation_rle, crop_mask, decode_mask, encode_mask, is_number
+from .rle import annotation_rle, decode_mask, encode_mask, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,12 @@ def group_by_image(entries: Iterable[Entry]) -> dict[ImageId, list[Entry]]:
 
 
 def to_results(
-    instances: Instances, category_ids: Sequence[int], image_id: ImageId, image_hw: tuple[int, int]
+    instances: Instances,
+    category_ids: Sequence[int],
+    image_id: ImageId,
+    image_hw: tuple[int, int],
+    *,
+    as_published: bool = False,
 ) -> list[dict[str, Any]]:
     """Instances of one image as entries of a COCO results file.
 
@@ -208,8 +213,11 @@ def to_results(
         category_ids: of each row of the prototypes.
         image_id: of the image.
         image_hw: its height and width.
+        as_published: boxes run from the first to the last pixel of their masks, and so are a pixel short (method.md C5);
+            otherwise they enclose them.
     """
     results = []
+    short = 1.0 if as_published else 0.0
     for mask, box, row, score in zip(
         instances.masks, instances.boxes.tolist(), instances.labels.tolist(), instances.scores.tolist(), strict=True
     ):
@@ -219,7 +227,7 @@ def to_results(
             {
                 "image_id": image_id,
                 "category_id": category_ids[row],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "bbox": [x0, y0, x1 - x0 - short, y1 - y0 - short],
                 "score": score,
                 "segmentation": {"size": list(image_hw), "counts": code["counts"].decode("ascii")},
             }
@@ -348,12 +356,12 @@ def _to_reference(
         if box is None and image_hw is not None:
             raise CocoError(f"{coco.source}: the annotation {name} has no bbox and no polygon of three points or more.")
         return Reference(name, label, str(file), box or (0.0, 0.0, 1.0, 1.0))
-    whole = decode_mask(code)
+    extent = _xyxy(mask_utils.toBbox(code).tolist())
     # The mask ends at the image's border, so the part of the box beyond it says nothing.
-    clipped = _clip(_xyxy(mask_utils.toBbox(code).tolist()) if box is None else box, image_hw)
-    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        return Reference(name, label, str(file), clipped)
-    return Reference(name, label, str(file), clipped, crop_mask(whole, clipped))
+    clipped = _clip(extent if box is None else box, image_hw)
+    x0, y0, x1, y1 = (round(side) for side in extent)
+    mask = decode_mask(code)[y0:y1, x0:x1]
+    return Reference(name, label, str(file), clipped, mask, (x0, y0, x1, y1))
 
 
 def _clip(box: Box, image_hw: tuple[int, int]) -> Box:

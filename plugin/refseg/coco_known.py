@@ -140,7 +140,7 @@ def calibrated(prototypes: Prototypes, seen: Seen) -> Prototypes:
 
 
 def _around(packed: PackedCandidates, objects: Sequence[Reference], prototypes: Prototypes, path: str) -> Surroundings:
-    known = [known_object(_id_of(item, prototypes), item.box, item.mask, packed) for item in objects]
+    known = [known_object(_id_of(item, prototypes), item.extent, item.mask, packed) for item in objects]
     return look_around(packed, [item for item in known if item is not None], image_key(path))
 
 

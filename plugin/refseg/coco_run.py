@@ -151,9 +151,10 @@ class _Found:
         instances = work.matcher.match(candidates)
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw
-        self.results += to_results(instances, work.category_ids, image.id, candidates.image_hw)
+        as_published = work.matcher.as_published
+        self.results += to_results(instances, work.category_ids, image.id, candidates.image_hw, as_published=as_published)
         if image.id in work.maps:
-            canvas = semantic_map(instances, candidates.image_hw)
+            canvas = semantic_map(instances, candidates.image_hw, work.matcher.map_threshold)
             write_map(work.maps[image.id], canvas, len(work.prototypes.classes))
 
 
@@ -197,7 +198,8 @@ def _matcher(job: CocoJob, prototypes: Prototypes, models: Models, min_score: fl
         thresholds = default_thresholds(prototypes, models.preset, matching)
     else:
         thresholds = dict.fromkeys(prototypes.classes, min_score)
-    return make_matcher(prototypes, models.preset, matching, thresholds, job.max_detections)
+    is_chosen = min_score is not None
+    return make_matcher(prototypes, models.preset, matching, thresholds, job.max_detections, is_chosen=is_chosen)
 
 
 def _known(
@@ -222,7 +224,7 @@ def _known(
 def _is_calibrated(job: CocoJob, prototypes: Prototypes, models: Models) -> bool:
     """Whether classes have thresholds of their own: this needs references of a class in two images."""
     matching = settings_for(models.preset.as_published, job.matching)
-    default = models.preset.min_confidence
+    default = models.preset.typical_threshold
     return job.min_score is None and bool(calibrated_thresholds(prototypes, matching, default=default))
 
 

@@ -31,6 +31,8 @@ from .tiles import EDGE_CELLS, MIN_OVERLAP
 logger = logging.getLogger(__name__)
 
 INDEX_METHOD = "refseg/index"
+AS_PUBLISHED = "float32 features, clicks half a pixel on"
+"""In the fingerprint of indexes of the published profile: those of earlier versions were not to its letter."""
 MAX_LENGTH_ERROR = 0.01
 """How far a feature's length may be from 1; rounding to half precision alone stays below a thousandth."""
 CELLS_A_CHECK = 1 << 26
@@ -299,6 +301,7 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
         # Nothing of what earlier versions did not have: they made the fingerprints of their indexes of the others alone.
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
         *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
+        *((AS_PUBLISHED,) if preset.as_published else ()),
     ]
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return IndexSettings(
@@ -311,6 +314,7 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
         models.feature_width,
         str(dataset._doc.id),
         tiles,
+        models.feature_dtype == torch.float32,
     )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from .index_tables import (
-    FORMAT_WITH_TILES,
+    NEWEST_FORMAT,
     FileState,
     IndexChunk,
     IndexedImage,
@@ -97,10 +97,10 @@ class CandidateIndex:
                 raise IndexNotFoundError(f"There is no candidate index at {place}: build one first.") from error
             raise _damaged(place, error) from error
         version, settings = read_settings(table.schema)
-        if version > FORMAT_WITH_TILES:
+        if version > NEWEST_FORMAT:
             raise IndexMismatchError(
                 f"The candidate index at {place} was written by a newer RefSeg (format {version}, this one reads up to "
-                f"{FORMAT_WITH_TILES}): update with `pip install -U fiftyone-refseg`."
+                f"{NEWEST_FORMAT}): update with `pip install -U fiftyone-refseg`."
             )
         if settings is None:
             raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")
@@ -271,8 +271,7 @@ class CandidateIndex:
             table = self._candidates.take(positions, columns=list(columns)).combine_chunks()
         except (ValueError, OSError) as error:
             raise _damaged(self.uri, error) from error
-        width = self.settings.feature_width
-        return IndexChunk(tuple(images), starts, features_of(table, width), table, self.settings)
+        return IndexChunk(tuple(images), starts, features_of(table, self.settings), table, self.settings)
 
     @property
     def has_vector_index(self) -> bool:
@@ -303,7 +302,7 @@ class CandidateIndex:
             refine: so many times k rows are compared exactly.
         """
         columns = ["image", "box", "predicted_iou", "code", "edge", "_distance"]
-        query = {"column": "feature", "q": vector.half().numpy(), "k": k, "nprobes": num_probes, "refine_factor": refine}
+        query = {"column": "feature", "q": vector.to(self.settings.feature_dtype).numpy(), "k": k, "nprobes": num_probes, "refine_factor": refine}
         return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
 
     def compact(self, keep: Collection[str] | None = None) -> None:

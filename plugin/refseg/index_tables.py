@@ -20,6 +20,9 @@ METADATA_KEY = b"refseg_index"
 FORMAT = 1
 FORMAT_WITH_TILES = 2
 """Of an index with tiles alone, so that earlier versions, which know none, can still read every other index."""
+FORMAT_WITH_FLOATS = 3
+"""Of an index of unrounded features alone, likewise."""
+NEWEST_FORMAT = FORMAT_WITH_FLOATS
 
 # The compression that makes each smallest; Lance would leave them as they are.
 _CODE = pa.field("code", pa.binary(), metadata={"lance-encoding:compression": "fsst"})
@@ -53,6 +56,7 @@ class IndexSettings:
         feature_width: C.
         dataset_id: of the dataset whose samples the rows name.
         tiles: images were looked at in tiles: masks lie on the fine grid of each image.
+        float_features: features are kept in float32, as published, and not rounded to half precision.
     """
 
     model: str
@@ -64,11 +68,17 @@ class IndexSettings:
     feature_width: int
     dataset_id: str
     tiles: bool = False
+    float_features: bool = False
 
     @property
     def format(self) -> int:
         """Of the tables that hold such candidates."""
-        return FORMAT_WITH_TILES if self.tiles else FORMAT
+        return FORMAT_WITH_FLOATS if self.float_features else FORMAT_WITH_TILES if self.tiles else FORMAT
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """In which features are kept."""
+        return torch.float32 if self.float_features else torch.float16
 
     def grid_side_of(self, image_hw: tuple[int, int]) -> int:
         """Cells a side of the grid on which the masks of an image of this height and width lie."""
@@ -120,7 +130,7 @@ class IndexChunk:
     Attributes:
         images: the images.
         starts: (n + 1,) row of the first candidate of each image, and the number of rows.
-        features: (N, C) float16.
+        features: (N, C) in the index's dtype.
         rows: the other columns, as an Arrow table; without any where only features were asked for.
         settings: of the index.
     """
@@ -159,7 +169,7 @@ def candidates_schema(settings: IndexSettings) -> pa.Schema:
         ("predicted_iou", pa.float32()),
         _CODE,
         _EDGE,
-        ("feature", pa.list_(pa.float16(), settings.feature_width)),
+        ("feature", pa.list_(pa.float32() if settings.float_features else pa.float16(), settings.feature_width)),
     )
     return _with_settings(fields, settings)
 
@@ -169,7 +179,7 @@ def read_settings(schema: pa.Schema) -> tuple[int, IndexSettings | None]:
     try:
         about = json.loads((schema.metadata or {})[METADATA_KEY])
         version = int(about.pop("format"))
-        return version, IndexSettings(**about) if version <= FORMAT_WITH_TILES else None
+        return version, IndexSettings(**about) if version <= NEWEST_FORMAT else None
     except (KeyError, TypeError, ValueError):
         return 0, None
 
@@ -200,7 +210,7 @@ def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCand
     """Rows of the table of candidates."""
     counts = [len(candidates) for candidates in packed]
     boxes = torch.cat([candidates.boxes for candidates in packed]).numpy().astype(np.uint16)
-    features = torch.cat([candidates.features.half() for candidates in packed]).numpy()
+    features = torch.cat([candidates.features.to(settings.feature_dtype) for candidates in packed]).numpy()
     columns = [
         pa.array(np.repeat([image.key for image in images], counts), pa.int64()),
         pa.FixedSizeListArray.from_arrays(pa.array(boxes.ravel()), 4),
@@ -212,20 +222,21 @@ def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCand
     return pa.Table.from_arrays(columns, schema=candidates_schema(settings))
 
 
-def features_of(table: pa.Table, width: int) -> Tensor:
-    """(N, C) float16 features, without a copy."""
+def features_of(table: pa.Table, settings: IndexSettings) -> Tensor:
+    """(N, C) features in the index's dtype, without a copy."""
     column = _column(table, "feature")
     if not len(column):
-        return torch.empty(0, width, dtype=torch.half)
+        return torch.empty(0, settings.feature_width, dtype=settings.feature_dtype)
     features: Tensor = torch.utils.dlpack.from_dlpack(column.flatten())
-    return features.reshape(-1, width)
+    return features.reshape(-1, settings.feature_width)
 
 
 def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:
     about = {"format": settings.format, **asdict(settings)}
-    if not settings.tiles:
-        # Earlier versions take no setting that they do not know.
-        del about["tiles"]
+    # Earlier versions take no setting that they do not know.
+    for name in ("tiles", "float_features"):
+        if not about[name]:
+            del about[name]
     return pa.schema(list(fields), metadata={METADATA_KEY: json.dumps(about).encode()})
 
 

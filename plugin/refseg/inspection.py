@@ -30,7 +30,7 @@ from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .quality import ReferenceQuality, reference_quality
-from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box, paste_mask
+from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box
 from .references import references_by_id
 from .runs import models_for
 from .store import load_prototypes
@@ -267,10 +267,9 @@ def _look(reference: Reference, models: Models) -> _Look | str:
         return error.reason
     image_hw = image.height, image.width
     with models.lock:
-        if reference.mask is None:
+        mask = reference.whole_mask(image_hw)
+        if mask is None:
             mask = mask_of_box(image, reference.box, models)
-        else:
-            mask = paste_mask(reference.mask, reference.box, image_hw)
         left, top, right, bottom = crop_corners(reference.box, image_hw)
         crop = image.crop((left, top, right, bottom))
         pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].float() / 255

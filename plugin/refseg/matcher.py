@@ -32,6 +32,7 @@ class Matcher:
         max_detections: the best so many of each image.
         overlaps: see `refseg.matching.rank`.
         as_published: see `refseg.matching.rank`.
+        map_threshold: least score of an instance on a map of classes, besides these.
     """
 
     gallery: Gallery
@@ -40,6 +41,7 @@ class Matcher:
     max_detections: int
     overlaps: Overlaps
     as_published: bool
+    map_threshold: float = 0.0
 
     def classify(self, features: Tensor) -> Classified:
         """The class of each candidate, of one image or of many."""
@@ -73,7 +75,7 @@ def default_thresholds(prototypes: Prototypes, preset: Preset, settings: MatchSe
     """The least score of each class that is written where nobody says otherwise: calibrated where that is possible."""
     general = dict.fromkeys(prototypes.classes, preset.min_confidence)
     return (
-        {**general, **calibrated_thresholds(prototypes, settings, default=preset.min_confidence)}
+        {**general, **calibrated_thresholds(prototypes, settings, default=preset.typical_threshold)}
         if settings.calibrated
         else general
     )
@@ -85,6 +87,8 @@ def make_matcher(
     settings: MatchSettings,
     thresholds: Mapping[str, float],
     max_detections: int = 100,
+    *,
+    is_chosen: bool = True,
 ) -> Matcher:
     """Make prototypes ready.
 
@@ -94,7 +98,10 @@ def make_matcher(
         settings: how candidates are compared.
         thresholds: the least score of each class to be written; all others still compete for candidates.
         max_detections: the best so many of each image.
+        is_chosen: whether somebody chose the thresholds. A preset that has none of its own writes every score; a map of all
+            that would be full of what is nothing.
     """
     least = torch.tensor([thresholds.get(name, float("inf")) for name in prototypes.classes])
     gallery = make_gallery(prototypes, settings)
-    return Matcher(gallery, dict(thresholds), least, max_detections, settings.overlaps, preset.as_published)
+    map_threshold = 0.0 if is_chosen or settings.calibrated or not preset.as_published else preset.typical_threshold
+    return Matcher(gallery, dict(thresholds), least, max_detections, settings.overlaps, preset.as_published, map_threshold)

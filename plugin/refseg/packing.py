@@ -39,10 +39,10 @@ class PackedCandidates:
 
     Attributes:
         codes: N compressed run-length codes, column-major as in COCO, of masks on the segmenter grid; none is empty.
-        edges: for each mask one byte for every cell along its edge, or two where packed finely; see edge_cells.
+        edges: for each mask one byte for every cell along its edge, or four where packed finely; see edge_cells.
         boxes: (N, 4) float32 xyxy, the smallest and largest cell index of each mask.
         predicted_iou: (N,) float32.
-        features: (N, C) float32, unit length up to the rounding of half precision.
+        features: (N, C) float32, see Candidates.
         image_hw: height and width of the image in pixels.
         grid_side: M, or that of the image's fine grid where it was looked at in tiles.
         gated: a presence gate kept the segmenter from the image, or a part of it: these are not all the candidates it has.
@@ -144,7 +144,7 @@ def pack(candidates: Candidates, *, fine: bool = False) -> PackedCandidates:
 
     Args:
         candidates: of one image.
-        fine: keep the logits along the edges in half precision, two bytes each, instead of within 5 %.
+        fine: keep the logits along the edges in float32, four bytes each, instead of within 5 %.
     """
     all_logits: NDArray[np.float32] = candidates.logits.numpy()
     step = max(1, CELLS_A_STEP // candidates.grid_side**2)
@@ -168,7 +168,7 @@ def pack(candidates: Candidates, *, fine: bool = False) -> PackedCandidates:
         pa.array(edges, pa.binary()),
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         candidates.predicted_iou[filled],
-        candidates.features[filled].half().float(),
+        candidates.features[filled],
         candidates.image_hw,
         candidates.grid_side,
         candidates.gated,
@@ -205,7 +205,7 @@ def pack_crops(
     Args:
         crops: N; empty masks are left out.
         predicted_iou: (N,) float32.
-        features: (N, C) float32, rounded to half precision.
+        features: (N, C) float32.
         image_hw: height and width of the image in pixels.
         grid_side: cells a side of the grid that the crops are parts of.
         fine: see pack.
@@ -285,9 +285,8 @@ def _edges(masks: NDArray[np.bool_], logits: NDArray[np.float32], fine: bool) ->
     ends = np.cumsum(band.reshape(len(band), masks[0].size if len(masks) else 0).sum(1))
     if fine:
         # Never 0: the sign of a logit is its side of the edge.
-        kind = np.finfo(np.float16)
-        halves = np.abs(logits[band]).clip(kind.smallest_normal, kind.max).astype(np.float16)
-        return [part.tobytes() for part in np.split(halves, ends[:-1])] if len(masks) else []
+        floats = np.abs(logits[band]).clip(np.finfo(np.float32).smallest_normal).astype(np.float32)
+        return [part.tobytes() for part in np.split(floats, ends[:-1])] if len(masks) else []
     heights = np.abs(logits[band]).clip(LOWEST_LOGIT)
     codes = np.rint(np.log(heights / LOWEST_LOGIT) / np.log(LOGIT_STEP)).clip(0, 255).astype(np.uint8)
     return [part.tobytes() for part in np.split(codes, ends[:-1])] if len(masks) else []
@@ -301,9 +300,11 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
     inside = mask[ring[1] : ring[3], ring[0] : ring[2]]
     band = edge_cells(inside[None])[0]
     cells = np.count_nonzero(band)
-    if len(edge) not in (cells, 2 * cells):
+    kind = _EDGE_KINDS.get(len(edge) // max(1, cells))
+    if kind is None or len(edge) % max(1, cells) or (not cells and edge):
         raise ValueError("the logits along the edge of a mask do not fit it")
-    heights = _HEIGHTS[np.frombuffer(edge, np.uint8)] if len(edge) == cells else np.frombuffer(edge, np.float16)
+    stored = np.frombuffer(edge, kind)
+    heights = _HEIGHTS[stored] if kind is np.uint8 else stored
     logits = np.where(inside, FAR_LOGIT, -FAR_LOGIT).astype(np.float32)
     logits[band] = np.where(inside[band], heights, -heights)
     left, top, right, bottom = window
@@ -315,6 +316,8 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
 
 
 _HEIGHTS = (LOWEST_LOGIT * LOGIT_STEP ** np.arange(256)).astype(np.float32)
+_EDGE_KINDS: dict[int, type[np.uint8 | np.float16 | np.float32]] = {1: np.uint8, 2: np.float16, 4: np.float32}
+"""How logits along an edge are kept, by bytes a cell; two were what earlier versions kept where four are now."""
 
 
 def _take(column: pa.BinaryArray, rows: Tensor) -> list[bytes]:

@@ -12,15 +12,15 @@ PROMISING_IOU = 0.2
 
 
 def prompt_grid(per_side: int, side: int) -> Tensor:
-    """The (n², 2) xy prompts of the grid, pixels of the S by S input, row-major.
+    """The (n², 2) xy prompts of the grid, pixels of the S by S input, row-major: as handed to SAM 2's prompt encoder.
 
-    The half pixel of method.md A5 is added by SAM 2's prompt encoder itself.
+    That adds half a pixel of its own, so the published clicks lie a whole one on (method.md A5).
 
     Example:
         >>> prompt_grid(2, 256).tolist()
-        [[0.0, 0.0], [255.0, 0.0], [0.0, 255.0], [255.0, 255.0]]
+        [[0.5, 0.5], [255.5, 0.5], [0.5, 255.5], [255.5, 255.5]]
     """
-    line = torch.linspace(0, side - 1, per_side)
+    line = torch.linspace(0, side - 1, per_side) + 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], -1).reshape(-1, 2)
 

@@ -25,11 +25,14 @@ from .decoding import ImageEmbeddings, decode_boxes, embed_images
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
 
-VECTOR_VERSION = 1
+VECTOR_VERSION = 2
 """To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
 
 CROP_MARGIN = 1.2
 """Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
+
+SNAP = 1e-6
+"""A corner this little below a whole pixel is that pixel: relative boxes do not come back to the last digit."""
 
 OUTSIDE = 0.05
 """Patches of less weight lie outside the object."""
@@ -47,7 +50,8 @@ class Reference:
         label: its class.
         image: path of the image.
         box: x0, y0, x1, y1 in pixels of the upright image, far edge excluded.
-        mask: (h, w) bool, the object inside its box, stretched over the box rounded to pixels; None for a box alone.
+        mask: (h, w) bool, the object, stretched over mask_box; None for a box alone.
+        mask_box: xyxy whole pixels that the mask covers, which may reach beyond the box; None for the box rounded to pixels.
     """
 
     id: str
@@ -55,6 +59,16 @@ class Reference:
     image: str
     box: tuple[float, float, float, float]
     mask: NDArray[np.bool_] | None = None
+    mask_box: tuple[int, int, int, int] | None = None
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Xyxy pixels that the mask covers, or the box where there is none."""
+        return self.mask_box or self.box
+
+    def whole_mask(self, image_hw: tuple[int, int]) -> Tensor | None:
+        """(H, W) bool in the image of this height and width; None for a box alone."""
+        return None if self.mask is None else paste_mask(self.mask, self.extent, image_hw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +98,7 @@ def instance_vector(patch_features: Tensor, weights: Tensor) -> Tensor | None:
 
 
 def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square around a box, cut at the image's border (method.md B1).
+    """The square around a box, whose corners are cut to whole pixels first, cut at the image's border (method.md B1).
 
     Args:
         box: x0, y0, x1, y1 in pixels.
@@ -94,10 +108,10 @@ def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, 
         x0, y0, x1, y1 in whole pixels, far edge excluded, at least one pixel wide and high.
 
     Example:
-        >>> crop_corners((10, 10, 30, 20), (100, 100))
+        >>> crop_corners((10.7, 10.2, 30.9, 20), (100, 100))
         (8, 3, 32, 27)
     """
-    x0, y0, x1, y1 = box
+    x0, y0, x1, y1 = (int(side + SNAP) for side in box)
     half = max(x1 - x0, y1 - y0) * CROP_MARGIN / 2
     center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
     height, width = image_hw
@@ -128,7 +142,7 @@ def reference_digest(reference: Reference, models: Models) -> str | None:
         region = ["the segmenter's", models.revisions["sam2"]]
     else:
         mask = np.asarray(reference.mask, bool)
-        region = [*map(str, mask.shape), hashlib.sha256(mask.tobytes()).hexdigest()]
+        region = [*map(str, (*mask.shape, *(reference.mask_box or ()))), hashlib.sha256(mask.tobytes()).hexdigest()]
     box = [float(side) for side in reference.box]
     path = os.path.abspath(reference.image)
     about = [VECTOR_VERSION, path, file.st_size, file.st_mtime_ns, box, region, str(models.dtype)]
@@ -152,10 +166,9 @@ def reference_vector(
         return "its box is not finite"
     if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
         return "its box is empty or lies outside the image"
-    if reference.mask is None:
+    mask = reference.whole_mask((image.height, image.width))
+    if mask is None:
         mask = mask_of_box(image, reference.box, models, embeddings)
-    else:
-        mask = paste_mask(reference.mask, reference.box, (image.height, image.width))
     if not mask.any():
         return "its mask is empty"
     corners = crop_corners(reference.box, (image.height, image.width))

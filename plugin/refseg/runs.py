@@ -145,7 +145,7 @@ def iter_segment(
     config.prototypes_name, config.index = name, index is not False
     # Before work starts, so that even a killed run can be traced.
     view.register_run(key, config)
-    writer = Writer(view, label_field, key, prototypes.classes, settings, compares)
+    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold)
     builder = None
     best: list[tuple[str, float]] = []
     num_held = 0
@@ -284,7 +284,8 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
     """
     matching = settings_for(preset.as_published, settings.matching)
     thresholds = settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, matching))
-    return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections)
+    is_chosen = settings.min_confidence is not None
+    return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections, is_chosen=is_chosen)
 
 
 def _segment_images(

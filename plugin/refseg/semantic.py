@@ -16,10 +16,10 @@ MAX_8_BIT = 255
 """The highest class index that a PNG of 8 bits a pixel can hold."""
 
 
-def semantic_map(instances: Instances, image_hw: tuple[int, int]) -> NDArray[np.uint16]:
+def semantic_map(instances: Instances, image_hw: tuple[int, int], min_score: float = 0.0) -> NDArray[np.uint16]:
     """(H, W) class index of each pixel, 0 for background, k + 1 for row k: the best-scored instance on top."""
     canvas = np.zeros(image_hw, np.uint16)
-    for index in reversed(range(len(instances))):
+    for index in reversed((instances.scores >= min_score).nonzero()[:, 0].tolist()):
         x0, y0, x1, y1 = instances.boxes[index].tolist()
         canvas[y0:y1, x0:x1][instances.masks[index].numpy()] = int(instances.labels[index]) + 1
     return canvas

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fiftyone as fo
@@ -162,7 +162,7 @@ def _describe(
             f"The index at {index.uri} was built by another encoder than that of {models.preset.name!r} now: build it again."
         )
     # One class of them all: only their mean is asked for.
-    together = [Reference(item.id, "query", item.image, item.box, item.mask) for item in references]
+    together = [replace(item, label="query") for item in references]
     try:
         prototypes = yield from iter_build_prototypes(together, models)
     except ClassWithoutReferencesError as error:

@@ -118,7 +118,7 @@ def _calibration(dataset: Any, prototypes: Prototypes) -> dict[str, Any]:
     preset, around = PRESETS.get(prototypes.model), prototypes.surroundings
     thresholds = {}
     if preset is not None and settings_for(preset.as_published).calibrated:
-        thresholds = calibrated_thresholds(prototypes, settings_for(preset.as_published), default=preset.min_confidence)
+        thresholds = calibrated_thresholds(prototypes, settings_for(preset.as_published), default=preset.typical_threshold)
     shown = () if around is None else around.shown
     return {
         "thresholds": [list(pair) for pair in thresholds.items()],

@@ -137,7 +137,7 @@ def propose_tiles(
         pixels = torch.stack([_window_pixels(image, window, models.segmenter_side) for window in some])
         with models.lock:
             proposals = zip(some, iter_proposals(pixels, models, gate), strict=True)
-            return [_pack_window(found, window, image_hw, max_iou, fine) for window, found in proposals]
+            return [_pack_window(found, window, image_hw, max_iou, fine, models) for window, found in proposals]
 
     batches = in_batches(windows, BatchKey.of("images", models), IMAGES_A_BATCH[models.device.type], look)
     return join([part for parts in batches for part in parts])
@@ -171,7 +171,7 @@ def _window_pixels(image: Image.Image, window: Window, side: int) -> Tensor:
 
 
 def _pack_window(
-    found: Proposals, window: Window, image_hw: tuple[int, int], max_iou: float | None, fine: bool
+    found: Proposals, window: Window, image_hw: tuple[int, int], max_iou: float | None, fine: bool, models: Models
 ) -> PackedCandidates:
     masks = found.logits > 0
     found = found.take(masks.flatten(1).any(1) & ~cut_off(masks, window))
@@ -184,7 +184,7 @@ def _pack_window(
     crops = [_refine(own, box, window, rows, columns) for own, box in zip(logits, boxes.tolist(), strict=True)]
     predicted = found.predicted_iou.cpu().float()
     return pack_crops(
-        crops, predicted, found.pool(), image_hw=image_hw, grid_side=window.grid_side, fine=fine, gated=found.gated
+        crops, predicted, found.pool(models), image_hw=image_hw, grid_side=window.grid_side, fine=fine, gated=found.gated
     )
 
 

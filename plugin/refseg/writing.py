@@ -192,6 +192,7 @@ class Writer:
         classes: name of each prototype's row.
         settings: of the run.
         compares: whether samples may hold an earlier answer; otherwise each is written, and none is a change.
+        map_threshold: least score of an instance on a semantic map.
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
@@ -205,6 +206,7 @@ class Writer:
     classes: tuple[str, ...]
     settings: SegmentSettings
     compares: bool
+    map_threshold: float = 0.0
     answers: dict[str, tuple[Candidates | PackedCandidates, Ranking]] = field(default_factory=dict)
     num_images: int = 0
     num_instances: int = 0
@@ -260,7 +262,7 @@ class Writer:
             folder = self._mask_folder(sample_id, instances)
             labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
             if self.settings.semantic_field:
-                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw))
+                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw, self.map_threshold))
             if before is not None:
                 now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
                 self._tally.compare(sample_id, [(label, box) for label, *_, box in before], now)

@@ -73,6 +73,11 @@ class Models:
         return int(self.dinov2.config.hidden_size)
 
     @property
+    def feature_dtype(self) -> torch.dtype:
+        """To which pooled features are rounded: half precision, as most indexes keep them, or float32, as published."""
+        return torch.float32 if self.preset.as_published else torch.float16
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with the encoder: prototypes of one fit features of the same only."""
         name = f"{self.revisions['dinov2']} {self.preset.encoder_side}"

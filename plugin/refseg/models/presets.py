@@ -40,7 +40,8 @@ class Preset:
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
         as_published: match to the letter of the paper; see `refseg.matching.match`.
         half: bfloat16 where it pays, see `refseg.models.default_dtype`; otherwise float32 everywhere.
-        min_confidence: default score below which `segment` writes nothing.
+        typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what
+            pictures and maps show.
     """
 
     name: str
@@ -56,7 +57,12 @@ class Preset:
     add_no_memory: bool = True
     as_published: bool = False
     half: bool = True
-    min_confidence: float = 0.3
+    typical_threshold: float = 0.3
+
+    @property
+    def min_confidence(self) -> float:
+        """Default score below which nothing is written; the published answer has no threshold."""
+        return 0.0 if self.as_published else self.typical_threshold
 
     @property
     def exact_name(self) -> str:
@@ -95,7 +101,7 @@ PRESETS: dict[str, Preset] = {
             0,
             points_per_side=16,
             encoder_side=308,  # trained at 224; more patches tell small objects and look-alikes better apart
-            min_confidence=0.7,  # the best F1 of benchmarks/demo_confidence.py, on seeds that are not the demo's
+            typical_threshold=0.7,  # the best F1 of benchmarks/demo_confidence.py, on seeds that are not the demo's
         ),
         _published("tiny", "tiny", "t", 156, "small"),
         _published("small", "small", "s", 184, "small"),

@@ -289,6 +289,6 @@ def _labelled(entry: Mapping[str, Any], coco: CocoDataset, image_hw: tuple[int, 
 
 def _reference(item: Reference, image_hw: tuple[int, int]) -> Any:
     height, width = image_hw
-    x0, y0, x1, y1 = item.box
+    x0, y0, x1, y1 = item.extent
     box = [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
     return fo.Detection(label=item.label, bounding_box=box, mask=item.mask, tags=[REFERENCE_TAG], annotation_id=item.id)

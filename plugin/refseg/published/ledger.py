@@ -46,7 +46,7 @@ class Ledger:
     def threshold(self) -> float:
         """Least score of what is pictured and written to datasets."""
         chosen = self.plan.job.min_score
-        return self.models.preset.min_confidence if chosen is None else chosen
+        return self.models.preset.typical_threshold if chosen is None else chosen
 
     @property
     def seconds(self) -> dict[str, float]:

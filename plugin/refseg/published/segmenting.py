@@ -65,7 +65,9 @@ def match_images(task: MatchTask, images: Sequence[tuple[str, ImageId]]) -> list
             ranking = matcher.rank(candidates, classified.take(rows))
             instances = matcher.cut(candidates, ranking)
             for image_id in names[image.sample_id]:
-                results += to_results(instances, task.category_ids, image_id, candidates.image_hw)
+                results += to_results(
+                    instances, task.category_ids, image_id, candidates.image_hw, as_published=matcher.as_published
+                )
     return results
 
 
