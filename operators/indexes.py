@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from .constants import INDEX_METHOD, MODELS_THAT_KEEP_DUPLICATES
+from .constants import INDEX_METHOD, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
 from .selection import chose_whole_dataset, every_sample, target_ids
 
@@ -134,11 +134,16 @@ def index_records(ctx: Any) -> list[IndexRecord]:
     for key in dataset.list_runs(method=INDEX_METHOD):
         config = dataset.get_run_info(key).config
         # A clone inherits the records of the dataset it was made from, whose indexes hold that dataset's samples.
-        if config.dataset_id == str(dataset._doc.id):
+        if config.dataset_id == str(dataset._doc.id) and not _is_outdated(config):
             names = ("uri", "model", "encoder", "exact", "num_images", "num_bytes", "seconds_per_image")
             record = IndexRecord(key, *(getattr(config, name) for name in names))
             found.append((str(config.updated_at), record))
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def _is_outdated(config: Any) -> bool:
+    """Whether an earlier version built it for a preset that it did not follow to the letter; no run reads it any more."""
+    return config.model in MODELS_AS_PUBLISHED and not getattr(config, "float_features", False)
 
 
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:

@@ -250,14 +250,14 @@ class TestDropNearDuplicates:
 class TestPromptGrid:
     def test_row_major_from_corner_to_corner(self) -> None:
         points = prompt_grid(3, 101)
-        assert points.tolist() == [[x, y] for y in (0, 50, 100) for x in (0, 50, 100)]
+        assert points.tolist() == [[x, y] for y in (0.5, 50.5, 100.5) for x in (0.5, 50.5, 100.5)]
         assert points.dtype == torch.float32
 
     @pytest.mark.parametrize(("per_side", "side"), [(16, 256), (32, 1024)])
     def test_shape(self, per_side: int, side: int) -> None:
         points = prompt_grid(per_side, side)
         assert points.shape == (per_side**2, 2)
-        assert points.max() == side - 1
+        assert points.max() == side - 0.5
 
 
 class TestPooling:

@@ -64,20 +64,22 @@ def runs_of(mask: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["polygon", "list", "string"])
-def test_a_mask_becomes_the_crop_over_its_box(write: Callable[..., Path], folder: Path, kind: str) -> None:
+def test_a_mask_lies_where_it_is_whatever_its_box(write: Callable[..., Path], folder: Path, kind: str) -> None:
     counts: Any = runs_of(square_mask())
     if kind == "string":
         counts = mask_utils.encode(np.asfortranarray(square_mask().astype(np.uint8)))["counts"].decode()
     shape: Any = SQUARE if kind == "polygon" else {"size": [HEIGHT, WIDTH], "counts": counts}
-    # The box is a pixel larger than the mask on the left and two larger at the bottom.
-    path = write({"segmentation": shape, "bbox": [3, 2, 7, 8]})
+    # The box is a pixel larger than the mask on the left, and cuts three off it at the bottom.
+    path = write({"segmentation": shape, "bbox": [3, 2, 7, 3]})
     (reference,) = read_references(path, folder)
     assert (reference.id, reference.label, reference.image) == ("11", "star", str(folder / "a.png"))
-    assert reference.box == (3, 2, 10, 10)
-    expected = np.zeros((8, 7), bool)
-    expected[:6, 1:] = True
+    assert reference.box == (3, 2, 10, 5)
+    assert reference.mask_box == (4, 2, 10, 8)
     assert reference.mask is not None
-    np.testing.assert_array_equal(reference.mask, expected)
+    assert reference.mask.shape == (6, 6)
+    whole = reference.whole_mask((HEIGHT, WIDTH))
+    assert whole is not None
+    np.testing.assert_array_equal(whole.numpy(), square_mask())
 
 
 def test_without_bbox_the_box_is_that_of_the_mask(write: Callable[..., Path], folder: Path) -> None:

@@ -22,7 +22,7 @@ from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchE
 from refseg.index import CandidateIndex, local_path
 from refseg.index_tables import (
     FORMAT,
-    FORMAT_WITH_TILES,
+    NEWEST_FORMAT,
     METADATA_KEY,
     FileState,
     IndexedImage,
@@ -182,10 +182,19 @@ class TestAppend:
     def test_wide_features_of_real_models_fit(self, place: Path) -> None:
         index = CandidateIndex.create(place, replace(SETTINGS, feature_width=1024, grid_side=256))
         features = torch.nn.functional.normalize(torch.randn(5, 1024, generator=torch.Generator().manual_seed(0)), dim=1)
-        packed = pack(replace(make_blobs(5, 256), features=features))
+        packed = pack(replace(make_blobs(5, 256), features=features.half().float()))
         index.append([("one", state_of(1), packed)])
         index.refresh()
         assert_same(contents(index)["one"], packed)
+
+    @pytest.mark.parametrize("keeps_floats", [True, False])
+    def test_features_are_rounded_unless_the_index_keeps_them(self, place: Path, keeps_floats: bool) -> None:
+        index = CandidateIndex.create(place, replace(SETTINGS, float_features=keeps_floats))
+        features = torch.nn.functional.normalize(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)
+        index.append([("one", state_of(1), pack(replace(make_blobs(5), features=features)))])
+        index.refresh()
+        kept = contents(CandidateIndex.open(place))["one"].features
+        assert torch.equal(kept, features if keeps_floats else features.half().float())
 
 
 class TestScan:
@@ -628,11 +637,11 @@ class TestRefused:
         assert lance.dataset(str(place / "images.lance")).count_rows() == 2
 
     def test_newer_format(self, place: Path) -> None:
-        about = json.dumps({"format": FORMAT_WITH_TILES + 1, "news": True}).encode()
+        about = json.dumps({"format": NEWEST_FORMAT + 1, "news": True}).encode()
         schema = pa.schema([("a", pa.int64())], metadata={METADATA_KEY: about})
         lance.write_dataset(schema.empty_table(), str(place / "images.lance"))
         with pytest.raises(
-            IndexMismatchError, match=rf"written by a newer RefSeg \(format {FORMAT_WITH_TILES + 1}, this one reads up to"
+            IndexMismatchError, match=rf"written by a newer RefSeg \(format {NEWEST_FORMAT + 1}, this one reads up to"
         ) as caught:
             CandidateIndex.open(place)
         assert "pip install -U fiftyone-refseg" in str(caught.value)

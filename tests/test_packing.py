@@ -116,11 +116,11 @@ class TestPack:
         assert (packed.image_hw, packed.grid_side, len(packed)) == ((96, 128), 64, 5)
         assert packed.filled.tolist() == [True] * 5
 
-    def test_features_are_rounded_to_half_precision(self) -> None:
+    def test_features_stay_as_they_are(self) -> None:
         generator = torch.Generator().manual_seed(4)
         features = F.normalize(torch.randn(5, WIDTH, generator=generator), dim=1)
         packed = pack(replace(make_blobs(5), features=features))
-        assert torch.equal(packed.features, features.half().float())
+        assert torch.equal(packed.features, features)
 
     def test_empty_masks_are_left_out(self) -> None:
         candidates = make_blobs(9)

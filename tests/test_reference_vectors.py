@@ -70,6 +70,9 @@ class TestCropCorners:
             ((-20, 30, 10, 40), (0, 17, 13, 53)),  # a box that reaches out of the image
             ((0, 0, 0.5, 0.5), (0, 0, 1, 1)),  # never less than a pixel
             ((99.6, 79.6, 99.9, 79.9), (99, 79, 100, 80)),
+            ((10.9, 20.9, 30.2, 40.8), (8, 18, 32, 42)),  # cut to (10, 20, 30, 40) first
+            ((9.9999999, 20, 30, 40), (8, 18, 32, 42)),  # a rounding error is no pixel
+            ((-20.9, 30, 10, 40), (0, 17, 13, 53)),
         ],
     )
     def test_by_hand(self, box: tuple[float, ...], corners: tuple[int, ...]) -> None:

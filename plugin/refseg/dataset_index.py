@@ -338,7 +338,11 @@ def find_index(dataset: Any, model: str, encoder: str, tiles: bool | None = None
         for record in index_records(dataset)
         if (record["model"], record["encoder"]) == (model, encoder) and tiles in (None, record["tiles"])
     ]
-    found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
+    published = get_preset(model).as_published
+    if any(not record["float_features"] for record in found) and published:
+        logger.warning("An index of %r by an earlier version, which was not to the letter of the paper, is not used", model)
+        found = [record for record in found if record["float_features"]]
+    found.sort(key=lambda record: record["exact"] == published)
     for record in reversed(found):
         try:
             index = CandidateIndex.open(record["uri"])
@@ -372,8 +376,8 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
     """What the dataset has recorded of its indexes, the one built or completed last at the end.
 
     Returns:
-        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `fingerprint`, `encoder`, `num_images`, `num_candidates`,
-        `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
+        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `float_features`, `fingerprint`, `encoder`, `num_images`,
+        `num_candidates`, `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
     """
     records = []
     for key in dataset.list_runs(method=INDEX_METHOD):
@@ -382,8 +386,9 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
         if config.dataset_id == str(dataset._doc.id):
             names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
-            # Records of earlier versions say nothing of tiles.
-            records.append({"key": key, "tiles": bool(getattr(config, "tiles", False)), **record})
+            # Records of earlier versions say nothing of these.
+            later = {name: bool(getattr(config, name, False)) for name in ("tiles", "float_features")}
+            records.append({"key": key, **later, **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
 
 
@@ -418,6 +423,7 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
         "model": settings.model,
         "exact": settings.exact,
         "tiles": settings.tiles,
+        "float_features": settings.float_features,
         "fingerprint": settings.fingerprint,
         "encoder": settings.encoder,
         "num_images": len(tables.images),

@@ -21,7 +21,7 @@ FORMAT = 1
 FORMAT_WITH_TILES = 2
 """Of an index with tiles alone, so that earlier versions, which know none, can still read every other index."""
 FORMAT_WITH_FLOATS = 3
-"""Of an index of unrounded features alone, likewise."""
+"""Of an exact index, likewise: the edges of its masks, and of the published profile the features, are kept in float32."""
 NEWEST_FORMAT = FORMAT_WITH_FLOATS
 
 # The compression that makes each smallest; Lance would leave them as they are.
@@ -73,7 +73,7 @@ class IndexSettings:
     @property
     def format(self) -> int:
         """Of the tables that hold such candidates."""
-        return FORMAT_WITH_FLOATS if self.float_features else FORMAT_WITH_TILES if self.tiles else FORMAT
+        return FORMAT_WITH_FLOATS if self.exact or self.float_features else FORMAT_WITH_TILES if self.tiles else FORMAT
 
     @property
     def feature_dtype(self) -> torch.dtype:

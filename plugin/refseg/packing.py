@@ -300,8 +300,8 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
     inside = mask[ring[1] : ring[3], ring[0] : ring[2]]
     band = edge_cells(inside[None])[0]
     cells = np.count_nonzero(band)
-    kind = _EDGE_KINDS.get(len(edge) // max(1, cells))
-    if kind is None or len(edge) % max(1, cells) or (not cells and edge):
+    kind = _EDGE_KINDS.get(len(edge) // cells if cells else 1)
+    if kind is None or len(edge) != np.dtype(kind).itemsize * cells:
         raise ValueError("the logits along the edge of a mask do not fit it")
     stored = np.frombuffer(edge, kind)
     heights = _HEIGHTS[stored] if kind is np.uint8 else stored

@@ -32,7 +32,7 @@ CROP_MARGIN = 1.2
 """Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
 
 SNAP = 1e-6
-"""A corner this little below a whole pixel is that pixel: relative boxes do not come back to the last digit."""
+"""A corner this near to a whole pixel is that pixel: relative boxes do not come back to the last digit."""
 
 OUTSIDE = 0.05
 """Patches of less weight lie outside the object."""
@@ -111,7 +111,7 @@ def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, 
         >>> crop_corners((10.7, 10.2, 30.9, 20), (100, 100))
         (8, 3, 32, 27)
     """
-    x0, y0, x1, y1 = (int(side + SNAP) for side in box)
+    x0, y0, x1, y1 = (math.trunc(side + math.copysign(SNAP, side)) for side in box)
     half = max(x1 - x0, y1 - y0) * CROP_MARGIN / 2
     center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
     height, width = image_hw
