@@ -302,7 +302,13 @@ class CandidateIndex:
             refine: so many times k rows are compared exactly.
         """
         columns = ["image", "box", "predicted_iou", "code", "edge", "_distance"]
-        query = {"column": "feature", "q": vector.to(self.settings.feature_dtype).numpy(), "k": k, "nprobes": num_probes, "refine_factor": refine}
+        query = {
+            "column": "feature",
+            "q": vector.to(self.settings.feature_dtype).numpy(),
+            "k": k,
+            "nprobes": num_probes,
+            "refine_factor": refine,
+        }
         return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
 
     def compact(self, keep: Collection[str] | None = None) -> None:
