@@ -1,8 +1,7 @@
 """Profile `paper` from pixels to detections, against what the published implementation answers on two photographs.
 
-The folder that $REFSEG_GOLDEN names holds `photos/`: photographs that scikit-image ships, small weights of their own, references
-as a COCO file, and arrays that the published implementation computed in float32 on a CPU. They are numbers of others and not
-part of this repository; without the folder these tests are skipped.
+The folder that $REFSEG_GOLDEN names holds `photos/`: photographs that scikit-image ships, small weights, references as a COCO
+file, and arrays that the published implementation computed in float32 on a CPU. Without the folder these tests are skipped.
 """
 
 from __future__ import annotations

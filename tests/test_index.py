@@ -22,8 +22,8 @@ from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchE
 from refseg.index import CandidateIndex, local_path
 from refseg.index_tables import (
     FORMAT,
-    NEWEST_FORMAT,
     METADATA_KEY,
+    NEWEST_FORMAT,
     FileState,
     IndexedImage,
     IndexSettings,

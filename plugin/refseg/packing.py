@@ -299,12 +299,12 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
     ring = (max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 2, side), min(y1 + 2, side))
     inside = mask[ring[1] : ring[3], ring[0] : ring[2]]
     band = edge_cells(inside[None])[0]
-    cells = np.count_nonzero(band)
+    cells = int(np.count_nonzero(band))
     kind = _EDGE_KINDS.get(len(edge) // cells if cells else 1)
     if kind is None or len(edge) != np.dtype(kind).itemsize * cells:
         raise ValueError("the logits along the edge of a mask do not fit it")
     stored = np.frombuffer(edge, kind)
-    heights = _HEIGHTS[stored] if kind is np.uint8 else stored
+    heights: NDArray[np.floating[Any]] = _HEIGHTS[stored] if kind is np.uint8 else stored
     logits = np.where(inside, FAR_LOGIT, -FAR_LOGIT).astype(np.float32)
     logits[band] = np.where(inside[band], heights, -heights)
     left, top, right, bottom = window
@@ -316,7 +316,7 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
 
 
 _HEIGHTS = (LOWEST_LOGIT * LOGIT_STEP ** np.arange(256)).astype(np.float32)
-_EDGE_KINDS: dict[int, type[np.uint8 | np.float16 | np.float32]] = {1: np.uint8, 2: np.float16, 4: np.float32}
+_EDGE_KINDS: dict[int, type[np.number[Any]]] = {1: np.uint8, 2: np.float16, 4: np.float32}
 """How logits along an edge are kept, by bytes a cell; two were what earlier versions kept where four are now."""
 
 
