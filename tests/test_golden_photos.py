@@ -33,7 +33,7 @@ from refseg.indexing import build_index
 from refseg.instances import Instances
 from refseg.match_settings import settings_for
 from refseg.matcher import default_thresholds, make_matcher
-from refseg.models import PRESETS, Models, load_models, unload_models
+from refseg.models import PRESETS, Models, load_models, registered, unload_models
 from refseg.packing import PackedCandidates
 from refseg.prompts import prompt_grid
 from refseg.prototypes import Prototypes
@@ -101,19 +101,19 @@ def small_paper() -> Iterator[str]:
         name=PRESET,
         sam2_config=str(FOLDER / "weights" / "sam2.yaml"),
         sam2_zoo_name=None,
+        sam2_file=str(FOLDER / "weights" / "sam2.safetensors"),
         dinov2_repository=str(FOLDER / "weights" / "dinov2"),
         dinov2_revision=None,
         encoder_side=ENCODER_SIDE,
     )
-    PRESETS[PRESET] = preset
-    yield PRESET
-    del PRESETS[PRESET]
+    with registered(preset):
+        yield PRESET
     unload_models()
 
 
 @pytest.fixture(scope="module")
 def models(small_paper: str) -> Models:
-    return load_models(small_paper, device="cpu", sam2_path=FOLDER / "weights" / "sam2.safetensors")
+    return load_models(small_paper, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,6 @@ def test_the_command_line_writes_the_published_answers(small_paper: str, tmp_pat
         out=tmp_path / "results.json",
         model=small_paper,
         device="cpu",
-        sam2_path=FOLDER / "weights" / "sam2.safetensors",
     )
     report = run_coco(job, progress=False)
     assert report.thresholds == {"alpha": 0.0, "beta": 0.0}
