@@ -17,8 +17,8 @@ NAMED = 5
 """Classes that a message names of many."""
 SHARE_OF_PROMPTS = 0.5
 """Prompts that become candidates of their own: a guess, for the estimate of disk."""
-BYTES_A_MASK = 700
-"""Of a candidate in an index, beside its feature."""
+BYTES_A_MASK, BYTES_A_PUBLISHED_MASK = 1300, 5000
+"""Of a candidate in an index, beside its feature: means over masks of two photographs on a grid of 256 cells a side."""
 FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
 BYTES_A_RESULT = 330
 """Of a detection in a results file."""
@@ -45,7 +45,9 @@ def check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> N
 def index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str]) -> tuple[int, int]:
     """Estimate of what the candidates of all targets take on disk, and what is there already."""
     share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
-    each = int(preset.points_per_side**2 * share * (2 * _feature_width(preset) + BYTES_A_MASK))
+    width = _feature_width(preset)
+    bytes_a_mask = 4 * width + BYTES_A_PUBLISHED_MASK if preset.as_published else 2 * width + BYTES_A_MASK
+    each = int(preset.points_per_side**2 * share * bytes_a_mask)
     held = 0
     for part in suite.parts:
         known = find_dataset(suite, part, job)
