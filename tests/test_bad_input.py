@@ -27,6 +27,7 @@ from refseg.models import load_models
 from refseg.prototypes import Prototypes
 from refseg.references import collect_references
 from refseg.runs import SegmentReport, segment
+from tests.tolerance import Score
 from tests.trays import (
     IMAGE_HW,
     PARTS,
@@ -203,7 +204,11 @@ class TestIndexOfOneDataset:
                 continue
             assert len(sample.second.detections) == len(sample.first.detections)
             for own, other in zip(sample.second.detections, sample.first.detections, strict=True):
-                assert (own.label, own.confidence, own.bounding_box) == (other.label, other.confidence, other.bounding_box)
+                assert (own.label, Score(own.confidence), own.bounding_box) == (
+                    other.label,
+                    other.confidence,
+                    other.bounding_box,
+                )
                 np.testing.assert_array_equal(own.mask, other.mask)
 
     def test_index_holds_what_can_be_read_and_names_the_rest(self, folder_of_everything: fo.Dataset) -> None:

@@ -479,7 +479,7 @@ class TestModelsAndSettings:
         others.append(settings_of(trays, models).fingerprint)
         assert len({own, *others}) == len(others) + 1
         monkeypatch.undo()
-        assert with_preset(min_confidence=0.9) == own
+        assert with_preset(typical_threshold=0.9) == own
 
     def test_a_preset_that_matches_as_published_keeps_near_duplicates(self, trays: fo.Dataset) -> None:
         models = load_models("demo")

@@ -27,6 +27,7 @@ from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, match_ima
 from refseg.segmenter import Segmenter
 from refseg.similarity import Gallery, similarities
 from refseg.store import dataset_folder, load_prototypes, save_prototypes
+from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
@@ -47,7 +48,7 @@ def content_of(view: Any, field: str = "predictions", *, with_run: bool = True) 
         and [
             (
                 label.label,
-                label.confidence,
+                Score(label.confidence),
                 label.predicted_iou,
                 tuple(label.bounding_box),
                 np.asarray(label.get_mask()).tobytes(),
@@ -133,7 +134,7 @@ class TestPredictions:
         scores = sorted(trays.values("all.detections.confidence", unwind=True))
         limit = (scores[3] + scores[4]) / 2
         assert run(trays, prototypes, "some", min_confidence=limit).num_instances == 4
-        assert sorted(trays.values("some.detections.confidence", unwind=True)) == scores[4:]
+        assert sorted(trays.values("some.detections.confidence", unwind=True)) == list(map(Score, scores[4:]))
         assert run(trays, prototypes, "none", min_confidence=1.0).num_instances == 0
         # No prediction is an answer: the image was seen.
         assert [value.detections for value in trays.values("none")] == [[], [], [], []]
@@ -153,7 +154,7 @@ class TestPredictions:
         scores = sorted(label.confidence for label in labels if label.label == part)
         least = (scores[1] + scores[2]) / 2
         report = run(trays, prototypes, "some", min_confidence={part: least})
-        kept = [(label.label, label.confidence) for label in labels]
+        kept = [(label.label, Score(label.confidence)) for label in labels]
         expected = [(name, score) for name, score in kept if score >= (least if name == part else default)]
         assert len(expected) < len([score for name, score in kept if name != part or score >= scores[0]])
         found = trays.values("some.detections", unwind=True)
@@ -167,7 +168,7 @@ class TestPredictions:
         run(trays, prototypes, "all")
         report = run(trays, prototypes, "some", classes=[part])
         for sample in trays:
-            expected = [(x.confidence, x.margin, x.runner_up) for x in sample.all.detections if x.label == part]
+            expected = [(Score(x.confidence), Score(x.margin), x.runner_up) for x in sample.all.detections if x.label == part]
             assert [(x.confidence, x.margin, x.runner_up) for x in sample.some.detections] == expected
         assert trays.count_values("some.detections.label") == {part: report.num_instances}
         config = trays.get_run_info(report.run_key).config
@@ -217,7 +218,7 @@ class TestPredictions:
         run(trays, prototypes, "all")
         assert run(trays, prototypes, "best", max_detections=1).num_instances == 4
         for sample in trays:
-            assert [x.confidence for x in sample.best.detections] == [sample.all.detections[0].confidence]
+            assert [x.confidence for x in sample.best.detections] == [Score(sample.all.detections[0].confidence)]
 
     def test_mask_dir(self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(trays, prototypes, "inside")

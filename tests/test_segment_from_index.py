@@ -33,6 +33,7 @@ from refseg.references import collect_references
 from refseg.runs import SegmentSettings, iter_segment
 from refseg.similarity import Gallery, classify
 from tests.test_runs import content_of
+from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
@@ -436,7 +437,7 @@ class TestOnlyChangesAreWritten:
         assert report.changes.num_samples == 0
         assert content_of(trays, with_run=False) == answers
         if num_written:
-            assert trays.values("predictions.detections.margin", unwind=True) == margins
+            assert trays.values("predictions.detections.margin", unwind=True) == list(map(Score, margins))
 
     def test_predictions_without_any_margin_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         """As an earlier version left them: the field has no such attribute at all."""
@@ -469,7 +470,7 @@ class TestOnlyChangesAreWritten:
         least = (scores[3] + scores[4]) / 2
         view = trays.filter_labels("predictions", fo.ViewField("confidence") >= least, only_matches=False)
         run(view, prototypes, min_confidence=least)
-        assert sorted(trays.values("predictions.detections.confidence", unwind=True)) == scores[4:]
+        assert sorted(trays.values("predictions.detections.confidence", unwind=True)) == list(map(Score, scores[4:]))
 
     def test_predictions_of_another_kind_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         """Without score or predicted IoU: somebody's labels."""

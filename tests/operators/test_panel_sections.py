@@ -447,10 +447,10 @@ class TestSegment:
         assert matching["chosen"] == matching["defaults"]
         assert [value for value, _ in matching["choices"]["class_similarity"]] == ["mean", "nearest", "clusters"]
 
-    def test_the_published_model_has_no_calibrated_thresholds(self, labelled: Callable[..., fo.Dataset]) -> None:
+    def test_the_published_model_has_no_threshold(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", ["reference"])])
         choose(dataset, model="paper")
-        assert [(entry["threshold"], entry["origin"]) for entry in section(dataset, "segment")["classes"]] == [(0.3, "default")]
+        assert [(entry["threshold"], entry["origin"]) for entry in section(dataset, "segment")["classes"]] == [(0.0, "default")]
 
     def test_no_class_is_ticked(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", ["reference"])])
