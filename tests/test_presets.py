@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import sam2
+import torch
 
-from refseg.errors import UnknownModelError
-from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset
+from refseg.errors import ModelError, ModelUnavailableError, UnknownModelError
+from refseg.models import load_models
+from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset, register_preset, registered
+from refseg.models.weights import find_sam2_checkpoint, missing_weights, wrong_weights
 
 DOWNLOADED = [preset for preset in PRESETS.values() if preset.exact_name != "demo"]
 name_of = pytest.mark.parametrize("preset", DOWNLOADED, ids=lambda preset: preset.name)
@@ -25,6 +28,8 @@ def test_fast_presets_differ_in_their_prompts_alone(name: str) -> None:
     exact = get_preset(get_preset(name).exact_name)
     assert replace(exact, name=name, adaptive_prompts=True) == get_preset(name)
     assert not exact.adaptive_prompts
+    assert get_preset(name).exact == exact
+    assert exact.exact is exact
 
 
 def test_unknown_name() -> None:
@@ -77,6 +82,7 @@ def test_checkpoint_is_in_the_zoo_under_the_same_configuration(preset) -> None:
 def test_demo_ships_with_the_package() -> None:
     demo = PRESETS["demo"]
     assert demo.sam2_zoo_name is None
+    assert demo.sam2_file == str(DEMO_WEIGHTS / "sam2.safetensors")
     assert demo.dinov2_revision is None
     for name in ("sam2.yaml", "sam2.safetensors", "dinov2/config.json", "dinov2/model.safetensors"):
         assert (DEMO_WEIGHTS / name).is_file()
@@ -84,3 +90,51 @@ def test_demo_ships_with_the_package() -> None:
 
 def test_demo_is_small() -> None:
     assert sum(file.stat().st_size for file in DEMO_WEIGHTS.rglob("*") if file.is_file()) < 12 * 2**20
+
+
+def test_a_registered_preset_is_known_by_its_name_until_the_block_ends() -> None:
+    known = list(PRESETS)
+    coarse = replace(PRESETS["demo"], name="coarse", points_per_side=8)
+    with registered(coarse, replace(coarse, name="coarse-fast", adaptive_prompts=True)):
+        assert get_preset("coarse") is coarse
+        assert list(PRESETS) == [*known, "coarse", "coarse-fast"]
+        register_preset(replace(coarse))  # the same once more
+        exact, fast = load_models("coarse", device="cpu"), load_models("coarse-fast", device="cpu", dtype=torch.float32)
+        assert (exact.preset, fast.preset.exact) == (coarse, coarse)
+        assert fast.sam2 is exact.sam2
+    assert list(PRESETS) == known
+    with pytest.raises(UnknownModelError, match="'coarse'"):
+        load_models("coarse")
+    with registered(replace(coarse, points_per_side=4)):  # not what was loaded under this name before
+        assert load_models("coarse", device="cpu").preset.points_per_side == 4
+
+
+def test_a_registered_preset_uses_its_own_checkpoint(tmp_path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    preset = replace(PRESETS["tiny"], name="own", sam2_file=str(own))
+    with pytest.raises(ModelUnavailableError, match=r"no SAM 2 checkpoint at .*own\.safetensors: give the path"):
+        find_sam2_checkpoint(preset, None)
+    assert [sentence.split(":")[0] for sentence in wrong_weights(preset, None, None)] == [
+        f"There is no SAM 2 checkpoint at {own}"
+    ]
+    own.touch()
+    (tmp_path / "other.pt").touch()
+    assert find_sam2_checkpoint(preset, None) == own
+    assert find_sam2_checkpoint(preset, tmp_path / "other.pt") == tmp_path / "other.pt"
+    assert wrong_weights(preset, None, None) == []
+    assert missing_weights(replace(preset, dinov2_repository=str(tmp_path), dinov2_revision=None), None, None) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "large"}, "There is another preset 'large' already: choose another name."),
+        ({"name": " "}, "A preset needs a name."),
+        ({"sam2_file": None}, "The preset 'own' does not say where its SAM 2 is: give its sam2_file."),
+    ],
+)
+def test_a_preset_that_cannot_be_registered(changes: dict[str, str | None], message: str) -> None:
+    known = dict(PRESETS)
+    with pytest.raises(ModelError, match=re.escape(message)):
+        register_preset(replace(PRESETS["demo"], **{"name": "own", **changes}))
+    assert known == PRESETS

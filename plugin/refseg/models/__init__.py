@@ -19,15 +19,25 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, UnsafeCheckpointError
 from ..images import file_sha256
-from .presets import PRESETS, Preset, get_preset
+from .presets import PRESETS, Preset, get_preset, register_preset, registered
 from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
 
-__all__ = ["PRESETS", "Models", "Preset", "default_dtype", "get_preset", "load_models", "unload_models"]
+__all__ = [
+    "PRESETS",
+    "Models",
+    "Preset",
+    "default_dtype",
+    "get_preset",
+    "load_models",
+    "register_preset",
+    "registered",
+    "unload_models",
+]
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.RLock()
-_loaded: dict[tuple[str, ...], Models] = {}
+_loaded: dict[tuple[Preset, str, str, str, str], Models] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +100,8 @@ def load_models(
     """Load a preset, or hand out the one this process has loaded already.
 
     Args:
-        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`; with `-fast` behind any but the last, asked at fewer prompts.
+        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`; with `-fast` behind any but the last, asked at fewer prompts;
+            or what `register_preset` was told.
         device: such as "cuda:1"; by default CUDA, MPS or the CPU, the first there is.
         dtype: see default_dtype.
         sam2_path: a checkpoint file to use instead of the download.
@@ -103,11 +114,17 @@ def load_models(
     """
     preset = get_preset(name)
     place = parse_device(device)
-    kind = dtype or default_dtype(preset, place)
-    key = (name, str(place), str(kind), str(sam2_path), str(dinov2_path))
+    return _load(preset, place, dtype or default_dtype(preset, place), sam2_path, dinov2_path)
+
+
+def _load(
+    preset: Preset, place: torch.device, kind: torch.dtype, sam2_path: str | Path | None, dinov2_path: str | Path | None
+) -> Models:
+    # The preset, not its name: another may have been registered under the name since.
+    key = (preset, str(place), str(kind), str(sam2_path), str(dinov2_path))
     with _lock:
         if key not in _loaded and preset.adaptive_prompts:
-            exact = load_models(preset.exact_name, device=device, dtype=kind, sam2_path=sam2_path, dinov2_path=dinov2_path)
+            exact = _load(preset.exact, place, kind, sam2_path, dinov2_path)
             _loaded[key] = replace(exact, preset=preset)
         if key not in _loaded:
             checkpoint = find_sam2_checkpoint(preset, sam2_path)

@@ -1,11 +1,16 @@
-"""The presets: which SAM 2 goes with which DINOv2, and how they are asked. A preset is a value; nothing is loaded here."""
+"""The presets: which SAM 2 goes with which DINOv2, and how they are asked. A preset is a value; nothing is loaded here.
+
+Presets of one's own weights are registered for the process that uses them: see `register_preset`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import UnknownModelError
+from ..errors import ModelError, UnknownModelError
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
 
@@ -28,9 +33,9 @@ class Preset:
     Attributes:
         name: what users type.
         sam2_config: configuration inside the `sam2` package, or a YAML file.
-        sam2_zoo_name: the checkpoint's name in FiftyOne's model zoo; None where `sam2_file` ships with RefSeg.
+        sam2_zoo_name: the checkpoint's name in FiftyOne's model zoo; None where there is a `sam2_file`.
         sam2_megabytes: size of the download.
-        dinov2_repository: on the Hugging Face hub, or a folder that ships with RefSeg.
+        dinov2_repository: on the Hugging Face hub, or a folder on this machine, which `save_pretrained` wrote.
         dinov2_revision: commit on the hub; None for a folder.
         dinov2_megabytes: size of the download.
         points_per_side: n of the n by n grid of prompts.
@@ -41,6 +46,7 @@ class Preset:
         as_published: match to the letter of the paper; see `refseg.matching.match`.
         half: bfloat16 where it pays, see `refseg.models.default_dtype`; otherwise float32 everywhere.
         min_confidence: default score below which `segment` writes nothing.
+        sam2_file: a checkpoint on this machine, used instead of the zoo's.
     """
 
     name: str
@@ -57,11 +63,17 @@ class Preset:
     as_published: bool = False
     half: bool = True
     min_confidence: float = 0.3
+    sam2_file: str | None = None
 
     @property
     def exact_name(self) -> str:
-        """The preset of the same models that is asked at every prompt."""
+        """The name of the preset of the same models that is asked at every prompt."""
         return self.name.removesuffix(FAST)
+
+    @property
+    def exact(self) -> Preset:
+        """The same models, asked at every prompt."""
+        return replace(self, name=self.exact_name, adaptive_prompts=False) if self.adaptive_prompts else self
 
 
 def _published(name: str, sam2_size: str, config: str, megabytes: int, dinov2_size: str) -> Preset:
@@ -96,6 +108,7 @@ PRESETS: dict[str, Preset] = {
             points_per_side=16,
             encoder_side=308,  # trained at 224; more patches tell small objects and look-alikes better apart
             min_confidence=0.7,  # the best F1 of benchmarks/demo_confidence.py, on seeds that are not the demo's
+            sam2_file=str(DEMO_WEIGHTS / "sam2.safetensors"),
         ),
         _published("tiny", "tiny", "t", 156, "small"),
         _published("small", "small", "s", 184, "small"),
@@ -127,3 +140,45 @@ def get_preset(name: str) -> Preset:
         return PRESETS[name]
     except KeyError:
         raise UnknownModelError(name, list(PRESETS)) from None
+
+
+def register_preset(preset: Preset) -> None:
+    """Let this process know a preset of one's own weights by its name, wherever a preset can be named.
+
+    Other processes, such as FiftyOne's delegated service, have to register it too.
+
+    Args:
+        preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision.
+
+    Raises:
+        ModelError: the name is empty or another preset's, or there is no saying where its SAM 2 comes from.
+    """
+    if not preset.name.strip():
+        raise ModelError("A preset needs a name.")
+    if PRESETS.get(preset.name, preset) != preset:
+        raise ModelError(f"There is another preset {preset.name!r} already: choose another name.")
+    if preset.sam2_file is None and preset.sam2_zoo_name is None:
+        raise ModelError(f"The preset {preset.name!r} does not say where its SAM 2 is: give its sam2_file.")
+    PRESETS[preset.name] = preset
+
+
+@contextmanager
+def registered(*presets: Preset) -> Iterator[None]:
+    """Presets that are known within a `with` block.
+
+    Example:
+        >>> with registered(replace(PRESETS["demo"], name="coarse", points_per_side=8)):
+        ...     get_preset("coarse").points_per_side
+        8
+
+    Raises:
+        ModelError: see register_preset.
+    """
+    before = dict(PRESETS)
+    try:
+        for preset in presets:
+            register_preset(preset)
+        yield
+    finally:
+        PRESETS.clear()
+        PRESETS.update(before)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelUnavailableError, UnsafeCheckpointError
-from .presets import DEMO_WEIGHTS, Preset
+from .presets import Preset
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,13 @@ def find_sam2_checkpoint(preset: Preset, path: str | Path | None) -> Path:
     Raises:
         ModelUnavailableError: the file is missing, or the download failed.
     """
-    if path is not None:
-        if not Path(path).is_file():
-            raise ModelUnavailableError(f"There is no SAM 2 checkpoint at {path}: give the path of a .pt or .safetensors file.")
-        return Path(path)
-    if preset.sam2_zoo_name is None:
-        return DEMO_WEIGHTS / "sam2.safetensors"
+    local = path if path is not None else preset.sam2_file
+    if local is not None:
+        if not Path(local).is_file():
+            raise ModelUnavailableError(
+                f"There is no SAM 2 checkpoint at {local}: give the path of a .pt or .safetensors file."
+            )
+        return Path(local)
     import fiftyone.zoo as foz
 
     try:
@@ -93,15 +94,19 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
 
 
 def wrong_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
-    """A sentence for each of a preset's two models whose local path was given, and holds no weights."""
-    wrong = [] if sam2_path is None else _complaint(find_sam2_checkpoint, preset, sam2_path)
-    return wrong if dinov2_path is None else [*wrong, *_complaint(find_dinov2_folder, preset, dinov2_path)]
+    """A sentence for each of a preset's two models that is to be on this machine, and is not."""
+    wrong = []
+    if sam2_path is not None or preset.sam2_file is not None:
+        wrong += _complaint(find_sam2_checkpoint, preset, sam2_path)
+    if dinov2_path is not None or preset.dinov2_revision is None:
+        wrong += _complaint(find_dinov2_folder, preset, dinov2_path)
+    return wrong
 
 
 def missing_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
     """A sentence for each of a preset's two models that is to be downloaded; downloads nothing."""
     missing = []
-    if sam2_path is None and preset.sam2_zoo_name is not None:
+    if sam2_path is None and preset.sam2_file is None:
         import fiftyone.zoo as foz
 
         if not foz.is_zoo_model_downloaded(preset.sam2_zoo_name):
