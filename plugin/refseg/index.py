@@ -45,6 +45,7 @@ from .index_tables import (
     read_settings,
 )
 from .packing import PackedCandidates
+from .printing import counted
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,10 @@ class CandidateIndex:
         self._num_unread = 0
         self._candidates: Any = None
         self._table: Any = None
+
+    def __repr__(self) -> str:
+        held = f"{counted(len(self.images), 'image')} with {counted(self.num_candidates, 'candidate')}"
+        return f"CandidateIndex({held}; model {self.settings.model!r}; {self.uri})"
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None) -> CandidateIndex:
