@@ -22,7 +22,7 @@ import torch
 
 import refseg.indexing
 from refseg.dataset_index import index_for, open_index
-from refseg.errors import CandidateIndexError, IndexDamagedError
+from refseg.errors import CandidateIndexError, IndexDamagedError, IndexNotFoundError
 from refseg.index import CandidateIndex
 from refseg.indexing import build_index, iter_build_index
 from refseg.packing import PackedCandidates
@@ -427,5 +427,5 @@ class TestTidiedUpMeanwhile:
         reader = CandidateIndex.open(tmp_path / "index")
         index.delete()
         assert read_all(reader) is None
-        with pytest.raises(IndexDamagedError, match="cannot be read"):
+        with pytest.raises(IndexNotFoundError, match=r"There is no candidate index at .*: build one first"):
             reader.refresh()

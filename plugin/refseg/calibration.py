@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .gallery import Galleries
 from .match_settings import MatchSettings
+from .printing import one_line
 from .prototypes import Prototypes
 from .similarity import classify
 
@@ -45,6 +46,8 @@ class LeftOut:
     labels: Tensor
     truth: Tensor
     shown: tuple[str, ...]
+
+    __repr__ = one_line
 
 
 def leave_one_out(prototypes: Prototypes, settings: MatchSettings | None = None) -> LeftOut:

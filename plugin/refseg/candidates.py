@@ -22,6 +22,7 @@ from .decoding import decode_grid, embed_images
 from .errors import ShapeError
 from .images import encoder_pixels, normalize, segmenter_pixels
 from .models import Models
+from .printing import describe_candidates, one_line
 
 NEAR_DUPLICATE_IOU = 0.95
 """Masks that agree to this IoU count as one in an index that is not exact."""
@@ -44,6 +45,10 @@ class Candidates:
     features: Tensor
     image_hw: tuple[int, int]
     gated: bool = False
+
+    def __repr__(self) -> str:
+        width, kind = self.features.shape[-1], type(self).__name__
+        return describe_candidates(kind, len(self), self.grid_side, self.image_hw, width, self.gated)
 
     def __post_init__(self) -> None:
         if not len(self.logits) == len(self.predicted_iou) == len(self.features):
@@ -102,6 +107,8 @@ class PresenceGate:
 
     prototypes: Tensor
     min_similarity: float
+
+    __repr__ = one_line
 
     def __post_init__(self) -> None:
         if self.prototypes.ndim != 2:
@@ -217,6 +224,8 @@ class Proposals:
     predicted_iou: Tensor
     patch_features: Tensor
     gated: bool = False
+
+    __repr__ = one_line
 
     def take(self, rows: Tensor) -> Proposals:
         """Those of some rows, by number or as (N,) bool."""

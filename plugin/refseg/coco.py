@@ -16,6 +16,7 @@ from pycocotools import mask as mask_utils
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
 from .instances import Instances
+from .printing import one_line
 from .reference_vectors import Reference
 from .rle import annotation_rle, decode_mask, encode_mask, is_number
 
@@ -56,6 +57,8 @@ class CocoDataset:
     images: dict[ImageId, CocoImage]
     categories: dict[int, str]
     annotations: tuple[dict[str, Any], ...]
+
+    __repr__ = one_line
 
     def restrict(self, sizes: Mapping[ImageId, tuple[int, int]]) -> CocoDataset:
         """Only these images, at these heights and widths, with their annotations."""

@@ -23,6 +23,7 @@ from .images import file_sha256
 from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexSettings
 from .models import Models, get_preset
+from .names import folder_from, free_run_key
 from .progress import Progress, Watcher, drain
 from .prompts import PROMISING_IOU, SAME_MASK_IOU
 from .store import dataset_folder
@@ -136,6 +137,7 @@ class DatasetIndex:
         """Compare the index with the dataset and its files as they are now.
 
         Raises:
+            IndexNotFoundError: it was deleted.
             IndexDamagedError: the index cannot be read.
         """
         self.index.refresh()
@@ -161,6 +163,7 @@ class DatasetIndex:
         """Read everything and check it; damaged images count as not indexed afterwards, so that building renews them.
 
         Raises:
+            IndexNotFoundError: it was deleted.
             IndexDamagedError: the tables cannot be read at all.
         """
         return drain(self.iter_verify(), progress)
@@ -191,15 +194,17 @@ class DatasetIndex:
             Bytes given back, negative where merging took more than it gave.
 
         Raises:
+            IndexNotFoundError: it was deleted.
             IndexWriteError: no space or no right to write.
         """
+        self.index.refresh()
         before = self.index.num_bytes
         self.index.compact(set(ids_and_paths(self.dataset)[0]))
         record_index(self)
         return before - self.index.num_bytes
 
     def delete(self) -> None:
-        """Remove the index and its record."""
+        """Remove the index and its record; all that is asked of it afterwards raises IndexNotFoundError."""
         self.index.delete()
         for record in index_records(self.dataset):
             if record["uri"] == self.uri:
@@ -278,7 +283,7 @@ def index_for(
     settings = settings_of(dataset, models, exact, tiles)
     if uri is None:
         records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
-        default = dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
+        default = dataset_folder(dataset) / "index" / folder_from(f"{settings.model}-{settings.fingerprint}")
         uri = records[-1]["uri"] if records else default
     index = DatasetIndex(dataset, CandidateIndex.create(_whole(uri), settings, storage_options))
     record_index(index)
@@ -416,7 +421,11 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
     """Keep where the index lies and how large it is in the dataset, for forms and for those who look for it."""
     tables, dataset = index.index, index.dataset
     settings = tables.settings
-    key = f"index_{settings.model}_{settings.fingerprint}"
+    key = free_run_key(
+        dataset,
+        f"index_{settings.model}_{settings.fingerprint}",
+        lambda config: (config.method, config.model) == (INDEX_METHOD, settings.model),
+    )
     facts = {
         "dataset_id": settings.dataset_id,
         "uri": tables.uri,

@@ -27,6 +27,7 @@ from .cross_attention import (
 )
 from .images import normalize
 from .models import Models
+from .printing import one_line
 from .prompts import coarse_prompts, open_prompts, prompt_grid
 from .upscaling import Upscaling
 
@@ -48,6 +49,8 @@ class ImageEmbeddings:
 
     coarse: Tensor
     fine: tuple[Tensor, Tensor]
+
+    __repr__ = one_line
 
 
 @torch.inference_mode()
@@ -140,6 +143,8 @@ class ImageTerms:
     values: Tensor
     queries: Tensor
     fine: tuple[Tensor, Tensor]
+
+    __repr__ = one_line
 
 
 class ClickDecoder:

@@ -18,12 +18,12 @@ from fiftyone import ViewField as F
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
 from .coco import CocoDataset, CocoImage, ImageId
 from .errors import DatasetError, ImageError
-from .fiftyone_evaluation import check_key, iter_evaluate_in_fiftyone
+from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .images import read_image_hw
 from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .names import free_run_key
 from .progress import Progress, Watcher, drain
 from .rle import encode_mask
-from .store import run_key_from
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def iter_evaluate(
 ) -> Generator[Progress, None, EvaluationReport]:
     """The generator behind evaluate: yields after each image; closing it removes the unfinished evaluation."""
     kind = _check_fields(view, pred_field, gt_field)
-    key = f"eval_{run_key_from(pred_field)}" if eval_key is None else eval_key
+    key = default_key(view._dataset, pred_field) if eval_key is None else eval_key
     check_key(view._dataset, key, pred_field, gt_field)
     if classes is not None:
         view = _only_classes(view, (pred_field, gt_field), classes)
@@ -330,7 +330,12 @@ def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationRepor
         evaluated_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **figures,
     )
-    dataset.register_run(run_key_from(f"evaluation_of_{pred_field}"), config, overwrite=True)
+    key = free_run_key(
+        dataset,
+        f"evaluation_of_{pred_field}",
+        lambda known: (known.method, getattr(known, "pred_field", None)) == (EVALUATION_METHOD, pred_field),
+    )
+    dataset.register_run(key, config, overwrite=True)
     return report
 
 

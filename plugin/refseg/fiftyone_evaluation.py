@@ -10,8 +10,8 @@ from typing import Any
 import fiftyone as fo
 
 from .errors import DatasetError
+from .names import run_key_from
 from .progress import Progress
-from .store import run_key_from
 
 _settings_lock = threading.Lock()
 """Beside a watcher FiftyOne draws a bar unless its global setting forbids it: one evaluation at a time changes that."""
@@ -19,6 +19,15 @@ _settings_lock = threading.Lock()
 
 class _CancelledError(Exception):
     """Raised inside FiftyOne's loop when nobody waits for it any more."""
+
+
+def default_key(dataset: Any, pred_field: str) -> str:
+    """The key of a field's evaluation where none was chosen; not one that evaluates another field."""
+    base = f"eval_{run_key_from(pred_field)}"
+    key, number = base, 2
+    while dataset.has_evaluation(key) and getattr(dataset.get_evaluation_info(key).config, "pred_field", None) != pred_field:
+        key, number = f"{base}_{number}", number + 1
+    return key
 
 
 def check_key(dataset: Any, key: str, pred_field: str, gt_field: str) -> None:

@@ -39,7 +39,7 @@ class Galleries:
 
     prototypes: Prototypes
     settings: MatchSettings
-    _parts: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _parts: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False)
 
     def make(self, without: str = "") -> Gallery:
         """A gallery.

@@ -27,10 +27,11 @@ from .inspection import check_classes
 from .labels import require_images, require_samples
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
+from .names import run_key_from
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .runs import models_for
-from .store import load_prototypes, run_key_from
+from .store import load_prototypes
 from .writing import create_fields
 
 logger = logging.getLogger(__name__)

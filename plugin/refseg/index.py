@@ -45,6 +45,7 @@ from .index_tables import (
     read_settings,
 )
 from .packing import PackedCandidates
+from .printing import counted
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,10 @@ class CandidateIndex:
         self._candidates: Any = None
         self._table: Any = None
 
+    def __repr__(self) -> str:
+        held = f"{counted(len(self.images), 'image')} with {counted(self.num_candidates, 'candidate')}"
+        return f"CandidateIndex({held}; model {self.settings.model!r}; {self.uri})"
+
     @classmethod
     def open(cls, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None) -> CandidateIndex:
         """Open the index at this place.
@@ -94,7 +99,7 @@ class CandidateIndex:
             table = lance.dataset(_join(place, "images"), storage_options=storage_options)
         except (ValueError, OSError) as error:
             if "not found" in str(error).lower():
-                raise IndexNotFoundError(f"There is no candidate index at {place}: build one first.") from error
+                raise _not_found(place) from error
             raise _damaged(place, error) from error
         version, settings = read_settings(table.schema)
         if version > NEWEST_FORMAT:
@@ -149,6 +154,7 @@ class CandidateIndex:
         """Take notice of what was written since.
 
         Raises:
+            IndexNotFoundError: it was deleted.
             IndexDamagedError: a table cannot be read.
         """
         try:
@@ -158,6 +164,8 @@ class CandidateIndex:
             self._candidates = lance.dataset(_join(self.uri, "candidates"), storage_options=self._storage)
             keys: NDArray[np.int64] = self._candidates.to_table(columns=["image"])["image"].to_numpy()
         except (ValueError, OSError) as error:
+            if self._is_gone():
+                raise _not_found(self.uri) from error
             raise _damaged(self.uri, error) from error
         begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.zeros(0, np.int64)
         counts = np.diff(begins, append=len(keys))
@@ -311,6 +319,17 @@ class CandidateIndex:
         }
         return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
 
+    def _is_gone(self) -> bool:
+        """Whether both tables are; one alone is damage."""
+        for name in ("images", "candidates"):
+            try:
+                lance.dataset(_join(self.uri, name), storage_options=self._storage)
+            except (ValueError, OSError) as error:
+                if "not found" in str(error).lower():
+                    continue
+            return False
+        return True
+
     def compact(self, keep: Collection[str] | None = None) -> None:
         """Remove the rows that nobody reads, merge small files and give their space back.
 
@@ -441,6 +460,10 @@ def _parts(images: Sequence[IndexedImage], rows: int) -> Iterator[list[IndexedIm
         size += image.num_candidates
     if part:
         yield part
+
+
+def _not_found(uri: str) -> IndexNotFoundError:
+    return IndexNotFoundError(f"There is no candidate index at {uri}: build one first.")
 
 
 def _damaged(uri: str, error: Exception) -> IndexDamagedError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .packing import PackedCandidates
+from .printing import counted
 from .tiles import PIXELS_A_CELL, fine_grid_side
 
 METADATA_KEY = b"refseg_index"
@@ -140,6 +141,10 @@ class IndexChunk:
     features: Tensor
     rows: pa.Table
     settings: IndexSettings
+
+    def __repr__(self) -> str:
+        images = counted(len(self.images), "image")
+        return f"IndexChunk({counted(len(self.features), 'candidate')} of {images}; model {self.settings.model!r})"
 
     def candidates(self, number: int) -> PackedCandidates:
         """The candidates of one of the images."""

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from .ahead import run_ahead
 from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
-from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, record_index, same_file
-from .errors import IndexWriteError
+from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, open_index, record_index, same_file
+from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
 from .labels import require_images, require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models, load_models
+from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates, pack
 from .progress import Progress, Watcher, drain
 from .tiles import propose_tiles
@@ -146,6 +146,8 @@ def iter_build_index(
     started = time.monotonic()
     require_images(view)
     require_samples(view)
+    if isinstance(model, str) and uri is not None:
+        _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
     models = model if isinstance(model, Models) else load_models(model)
     index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
     images = images_of(view, index, content_hash=content_hash)
@@ -173,6 +175,20 @@ def iter_build_index(
         tuple(builder.skipped),
         time.monotonic() - started,
     )
+
+
+def _require_place(
+    view: Any,
+    preset: Preset,
+    uri: str | os.PathLike[str],
+    exact: bool | None,
+    tiles: bool,
+    storage_options: dict[str, str] | None,
+) -> None:
+    """Refuse the place of an index of another model, dataset or kind before weights are downloaded."""
+    exact = preset.as_published if exact is None else exact
+    with suppress(IndexNotFoundError):
+        open_index(view, preset.name, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
 
 
 @dataclass(frozen=True)

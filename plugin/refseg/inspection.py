@@ -27,6 +27,7 @@ from .mining import MINED_PREFIX
 from .models import Models
 from .patch_colors import principal_colors
 from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
+from .printing import one_line
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .quality import ReferenceQuality, reference_quality
@@ -73,6 +74,8 @@ class InspectedReference:
     quality: ReferenceQuality | None
     is_negative: bool = False
     image: str = ""
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .printing import one_line
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -29,6 +31,8 @@ class Instances:
     margins: Tensor
     runners_up: Tensor
 
+    __repr__ = one_line
+
     def __len__(self) -> int:
         return len(self.masks)
 
@@ -50,6 +54,8 @@ class Ranking:
     scores: Tensor
     margins: Tensor
     runners_up: Tensor
+
+    __repr__ = one_line
 
     def __len__(self) -> int:
         return len(self.rows)

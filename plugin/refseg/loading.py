@@ -29,6 +29,7 @@ from torch import Tensor
 
 from .errors import ImageError
 from .images import read_image, segmenter_pixels
+from .printing import one_line
 
 IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 """Images that go through the models together, by the device's type."""
@@ -60,6 +61,8 @@ class LoadedImage:
     image_hw: tuple[int, int]
     error: str | None = None
     image: Image.Image | None = None
+
+    __repr__ = one_line
 
 
 class Room:

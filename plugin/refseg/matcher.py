@@ -17,6 +17,7 @@ from .match_settings import MatchSettings, Overlaps
 from .matching import rank
 from .models import Preset
 from .packing import PackedCandidates
+from .printing import one_line
 from .prototypes import Prototypes
 from .similarity import Classified, Gallery, classify
 
@@ -42,6 +43,8 @@ class Matcher:
     overlaps: Overlaps
     as_published: bool
     map_threshold: float = 0.0
+
+    __repr__ = one_line
 
     def classify(self, features: Tensor) -> Classified:
         """The class of each candidate, of one image or of many."""

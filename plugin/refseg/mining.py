@@ -17,6 +17,7 @@ from .errors import ShapeError
 from .matcher import Matcher
 from .negatives import Negatives
 from .packing import PackedCandidates
+from .printing import one_line
 from .prototypes import Prototypes
 from .similarity import Gallery, similarities
 
@@ -41,6 +42,8 @@ class Mined:
 
     negatives: Negatives | None
     scores: Tensor
+
+    __repr__ = one_line
 
     def __post_init__(self) -> None:
         if len(self) != len(self.scores):

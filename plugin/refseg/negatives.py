@@ -5,6 +5,7 @@ A negative named like a class is a negative of that class; any other is one of e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError
+from .printing import listing
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,10 @@ class Negatives:
     ids: tuple[str, ...]
     digests: tuple[str, ...]
     images: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        named = [f"{name} {number}" for name, number in Counter(self.names).items()]
+        return f"Negatives({len(self)}: {listing(named)}; width {self.vectors.shape[-1]})"
 
     def __post_init__(self) -> None:
         if not len(self.vectors) == len(self.names) == len(self.ids) == len(self.digests):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .candidates import Candidates, grid_boxes, share_in_groups
 from .errors import ShapeError
+from .printing import describe_candidates, one_line
 from .rle import decode_masks, encode_crop
 
 LOWEST_LOGIT = 0.02
@@ -56,6 +57,10 @@ class PackedCandidates:
     image_hw: tuple[int, int]
     grid_side: int
     gated: bool = False
+
+    def __repr__(self) -> str:
+        width, kind = self.features.shape[-1], type(self).__name__
+        return describe_candidates(kind, len(self), self.grid_side, self.image_hw, width, self.gated)
 
     def __post_init__(self) -> None:
         lengths = {len(part) for part in (self.codes, self.edges, self.boxes, self.predicted_iou, self.features)}
@@ -188,6 +193,8 @@ class MaskCrop:
     logits: NDArray[np.float32]
     left: int
     top: int
+
+    __repr__ = one_line
 
 
 def pack_crops(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from .errors import ShapeError
+from .printing import one_line
 
 # Okabe and Ito's eight, told apart by readers with any colour vision.
 COLORS = (
@@ -42,6 +43,8 @@ class DrawnObject:
     mask: NDArray[np.bool_]
     color: int
     caption: str = ""
+
+    __repr__ = one_line
 
 
 def draw_objects(image: Image.Image, objects: Sequence[DrawnObject]) -> Image.Image:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from .printing import one_line
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -124,6 +126,8 @@ class Suggestion:
     reason: str
     predicted_iou: float
     mask: NDArray[np.bool_] = field(repr=False, compare=False)
+
+    __repr__ = one_line
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import ClassWithoutReferencesError, PrototypeMismatchError, ShapeError
 from .negatives import Negatives
+from .printing import counted, listing
 from .reference_vectors import ReferenceVector
 from .surroundings import Surroundings
 
@@ -54,6 +55,19 @@ class Prototypes:
     images: tuple[str, ...] = ()
     background: Tensor | None = None
     surroundings: Surroundings | None = None
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{counted(len(self.classes), 'class')}: {listing([f'{name} {number}' for name, number in self.shots.items()])}",
+            f"model {self.model!r}, width {self.vectors.shape[-1]}",
+        ]
+        if self.negatives is not None:
+            parts.append(counted(len(self.negatives), "negative"))
+        if self.surroundings is not None:
+            parts.append("calibrated")
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped")
+        return f"Prototypes({'; '.join(parts)})"
 
     def __post_init__(self) -> None:
         if not len(self.vectors) == len(self.labels) == len(self.reference_ids):

@@ -24,6 +24,7 @@ from .clusters import find_clusters
 from .decoding import ImageEmbeddings, decode_boxes, embed_images
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
+from .printing import one_line, shorten
 
 VECTOR_VERSION = 2
 """To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
@@ -70,6 +71,11 @@ class Reference:
         """(H, W) bool in the image of this height and width; None for a box alone."""
         return None if self.mask is None else paste_mask(self.mask, self.extent, image_hw)
 
+    def __repr__(self) -> str:
+        box = ", ".join(f"{value:g}" for value in self.box)
+        shape = "by its box" if self.mask is None else "with a mask"
+        return f"Reference({shorten(self.label)!r}, {shorten(self.id)!r}, {shape} at {box} in {shorten(self.image)})"
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceVector:
@@ -82,6 +88,8 @@ class ReferenceVector:
 
     vector: Tensor
     background: Tensor | None
+
+    __repr__ = one_line
 
 
 def instance_vector(patch_features: Tensor, weights: Tensor) -> Tensor | None:

@@ -20,6 +20,7 @@ from .calibration import THRESHOLDS, LeftOut, expected_f1
 from .gallery import Galleries, make_gallery
 from .match_settings import MatchSettings
 from .negatives import Negatives
+from .printing import one_line
 from .prototypes import Prototypes
 from .similarity import Gallery, NegativeMatrix, similarities
 from .surroundings import Surroundings
@@ -44,6 +45,8 @@ class Scored:
     truth: Tensor
     counted: Tensor
     shown: tuple[str, ...]
+
+    __repr__ = one_line
 
     @property
     def final(self) -> Tensor:

@@ -13,9 +13,9 @@ import fiftyone as fo
 from .errors import DatasetError
 from .fields import INSPECTING, check_name, every_image, past_runs
 from .labels import LIST_FIELDS, require_object_field
+from .names import free_run_key
 from .prototype_report import PrototypeReport, Suggestion
 from .references import views_of_labels
-from .store import run_key_from
 
 SUGGESTIONS_FIELD = "suggestions"
 ATTRIBUTES = ("loo_score", "loo_similarity", "hurts")
@@ -179,4 +179,4 @@ def _record(dataset: Any, label_field: str, paths: list[str]) -> None:
             config.paths = []
             dataset.update_run_config(run.key, config)
     config = dataset.init_run(method=INSPECTING, label_field=label_field, paths=paths)
-    dataset.register_run(run_key_from(f"inspect_{label_field}"), config)
+    dataset.register_run(free_run_key(dataset, f"inspect_{label_field}"), config)

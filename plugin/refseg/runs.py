@@ -20,12 +20,13 @@ from .match_settings import MatchSettings, settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import labelled_ids, num_mined
 from .models import Models, Preset
+from .names import free_run_key, run_key_from
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .sources import Source, find_source, load_missing
 from .sources import models_for as models_for
-from .store import load_prototypes, run_key_from, write_prototypes
+from .store import load_prototypes, write_prototypes
 from .writing import Changes, SegmentSettings, Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def iter_segment(
         prototypes = load_prototypes(dataset, prototypes)
     settings.require_classes(prototypes.classes)
     fields = check_fields(dataset, label_field, settings)
-    key = run_key or _free_key(dataset, label_field)
+    key = run_key or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
     _check_key(dataset, key)
     source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview)
     images = source.images(view)
@@ -362,14 +363,6 @@ def _preview(
         writer.add(sample_id, candidates, ranking)
     writer.flush()
     return [(sample_id, score) for score, sample_id, _, _ in found]
-
-
-def _free_key(dataset: Any, label_field: str) -> str:
-    base = run_key_from(f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
-    key, number = base, 2
-    while dataset.has_run(key):
-        key, number = f"{base}_{number}", number + 1
-    return key
 
 
 def _check_key(dataset: Any, key: str) -> None:

@@ -79,7 +79,6 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
     ) -> None:
         self.config = None
         self.prototypes = prototypes
-        self.models = models_for(prototypes, model)
         chosen = None if classes is None else tuple(classes)
         self.settings = SegmentSettings(
             min_confidence,
@@ -90,6 +89,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
             matching=matching,
         )
         self.settings.require_classes(prototypes.classes)
+        self.models = models_for(prototypes, model)
         self._preprocess = True
 
     @property

@@ -25,11 +25,11 @@ from .indexing import images_of
 from .instances import Ranking
 from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
 from .models import Models, load_models
+from .names import free_run_key
 from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
 from .reference_vectors import Reference
 from .references import collect_references
-from .store import run_key_from
 
 logger = logging.getLogger(__name__)
 
@@ -250,4 +250,4 @@ def _own_fields(dataset: Any) -> set[str]:
 def _record(dataset: Any, label_field: str) -> None:
     if label_field not in _own_fields(dataset):
         config = dataset.init_run(method=SIMILAR_METHOD, label_field=label_field)
-        dataset.register_run(run_key_from(f"similar_{label_field}"), config)
+        dataset.register_run(free_run_key(dataset, f"similar_{label_field}"), config)

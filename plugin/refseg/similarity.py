@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError
+from .printing import one_line
 
 NEGATIVE_SCALE = 0.8
 """How fast a nearer negative lowers a similarity: by the factor exp(−lead / scale) (method.md, "Past the paper")."""
@@ -36,6 +37,8 @@ class Gallery:
     negatives: NegativeMatrix | None = None
     background: Tensor | None = None
     num_rows: int = 0
+
+    __repr__ = one_line
 
     @property
     def num_classes(self) -> int:
@@ -65,6 +68,8 @@ class Classified:
     labels: Tensor
     margins: Tensor
     runners_up: Tensor
+
+    __repr__ = one_line
 
     def __len__(self) -> int:
         return len(self.scores)

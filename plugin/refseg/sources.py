@@ -12,7 +12,7 @@ from .candidates import Candidates
 from .dataset_index import DatasetIndex, find_index, index_for, settings_of
 from .errors import IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, ViewImages, images_of
-from .models import Models, Preset, get_preset, load_models
+from .models import PRESETS, Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
 from .prototypes import Prototypes
 
@@ -23,11 +23,14 @@ Found = tuple[str, Candidates | PackedCandidates | None]
 
 
 def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
-    """The models that fit these prototypes.
+    """The models that fit these prototypes; where names alone tell that there are none, nothing is downloaded.
 
     Raises:
         PrototypeMismatchError: the model's encoder is another than the one that built the prototypes.
+        UnknownModelError: no preset has this name.
     """
+    if isinstance(model, str):
+        _require_encoder(prototypes, get_preset(model))
     models = model if isinstance(model, Models) else load_models(model or prototypes.model)
     if models.fingerprint != prototypes.fingerprint:
         raise PrototypeMismatchError(
@@ -35,6 +38,17 @@ def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
             f"{models.preset.name!r} (encoder {models.fingerprint}): build them again with the model that is to use them."
         )
     return models
+
+
+def _require_encoder(prototypes: Prototypes, preset: Preset) -> None:
+    """Refuse a preset whose encoder is by name another than that of the preset which built the prototypes."""
+    built_by = PRESETS.get(prototypes.model)
+    if built_by is not None and built_by.encoder != preset.encoder:
+        own, other = (f"{name} at {side} pixels" for name, _, side in (built_by.encoder, preset.encoder))
+        raise PrototypeMismatchError(
+            f"These prototypes were built by {prototypes.model!r} ({own}), not by {preset.name!r} ({other}): build them again "
+            "with the model that is to use them."
+        )
 
 
 @dataclass
@@ -86,15 +100,25 @@ def find_source(
 
     Raises:
         PrototypeMismatchError: model or index are of another encoder than the prototypes.
-        IndexMismatchError: the index is of another dataset, or has tiles where none are wanted, or the other way round.
+        IndexMismatchError: the index is of another dataset or model, or has tiles where none are wanted, or the other way
+            round.
+        IndexNotFoundError: the index was deleted.
+        UnknownModelError: no preset has this name.
     """
     name = model.preset.name if isinstance(model, Models) else model or prototypes.model
     if isinstance(index, DatasetIndex):
         settings = index.index.settings
+        if isinstance(model, str):
+            _require_encoder(prototypes, get_preset(model))
         if settings.encoder != prototypes.fingerprint:
             raise PrototypeMismatchError(
                 f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
                 f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
+            )
+        if isinstance(model, str) and get_preset(model).name != settings.model:
+            raise IndexMismatchError(
+                f"The index at {index.uri} holds candidates of {settings.model!r}, not of {model!r}: leave the model out, or "
+                f"open another index with refseg.open_index(dataset, {model!r})."
             )
         if settings.dataset_id != str(dataset._doc.id):
             raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import unicodedata
 import uuid
 from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
@@ -20,6 +18,7 @@ from .images import file_sha256
 from .match_settings import settings_for
 from .mining import labelled_ids, num_mined
 from .models import PRESETS
+from .names import run_key_from as run_key_from
 from .prototypes import Prototypes
 from .quality import reference_quality
 
@@ -46,18 +45,6 @@ class StoredPrototypes:
 def dataset_folder(dataset: Any) -> Path:
     """RefSeg's folder for this dataset under FiftyOne's data folder; by id, so that renaming the dataset loses nothing."""
     return Path(fo.config.default_dataset_dir) / "refseg" / str(dataset._doc.id)
-
-
-def run_key_from(text: str) -> str:
-    """A valid FiftyOne run key made of any text.
-
-    Example:
-        >>> run_key_from("my parts, v2")
-        'my_parts_v2'
-    """
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    key = re.sub(r"\W+", "_", plain).strip("_")
-    return key if key and not key[0].isdigit() else f"refseg_{key}".rstrip("_")
 
 
 def write_prototypes(dataset: Any, prototypes: Prototypes) -> StoredPrototypes:

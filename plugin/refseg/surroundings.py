@@ -21,6 +21,7 @@ from torchvision.ops import nms
 from .candidates import Candidates
 from .errors import ShapeError
 from .packing import PackedCandidates, pack
+from .printing import counted, one_line
 
 SHOWS_IOU = 0.5
 """A candidate shows a reference when its mask has this IoU with the reference's."""
@@ -45,6 +46,10 @@ class Surroundings:
     features: Tensor
     images: tuple[str, ...]
     shown: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        showing, images = sum(map(bool, self.shown)), len(set(self.images))
+        return f"Surroundings({len(self)} candidates of {counted(images, 'image')}: {showing} show references)"
 
     def __post_init__(self) -> None:
         if not len(self.features) == len(self.images) == len(self.shown):
@@ -83,6 +88,8 @@ class KnownObject:
 
     id: str
     mask: Tensor
+
+    __repr__ = one_line
 
 
 def image_key(path: str) -> str:

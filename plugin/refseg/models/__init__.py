@@ -62,6 +62,10 @@ class Models:
     revisions: dict[str, str]
     lock: threading.RLock
 
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Models({self.preset.name!r} on {self.device}, {dtype}; encoder {self.fingerprint})"
+
     @property
     def segmenter_side(self) -> int:
         """S, pixels."""

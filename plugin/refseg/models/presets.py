@@ -77,6 +77,11 @@ class Preset:
         return self.name.removesuffix(FAST)
 
     @property
+    def encoder(self) -> tuple[str, str | None, int]:
+        """What tells encoders apart before their weights are here: presets of which it differs have different features."""
+        return self.dinov2_repository, self.dinov2_revision, self.encoder_side
+
+    @property
     def exact(self) -> Preset:
         """The same models, asked at every prompt."""
         return replace(self, name=self.exact_name, adaptive_prompts=False) if self.adaptive_prompts else self

@@ -268,7 +268,7 @@ def _iter_results(
             state_of(place.index.index),
             str(ledger.path("prototypes", run)),
             tuple(ids[name] for name in prototypes.classes),
-            ledger.models.preset.name,
+            ledger.models.preset,
             ledger.plan.job.matching,
             suite.max_detections,
         )

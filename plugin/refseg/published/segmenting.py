@@ -13,7 +13,7 @@ from ..coco import ImageId, to_results
 from ..index import CandidateIndex
 from ..match_settings import MatchSettings, settings_for
 from ..matcher import Matcher, make_matcher
-from ..models import get_preset
+from ..models import Preset
 from ..prototypes import Prototypes
 
 IMAGES_A_TASK = 64
@@ -28,7 +28,7 @@ class MatchTask:
         state: of it, see state_of: an index that has changed is opened anew.
         prototypes: path of their file.
         category_ids: of each class of the prototypes.
-        preset: the name of the models'.
+        preset: the models', by value: another process does not know what this one has registered.
         matching: how candidates are compared; None as suits the preset.
         max_detections: the best so many of each image.
     """
@@ -37,7 +37,7 @@ class MatchTask:
     state: str
     prototypes: str
     category_ids: tuple[int, ...]
-    preset: str
+    preset: Preset
     matching: MatchSettings | None
     max_detections: int
 
@@ -84,6 +84,6 @@ def _open_index(uri: str, state: str) -> CandidateIndex:
 
 @lru_cache(maxsize=2)
 def _open_matcher(task: MatchTask) -> Matcher:
-    prototypes, preset = Prototypes.load(task.prototypes), get_preset(task.preset)
+    prototypes, preset = Prototypes.load(task.prototypes), task.preset
     settings = settings_for(preset.as_published, task.matching)
     return make_matcher(prototypes, preset, settings, dict.fromkeys(prototypes.classes, 0.0), task.max_detections)
