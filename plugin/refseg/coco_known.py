@@ -74,11 +74,13 @@ def find_empty(place: Path, images: Path, classes: Sequence[str]) -> tuple[str, 
         classes: of the references.
 
     Raises:
-        CocoError: there is no such place, no image in it, or the file lists an object of one of the classes.
+        CocoError: there is no such place, no image in it, or the file lists an object of one of the classes, or one
+            that cannot be read.
     """
     if place.is_dir():
         return tuple(str(place / image.file_name) for image in scan(place).images.values())
-    listed = read_coco(place)
+    # An object that cannot be read may be one of a class.
+    listed = read_coco(place, bad_masks="ignore", strict=True)
     for annotation in listed.annotations:
         label = listed.categories[annotation["category_id"]]
         if label in classes:
