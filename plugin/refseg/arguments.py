@@ -10,7 +10,6 @@ from typing import Any
 from .errors import RefSegError
 from .match_settings import CHOICES, MatchSettings, settings_for
 
-
 STRICT_HELP = "stop where an annotation cannot be used; by default it is left out and listed"
 
 

@@ -19,7 +19,8 @@ from .coco import CocoDataset, CocoImage, ImageId
 from .coco_annotations import MASK_LEFT_OUT
 from .coco_values import id_order
 from .errors import CocoError
-from .rle import annotation_rle, run_lengths
+from .rle import annotation_rle
+from .run_lengths import run_lengths
 
 IouType: TypeAlias = Literal["segm", "bbox"]
 

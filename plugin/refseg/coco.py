@@ -108,7 +108,7 @@ class CocoDataset:
         }
         hws = {image_id: image.image_hw for image_id, image in images.items()}
         read = read_annotations(self.annotations, self.source, hws, self.categories, self.bad_masks)
-        _say(self.source, read.left_out, read.notes, strict)
+        _say(read.left_out, read.notes, strict)
         left_out, notes = (*self.left_out, *read.left_out), (*self.notes, *read.notes)
         return replace(self, images=images, annotations=read.kept, left_out=left_out, notes=notes)
 
@@ -165,17 +165,17 @@ def parse_coco(content: Any, source: str, *, bad_masks: BadMasks = "leave out", 
     categories = _read_categories(source, _list_of(content, "categories", source), annotations or [], notes)
     sizes = {image_id: image.image_hw for image_id, image in images.items()}
     read = read_annotations(annotations or [], source, sizes, categories, bad_masks)
-    _say(source, read.left_out, (*notes, *read.notes), strict)
+    _say(read.left_out, (*notes, *read.notes), strict)
     return CocoDataset(source, images, categories, read.kept, read.left_out, (*notes, *read.notes), bad_masks)
 
 
-def _say(source: str, left_out: Sequence[Refusal], notes: Sequence[str], strict: bool) -> None:
+def _say(left_out: Sequence[Refusal], notes: Sequence[str], strict: bool) -> None:
     for note in notes:
         logger.warning("%s", note)
     if left_out and strict:
-        raise CocoError(str(left_out[0]) if len(left_out) == 1 else f"{source}: {summary_of(left_out)}")
+        raise CocoError(str(left_out[0]) if len(left_out) == 1 else summary_of(left_out))
     if left_out:
-        logger.warning("%s: %s", source, summary_of(left_out))
+        logger.warning("%s", summary_of(left_out))
 
 
 def read_references(path: str | Path, image_dir: str | Path, *, strict: bool = False) -> list[Reference]:
@@ -261,9 +261,11 @@ def with_file_sizes(coco: CocoDataset, image_dir: str | Path, *, strict: bool = 
             kept.append(entry)
     names = [str(entry["id"]) if "id" in entry else "" for entry in kept if not entry.get("iscrowd")]
     alike = len(names) - len(set(names) - {""})
-    said = f"{coco.source}: {alike} annotations have no id, or that of another: their position in the file is made a part of it."
+    said = (
+        f"{coco.source}: {alike} annotations have no id, or that of another: their position in the file is made a part of it."
+    )
     notes = [said] if alike else []
-    _say(coco.source, refused, notes, strict)
+    _say(refused, notes, strict)
     coco = replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *refused), notes=(*coco.notes, *notes))
     return coco.with_sizes(sizes, strict=strict)
 
@@ -423,7 +425,9 @@ def _read_categories(
         if len(used) != 1:
             raise CocoError(f"{source} has two categories with the name {name!r} ({', '.join(map(str, ids))}): join them.")
         empty = [number for number in ids if number not in used]
-        notes.append(f"{source}: the category {name!r} is listed {len(ids)} times; {empty} without an object ignored, {used[0]} taken.")
+        notes.append(
+            f"{source}: the category {name!r} is listed {len(ids)} times; {empty} without an object ignored, {used[0]} taken."
+        )
         categories = {number: name for number, name in categories.items() if number not in empty}
     return categories
 

@@ -113,7 +113,8 @@ class _Reader:
         """Whether an annotation can stay as it is, or can if its run-length code is whole; told fast."""
         if type(entry) is not dict:
             return "unclear"
-        image_id, name = entry.get("image_id"), entry.get("id", 0)
+        image_id: Any = entry.get("image_id")
+        name = entry.get("id", 0)
         if type(image_id) not in (int, str) or image_id not in self.sizes or type(name) not in (int, str) or name == "":
             return "unclear"
         if type(entry.get("category_id")) is not int or entry["category_id"] not in self.category_ids:

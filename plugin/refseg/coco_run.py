@@ -28,12 +28,13 @@ from .coco import (
     with_file_sizes,
     write_json,
 )
+from .coco_frames import framed_image
 from .coco_images import Proposer, scan
 from .coco_job import CocoJob, CocoReport
 from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
 from .errors import CocoError, ImageError, ModelError
 from .frames import FramedImage, frame_hint
-from .images import read_image_hw, read_orientation
+from .images import read_image_hw
 from .match_settings import settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import add_mined, num_mined
@@ -98,7 +99,15 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
     matcher = _matcher(job, prototypes, models, job.min_score)
-    work = _Work(job, targets, prototypes, matcher, [category_ids[name] for name in prototypes.classes], maps, group_by_image(targets.annotations))
+    work = _Work(
+        job,
+        targets,
+        prototypes,
+        matcher,
+        [category_ids[name] for name in prototypes.classes],
+        maps,
+        group_by_image(targets.annotations),
+    )
     found = drain(_iter_segment(work, proposer, seen.candidates), progress)
     seconds = time.monotonic() - started
     write_json(job.out, found.results)
@@ -176,17 +185,15 @@ class _Found:
 
     def _add_framed(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
         """Note what is needed to tell whether annotations were made on the image as it is stored."""
-        orientation = read_orientation(work.job.images / image.file_name)
-        if orientation == 1:
+        framed = framed_image(work.job.images / image.file_name, candidates.image_hw, work.truth[image.id])
+        if framed is None:
             return
-        boxes = [entry["bbox"] for entry in work.truth[image.id] if entry.get("bbox") and not entry.get("iscrowd")]
-        truth = [(x, y, x + w, y + h) for x, y, w, h in boxes]
         # Candidates, not results: what is taken for a class may be wrong because its references are in the other frame too.
         rows = candidates.filled.nonzero()[:, 0]
         (height, width), side = candidates.image_hw, candidates.grid_side
         cells = candidates.boxes_of(rows) + torch.tensor([0, 0, 1, 1])
         found = cells * torch.tensor([width, height, width, height]) / side
-        self.framed.append(FramedImage(orientation, candidates.image_hw, truth, found.numpy()))
+        self.framed.append(replace(framed, found=found.numpy()))
 
 
 def _iter_segment(
@@ -294,7 +301,12 @@ def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:
 def _outputs_of(job: CocoJob) -> dict[str, Path]:
     """Files that are written, apart from maps, by what they are called."""
     listing = None if job.targets is not None else job.out.with_suffix(".images.json")
-    named = {"--out": job.out, "the list of images beside --out": listing, "--report": job.report, "--prototypes": job.prototypes}
+    named = {
+        "--out": job.out,
+        "the list of images beside --out": listing,
+        "--report": job.report,
+        "--prototypes": job.prototypes,
+    }
     return {name: path for name, path in named.items() if path is not None}
 
 

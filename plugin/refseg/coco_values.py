@@ -30,7 +30,7 @@ class Refusal:
 
     Attributes:
         source: the file it is in.
-        annotation: its id, or "#4" for that at position 4 of the list.
+        annotation: its id, or "#4" for that at position 4 of the list; in other formats such as "object 4".
         field: the field that cannot be used.
         value: of that field, as text, cut where it is long.
         reason: the rest of a sentence that begins with the annotation.
@@ -46,7 +46,8 @@ class Refusal:
 
     def __str__(self) -> str:
         shown = "" if self.value in self.reason else f" ({self.field}: {self.value})"
-        return f"{self.source}: the annotation {self.annotation} {self.reason}{shown}"
+        what = self.annotation if self.annotation.startswith(("object ", "entry ")) else f"the annotation {self.annotation}"
+        return f"{self.source}: {what} {self.reason}{shown}"
 
 
 def refusal(source: str, name: str, field: str, value: Any, reason: str, *, mask_alone: bool = False) -> Refusal:

@@ -84,8 +84,8 @@ def frame_hint(images: Iterable[FramedImage]) -> str | None:
         return None
     return (
         f"{counted} image{'s are' if counted > 1 else ' is'} turned upright as an EXIF orientation tag asks for, and the "
-        f"annotations seem to be made on the images as they are stored: of {objects} objects {as_annotated} are met as they are "
-        f"annotated, and {turned} if they are turned. Turn the annotations too, or remove the tag from the files."
+        f"annotations seem to be made on the images as they are stored: of {objects} objects {as_annotated} are met as they "
+        f"are annotated, and {turned} if they are turned. Turn the annotations too, or remove the tag from the files."
     )
 
 

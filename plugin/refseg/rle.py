@@ -6,7 +6,6 @@ is too short it makes up the rest of the mask; neither is an error there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ from pycocotools import mask as mask_utils
 from .errors import CocoError
 from .run_lengths import run_lengths
 from .segmentations import are_plain_polygons, check_fits, compressed, read_shape
-
-__all__ = ["annotation_rle", "crop_mask", "decode_mask", "decode_masks", "encode_crop", "encode_mask", "is_number", "run_lengths"]
 
 
 def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], source: str) -> dict[str, Any] | None:
@@ -37,7 +34,7 @@ def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], sou
         CocoError: the mask cannot be used, or does not fit the image.
     """
     try:
-        shape = annotation.get("segmentation")
+        shape: Any = annotation.get("segmentation")
         if not are_plain_polygons(shape, image_hw):
             shape = read_shape(shape)
             if shape is None:
@@ -115,11 +112,6 @@ def crop_mask(whole: NDArray[np.bool_], box: tuple[float, float, float, float]) 
     w, h = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
     cut = whole[y0 : y0 + h, x0 : x0 + w]
     return np.pad(cut, ((0, h - cut.shape[0]), (0, w - cut.shape[1])))
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np.bool_]:
