@@ -136,7 +136,9 @@ def test_an_object_whose_mask_does_not_fit_counts_by_its_box(tmp_path: Path, wor
     assert coco is not None
     sized = with_sizes(tmp_path, coco, problems, recorded)
     assert problems.found == []
-    assert [("segmentation" in entry, entry["bbox"]) for entry in sized.annotations] == [(n > 0, GOOD["bbox"]) for n in range(3)]
+    assert [("segmentation" in entry, entry["bbox"]) for entry in sized.annotations] == [
+        (n > 0, GOOD["bbox"]) for n in range(3)
+    ]
     (refused,) = recorded[str(path)]
     assert (refused.annotation, refused.field, refused.mask_alone) == ("11", "segmentation", True)
     assert words in str(refused)
