@@ -15,9 +15,14 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         draft.write_text("first")
         assert not path.exists()
     assert path.read_text() == "first"
-    with pytest.raises(ZeroDivisionError), replacing(path) as draft:
-        draft.write_text("half")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_text() == "first"
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
 

@@ -85,7 +85,7 @@ class TestRuns:
         text = describe_plan(made)
         assert f"1 annotation cannot be used and is left out: {refused}" in text
         assert "results.json will list all" in text
-        with pytest.raises(BenchmarkError, match="one thing is missing:\n.*has neither a 'bbox' nor a 'segmentation'"):
+        with pytest.raises(BenchmarkError, match=r"one thing is missing:\n.*has neither a 'bbox' nor a 'segmentation'"):
             plan(own, shots=(1,), strict=True)
 
     def test_references_of_a_list_that_cannot_be_used_are_counted(
