@@ -413,6 +413,7 @@ class TestKnownImages:
     ) -> None:
         (tmp_path / "nothing").mkdir()
         files = {"full": content, "none": {**content, "images": [], "annotations": []}, "bare": {**content, "annotations": []}}
+        files["odd"] = {**content, "annotations": [{**content["annotations"][0], "category_id": "unknown"}]}
         for name, text in files.items():
             (tmp_path / f"{name}.json").write_text(json.dumps(text))
         for words, option, place in (
@@ -420,6 +421,7 @@ class TestKnownImages:
             ("There is no COCO file at", "--empty", "gone"),
             ("lists an object of the class 'star' in sub/0.png, which is not empty then", "--empty", "full.json"),
             ("lists no image known to be empty", "--empty", "none.json"),
+            ("may list objects of the classes in images that are to be empty", "--empty", "odd.json"),
             ("has no annotation of a single object", "--negatives", "bare.json"),
             ("There is no COCO file at", "--negatives", "gone"),
         ):

@@ -159,6 +159,32 @@ def test_a_malformed_file_is_said_in_words(tmp_path: Path, text: str, words: str
     assert str(path) in str(caught.value)
 
 
+def test_of_categories_of_one_name_the_only_one_in_use_is_taken(write: Callable[..., Path]) -> None:
+    parent = {"id": 0, "name": "star", "supercategory": "none"}
+    star, tee = {"id": 3, "name": "star", "supercategory": "star"}, {"id": "5", "name": "tee", "supercategory": "star"}
+    # By its objects, whose ids may be texts; without any by what it says of itself.
+    for objects in ([{"bbox": [0, 0, 5, 5], "category_id": "3"}], []):
+        coco = read_coco(write(*objects, categories=[parent, star, tee]))
+        assert coco.categories == {3: "star", 5: "tee"}
+        assert "the category 'star' is listed 2 times" in coco.notes[0]
+    both = [{"bbox": [0, 0, 5, 5], "category_id": number} for number in (0, 3)]
+    with pytest.raises(CocoError, match=r"two categories with the name 'star' \(0, 3\): join them"):
+        read_coco(write(*both, categories=[parent, star, tee]))
+    with pytest.raises(CocoError, match="two categories with the id 3"):
+        read_coco(write(categories=[star, {**tee, "id": 3.0}]))
+
+
+def test_ids_of_images_are_matched_whatever_type_they_have(write: Callable[..., Path], folder: Path) -> None:
+    for listed, used in (("7", 7), (7, "7"), (7.0, 7), (7, 7.0), ("000007", 7)):
+        images = [{"id": listed, "file_name": "a.png", "width": "20", "height": 12.0}]
+        coco = read_coco(write({"bbox": [0, 0, 5, 5], "image_id": used}, images=images))
+        (image,) = coco.images.values()
+        assert (image.id, image.image_hw, coco.annotations[0]["image_id"]) == (listed, (12, 20), listed)
+        assert len(references_in(coco, folder)) == 1
+    with pytest.raises(CocoError, match="two images with the id 7"):
+        read_coco(write(images=[{"id": 7, "file_name": "a.png"}, {"id": 7.0, "file_name": "b.png"}]))
+
+
 def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(CocoError, match="There is no COCO file at"):
         read_coco(tmp_path / "none.json")

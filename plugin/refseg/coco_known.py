@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .coco import CocoImage, read_coco
 from .coco_images import Proposer, scan
+from .coco_values import summary_of
 from .errors import CocoError
 from .known_objects import join_surroundings, known_object, spread
 from .matcher import Matcher
@@ -79,8 +80,10 @@ def find_empty(place: Path, images: Path, classes: Sequence[str]) -> tuple[str, 
     """
     if place.is_dir():
         return tuple(str(place / image.file_name) for image in scan(place).images.values())
-    # An object that cannot be read may be one of a class.
-    listed = read_coco(place, bad_masks="ignore", strict=True)
+    listed = read_coco(place, bad_masks="box")
+    unread = [refused for refused in listed.left_out if not refused.mask_alone]
+    if unread:
+        raise CocoError(f"{place} may list objects of the classes in images that are to be empty: {summary_of(unread)}")
     for annotation in listed.annotations:
         label = listed.categories[annotation["category_id"]]
         if label in classes:

@@ -74,7 +74,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     negative_file = None if job.negatives is None else _read_shown(job, job.negatives)
     negatives = [] if negative_file is None else _negatives_in(negative_file, job.images)
     targets = scan(job.images) if job.targets is None else _read_targets(job, job.targets)
-    files = [shown_file, targets] if negative_file is None else [shown_file, negative_file, targets]
+    files = [shown_file] if negative_file is None else [shown_file, negative_file]
     labels = sorted({reference.label for reference in references})
     empty = () if job.empty is None else find_empty(job.empty, job.images, labels)
     if job.targets is None:
@@ -113,7 +113,8 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     write_json(job.out, found.results)
     if job.semantic is not None:
         write_json(job.semantic / NAMES_FILE, dict(enumerate(["background", *prototypes.classes])))
-    listed = targets.restrict(found.sizes)
+    unlisted = {name: hw for name, hw in found.sizes.items() if targets.images[name].image_hw is None}
+    listed = targets.with_sizes(unlisted).restrict(found.sizes)
     if job.targets is None:
         write_json(job.out.with_suffix(".images.json"), to_listing(list(listed.images.values()), listed.categories))
     mask, box = _scores(listed, found.results, sorted(category_ids.values()))
@@ -134,8 +135,8 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         calibrated=_is_calibrated(job, prototypes, models),
         num_empty=seen.num_empty,
         num_mined=num_mined(prototypes.negatives),
-        left_out=tuple(one for file in files for one in file.left_out),
-        notes=(*(note for file in files for note in file.notes), *([hint] if hint else [])),
+        left_out=tuple(one for file in (*files, listed) for one in file.left_out),
+        notes=(*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])),
     )
     if job.report is not None:
         write_json(job.report, asdict(report))
