@@ -52,6 +52,17 @@ def test_without_reason_nothing_is_said() -> None:
     assert frame_hint([]) is None
 
 
+def test_candidates_tell_where_predictions_are_of_anything() -> None:
+    right, elsewhere = turned_boxes(STORED, 3, (12, 20)), [(8, 0, 10, 2)]
+    assert frame_hint([FramedImage(3, (12, 20), STORED, elsewhere)]) is None
+    hint = frame_hint([FramedImage(3, (12, 20), STORED, elsewhere, right)])
+    assert hint is not None
+    assert "of 3 objects 0 are met as they are annotated, and 3 if they are turned" in hint
+    # Where candidates lie on the objects as they are annotated too, they tell nothing; nor where predictions do.
+    assert frame_hint([FramedImage(3, (12, 20), STORED, elsewhere, [*right, *STORED])]) is None
+    assert frame_hint([FramedImage(3, (12, 20), STORED, STORED, right)]) is None
+
+
 def test_all_images_that_are_turned_count_together() -> None:
     right = turned_boxes(STORED, 3, (12, 20))
     turned = FramedImage(3, (12, 20), STORED, right)

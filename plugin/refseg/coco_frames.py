@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,18 @@ def framed_images(targets: CocoDataset, folder: Path, results: Iterable[Mapping[
     found = group_by_image(results)
     for image_id, entries in group_by_image(targets.annotations).items():
         image = targets.images[image_id]
-        framed = framed_image(folder / image.file_name, image.image_hw, entries)
+        framed = framed_image(folder / image.file_name, image.image_hw, entries, found.get(image_id, ()))
         if framed is not None:
-            yield replace(framed, found=[_corners(result["bbox"]) for result in found.get(image_id, ())])
+            yield framed
 
 
-def framed_image(path: Path, image_hw: tuple[int, int] | None, entries: Iterable[Mapping[str, Any]]) -> FramedImage | None:
-    """What is annotated in an image, crowds apart, nothing found yet; None where it is stored upright or cannot be read."""
+def framed_image(
+    path: Path,
+    image_hw: tuple[int, int] | None,
+    entries: Iterable[Mapping[str, Any]],
+    results: Iterable[Mapping[str, Any]],
+) -> FramedImage | None:
+    """What is annotated in an image, crowds apart, and found; None where it is stored upright or cannot be read."""
     try:
         orientation = 1 if image_hw is None else read_orientation(path)
     except ImageError:
@@ -32,7 +36,7 @@ def framed_image(path: Path, image_hw: tuple[int, int] | None, entries: Iterable
     if orientation == 1 or image_hw is None:
         return None
     boxes = [_corners(entry["bbox"]) for entry in entries if entry.get("bbox") and not entry.get("iscrowd")]
-    return FramedImage(orientation, image_hw, boxes, ())
+    return FramedImage(orientation, image_hw, boxes, [_corners(result["bbox"]) for result in results])
 
 
 def _corners(box: Sequence[float]) -> Box:

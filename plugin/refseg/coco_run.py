@@ -177,24 +177,30 @@ class _Found:
         instances = work.matcher.match(candidates)
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw
-        self.results += to_results(instances, work.category_ids, image.id, candidates.image_hw)
+        results = to_results(instances, work.category_ids, image.id, candidates.image_hw)
+        self.results += results
         if image.id in work.truth:
-            self._add_framed(image, candidates, work)
+            self._add_framed(image, candidates, results, work)
         if image.id in work.maps:
             canvas = semantic_map(instances, candidates.image_hw)
             write_map(work.maps[image.id], canvas, len(work.prototypes.classes))
 
-    def _add_framed(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
+    def _add_framed(
+        self,
+        image: CocoImage,
+        candidates: Candidates | PackedCandidates,
+        results: Sequence[Mapping[str, Any]],
+        work: _Work,
+    ) -> None:
         """Note what is needed to tell whether annotations were made on the image as it is stored."""
-        framed = framed_image(work.job.images / image.file_name, candidates.image_hw, work.truth[image.id])
+        framed = framed_image(work.job.images / image.file_name, candidates.image_hw, work.truth[image.id], results)
         if framed is None:
             return
-        # Candidates, not results: what is taken for a class may be wrong because its references are in the other frame too.
         rows = candidates.filled.nonzero()[:, 0]
         (height, width), side = candidates.image_hw, candidates.grid_side
         cells = candidates.boxes_of(rows) + torch.tensor([0, 0, 1, 1])
-        found = cells * torch.tensor([width, height, width, height]) / side
-        self.framed.append(replace(framed, found=found.numpy()))
+        boxes = cells * torch.tensor([width, height, width, height]) / side
+        self.framed.append(replace(framed, candidates=boxes.numpy()))
 
 
 def _iter_segment(

@@ -30,13 +30,16 @@ class FramedImage:
         orientation: of its file, from `refseg.images.read_orientation`: 1 to 8, where 1 is upright.
         image_hw: height and width of the upright image.
         truth: (N, 4) boxes of objects, x0, y0, x1, y1 pixels.
-        found: (M, 4) boxes of predictions or candidates, pixels of the upright image.
+        found: (M, 4) boxes of predictions, pixels of the upright image.
+        candidates: (L, 4) boxes of all that may be an object, where they are known: where references were annotated in the
+            other frame too, predictions are of anything.
     """
 
     orientation: int
     image_hw: tuple[int, int]
     truth: ArrayLike
     found: ArrayLike
+    candidates: ArrayLike | None = None
 
 
 def turned_boxes(boxes: ArrayLike, orientation: int, image_hw: tuple[int, int]) -> NDArray[np.float64]:
@@ -71,7 +74,7 @@ def frame_hint(images: Iterable[FramedImage]) -> str | None:
     Args:
         images: any; those that are stored upright, or hold no object, are passed over.
     """
-    counted, objects, as_annotated, turned = 0, 0, 0, 0
+    counted, objects, as_annotated, turned, by_chance = 0, 0, 0, 0, 0
     for image in images:
         truth = np.asarray(image.truth, np.float64).reshape(-1, 4)
         if image.orientation not in range(2, 9) or not len(truth):
@@ -79,8 +82,13 @@ def frame_hint(images: Iterable[FramedImage]) -> str | None:
         counted += 1
         objects += len(truth)
         as_annotated += _num_covered(truth, image.found)
-        turned += _num_covered(turned_boxes(truth, image.orientation, image.image_hw), image.found)
-    if objects < MIN_OBJECTS or as_annotated > MOST_AS_ANNOTATED * objects or turned < LEAST_TURNED * objects:
+        boxes = image.found if image.candidates is None else image.candidates
+        turned += _num_covered(turned_boxes(truth, image.orientation, image.image_hw), boxes)
+        # Among hundreds of candidates some lie on any box.
+        by_chance += _num_covered(truth, boxes)
+    if objects < MIN_OBJECTS or as_annotated > MOST_AS_ANNOTATED * objects:
+        return None
+    if turned < LEAST_TURNED * objects or turned < 2 * by_chance:
         return None
     return (
         f"{counted} image{'s are' if counted > 1 else ' is'} turned upright as an EXIF orientation tag asks for, and the "
