@@ -150,6 +150,17 @@ def test_of_images_of_unknown_size_it_is_told_later() -> None:
     assert ["segmentation" in entry for entry in later.kept] == [False, True, False]
 
 
+def test_boxes_that_are_turned_are_said() -> None:
+    box = {key: CLEAN[key] for key in ("id", "image_id", "category_id", "bbox")}
+    plain = [{**box, "rotation": 0}, {**box, "attributes": {"occluded": False, "rotation": 0.0}}, {**CLEAN, "rotation": 30}]
+    assert read(*plain).notes == ()
+    assert read(*plain).kept == tuple(plain)
+    found = read({**box, "rotation": 30.5}, {**box, "attributes": {"rotation": "12"}})
+    (note,) = found.notes
+    assert "2 annotations have a box that is said to be turned, which is taken as if it were not" in note
+    assert "the annotation 11 with 30.5" in note
+
+
 def test_masks_may_be_of_no_account() -> None:
     found = read({**CLEAN, "segmentation": "sky"}, CLEAN, {**CLEAN, "bbox": [0, 0, 0, 0]}, bad_masks="ignore")
     assert ["segmentation" in entry for entry in found.kept] == [False, False]

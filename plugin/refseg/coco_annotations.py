@@ -131,6 +131,8 @@ class _Reader:
         height, width = image_hw or (inf, inf)
         if not (0 < w < inf and 0 < h < inf and -w < x < width and -h < y < height):
             return "unclear"
+        if not shape and ("rotation" in entry or "attributes" in entry):
+            return "unclear"
         if shape is None or self.bad_masks == "ignore" or are_plain_polygons(shape, image_hw):
             return "clean"
         if type(shape) is dict and len(shape) == 2 and type(shape.get("counts")) is str:
@@ -209,6 +211,9 @@ class _Reader:
             return None
         if given and (outside or box_of(given) is None):
             self._replace("bbox", name, given)
+        angle = _angle_of(fixed)
+        if shape is None and angle:
+            self._replace("rotation", name, angle)
         if box is not None:
             fixed["bbox"] = box
         if shape is not None:
@@ -233,6 +238,7 @@ class _Reader:
     def _notes(self) -> list[str]:
         said = {
             "bbox": "a bbox that is no box of its image, that of the mask is used instead",
+            "rotation": "a box that is said to be turned, which is taken as if it were not",
             "area": "an area that is no number of pixels, it is computed from the mask or box",
         }
         return [
@@ -240,3 +246,10 @@ class _Reader:
             f"the first is {found[0]}."
             for what, found in sorted(self.replaced.items())
         ]
+
+
+def _angle_of(entry: Mapping[str, Any]) -> float | None:
+    """By how many degrees a box is turned, where an exporter keeps that apart from it."""
+    attributes = entry.get("attributes")
+    given = entry.get("rotation", attributes.get("rotation") if isinstance(attributes, dict) else None)
+    return number_of(given)
