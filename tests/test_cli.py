@@ -20,12 +20,15 @@ import refseg
 import refseg.candidates
 import refseg.coco_images
 import refseg.tiles
+from refseg.average_precision import evaluate_results
 from refseg.calibration import calibrated_thresholds
 from refseg.candidates import Candidates
 from refseg.cli import main
+from refseg.coco import read_coco
 from refseg.coco_job import CocoJob
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import CocoError
+from refseg.frames import turned_boxes
 from refseg.images import read_image, segmenter_pixels
 from refseg.match_settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models import PRESETS, Models, load_models
@@ -410,6 +413,7 @@ class TestKnownImages:
     ) -> None:
         (tmp_path / "nothing").mkdir()
         files = {"full": content, "none": {**content, "images": [], "annotations": []}, "bare": {**content, "annotations": []}}
+        files["odd"] = {**content, "annotations": [{**content["annotations"][0], "category_id": "unknown"}]}
         for name, text in files.items():
             (tmp_path / f"{name}.json").write_text(json.dumps(text))
         for words, option, place in (
@@ -417,6 +421,7 @@ class TestKnownImages:
             ("There is no COCO file at", "--empty", "gone"),
             ("lists an object of the class 'star' in sub/0.png, which is not empty then", "--empty", "full.json"),
             ("lists no image known to be empty", "--empty", "none.json"),
+            ("may list objects of the classes in images that are to be empty", "--empty", "odd.json"),
             ("has no annotation of a single object", "--negatives", "bare.json"),
             ("There is no COCO file at", "--negatives", "gone"),
         ):
@@ -570,6 +575,8 @@ def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, 
     unknown = {**content, "categories": [{"id": 1, "name": "star"}, {"id": 2, "name": "moon"}]}
     damaged = json.loads(json.dumps(content))
     damaged["annotations"][0]["segmentation"] = {"size": [120, 160], "counts": [5]}
+    homeless = json.loads(json.dumps(content))
+    homeless["annotations"][2]["image_id"] = 99
     cases: list[tuple[int, str]] = []
     for words, call in {
         "bad.json is not JSON": lambda: run(references=tmp_path / "bad.json"),
@@ -578,7 +585,8 @@ def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, 
         "has no annotation of a single object": lambda: run(references={**content, "annotations": []}),
         "the class 'tee', which is not in the categories of": lambda: run(targets=unknown),
         "lists no image to segment": lambda: run(targets={**content, "images": [], "annotations": []}),
-        "damaged run-length code": lambda: run(targets=damaged),
+        "damaged run-length code": lambda: run("--strict", targets=damaged),
+        "which is not in 'images'": lambda: run("--strict", references=homeless),
         "There is no folder of images": lambda: run(images=tmp_path / "none"),
         "There is no model preset 'huge'": lambda: run("--model", "huge"),
         "The device 'warp:9' is not to be had": lambda: run("--device", "warp:9"),
@@ -597,6 +605,136 @@ def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, 
         cases.append((call(), words))
         fails(capsys, *cases[-1])
     assert not (tmp_path / "results.json").exists()
+
+
+def test_what_cannot_be_used_is_left_out_and_listed(
+    run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    references, targets = json.loads(json.dumps(content)), json.loads(json.dumps(content))
+    references["annotations"][0]["segmentation"] = "sky"
+    references["annotations"][1]["iscrowd"] = "0"
+    # Of targets a mask alone may be left out; the sizes of their images are those of the files.
+    for image in targets["images"]:
+        image["height"] = image["width"] = -1
+    targets["annotations"][0]["segmentation"] = [[]]
+    targets["annotations"][1]["segmentation"] = [[1, 1, 5000, 1, 9, 9]]
+    targets["annotations"][2] |= {"segmentation": None, "bbox": [0, 0, 0, 0]}
+    targets["annotations"][3] |= {"bbox": [0, 0, 0, 0], "area": -1}
+    told = ("--report", str(tmp_path / "told.json"), "--min-score", "0")
+    assert run(*told, references=references, targets=targets) == 0
+    report, out = told_of(tmp_path), capsys.readouterr().out
+    assert sum(report["shots"].values()) == len(content["annotations"]) - 1
+    listed = [(Path(one["source"]).name, one["annotation"], one["field"], one["mask_alone"]) for one in report["left_out"]]
+    assert listed == [
+        ("references.json", "0", "segmentation", False),
+        ("targets.json", "0", "segmentation", True),
+        ("targets.json", "2", "bbox", False),
+        ("targets.json", "1", "segmentation", True),
+    ]
+    assert report["left_out"][0]["value"] == "'sky'"
+    assert "2 annotations cannot be used and are left out: " in out
+    assert "2 annotations have no usable mask and count by their box alone: " in out
+    assert [note.split(": ", 1)[1].split(";")[0] for note in report["notes"]] == [
+        "the width or height of 4 images is no number of pixels, their files are asked instead",
+        "1 annotation has an area that is no number of pixels, it is computed from the mask or box",
+        "1 annotation has a bbox that is no box of its image, that of the mask is used instead",
+    ]
+    assert all(note in out for note in report["notes"])
+    # The figures are those of a file without the faults: of masks two objects less, of boxes all but that which has none.
+    results = json.loads((tmp_path / "results.json").read_text())
+    for kind, iou_type, without in (("mask", "segm", (0, 1, 2)), ("box", "bbox", (2,))):
+        kept = [a for n, a in enumerate(content["annotations"]) if n not in without]
+        (tmp_path / "right.json").write_text(json.dumps({**content, "annotations": kept}))
+        right = evaluate_results(read_coco(tmp_path / "right.json"), results, iou_type)  # type: ignore[arg-type]
+        assert report[kind]["ap"] == pytest.approx(right.ap, abs=1e-12)
+    assert run(*told, "--strict", references=content, targets=targets) == 2
+    fails(capsys, 2, "annotation 0 has a mask that has no polygon of three points or more")
+
+
+def test_exporters_parent_category_is_ignored(run: Run, content: dict[str, Any], tmp_path: Path) -> None:
+    content["categories"].insert(0, {"id": 0, "name": "tee", "supercategory": "none"})
+    told = ("--report", str(tmp_path / "told.json"), "--min-score", "0")
+    assert run(*told, targets=content) == 0
+    report = told_of(tmp_path)
+    assert set(report["shots"]) == set(CLASSES)
+    assert [note.split(": ", 1)[1] for note in report["notes"]] == [
+        "the category 'tee' is listed 2 times; [0] without an object ignored, 2 taken."
+    ] * 2
+    assert {one["category_id"] for one in json.loads((tmp_path / "results.json").read_text())} <= {1, 2}
+
+
+def test_nothing_is_written_over_what_is_read(
+    run: Run, scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    files = {name: folder / f"{name}.json" for name in ("refs", "targets", "negatives", "empty", "classes", "x.images")}
+    for name, path in files.items():
+        path.write_text(json.dumps({**content, "annotations": []} if name == "empty" else content))
+    (tmp_path / "link.json").symlink_to(files["targets"])
+    (folder / "picture.png").write_bytes((scenes[0] / "sub" / "0.png").read_bytes())
+    pictures = {**content, "images": [{"id": 1, "file_name": str(folder / "picture.png")}], "annotations": []}
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    refs, targets = str(files["refs"]), str(files["targets"])
+    for words, more in (
+        ("--out would be written over what --references names", ("--out", refs)),
+        ("--out would be written over what --targets names", ("--out", targets)),
+        ("--out would be written over what --targets names", ("--out", str(tmp_path / "link.json"))),
+        ("--report would be written over what --negatives names", ("--report", str(files["negatives"]))),
+        ("--prototypes would be written over what --empty names", ("--prototypes", str(files["empty"]))),
+        ("--out and --report are one file", ("--report", str(tmp_path / "results.json"))),
+        ("--report and --prototypes are one file", ("--report", str(tmp_path / "r"), "--prototypes", str(tmp_path / "r"))),
+        (
+            "classes.json of --semantic would be written over what --targets",
+            ("--targets", str(files["classes"]), "--semantic", str(folder)),
+        ),
+    ):
+        given = ("--targets", targets, "--negatives", str(files["negatives"]), "--empty", str(files["empty"]))
+        fails(capsys, run(*given, *more, references=files["refs"]), words)
+    beside = ("--out", str(folder / "x.json"))
+    fails(
+        capsys, run(*beside, references=files["x.images"]), "the list of images beside --out would be written over what --ref"
+    )
+    over = ("--report", str(folder / "picture.png"))
+    fails(capsys, run(*over, targets=pictures, references=files["refs"]), "--report would be written over the image")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    saved = tmp_path / "p.safetensors"
+    saved.write_bytes(b"prototypes")
+    fails(capsys, main(["inspect", str(saved), "--out", str(saved)]), "--out would be written over what the file of prototypes")
+    assert saved.read_bytes() == b"prototypes"
+
+
+def test_annotations_of_stored_images_are_hinted_at(
+    run: Run,
+    scenes: tuple[Path, dict[str, Any]],
+    content: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("sub/0.png", "sub/1.png", "sub/2.png", "sub/3.png"):
+        (folder / name).write_bytes((scenes[0] / name).read_bytes())
+    Image.new("RGB", (160, 120)).save(folder / "turned.jpg", exif=exif)
+    # Where the candidates are in the upright image, of 160 by 120 pixels.
+    side = load_models("demo").grid_side
+    found = np.array([(16 * row, 16 * row, 16 * row + 12, 16 * row + 12) for row in range(3)]) / side * [160, 120, 160, 120]
+    told = ("--report", str(tmp_path / "told.json"), "--min-score", "0")
+    for orientation, hints in ((3, 1), (1, 0)):
+        boxes = turned_boxes(found, orientation, (120, 160))
+        objects = [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            for n, (x0, y0, x1, y1) in enumerate(boxes.tolist())
+        ]
+        image = {"id": 1, "file_name": "turned.jpg", "height": 120, "width": 160}
+        targets = {"images": [image], "categories": content["categories"], "annotations": objects}
+        assert run(*told, targets=targets, images=folder) == 0
+        assert len(told_of(tmp_path)["notes"]) == hints
+        assert ("Turn the annotations too, or remove the tag" in capsys.readouterr().out) == bool(hints)
 
 
 def test_an_empty_folder_is_an_error(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from refseg.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from refseg.coco import CocoDataset, CocoImage, read_coco, read_references, to_listing, to_results, write_json
+from refseg.coco import (
+    CocoDataset,
+    CocoImage,
+    read_coco,
+    read_references,
+    references_in,
+    to_listing,
+    to_results,
+    with_file_sizes,
+    write_json,
+)
 from refseg.errors import CocoError, NoReferencesError
 from refseg.instances import Instances
 from refseg.rle import annotation_rle, decode_mask, encode_mask
@@ -90,7 +101,7 @@ def test_without_bbox_the_box_is_that_of_the_mask(write: Callable[..., Path], fo
     assert reference.mask.all()
 
 
-@pytest.mark.parametrize("nothing", [None, [], [[]], [[1, 2, 3, 4]], {}])
+@pytest.mark.parametrize("nothing", [None, [], {}])
 def test_without_mask_a_reference_is_a_box(write: Callable[..., Path], folder: Path, nothing: Any) -> None:
     (reference,) = read_references(write({"bbox": [1.5, 2, 4, 5], "segmentation": nothing}), folder)
     assert reference.box == (1.5, 2, 5.5, 7)
@@ -150,6 +161,32 @@ def test_a_malformed_file_is_said_in_words(tmp_path: Path, text: str, words: str
     assert str(path) in str(caught.value)
 
 
+def test_of_categories_of_one_name_the_only_one_in_use_is_taken(write: Callable[..., Path]) -> None:
+    parent = {"id": 0, "name": "star", "supercategory": "none"}
+    star, tee = {"id": 3, "name": "star", "supercategory": "star"}, {"id": "5", "name": "tee", "supercategory": "star"}
+    # By its objects, whose ids may be texts; without any by what it says of itself.
+    for objects in ([{"bbox": [0, 0, 5, 5], "category_id": "3"}], []):
+        coco = read_coco(write(*objects, categories=[parent, star, tee]))
+        assert coco.categories == {3: "star", 5: "tee"}
+        assert "the category 'star' is listed 2 times" in coco.notes[0]
+    both = [{"bbox": [0, 0, 5, 5], "category_id": number} for number in (0, 3)]
+    with pytest.raises(CocoError, match=r"two categories with the name 'star' \(0, 3\): join them"):
+        read_coco(write(*both, categories=[parent, star, tee]))
+    with pytest.raises(CocoError, match="two categories with the id 3"):
+        read_coco(write(categories=[star, {**tee, "id": 3.0}]))
+
+
+def test_ids_of_images_are_matched_whatever_type_they_have(write: Callable[..., Path], folder: Path) -> None:
+    for listed, used in (("7", 7), (7, "7"), (7.0, 7), (7, 7.0), ("000007", 7)):
+        images = [{"id": listed, "file_name": "a.png", "width": "20", "height": 12.0}]
+        coco = read_coco(write({"bbox": [0, 0, 5, 5], "image_id": used}, images=images))
+        (image,) = coco.images.values()
+        assert (image.id, image.image_hw, coco.annotations[0]["image_id"]) == (listed, (12, 20), listed)
+        assert len(references_in(coco, folder)) == 1
+    with pytest.raises(CocoError, match="two images with the id 7"):
+        read_coco(write(images=[{"id": 7, "file_name": "a.png"}, {"id": 7.0, "file_name": "b.png"}]))
+
+
 def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(CocoError, match="There is no COCO file at"):
         read_coco(tmp_path / "none.json")
@@ -169,9 +206,13 @@ def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
         ({"bbox": [0, 0, 5, -1]}, "annotation 11 has the bbox"),
         ({"bbox": [0, 0, 5, float("nan")]}, "annotation 11 has the bbox"),
         ({}, "annotation 11 has neither"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 11 has no bbox and no polygon of three points"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 11 has a mask that has no polygon of three points"),
+        ({"segmentation": [[]], "bbox": [1, 1, 5, 5]}, "annotation 11 has a mask that has no polygon of three points"),
+        ({"bbox": [0, 0, 0, 0]}, r"annotation 11 has the bbox \[0, 0, 0, 0\]"),
+        ({"bbox": [30, 0, 5, 5]}, r"annotation 11 has the bbox \[30, 0, 5, 5\], which lies outside its image of 20×12"),
+        ({"bbox": [0, 0, 5, 5], "iscrowd": "perhaps"}, "annotation 11 has the flag 'perhaps' as 'iscrowd'"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "annotation 11 .* has a polygon that is not a list of"),
-        ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "annotation 11 .* has a polygon that is not a list of"),
+        ({"segmentation": [[1, 2, 3, 4, 5, "six"]]}, "annotation 11 .* has a polygon that is not a list of"),
         # Unchecked this one makes pycocotools ask for more memory than there is.
         ({"segmentation": [[1, 2, 1e9, 4, 5, 6]]}, "annotation 11 .* lies far outside its image of 20×12 pixels"),
         ({"segmentation": "sky"}, "annotation 11 .* is neither polygons nor"),
@@ -184,20 +225,46 @@ def test_a_missing_or_binary_file_is_said_in_words(tmp_path: Path) -> None:
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": None}}, "damaged run-length code"),
     ],
 )
-def test_a_bad_annotation_is_named(write: Callable[..., Path], folder: Path, annotation: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_bad_annotation_is_named_and_does_not_stop_the_others(
+    write: Callable[..., Path],
+    folder: Path,
+    annotation: dict[str, Any],
+    words: str,
+    listed: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Whether a mask fits is told when the size of the image is known: by the file or from the image.
+    sizes = {} if listed else {"images": [{"id": 7, "file_name": "a.png"}]}
+    path = write(annotation, {"bbox": [1, 1, 5, 5]}, **sizes)
+    assert [reference.id for reference in read_references(path, folder)] == ["12"]
+    assert re.search(words, caplog.text)
     with pytest.raises(CocoError, match=words):
-        read_references(write(annotation), folder)
+        read_references(path, folder, strict=True)
+    with pytest.raises(NoReferencesError, match=f"that can be used.*{words}"):
+        read_references(write(annotation, **sizes), folder)
 
 
-def test_two_annotations_of_one_id_are_refused(write: Callable[..., Path], folder: Path) -> None:
-    with pytest.raises(CocoError, match="two annotations with the id 4"):
-        read_references(write({"bbox": [0, 0, 5, 5], "id": 4}, {"bbox": [0, 0, 5, 5], "id": 4}), folder)
+def test_ids_that_are_no_names_get_one(write: Callable[..., Path], folder: Path) -> None:
+    ids: list[Any] = [4, 4, None, 4.0, "4", "#2", [], float("nan")]
+    path = write(*({"bbox": [0, 0, 5, 5], "id": name} for name in ids))
+    coco = with_file_sizes(read_coco(path), folder)
+    assert [reference.id for reference in references_in(coco, folder)] == ["4", "4#1", "#2", "4#3", "4#4", "#2#5", "#6", "#7"]
+    assert "6 annotations have no id, or that of another" in coco.notes[0]
+    assert coco.left_out == ()
 
 
-def test_a_reference_image_of_another_size_is_refused(write: Callable[..., Path], folder: Path) -> None:
-    images = [{"id": 7, "file_name": "a.png", "width": 12, "height": 20}]
-    with pytest.raises(CocoError, match=r"a\.png is listed with 12×20 pixels, but the upright image has 20×12"):
-        read_references(write({"bbox": [0, 0, 5, 5]}, images=images), folder)
+def test_references_of_an_image_of_another_size_are_left_out(
+    write: Callable[..., Path], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (9, 9)).save(folder / "b.png")
+    images = [{"id": 7, "file_name": "a.png", "width": 12, "height": 20}, {"id": 8, "file_name": "b.png"}]
+    path = write({"bbox": [0, 0, 5, 5]}, {"bbox": [0, 0, 5, 5], "image_id": 8}, images=images)
+    assert [reference.id for reference in read_references(path, folder)] == ["12"]
+    words = r"a\.png is listed with 12×20 pixels, but the upright image has 20×12"
+    assert re.search(words, caplog.text)
+    with pytest.raises(CocoError, match=words):
+        read_references(path, folder, strict=True)
 
 
 def test_run_lengths_agree_with_pycocotools_and_come_back(rng: np.random.Generator) -> None:

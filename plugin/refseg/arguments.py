@@ -10,6 +10,8 @@ from typing import Any
 from .errors import RefSegError
 from .match_settings import CHOICES, MatchSettings, settings_for
 
+STRICT_HELP = "stop where an annotation cannot be used; by default it is left out and listed"
+
 
 class UsageError(RefSegError):
     """An argument that cannot be."""

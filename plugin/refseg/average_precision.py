@@ -16,8 +16,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from .coco import CocoDataset, CocoImage, ImageId
+from .coco_annotations import MASK_LEFT_OUT
+from .coco_values import id_order
 from .errors import CocoError
-from .rle import annotation_rle, run_lengths
+from .rle import annotation_rle
+from .run_lengths import run_lengths
 
 IouType: TypeAlias = Literal["segm", "bbox"]
 
@@ -79,6 +82,9 @@ def evaluate_results(
 ) -> AveragePrecision:
     """Compare results with ground truth.
 
+    Results of equal score are ranked by image, ascending by id as in pycocotools, and in an image as they are listed: the order
+    of the images and objects of a file is of no account. An object whose mask alone was left out counts for boxes alone.
+
     The size of an object is its own 'area' where it has one, else the pixels of its mask, else of its box; that of a
     detection the pixels of what is compared, its mask or its box.
 
@@ -123,11 +129,12 @@ def precision_table(
         By category id (10, 101, 4) float64: precision by IoU 0.50, 0.55, … 0.95, recall 0, 0.01, … 1 and size (all, small,
         medium, large); -1 where there is no object of the size.
     """
-    rows: dict[ImageId, int] = {image_id: row for row, image_id in enumerate(ground_truth.images, 1)}
+    rows: dict[ImageId, int] = {image_id: row for row, image_id in enumerate(sorted(ground_truth.images, key=id_order), 1)}
     for result in results:
         if result["image_id"] not in rows:
             raise CocoError(f"A result belongs to the image {result['image_id']!r}, which {ground_truth.source} does not list.")
-    truth = _by_class(ground_truth.annotations, categories)
+    masked = iou_type == "segm"
+    truth = _by_class((entry for entry in ground_truth.annotations if not (masked and entry.get(MASK_LEFT_OUT))), categories)
     found = _by_class(results, categories)
     table = {}
     for category_id in categories:
@@ -148,8 +155,13 @@ def mean_precision(precision: NDArray[np.float64]) -> float | None:
 
 
 def has_masks(annotations: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether each of some objects or results has a mask, so that masks can be compared."""
-    return all(annotation.get("segmentation") for annotation in annotations)
+    """Whether each of some objects or results has a mask, so that masks can be compared.
+
+    Objects whose mask alone was left out are passed over, but not where all are.
+    """
+    known = list(annotations)
+    masked = [annotation for annotation in known if not annotation.get(MASK_LEFT_OUT)]
+    return all(annotation.get("segmentation") for annotation in masked) and (bool(masked) or not known)
 
 
 def format_table(masks: AveragePrecision | None, boxes: AveragePrecision) -> str:

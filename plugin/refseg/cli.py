@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .arguments import UsageError, add_matching_arguments, add_model_arguments, count, matching_of, score, whole_number
+from .arguments import (
+    STRICT_HELP,
+    UsageError,
+    add_matching_arguments,
+    add_model_arguments,
+    count,
+    matching_of,
+    score,
+    whole_number,
+)
 from .errors import BenchmarkError, RefSegError
 from .published.command import add_benchmark, run_command
 
@@ -101,6 +110,7 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     calibration_help = "find a threshold for each class from the images of its references; else it is the preset's"
     output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)
     output.add_argument("--max-detections", type=count, default=100, metavar="N", help="an image (%(default)s)")
+    output.add_argument("--strict", action="store_true", help=STRICT_HELP)
     output.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -138,6 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
         negatives=arguments.negatives,
         empty=arguments.empty,
         semantic=arguments.semantic,
+        strict=arguments.strict,
     )
     report = run_coco(job, progress=progress)
     print(report)
@@ -148,13 +159,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _inspect(file: Path, out: Path | None) -> int:
     from .assessment import assess
+    from .outputs import check_outputs, replacing
     from .prototypes import Prototypes
 
+    if out is not None:
+        check_outputs({"--out": out}, {"the file of prototypes": file})
     report = assess(Prototypes.load(file))
     print(report)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        report.picture().save(out, "PNG")
+        with replacing(out) as draft:
+            report.picture().save(draft, "PNG")
     return 0
 
 

@@ -8,21 +8,46 @@ import logging
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from pycocotools import mask as mask_utils
 
+from .coco_annotations import BadMasks, read_annotations
+from .coco_values import ImageId, Refusal, id_of, refusal, shown_value, size_of, summary_of, whole_number_of
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
 from .instances import Instances
+from .outputs import replacing
 from .printing import one_line
 from .reference_vectors import Reference
-from .rle import annotation_rle, decode_mask, encode_mask, is_number
+from .rle import annotation_rle, decode_mask, encode_mask
+
+__all__ = [
+    "Box",
+    "CocoDataset",
+    "CocoImage",
+    "ImageId",
+    "Refusal",
+    "crowds_in",
+    "group_by_image",
+    "objects_of",
+    "parse_coco",
+    "read_coco",
+    "read_crowds",
+    "read_json",
+    "read_references",
+    "references_in",
+    "size_mismatch",
+    "to_listing",
+    "to_results",
+    "with_file_sizes",
+    "write_json",
+]
 
 logger = logging.getLogger(__name__)
 
-ImageId: TypeAlias = int | str
 Box: TypeAlias = tuple[float, float, float, float]
 Entry = TypeVar("Entry", bound=Mapping[str, Any])
 
@@ -50,13 +75,19 @@ class CocoDataset:
         source: the file, for messages.
         images: by id.
         categories: name by id.
-        annotations: as in the file; each belongs to one of the images and one of the categories.
+        annotations: those that can be used, in the form that `refseg.coco_annotations` gives them.
+        left_out: those that cannot, and masks that cannot of those that count by their box.
+        notes: what was put in place of values that cannot be used, or ignored, a sentence each.
+        bad_masks: what becomes of an object whose mask cannot be used.
     """
 
     source: str
     images: dict[ImageId, CocoImage]
     categories: dict[int, str]
     annotations: tuple[dict[str, Any], ...]
+    left_out: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    bad_masks: BadMasks = "leave out"
 
     __repr__ = one_line
 
@@ -65,6 +96,24 @@ class CocoDataset:
         images = {image_id: replace(self.images[image_id], image_hw=image_hw) for image_id, image_hw in sizes.items()}
         kept = tuple(annotation for annotation in self.annotations if annotation["image_id"] in images)
         return replace(self, images=images, annotations=kept)
+
+    def with_sizes(self, sizes: Mapping[ImageId, tuple[int, int]], *, strict: bool = False) -> CocoDataset:
+        """With heights and widths that the file does not list; whether masks fit their images can be told from here on.
+
+        Raises:
+            CocoError: `strict`, and an annotation cannot be used.
+        """
+        if not sizes:
+            return self
+        images = {
+            image_id: replace(image, image_hw=sizes[image_id]) if image_id in sizes else image
+            for image_id, image in self.images.items()
+        }
+        hws = {image_id: image.image_hw for image_id, image in images.items()}
+        read = read_annotations(self.annotations, self.source, hws, self.categories, self.bad_masks)
+        _say(read.left_out, read.notes, strict)
+        left_out, notes = (*self.left_out, *read.left_out), (*self.notes, *read.notes)
+        return replace(self, images=images, annotations=read.kept, left_out=left_out, notes=notes)
 
 
 @contextmanager
@@ -79,80 +128,95 @@ def _collecting_no_garbage() -> Generator[None, None, None]:
             gc.enable()
 
 
-def read_coco(path: str | Path, *, left_out: list[str] | None = None) -> CocoDataset:
+def read_coco(path: str | Path, *, bad_masks: BadMasks = "leave out", strict: bool = False) -> CocoDataset:
     """Read and check a COCO annotation file; 'annotations' may be missing.
 
-    An image without 'file_name' is called by the last two parts of its 'coco_url', as in LVIS: "val2017/000000397133.jpg".
+    An annotation that cannot be used does not stop the others: it is left out, logged, and listed in the dataset. An image
+    without 'file_name' is called by the last two parts of its 'coco_url', as in LVIS: "val2017/000000397133.jpg".
 
     Args:
         path: the file.
-        left_out: takes a sentence for each annotation that cannot be used, and the others are read; without it such an
-            annotation is an error.
+        bad_masks: what becomes of an object whose mask cannot be used.
+        strict: an annotation that cannot be used is an error.
 
     Raises:
-        CocoError: the file is missing, no JSON, lacks a part, or an annotation belongs to no image or category.
+        CocoError: the file is missing, no JSON, or lacks a part; see also `strict`.
     """
-    return parse_coco(read_json(path), str(path), left_out=left_out)
+    return parse_coco(read_json(path), str(path), bad_masks=bad_masks, strict=strict)
 
 
 @_collecting_no_garbage()
-def parse_coco(content: Any, source: str, *, left_out: list[str] | None = None) -> CocoDataset:
+def parse_coco(content: Any, source: str, *, bad_masks: BadMasks = "leave out", strict: bool = False) -> CocoDataset:
     """What `read_coco` does with what a file holds, for formats that say more than it reads.
 
     Args:
         content: of the file, from `read_json`.
         source: the file, for messages.
-        left_out: see `read_coco`.
+        bad_masks: see `read_coco`.
+        strict: see `read_coco`.
 
     Raises:
         CocoError: as in `read_coco`.
     """
     if not isinstance(content, dict):
         raise CocoError(f"{source} holds a JSON {type(content).__name__}, not an annotation file: is it a file of results?")
-    images = _read_images(source, _list_of(content, "images", source))
-    categories = _read_categories(source, _list_of(content, "categories", source))
-    annotations = _list_of(content, "annotations", source) if content.get("annotations") is not None else []
-    kept = []
-    for position, annotation in enumerate(annotations):
-        fault = _fault_of(annotation, images, categories)
-        if not fault:
-            kept.append(annotation)
-            continue
-        what = f"the annotation {annotation['id']!r}" if "id" in annotation else f"annotation {position}"
-        if left_out is None:
-            raise CocoError(f"{source}: {what} {fault}")
-        left_out.append(f"{source}: {what} {fault}")
-    return CocoDataset(source, images, categories, tuple(kept))
+    notes: list[str] = []
+    images = _read_images(source, _list_of(content, "images", source), notes)
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list | None):
+        raise CocoError(f"{source} has a malformed list 'annotations': COCO needs 'images', 'categories' and 'annotations'.")
+    categories = _read_categories(source, _list_of(content, "categories", source), annotations or [], notes)
+    sizes = {image_id: image.image_hw for image_id, image in images.items()}
+    read = read_annotations(annotations or [], source, sizes, categories, bad_masks)
+    _say(read.left_out, (*notes, *read.notes), strict)
+    return CocoDataset(source, images, categories, read.kept, read.left_out, (*notes, *read.notes), bad_masks)
 
 
-def read_references(path: str | Path, image_dir: str | Path) -> list[Reference]:
+def _say(left_out: Sequence[Refusal], notes: Sequence[str], strict: bool) -> None:
+    for note in notes:
+        logger.warning("%s", note)
+    if left_out and strict:
+        raise CocoError(str(left_out[0]) if len(left_out) == 1 else summary_of(left_out))
+    if left_out:
+        logger.warning("%s", summary_of(left_out))
+
+
+def read_references(path: str | Path, image_dir: str | Path, *, strict: bool = False) -> list[Reference]:
     """Read the objects of a COCO file as references.
 
-    A polygon or run-length code becomes the mask; an object without is a box. Crowds are left out. An image that is
-    missing or broken does not stop the others: `build_prototypes` records its references as skipped.
+    A polygon or run-length code becomes the mask; an object without is a box. Crowds are left out, and so are annotations
+    that cannot be used: these are logged. An image that is missing or broken does not stop the others: `build_prototypes`
+    records its references as skipped.
 
     Args:
         path: the COCO file.
         image_dir: folder that 'file_name' is relative to.
+        strict: an annotation that cannot be used is an error.
 
     Raises:
-        CocoError: see read_coco; also a mask or an image's size that does not fit the image.
-        NoReferencesError: the file has no annotation, or crowds alone.
+        CocoError: see read_coco.
+        NoReferencesError: the file has no annotation of a single object that can be used.
     """
-    coco = read_coco(path)
+    return references_in(with_file_sizes(read_coco(path, strict=strict), image_dir, strict=strict), image_dir)
+
+
+def references_in(coco: CocoDataset, image_dir: str | Path) -> list[Reference]:
+    """What `read_references` gives, of a file read before with `with_file_sizes`."""
     references = objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
     crowds = len(coco.annotations) - len(references)
     if crowds:
         logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
     if not references:
-        raise NoReferencesError(f"{coco.source} has no annotation of a single object: annotate at least one of each class.")
+        unusable = f" {summary_of(coco.left_out)}" if coco.left_out else ""
+        raise NoReferencesError(
+            f"{coco.source} has no annotation of a single object{' that can be used' if unusable else ''}: annotate at least "
+            f"one of each class.{unusable}"
+        )
     return references
 
 
 def read_crowds(path: str | Path, image_dir: str | Path) -> list[Reference]:
     """Read the crowds of a COCO file, without ids: what lies in one is no single object, and nothing strange either.
-
-    A crowd whose mask cannot be used is left out.
 
     Args:
         path: the COCO file.
@@ -161,21 +225,61 @@ def read_crowds(path: str | Path, image_dir: str | Path) -> list[Reference]:
     Raises:
         CocoError: see read_coco.
     """
-    coco = read_coco(path)
-    crowds: list[Reference] = []
-    for annotation in coco.annotations:
-        try:
-            crowds += objects_of(coco, image_dir, [annotation] if annotation.get("iscrowd") else [])
-        except CocoError as error:
-            logger.warning("A crowd is left out: %s", error)
+    return crowds_in(with_file_sizes(read_coco(path), image_dir), image_dir)
+
+
+def crowds_in(coco: CocoDataset, image_dir: str | Path) -> list[Reference]:
+    """What `read_crowds` gives, of a file read before with `with_file_sizes`."""
+    crowds = objects_of(coco, image_dir, [entry for entry in coco.annotations if entry.get("iscrowd")])
     return [replace(crowd, id="") for crowd in crowds]
+
+
+def with_file_sizes(coco: CocoDataset, image_dir: str | Path, *, strict: bool = False) -> CocoDataset:
+    """With the size of each image that has annotations as its file has it: what is annotated in another frame is left out.
+
+    Args:
+        coco: of references.
+        image_dir: folder that file names are relative to.
+        strict: an annotation that cannot be used is an error.
+
+    Raises:
+        CocoError: see `strict`.
+    """
+    sizes: dict[ImageId, tuple[int, int]] = {}
+    wrong: dict[ImageId, tuple[int, int]] = {}
+    for image_id in dict.fromkeys(entry["image_id"] for entry in coco.annotations):
+        image = coco.images[image_id]
+        found = _size_of_file(Path(image_dir) / image.file_name)
+        if found is not None and image.image_hw is None:
+            sizes[image_id] = found
+        elif found is not None and found != image.image_hw:
+            wrong[image_id] = found
+    kept, refused = [], []
+    for position, entry in enumerate(coco.annotations):
+        image = coco.images[entry["image_id"]]
+        if image.id in wrong:
+            reason = f"is of an image of another size: {size_mismatch(image, wrong[image.id])}"
+            refused.append(refusal(coco.source, str(entry.get("id", f"#{position}")), "width, height", image.image_hw, reason))
+        else:
+            kept.append(entry)
+    names = [str(entry["id"]) if "id" in entry else "" for entry in kept if not entry.get("iscrowd")]
+    alike = len(names) - len(set(names) - {""})
+    said = (
+        f"{coco.source}: {alike} annotations have no id, or that of another: their position in the file is made a part of it."
+    )
+    notes = [said] if alike else []
+    _say(refused, notes, strict)
+    coco = replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *refused), notes=(*coco.notes, *notes))
+    return coco.with_sizes(sizes, strict=strict)
 
 
 def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:
     """Annotations of a file as references, crowds too; an image that cannot be read is left to `build_prototypes`.
 
+    Each gets an id of its own: its annotation's, or, where it has none or one that others have too, one made of its position.
+
     Raises:
-        CocoError: two annotations have one id, or a mask or an image's size does not fit the image.
+        CocoError: a mask or an image's size does not fit the image.
     """
     sizes: dict[ImageId, tuple[int, int] | None] = {}
     references: list[Reference] = []
@@ -183,12 +287,12 @@ def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[d
     for position, annotation in enumerate(annotations):
         name = str(annotation.get("id", f"#{position}"))
         if name in seen:
-            raise CocoError(f"{coco.source} has two annotations with the id {name}: give each an id of its own.")
+            name = next(new for new in (f"{name}#{number}" for number in count(position)) if new not in seen)
         seen.add(name)
         image = coco.images[annotation["image_id"]]
         file = Path(image_dir) / image.file_name
         if image.id not in sizes:
-            sizes[image.id] = _size_of_file(file, image, coco.source)
+            sizes[image.id] = _checked_size(file, image, coco.source)
         references.append(_to_reference(name, annotation, coco, file, sizes[image.id]))
     return references
 
@@ -250,11 +354,8 @@ def to_listing(images: Sequence[CocoImage], categories: Mapping[int, str]) -> di
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file, complete or not at all; its folder is made."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    draft.replace(target)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 @_collecting_no_garbage()
@@ -286,56 +387,73 @@ def _list_of(content: dict[str, Any], key: str, source: str) -> list[dict[str, A
     return value
 
 
-def _read_images(source: str, entries: Sequence[dict[str, Any]]) -> dict[ImageId, CocoImage]:
+def _read_images(source: str, entries: Sequence[dict[str, Any]], notes: list[str]) -> dict[ImageId, CocoImage]:
     images: dict[ImageId, CocoImage] = {}
+    odd: list[str] = []
     for position, entry in enumerate(entries):
-        image_id, name = entry.get("id"), entry.get("file_name")
+        image_id, name = id_of(entry.get("id")), entry.get("file_name")
         if name is None and isinstance(entry.get("coco_url"), str):
             name = "/".join(entry["coco_url"].split("/")[-2:])
-        if not isinstance(image_id, int | str) or not isinstance(name, str) or not name:
+        if image_id is None or not isinstance(name, str) or not name:
             raise CocoError(f"{source}: the image at position {position} of 'images' lacks an 'id' or a 'file_name'.")
         if image_id in images:
             raise CocoError(f"{source} has two images with the id {image_id!r}: give each an id of its own.")
-        height, width = entry.get("height"), entry.get("width")
-        known = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
-        images[image_id] = CocoImage(image_id, name, (height, width) if known else None)  # type: ignore[arg-type]
+        height, width = size_of(entry.get("height")), size_of(entry.get("width"))
+        image_hw = None if height is None or width is None else (height, width)
+        if image_hw is None and (entry.get("height") is not None or entry.get("width") is not None):
+            odd.append(f"{name} with {shown_value([entry.get('width'), entry.get('height')])}")
+        images[image_id] = CocoImage(image_id, name, image_hw)
+    if odd:
+        notes.append(
+            f"{source}: the width or height of {len(odd)} images is no number of pixels, their files are asked instead; "
+            f"the first is {odd[0]}."
+        )
     return images
 
 
-def _read_categories(source: str, entries: Sequence[dict[str, Any]]) -> dict[int, str]:
+def _read_categories(
+    source: str, entries: Sequence[dict[str, Any]], annotations: Sequence[Any], notes: list[str]
+) -> dict[int, str]:
+    named: dict[str, list[int]] = {}
     categories: dict[int, str] = {}
     for position, entry in enumerate(entries):
-        category_id, name = entry.get("id"), entry.get("name")
-        if not isinstance(category_id, int) or not isinstance(name, str) or not name:
+        category_id, name = whole_number_of(entry.get("id")), entry.get("name")
+        if category_id is None or not isinstance(name, str) or not name:
             raise CocoError(f"{source}: the category at position {position} of 'categories' lacks a number 'id' or a 'name'.")
-        if category_id in categories or name in categories.values():
-            raise CocoError(f"{source} has two categories with the id {category_id} or the name {name!r}: join them.")
+        if category_id in categories:
+            raise CocoError(f"{source} has two categories with the id {category_id}: give each an id of its own.")
         categories[category_id] = name
+        named.setdefault(name, []).append(category_id)
+    twins = [ids for ids in named.values() if len(ids) > 1]
+    if not twins:
+        return categories
+    shown = {whole_number_of(entry.get("category_id")) for entry in annotations if isinstance(entry, dict)}
+    parents = {whole_number_of(entry.get("id")): entry.get("supercategory") for entry in entries}
+    for ids in twins:
+        name = categories[ids[0]]
+        # Some exporters list the project itself as a class, which is the parent of all others and has no object.
+        used = [number for number in ids if number in shown] or [number for number in ids if parents[number] == name]
+        if len(used) != 1:
+            raise CocoError(f"{source} has two categories with the name {name!r} ({', '.join(map(str, ids))}): join them.")
+        empty = [number for number in ids if number not in used]
+        notes.append(
+            f"{source}: the category {name!r} is listed {len(ids)} times; {empty} without an object ignored, {used[0]} taken."
+        )
+        categories = {number: name for number, name in categories.items() if number not in empty}
     return categories
 
 
-def _fault_of(annotation: dict[str, Any], images: Mapping[ImageId, CocoImage], categories: Mapping[int, str]) -> str:
-    """Why an annotation cannot be used, the rest of a sentence that begins with it; "" where it can."""
-    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-    if not isinstance(image_id, int | str) or image_id not in images:
-        return f"belongs to the image {image_id!r}, which is not in 'images': add the image or remove it."
-    if not isinstance(category_id, int) or category_id not in categories:
-        return f"has the category {category_id!r}, which is not in 'categories': add it there or correct it."
-    box = annotation.get("bbox")
-    if box and (not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0):
-        return f"has the bbox {box!r}, but x, y, width and height in pixels are needed."
-    if not box and not annotation.get("segmentation"):
-        return "has neither a 'bbox' nor a 'segmentation': give it one or remove it."
-    return ""
-
-
-def _size_of_file(file: Path, image: CocoImage, source: str) -> tuple[int, int] | None:
+def _size_of_file(file: Path) -> tuple[int, int] | None:
     try:
-        found = read_image_hw(file)
+        return read_image_hw(file)
     except ImageError as error:
         logger.warning("A reference image cannot be read: %s", error)
         return None
-    if image.image_hw is not None and image.image_hw != found:
+
+
+def _checked_size(file: Path, image: CocoImage, source: str) -> tuple[int, int] | None:
+    found = _size_of_file(file)
+    if found is not None and image.image_hw is not None and image.image_hw != found:
         raise CocoError(f"{source}: {size_mismatch(image, found)}")
     return found
 

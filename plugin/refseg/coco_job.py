@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .average_precision import AveragePrecision, format_table
+from .coco_values import Refusal, summary_of
 from .match_settings import MatchSettings
 
 
@@ -33,6 +34,7 @@ class CocoJob:
         negatives: COCO file of objects that are taken for a class and are none; see `refseg.build_prototypes`.
         empty: folder, or COCO file, of images known to hold none of the classes.
         semantic: folder for a map of classes of each image.
+        strict: an annotation that cannot be used is an error; by default it is left out and listed.
     """
 
     images: Path
@@ -54,6 +56,7 @@ class CocoJob:
     negatives: Path | None = None
     empty: Path | None = None
     semantic: Path | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class CocoReport:
         calibrated: whether they were found from the images of references.
         num_empty: images known to be empty that were looked at.
         num_mined: of the mistakes made there, those that became negatives.
+        left_out: annotations of all files that cannot be used, and masks that cannot of objects that count by their box.
+        notes: what was read otherwise than it is written, and what may be wrong with the files, a sentence each.
     """
 
     out: str
@@ -93,6 +98,8 @@ class CocoReport:
     calibrated: bool = False
     num_empty: int = 0
     num_mined: int = 0
+    left_out: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)
@@ -106,4 +113,6 @@ class CocoReport:
         text += f"\nLeast scores{', calibrated' if self.calibrated else ''}: {least}"
         if self.num_empty:
             text += f"\n{self.num_mined} negatives were mined from {self.num_empty} images known to be empty"
+        for line in (summary_of(self.left_out), *self.notes):
+            text += f"\n{line}" if line else ""
         return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"

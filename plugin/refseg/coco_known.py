@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .coco import CocoImage, read_coco
 from .coco_images import Proposer, scan
+from .coco_values import summary_of
 from .errors import CocoError
 from .known_objects import join_surroundings, known_object, spread
 from .matcher import Matcher
@@ -74,11 +75,15 @@ def find_empty(place: Path, images: Path, classes: Sequence[str]) -> tuple[str, 
         classes: of the references.
 
     Raises:
-        CocoError: there is no such place, no image in it, or the file lists an object of one of the classes.
+        CocoError: there is no such place, no image in it, or the file lists an object of one of the classes, or one
+            that cannot be read.
     """
     if place.is_dir():
         return tuple(str(place / image.file_name) for image in scan(place).images.values())
-    listed = read_coco(place)
+    listed = read_coco(place, bad_masks="box")
+    unread = [refused for refused in listed.left_out if not refused.mask_alone]
+    if unread:
+        raise CocoError(f"{place} may list objects of the classes in images that are to be empty: {summary_of(unread)}")
     for annotation in listed.annotations:
         label = listed.categories[annotation["category_id"]]
         if label in classes:

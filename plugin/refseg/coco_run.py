@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,31 @@ from .coco import (
     CocoDataset,
     CocoImage,
     ImageId,
+    crowds_in,
+    group_by_image,
     read_coco,
-    read_crowds,
-    read_references,
+    references_in,
     to_listing,
     to_results,
+    with_file_sizes,
     write_json,
 )
+from .coco_frames import framed_image
 from .coco_images import Proposer, scan
 from .coco_job import CocoJob, CocoReport
 from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
-from .errors import CocoError, ModelError
+from .errors import CocoError, ImageError, ModelError
+from .frames import FramedImage, frame_hint
+from .images import read_image_hw
 from .match_settings import settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import add_mined, num_mined
 from .models import Models, load_models
+from .outputs import DRAFT, check_outputs
 from .packing import PackedCandidates
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference
-from .rle import annotation_rle
 from .semantic import map_paths, semantic_map, write_map
 from .surroundings import image_key
 
@@ -49,37 +54,44 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     """Do what `refseg coco` does: build prototypes, learn from images that are known, segment, write, evaluate.
 
     Unless one least score is given, each class gets a threshold that suits what lies around its references. An image that
-    cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the scores.
+    cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the scores. An
+    annotation that cannot be used is left out and reported; a target's whose mask alone cannot counts by its box.
 
     Args:
         job: files and settings.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        CocoError: a file is malformed, no image is to be had, a class of the references is none of the targets, or a map
-            would take the place of an image.
+        CocoError: a file is malformed, no image is to be had, a class of the references is none of the targets, or what is
+            written would take the place of what is read. Where the job is strict: an annotation cannot be used.
         BadReferenceError: there are no references, or none of a class is usable.
         ModelError: the model is not to be had.
     """
     if not job.images.is_dir():
         raise CocoError(f"There is no folder of images at {job.images}.")
-    references = read_references(job.references, job.images)
-    negatives = [] if job.negatives is None else _read_negatives(job.negatives, job.images)
-    targets = scan(job.images) if job.targets is None else read_coco(job.targets)
+    shown_file = _read_shown(job, job.references)
+    references = references_in(shown_file, job.images)
+    negative_file = None if job.negatives is None else _read_shown(job, job.negatives)
+    negatives = [] if negative_file is None else _negatives_in(negative_file, job.images)
+    targets = scan(job.images) if job.targets is None else _read_targets(job, job.targets)
+    files = [shown_file] if negative_file is None else [shown_file, negative_file]
     labels = sorted({reference.label for reference in references})
     empty = () if job.empty is None else find_empty(job.empty, job.images, labels)
     if job.targets is None:
         targets = CocoDataset(targets.source, targets.images, dict(enumerate(labels, 1)), ())
     category_ids = _category_ids(labels, targets)
-    _check_masks(targets)
-    for path in (job.out, job.report, job.prototypes):
+    shown_images = [*empty, *(item.image for item in (*references, *negatives))]
+    maps = _check_maps(job, targets, shown_images)
+    outputs = _outputs_of(job)
+    listed_images = (str(job.images / image.file_name) for image in targets.images.values())
+    check_outputs(outputs | _outputs_of_maps(job), _inputs_of(job), (*listed_images, *shown_images))
+    for path in outputs.values():
         _check_writable(path)
-    maps = _check_maps(job, targets, [*empty, *(item.image for item in (*references, *negatives))])
     models = _load(job)
     prototypes = build_prototypes(references, models, negatives=negatives, progress=progress)
     started = time.monotonic()
     proposer = Proposer(models, job.images, job.tiles, job.num_workers)
-    shown, blank, refused = _known(job, references, empty, prototypes, models)
+    shown, blank, refused = _known(job, references, crowds_in(shown_file, job.images), empty, prototypes, models)
     known = KnownImages(shown, blank, {proposer.path_of(image) for image in targets.images.values()})
     look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
     seen = drain(look, progress) if known.paths else Seen()
@@ -87,16 +99,26 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
     matcher = _matcher(job, prototypes, models, job.min_score)
-    work = _Work(job, targets, prototypes, matcher, [category_ids[name] for name in prototypes.classes], maps)
+    work = _Work(
+        job,
+        targets,
+        prototypes,
+        matcher,
+        [category_ids[name] for name in prototypes.classes],
+        maps,
+        group_by_image(targets.annotations),
+    )
     found = drain(_iter_segment(work, proposer, seen.candidates), progress)
     seconds = time.monotonic() - started
     write_json(job.out, found.results)
     if job.semantic is not None:
         write_json(job.semantic / NAMES_FILE, dict(enumerate(["background", *prototypes.classes])))
-    listed = targets.restrict(found.sizes)
+    unlisted = {name: hw for name, hw in found.sizes.items() if targets.images[name].image_hw is None}
+    listed = targets.with_sizes(unlisted).restrict(found.sizes)
     if job.targets is None:
         write_json(job.out.with_suffix(".images.json"), to_listing(list(listed.images.values()), listed.categories))
     mask, box = _scores(listed, found.results, sorted(category_ids.values()))
+    hint = frame_hint(found.framed)
     report = CocoReport(
         out=str(job.out),
         model=job.model,
@@ -113,6 +135,8 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         calibrated=_is_calibrated(job, prototypes, models),
         num_empty=seen.num_empty,
         num_mined=num_mined(prototypes.negatives),
+        left_out=tuple(one for file in (*files, listed) for one in file.left_out),
+        notes=(*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])),
     )
     if job.report is not None:
         write_json(job.report, asdict(report))
@@ -135,6 +159,7 @@ class _Work:
     matcher: Matcher
     category_ids: Sequence[int]
     maps: Mapping[ImageId, Path]
+    truth: Mapping[ImageId, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -145,6 +170,7 @@ class _Found:
     sizes: dict[ImageId, tuple[int, int]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     num_gated: int = 0
+    framed: list[FramedImage] = field(default_factory=list)
 
     def add(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
         """Match one image."""
@@ -152,10 +178,30 @@ class _Found:
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw
         as_published = work.matcher.as_published
-        self.results += to_results(instances, work.category_ids, image.id, candidates.image_hw, as_published=as_published)
+        results = to_results(instances, work.category_ids, image.id, candidates.image_hw, as_published=as_published)
+        self.results += results
+        if image.id in work.truth:
+            self._add_framed(image, candidates, results, work)
         if image.id in work.maps:
             canvas = semantic_map(instances, candidates.image_hw, work.matcher.map_threshold)
             write_map(work.maps[image.id], canvas, len(work.prototypes.classes))
+
+    def _add_framed(
+        self,
+        image: CocoImage,
+        candidates: Candidates | PackedCandidates,
+        results: Sequence[Mapping[str, Any]],
+        work: _Work,
+    ) -> None:
+        """Note what is needed to tell whether annotations were made on the image as it is stored."""
+        framed = framed_image(work.job.images / image.file_name, candidates.image_hw, work.truth[image.id], results)
+        if framed is None:
+            return
+        rows = candidates.filled.nonzero()[:, 0]
+        (height, width), side = candidates.image_hw, candidates.grid_side
+        cells = candidates.boxes_of(rows) + torch.tensor([0, 0, 1, 1])
+        boxes = cells * torch.tensor([width, height, width, height]) / side
+        self.framed.append(replace(framed, candidates=boxes.numpy()))
 
 
 def _iter_segment(
@@ -203,7 +249,12 @@ def _matcher(job: CocoJob, prototypes: Prototypes, models: Models, min_score: fl
 
 
 def _known(
-    job: CocoJob, references: Sequence[Reference], empty: Sequence[str], prototypes: Prototypes, models: Models
+    job: CocoJob,
+    references: Sequence[Reference],
+    crowds: Sequence[Reference],
+    empty: Sequence[str],
+    prototypes: Prototypes,
+    models: Models,
 ) -> tuple[dict[str, list[Reference]], list[str], list[tuple[str, str]]]:
     """Objects in the images of references that are of use, images known to be empty, and those of them that are not."""
     shown: dict[str, list[Reference]] = {}
@@ -215,7 +266,7 @@ def _known(
     if job.min_score is not None or not settings_for(models.preset.as_published, job.matching).calibrated:
         return {}, blank, refused
     used = {path: items for path, items in shown.items() if any(item.id in prototypes.reference_ids for item in items)}
-    for crowd in read_crowds(job.references, job.images):
+    for crowd in crowds:
         if crowd.image in used:
             used[crowd.image].append(crowd)
     return used, blank, refused
@@ -235,8 +286,56 @@ def _taught(job: CocoJob, prototypes: Prototypes, seen: Seen, models: Models) ->
     return add_mined(prototypes, [mined.above(matcher.thresholds) for mined in seen.mined], matcher.gallery)
 
 
-def _read_negatives(path: Path, images: Path) -> list[Reference]:
-    return [replace(reference, id=NEGATIVE + reference.id) for reference in read_references(path, images)]
+def _read_shown(job: CocoJob, path: Path) -> CocoDataset:
+    """A file of objects to be shown."""
+    return with_file_sizes(read_coco(path, strict=job.strict), job.images, strict=job.strict)
+
+
+def _read_targets(job: CocoJob, path: Path) -> CocoDataset:
+    """A file of targets; all that may be wrong with its ground truth is found here, before the work."""
+    targets = read_coco(path, bad_masks="box", strict=job.strict)
+    sizes = {}
+    for image_id in dict.fromkeys(entry["image_id"] for entry in targets.annotations):
+        image = targets.images[image_id]
+        if image.image_hw is None:
+            with suppress(ImageError):  # it is skipped when its turn comes, and said
+                sizes[image_id] = read_image_hw(job.images / image.file_name)
+    return targets.with_sizes(sizes, strict=job.strict)
+
+
+def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:
+    return [replace(reference, id=NEGATIVE + reference.id) for reference in references_in(negatives, images)]
+
+
+def _outputs_of(job: CocoJob) -> dict[str, Path]:
+    """Files that are written, apart from maps, by what they are called."""
+    listing = None if job.targets is not None else job.out.with_suffix(".images.json")
+    named = {
+        "--out": job.out,
+        "the list of images beside --out": listing,
+        "--report": job.report,
+        "--prototypes": job.prototypes,
+    }
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _outputs_of_maps(job: CocoJob) -> dict[str, Path]:
+    return {} if job.semantic is None else {f"{NAMES_FILE} of --semantic": job.semantic / NAMES_FILE}
+
+
+def _inputs_of(job: CocoJob) -> dict[str, Path]:
+    """Files that are read, apart from images, by what they are called."""
+    named = {
+        "--references": job.references,
+        "--targets": job.targets,
+        "--negatives": job.negatives,
+        "--empty": job.empty,
+        "--sam2-path": job.sam2_path,
+        "--dinov2-path": job.dinov2_path,
+    }
+    # Of a folder of empty images these are what is read, not, for example, an earlier report.
+    folder = job.empty is not None and job.empty.is_dir()
+    return {name: path for name, path in named.items() if path is not None and not (folder and name == "--empty")}
 
 
 def _what(name: str) -> str:
@@ -252,9 +351,12 @@ def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> di
     images = list(targets.images.values())
     paths = map_paths(job.semantic, [image.file_name for image in images])
     taken = {path.resolve() for path in (*(job.images / image.file_name for image in images), *map(Path, others))}
+    files = {path.resolve() for path in (*_inputs_of(job).values(), *_outputs_of(job).values())}
     for path in paths:
         if path.resolve() in taken:
             raise CocoError(f"The map {path} would take the place of an image: choose another folder than that of the images.")
+        if path.resolve() in files:
+            raise CocoError(f"The map {path} would take the place of another file that is named: choose another folder.")
     _check_writable(job.semantic / NAMES_FILE)
     return {image.id: path for image, path in zip(images, paths, strict=True)}
 
@@ -272,22 +374,12 @@ def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]
     return {label: by_name[label] for label in labels}
 
 
-def _check_masks(targets: CocoDataset) -> None:
-    """Find out before the work that ground truth cannot be used."""
-    for annotation in targets.annotations:
-        image_hw = targets.images[annotation["image_id"]].image_hw
-        if image_hw is not None:
-            annotation_rle(annotation, image_hw, targets.source)
-
-
-def _check_writable(path: Path | None) -> None:
+def _check_writable(path: Path) -> None:
     """Find out before the work that a result cannot be written."""
-    if path is None:
-        return
     if path.is_dir():
         raise CocoError(f"{path} is a folder: name a file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
+    draft = path.with_name(path.name + DRAFT)
     draft.touch()
     draft.unlink()
 

@@ -85,6 +85,21 @@ def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise ImageError(name, "this is not an image that can be read") from error
 
 
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """EXIF's orientation of a file, 1 to 8: how its pixels are to be turned; 1 where it says nothing.
+
+    Raises:
+        ImageError: the file is missing or no image.
+    """
+    name = os.fspath(path)
+    try:
+        with Image.open(name) as opened:
+            value = opened.getexif().get(ORIENTATION, 1)
+            return value if value in range(1, 9) else 1
+    except (OSError, ValueError, RuntimeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(name, "this is not an image that can be read") from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any Pillow mode to RGB; see read_image for how."""
     if image.mode == "RGB":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import ClassWithoutReferencesError, PrototypeFileError, ShapeError
 from .negatives import Negatives
+from .outputs import replacing
 from .prototypes import Prototypes
 from .surroundings import Surroundings
 
@@ -48,11 +49,8 @@ def write_file(prototypes: Prototypes, path: str | Path) -> None:
     if (around := prototypes.surroundings) is not None:
         about["surroundings"] = {"images": around.images, "shown": around.shown}
         tensors["surroundings"] = around.features
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata={HEADER: json.dumps(about)})
-    draft.replace(target)
+    with replacing(path) as draft:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata={HEADER: json.dumps(about)})
 
 
 def read_file(path: str | Path) -> Prototypes:

@@ -6,7 +6,6 @@ is too short it makes up the rest of the mask; neither is an error there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,16 +15,15 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from .errors import CocoError
-
-MAX_POLYGON_OUTSIDE = 1.0
-"""How far a polygon may reach outside its image, in image sides; pycocotools walks every pixel of an edge."""
+from .run_lengths import run_lengths
+from .segmentations import are_plain_polygons, check_fits, compressed, read_shape
 
 
 def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], source: str) -> dict[str, Any] | None:
     """The mask of an annotation or result as pycocotools' compressed run-length code, checked against its image.
 
     Args:
-        annotation: its 'segmentation' may be polygons or either run-length code.
+        annotation: its 'segmentation' may be of any shape that `refseg.segmentations.read_shape` reads.
         image_hw: height and width of the image.
         source: the file, for messages.
 
@@ -33,34 +31,18 @@ def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], sou
         {"size": [H, W], "counts": bytes}, or None where there is no mask.
 
     Raises:
-        CocoError: the mask does not fit the image.
+        CocoError: the mask cannot be used, or does not fit the image.
     """
-    shape = annotation.get("segmentation")
-    what = f"The mask of annotation {annotation.get('id')!r} in {source}"
-    if not shape:
-        return None
-    if isinstance(shape, dict):
-        return _checked_rle(shape, image_hw, what)
-    if not isinstance(shape, list):
-        raise CocoError(f"{what} is neither polygons nor a run-length code.")
-    polygons = [polygon for polygon in shape if isinstance(polygon, list) and len(polygon) >= 6]
-    if not polygons:
-        return None
-    height, width = image_hw
-    for polygon in polygons:
-        if len(polygon) % 2 or not all(is_number(value) for value in polygon):
-            raise CocoError(f"{what} has a polygon that is not a list of x, y, x, y, … numbers.")
-        reach = MAX_POLYGON_OUTSIDE
-        xs, ys = polygon[::2], polygon[1::2]
-        if (
-            min(xs) < -reach * width
-            or max(xs) > (1 + reach) * width
-            or min(ys) < -reach * height
-            or max(ys) > (1 + reach) * height
-        ):
-            raise CocoError(f"{what} lies far outside its image of {width}×{height} pixels: coordinates must be pixels of it.")
-    merged: dict[str, Any] = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
-    return merged
+    try:
+        shape: Any = annotation.get("segmentation")
+        if not are_plain_polygons(shape, image_hw):
+            shape = read_shape(shape)
+            if shape is None:
+                return None
+            check_fits(shape, image_hw)
+        return compressed(shape, image_hw)
+    except CocoError as error:
+        raise CocoError(f"The mask of annotation {annotation.get('id')!r} in {source} {error}") from error
 
 
 def encode_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> dict[str, Any]:
@@ -132,30 +114,6 @@ def crop_mask(whole: NDArray[np.bool_], box: tuple[float, float, float, float]) 
     return np.pad(cut, ((0, h - cut.shape[0]), (0, w - cut.shape[1])))
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _checked_rle(code: dict[str, Any], image_hw: tuple[int, int], what: str) -> dict[str, Any]:
-    size, counts = code.get("size"), code.get("counts")
-    if not isinstance(size, list) or tuple(size) != image_hw:
-        raise CocoError(f"{what} is made for the size {size} (height, width), but its image is {list(image_hw)}.")
-    if isinstance(counts, bytes):  # never from JSON: our own encoder's
-        return code
-    try:
-        runs = run_lengths([counts.encode("ascii")])[0].tolist() if isinstance(counts, str) else counts
-        valid = isinstance(runs, list) and sum(runs) == size[0] * size[1] and min(runs) >= 0
-    except (IndexError, TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise CocoError(f"{what} is a damaged run-length code: its runs do not add up to {size[1]}×{size[0]} pixels.")
-    if isinstance(counts, str):
-        return {"size": size, "counts": counts.encode("ascii")}
-    compressed: dict[str, Any] = mask_utils.frPyObjects(code, *image_hw)
-    return compressed
-
-
 def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np.bool_]:
     """(n, h, w) bool of many compressed codes of one size at once.
 
@@ -172,43 +130,3 @@ def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np
     # Runs alternate from background on; each mask begins anew.
     inside = (np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) % 2 == 1
     return np.repeat(inside, runs).reshape(len(codes), width, height).transpose(0, 2, 1)
-
-
-def run_lengths(codes: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Run lengths of compressed codes: five bits a character, from the fourth run on as differences to the last but one.
-
-    Returns:
-        All runs one after the other, and where each code's begin: (n + 1,), the last entry is their number.
-
-    Raises:
-        ValueError: a code is empty, breaks off, or holds other characters.
-
-    Example:
-        >>> diagonal, bar = mask_utils.encode(np.stack([np.eye(3), np.ones((3, 3))], 2).astype(np.uint8, order="F"))
-        >>> run_lengths([diagonal["counts"], bar["counts"]])
-        (array([0, 1, 3, 1, 3, 1, 0, 9]), array([0, 6, 8]))
-    """
-    digits = np.frombuffer(b"".join(codes), np.uint8).astype(np.int64) - 48
-    ends = np.cumsum([len(code) for code in codes], dtype=np.int64)
-    if not len(codes):
-        return np.zeros(0, np.int64), np.zeros(1, np.int64)
-    last = (digits & 32) == 0  # of its number
-    if np.diff(ends, prepend=0).min() == 0 or digits.min() < 0 or digits.max() > 63 or not last[ends - 1].all():
-        raise ValueError("a run-length code is empty, breaks off or holds characters of none")
-    stops = np.flatnonzero(last)
-    begins = np.concatenate([[0], stops[:-1] + 1])
-    place = 5 * (np.arange(len(digits)) - np.repeat(begins, stops - begins + 1))
-    if place.max() > 55:
-        raise ValueError("a run-length code holds a number that is too long")
-    numbers = np.add.reduceat((digits & 31) << place, begins)
-    numbers -= np.where(digits[stops] & 16, np.int64(1) << (place[stops] + 5), 0)
-    starts = np.concatenate([[0], np.searchsorted(stops, ends - 1) + 1])
-    within = np.arange(len(numbers)) - np.repeat(starts[:-1], np.diff(starts))
-    for chain in (within % 2 == 1, (within % 2 == 0) & (within > 0)):
-        members = np.flatnonzero(chain)
-        if len(members):
-            totals = np.cumsum(numbers[members])
-            heads = np.flatnonzero(within[members] <= 2)  # the first of its chain in each code
-            before = totals[heads] - numbers[members[heads]]
-            numbers[members] = totals - np.repeat(before, np.diff(np.append(heads, len(members))))
-    return numbers, starts

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .instances import Instances
+from .outputs import replacing
 
 MAX_8_BIT = 255
 """The highest class index that a PNG of 8 bits a pixel can hold."""
@@ -33,10 +34,8 @@ def write_map(path: Path, canvas: NDArray[np.uint16], num_classes: int) -> None:
         canvas: (H, W) of semantic_map.
         num_classes: K, so that all maps of one run are alike.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    Image.fromarray(canvas.astype(np.uint8) if num_classes <= MAX_8_BIT else canvas).save(draft, format="PNG")
-    draft.replace(path)
+    with replacing(path) as draft:
+        Image.fromarray(canvas.astype(np.uint8) if num_classes <= MAX_8_BIT else canvas).save(draft, format="PNG")
 
 
 def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:

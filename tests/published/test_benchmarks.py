@@ -21,7 +21,7 @@ from refseg.cli import main
 from refseg.published import running
 from refseg.published.job import BenchmarkJob
 from refseg.published.planning import make_plan
-from refseg.published.running import iter_benchmark, run_benchmark
+from refseg.published.running import BenchmarkReport, iter_benchmark, run_benchmark
 from tests.published import trees
 
 pytestmark = pytest.mark.slow
@@ -339,6 +339,36 @@ class TestWhatFiguresDependOn:
         assert skipped == str(path)
         assert "is listed with 320×240 pixels" in reason
         assert results["runs"][0]["figures"]["mask AP"] is not None
+
+    def test_what_is_left_out_and_what_seems_turned_is_said(
+        self,
+        call: Callable[..., dict[str, Any]],
+        paths: trees.CustomPaths,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # One of the three objects lies where a turn by half hardly moves it.
+        monkeypatch.setattr("refseg.frames.MOST_AS_ANNOTATED", 0.4)
+        content = json.loads(paths.targets.read_text())
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        for image in content["images"]:
+            with Image.open(paths.images / image["file_name"]) as upright:
+                upright.rotate(180).save(paths.images / image["file_name"], exif=exif, quality=95)
+        height, width = trees.IMAGE_HW
+        for entry in content["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry |= {"bbox": [width - x - w, height - y - h, w, h], "segmentation": None}
+        content["annotations"].append({**content["annotations"][0], "id": 900, "iscrowd": "perhaps"})
+        paths.targets.write_text(json.dumps(content))
+        results = call()
+        (hint,) = results["hints"]
+        assert hint.endswith("Turn the annotations too, or remove the tag from the files.")
+        assert "of 3 objects 1 are met as they are annotated, and 3 if they are turned" in hint
+        written = json.loads((tmp_path / "out" / "results.json").read_text())
+        ((refused,),) = written["left_out"].values()
+        assert (refused["annotation"], refused["field"], refused["value"]) == ("900", "iscrowd", "'perhaps'")
+        assert hint in str(BenchmarkReport(results, tmp_path / "out"))
 
     def test_references_of_no_use_find_nothing(self, call: Callable[..., dict[str, Any]], paths: trees.CustomPaths) -> None:
         content = json.loads(paths.references.read_text())

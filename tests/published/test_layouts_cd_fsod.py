@@ -132,7 +132,20 @@ def test_an_annotation_with_a_polygon_alone_is_left_out(data: Path) -> None:
     left_out = LeftOut()
     (part,) = found(find(data, Problems(), ["FISH"], left_out=left_out)).parts
     assert len(part.pools[1].annotations) == 1
-    assert left_out == {str(path): [f"{path}: the annotation 77 has no 'bbox'."]}
+    (refused,) = left_out.pop(str(path))
+    assert left_out == {}
+    assert str(refused) == f"{path}: the annotation 77 has no 'bbox'. (bbox: None)"
+
+
+def test_no_mask_is_looked_at(data: Path) -> None:
+    path = data / "FISH/annotations/1_shot.json"
+    content = load(path)
+    content["annotations"][0]["segmentation"] = "the box once more"
+    path.write_text(json.dumps(content))
+    left_out = LeftOut()
+    (part,) = found(find(data, Problems(), ["FISH"], left_out=left_out)).parts
+    assert left_out == {}
+    assert ["segmentation" in entry for entry in part.pools[1].annotations] == [False]
 
 
 def test_a_class_of_no_object_is_none(data: Path) -> None:

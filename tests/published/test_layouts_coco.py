@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refseg.average_precision import has_masks
 from refseg.coco import CocoDataset
 from refseg.published.classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from refseg.published.layouts.coco import find_20i, find_fsod, find_toy
@@ -129,7 +130,7 @@ def test_fsod_names_classes_under_other_ids(coco_2017: Path) -> None:
     )
 
 
-def test_fsod_leaves_out_single_annotations(coco_2017: Path) -> None:
+def test_fsod_leaves_out_single_annotations_or_their_masks(coco_2017: Path) -> None:
     def spoil(content: dict[str, Any]) -> None:
         content["annotations"][0]["segmentation"] = [[0, 0, 9e9, 0, 9, 9]]
         content["annotations"][1]["category_id"] = 12
@@ -139,9 +140,19 @@ def test_fsod_leaves_out_single_annotations(coco_2017: Path) -> None:
     problems, left_out = Problems(), LeftOut()
     suite = found(find_fsod(coco_2017, problems, left_out=left_out))
     assert problems.found == []
-    assert {5001, 5002, 5003}.isdisjoint(entry["id"] for entry in suite.parts[0].targets.annotations)
-    (sentences,) = left_out.values()
-    assert ["category 12" in sentences[0], "far outside" in sentences[1], "has no mask" in sentences[2]] == [True] * 3
+    objects = {entry["id"]: entry for entry in suite.parts[0].targets.annotations}
+    # Two of them are found by their boxes; what masks are worth is told of the others.
+    assert {5001, 5002, 5003} & set(objects) == {5001, 5003}
+    assert {number for number, entry in objects.items() if not entry.get("segmentation")} == {5001, 5003}
+    assert suite.figures == ("box AP", "mask AP")
+    assert has_masks(objects.values())
+    (refused,) = left_out.values()
+    assert [(one.annotation, one.field, one.mask_alone) for one in refused] == [
+        ("5001", "segmentation", True),
+        ("5002", "category_id", False),
+        ("5003", "segmentation", True),
+    ]
+    assert ["far outside" in str(refused[0]), "has no mask" in str(refused[2])] == [True] * 2
 
 
 def test_toy_takes_the_largest_object_and_ten_targets(tmp_path: Path) -> None:

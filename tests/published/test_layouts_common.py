@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from refseg.average_precision import has_masks
 from refseg.coco import CocoDataset, CocoImage, read_coco
 from refseg.errors import CocoError
 from refseg.published.layouts.common import (
@@ -17,8 +18,8 @@ from refseg.published.layouts.common import (
     ids_of_names,
     missing_files,
     read,
+    with_masks,
     with_sizes,
-    with_usable_masks,
 )
 from refseg.published.suite import Problems
 
@@ -46,16 +47,18 @@ def write(folder: Path, *annotations: dict[str, Any], **image: Any) -> Path:
 def test_annotations_that_cannot_be_used_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, *BAD.values(), GOOD)
     with pytest.raises(CocoError, match="annotation 11 belongs to the image 9"):
-        read_coco(path)
-    left_out: list[str] = []
-    assert [entry["id"] for entry in read_coco(path, left_out=left_out).annotations] == [15]
-    for words, sentence, number in zip(BAD, left_out, range(11, 15), strict=True):
-        assert words in sentence
-        assert sentence.startswith(f"{path}: the annotation {number} ")
+        read_coco(path, strict=True)
+    coco = read_coco(path)
+    assert [entry["id"] for entry in coco.annotations] == [15]
+    for words, refused, number in zip(BAD, coco.left_out, range(11, 15), strict=True):
+        assert words in str(refused)
+        assert str(refused).startswith(f"{path}: the annotation {number} ")
+    assert [refused.field for refused in coco.left_out] == ["image_id", "category_id", "bbox", "bbox"]
+    assert [refused.value for refused in coco.left_out] == ["9", "9", "[0, 0, 5]", "None"]
     problems, recorded = Problems(), LeftOut()
     assert read(path, problems, recorded) is not None
     assert problems.found == []
-    assert recorded == {str(path): left_out}
+    assert recorded == {str(path): list(coco.left_out)}
     assert "4 annotations cannot be used and are left out" in caplog.text
 
 
@@ -113,7 +116,7 @@ UNUSABLE: dict[str, Any] = {
     "lies far outside its image": [[4, 2, 100, 2, 10, 8]],
     "lies far outside": [[4, 2, -100, 2, 10, 8]],
     "has a polygon that is not a list of x, y": [[4, 2, 10, 2, 10, 8, 4]],
-    "polygon that is not a list": [[4, 2, 10, "2", 10, 8]],
+    "polygon that is not a list": [[4, 2, 10, "two", 10, 8]],
     "is not a list of x, y, x, y": [[4, 2, 10, float("nan"), 10, 8]],
     "is made for the size": {"size": [20, 12], "counts": [240]},
     "is a damaged run-length code": {"size": [12, 20], "counts": [3, 2]},
@@ -122,25 +125,38 @@ UNUSABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("words", UNUSABLE)
-def test_an_object_whose_mask_does_not_fit_is_left_out(words: str) -> None:
-    recorded = LeftOut()
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_object_whose_mask_does_not_fit_counts_by_its_box(tmp_path: Path, words: str, listed: bool) -> None:
+    Image.new("RGB", (HW[1], HW[0])).save(tmp_path / "a.png")
     whole = {"size": [12, 20], "counts": [40, 10, 190]}
-    coco = dataset({"bbox": [4, 2, 6, 6], "segmentation": UNUSABLE[words]}, {"segmentation": SQUARE}, {"segmentation": whole})
-    assert [entry["id"] for entry in with_usable_masks(coco, recorded).annotations] == [12, 13]
-    assert words in recorded["val.json"][0]
-    assert "annotation 11" in recorded["val.json"][0]
+    objects = ({**GOOD, "segmentation": UNUSABLE[words]}, {**GOOD, "segmentation": SQUARE}, {**GOOD, "segmentation": whole})
+    path = write(tmp_path, *objects, **({} if listed else {"width": None}))
+    problems, recorded = Problems(), LeftOut()
+    coco = read(path, problems, recorded, bad_masks="box")
+    assert coco is not None
+    sized = with_sizes(tmp_path, coco, problems, recorded)
+    assert problems.found == []
+    assert [("segmentation" in entry, entry["bbox"]) for entry in sized.annotations] == [
+        (n > 0, GOOD["bbox"]) for n in range(3)
+    ]
+    (refused,) = recorded[str(path)]
+    assert (refused.annotation, refused.field, refused.mask_alone) == ("11", "segmentation", True)
+    assert words in str(refused)
+    # As a reference it shows nothing.
+    shown = read(path, problems, recorded)
+    assert shown is not None
+    assert [entry["id"] for entry in with_sizes(tmp_path, shown, problems).annotations] == [12, 13]
 
 
-@pytest.mark.parametrize("nothing", [None, [], [[1, 2, 3, 4]]])
-def test_an_object_without_mask_is_left_out_or_a_box(nothing: Any) -> None:
-    coco = dataset({"bbox": [4, 2, 6, 6], "segmentation": nothing}, {"bbox": [4, 2, 6, 6], "segmentation": SQUARE})
+def test_an_object_without_mask_counts_by_its_box_or_not_at_all() -> None:
+    coco = dataset({"bbox": [4, 2, 6, 6], "segmentation": None}, {"bbox": [4, 2, 6, 6], "segmentation": SQUARE})
     recorded = LeftOut()
-    assert [entry["id"] for entry in with_usable_masks(coco, recorded).annotations] == [12]
-    assert recorded == {"val.json": ["val.json: the annotation 11 has no mask."]}
-    box, mask = with_usable_masks(coco, needed=False).annotations
-    assert box == {"id": 11, "image_id": 7, "category_id": 3, "bbox": [4, 2, 6, 6]}
-    assert mask["segmentation"] == SQUARE
-    assert with_usable_masks(dataset({"segmentation": [[1, 2, 3, 4]]}), needed=False).annotations == ()
+    box, mask = with_masks(coco, recorded).annotations
+    assert not has_masks(coco.annotations)
+    assert has_masks([box, mask])
+    assert mask is coco.annotations[1]
+    assert [(one.annotation, one.reason, one.mask_alone) for one in recorded["val.json"]] == [("11", "has no mask.", True)]
+    assert with_masks(coco, boxes_count=False).annotations == (mask,)
 
 
 def test_sizes_are_of_the_file_where_none_are_listed(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_class_that_the_targets_do_not_know_is_named(paths: trees.CustomPaths)
 
 def test_targets_without_masks_have_boxes_alone(paths: trees.CustomPaths) -> None:
     content = load(paths.targets)
-    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    del content["annotations"][0]["segmentation"]
     paths.targets.write_text(json.dumps(content))
     left_out = LeftOut()
     suite = look(paths, Problems(), left_out=left_out)
@@ -86,6 +86,27 @@ def test_targets_without_masks_have_boxes_alone(paths: trees.CustomPaths) -> Non
     assert suite.figures == ("box AP",)
     assert left_out == {}
     assert len(suite.parts[0].targets.annotations) == len(content["annotations"])
+
+
+def test_a_target_with_a_bad_mask_and_bad_references_are_listed(paths: trees.CustomPaths) -> None:
+    content = load(paths.targets)
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    paths.targets.write_text(json.dumps(content))
+    shown = load(paths.references)
+    shown["annotations"][0]["bbox"] = shown["annotations"][0]["segmentation"] = "none"
+    shown["images"][1] |= {"width": 31, "height": 7}
+    paths.references.write_text(json.dumps(shown))
+    left_out = LeftOut()
+    suite = look(paths, Problems(), left_out=left_out)
+    assert suite is not None
+    assert suite.figures == ("box AP", "mask AP")
+    (part,) = suite.parts
+    assert len(part.targets.annotations) == len(content["annotations"])
+    assert [one.mask_alone for one in left_out[str(paths.targets)]] == [True]
+    turned = [entry for entry in shown["annotations"] if entry["image_id"] == shown["images"][1]["id"]]
+    fields = [one.field for one in left_out[str(paths.references)]]
+    assert fields == ["segmentation", *["width, height"] * len(turned)]
+    assert len(part.pools[ANY_SHOTS].annotations) == len(shown["annotations"]) - len(fields)
 
 
 def test_missing_files_and_images_are_named(paths: trees.CustomPaths, tmp_path: Path) -> None:

@@ -111,5 +111,5 @@ def test_single_objects_are_left_out_and_unlisted_sizes_read(data: Path) -> None
     assert targets.images["2007_001001"].image_hw == trees.IMAGE_HW
     assert "2007_001001" not in {entry["image_id"] for entry in targets.annotations}
     ((first, second),) = left_out.values()
-    assert first == f"{path}: object 1 is of the class 'unicorn', which VOC does not have."
-    assert f"{path}: object 2 ({other}) has no usable box, but [9" in second
+    assert str(first) == f"{path}: object 1 is of the class 'unicorn', which VOC does not have."
+    assert f"{path}: object 2 ({other}) has no usable box, but [9" in str(second)

@@ -71,7 +71,6 @@ class TestClassMask:
             [
                 entry("a", 4, segmentation=[[0, 0, 3, 0, 3, 2, 0, 2]]),
                 entry("a", 4, iscrowd=1, segmentation={"size": [8, 10], "counts": code["counts"].decode()}),
-                entry("a", 4, segmentation=[[1, 1, 2, 2]]),  # a line has no pixels
                 entry("a", 8, segmentation=[[4, 0, 6, 0, 6, 2, 4, 2]]),
                 entry("b", 4, segmentation=[[0, 0, 9, 0, 9, 7]]),
             ]

@@ -80,8 +80,43 @@ class TestRuns:
 
         change(own / "annotations" / "instances_val2017.json", break_one)
         made = plan(own, shots=(1,))
-        assert sum(map(len, made.left_out.values())) == 1
-        assert "1 annotation cannot be used" in describe_plan(made)
+        ((refused,),) = made.left_out.values()
+        assert (refused.field, refused.value) == ("bbox", "None")
+        text = describe_plan(made)
+        assert f"1 annotation cannot be used and is left out: {refused}" in text
+        assert "results.json will list all" in text
+        with pytest.raises(BenchmarkError, match=r"one thing is missing:\n.*has neither a 'bbox' nor a 'segmentation'"):
+            plan(own, shots=(1,), strict=True)
+
+    def test_references_of_a_list_that_cannot_be_used_are_counted(
+        self, coco: Path, plan: Callable[..., Plan], tmp_path: Path
+    ) -> None:
+        pool = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
+        entry = next(entry for entry in pool["annotations"] if entry["category_id"] == 17)
+        good = {"image": entry["image_id"], "bbox": entry["bbox"]}
+        (tmp_path / "cats.json").write_text(json.dumps({"cat": [good, {"image": 1, "bbox": [1, 2, 3]}]}))
+        options: dict[str, Any] = {"classes": ("cat",), "references": str(tmp_path / "cats.json")}
+        made = plan(coco, **options)
+        assert [one.annotation for one in made.left_out[str(tmp_path / "cats.json")]] == ["entry 2 of the class 'cat'"]
+        with pytest.raises(BenchmarkError, match="entry 2 of the class 'cat' has the bbox"):
+            plan(coco, strict=True, **options)
+
+    def test_nothing_is_written_over_what_is_read(self, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        paths = trees.write_custom(tmp_path / "custom")
+        out = tmp_path / "out"
+        (out / "runs").mkdir(parents=True)
+        for place in (out / "results.json", out / "runs" / "mine.json"):
+            place.write_bytes(paths.targets.read_bytes())
+            with pytest.raises(BenchmarkError, match=f"{place} would be written over"):
+                plan(paths.images, "custom", references=str(paths.references), targets=place)
+            with pytest.raises(BenchmarkError, match=f"{place} would be written over"):
+                plan(paths.images, "custom", references=str(place), targets=paths.targets)
+        for folder in (out / "pictures", tmp_path / "out" / "pictures" / "deep"):
+            folder.mkdir()
+            for image in paths.images.iterdir():
+                (folder / image.name).write_bytes(image.read_bytes())
+            with pytest.raises(BenchmarkError, match="lies where pictures or results go"):
+                plan(folder, "custom", references=str(paths.references), targets=paths.targets)
 
     def test_downloads_are_said(
         self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

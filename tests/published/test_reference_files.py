@@ -142,13 +142,13 @@ GOOD = {"image": 9, "bbox": [1, 2, 3, 4]}
             r"refs\.json: entry 2 of the class 'cow' shows the image 'no\.jpg'",
         ),
         ({"cow": [{"image": 10, "bbox": [1, 2, 3, 4]}]}, r"entry 1 of the class 'cow' shows the image 10, found neither"),
-        ({"cow": [{"image": "", "bbox": [1, 2, 3, 4]}]}, r"entry 1 of the class 'cow' shows the image ''"),
+        ({"cow": [{"image": "", "bbox": [1, 2, 3, 4]}]}, "entry 1 of the class 'cow' needs an 'image'"),
         ({"cow": [{"image": "same.jpg", "bbox": [1, 2, 3, 4]}]}, r"may be any of a/same\.jpg, b/same\.jpg"),
         ({"cow": ["000000000009.jpg"]}, "entry 1 of the class 'cow' needs an 'image'"),
         ({"cow": [{"image": True, "bbox": [1, 2, 3, 4]}]}, "entry 1 of the class 'cow' needs an 'image'"),
         ({"cow": [{"image": 9}]}, "entry 1 of the class 'cow' has the bbox None"),
         ({"cow": [{"image": 9, "bbox": [1, 2, 0, 4]}]}, r"has the bbox \[1, 2, 0, 4\]"),
-        ({"cow": [{"image": 9, "bbox": [1, 2, "3", 4]}]}, "x, y, width and height"),
+        ({"cow": [{"image": 9, "bbox": [1, 2, "3,0", 4]}]}, "x, y, width and height"),
         ({"cow": GOOD}, "neither a COCO file nor lists"),
         ([GOOD], "neither a COCO file nor lists"),
         ({}, "lists no object"),
@@ -159,6 +159,14 @@ GOOD = {"image": 9, "bbox": [1, 2, 3, 4]}
 def test_what_cannot_be_used_is_named(write: Callable[[Any], Path], tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(CocoError, match=words):
         read_reference_file(write(content), tmp_path, TARGETS, POOL)
+
+
+def test_an_entry_that_cannot_be_used_does_not_stop_the_others(write: Callable[[Any], Path], tmp_path: Path) -> None:
+    entries = [GOOD, {"image": 9, "bbox": [1, 2, 3]}, {"image": "9", "bbox": ["5", 6.0, 7, 8]}]
+    read = read_reference_file(write({"cow": entries}), tmp_path, TARGETS, POOL)
+    assert [(entry["id"], entry["bbox"]) for entry in read.annotations] == [("cow 1", [1, 2, 3, 4]), ("cow 3", [5, 6, 7, 8])]
+    (refused,) = read.left_out
+    assert (refused.annotation, refused.field, refused.value) == ("entry 2 of the class 'cow'", "bbox", "[1, 2, 3]")
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def test_what_cannot_be_scored_is_said() -> None:
     ("shape", "words"),
     [
         ({"size": [160, 120]}, r"made for the size \[160, 120\]"),
-        ({"size": None}, "made for the size None"),
+        ({"size": None}, "code of the size None"),
         ({"counts": "1"}, "damaged run-length code"),
         ({"counts": "ü"}, "damaged run-length code"),
         ({"counts": [19200, 1]}, "damaged run-length code"),

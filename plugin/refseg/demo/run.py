@@ -19,6 +19,7 @@ from ..labels import object_region, objects_of
 from ..match_settings import MatchSettings
 from ..matcher import default_thresholds
 from ..models import load_models
+from ..outputs import replacing
 from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..progress import Watcher
 from ..reference_vectors import crop_corners
@@ -79,9 +80,10 @@ def run_demo(
         "thresholds": {name: round(value, 3) for name, value in thresholds.items()},
         "processor": platform.machine(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw_overview(dataset, unseen, thresholds).save(out / "overview.png")
+    with replacing(out / "report.json") as draft:
+        draft.write_text(json.dumps(report, indent=2) + "\n")
+    with replacing(out / "overview.png") as draft:
+        draw_overview(dataset, unseen, thresholds).save(draft, "PNG")
     print(scores)
     print(
         f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at the calibrated thresholds; "

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..models import Preset, get_preset
 from .datasets import find_dataset
 from .job import BenchmarkJob, Run, group_of
 from .layouts.common import missing_files, shorten
+from .reference_files import reference_file_for
 from .suite import Problems, Suite
 
+FILES = ("results.json", "table.md", "shots.png")
+FOLDERS = ("runs", "detections", "ground_truth", "prototypes", "pictures")
+"""What a benchmark writes to its folder."""
 NAMED = 5
 """Classes that a message names of many."""
 SHARE_OF_PROMPTS = 0.5
@@ -82,13 +86,46 @@ def check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence
             )
 
 
-def check_out(job: BenchmarkJob, problems: Problems) -> None:
-    """Results can be written."""
+def check_out(job: BenchmarkJob, suite: Suite | None, runs: Sequence[Run], problems: Problems) -> None:
+    """Results can be written, and not over anything that is read."""
+    for path in _inputs_of(job, runs):
+        if _would_be_taken(job.out, path):
+            problems.add(f"{path} would be written over by what goes to {job.out}: name another folder as --out.")
+    for image in _images_in(job.out, suite):
+        problems.add(f"The image {image} lies where pictures or results go: name another folder than {job.out} as --out.")
+        break
     place = _existing(job.out)
     if not place.is_dir():
         problems.add(f"{place} is a file: name a folder as --out.")
     elif not os.access(place, os.W_OK):
         problems.add(f"{place} cannot be written to: name another folder as --out.")
+
+
+def _inputs_of(job: BenchmarkJob, runs: Sequence[Run]) -> list[Path]:
+    """Files that are read, apart from images and those of a released benchmark."""
+    paths = {Path(run.pool.source) for run in runs}
+    paths |= {path for path in (job.targets, job.sam2_path) if path is not None}
+    if job.references is not None:
+        paths |= {reference_file_for(job.references, run.shots, run.seed) for run in runs} or {Path(job.references)}
+    return sorted(path for path in paths if path.is_file())
+
+
+def _would_be_taken(out: Path, path: Path) -> bool:
+    """Whether a file is one that a benchmark writes, or in a folder of those; links count as what they lead to."""
+    place, folder = Path(os.path.realpath(path)), Path(os.path.realpath(out))
+    return place in {folder / name for name in FILES} or any(folder / name in place.parents for name in FOLDERS)
+
+
+def _images_in(out: Path, suite: Suite | None) -> Iterator[str]:
+    """Images of targets or references that lie in a folder of what is written."""
+    if suite is None:
+        return
+    folder, home = Path(os.path.realpath(out)), Path(os.path.realpath(suite.folder))
+    for place in (folder / name for name in FOLDERS):
+        if place.is_relative_to(home) or home.is_relative_to(place):
+            begin = "" if home.is_relative_to(place) else f"{place.relative_to(home).as_posix()}/"
+            for coco in (coco for part in suite.parts for coco in (part.targets, *part.pools.values())):
+                yield from (image.file_name for image in coco.images.values() if image.file_name.startswith(begin))
 
 
 def _existing(path: Path) -> Path:

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import add_matching_arguments, add_model_arguments, count, matching_of, score, whole_number
+from ..arguments import (
+    STRICT_HELP,
+    add_matching_arguments,
+    add_model_arguments,
+    count,
+    matching_of,
+    score,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from .job import BenchmarkJob
@@ -72,6 +80,7 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     add_matching_arguments(parser.add_argument_group("matching", "Without these, as suits the preset."))
     score_help = "least score of what is pictured, written to the dataset, or part of a map; by default the preset's"
     parser.add_argument("--min-score", type=score, metavar="S", help=score_help)
+    parser.add_argument("--strict", action="store_true", help=STRICT_HELP)
     parser.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
     parser.add_argument("--processes", type=whole_number, metavar="N", help="that match and score; by default one a core")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -122,6 +131,7 @@ def _job(arguments: argparse.Namespace) -> BenchmarkJob:
         dinov2_path=arguments.dinov2_path,
         num_workers=arguments.workers,
         num_processes=arguments.processes,
+        strict=arguments.strict,
     )
 
 

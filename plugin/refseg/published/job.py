@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..coco import CocoDataset
+from ..coco_values import Refusal
 from ..match_settings import MatchSettings
 from .miou import Episode
 from .suite import Draw, Part, Split, Suite
@@ -40,6 +41,7 @@ class BenchmarkJob:
         dinov2_path: see `refseg.load_models`.
         num_workers: threads that decode images.
         num_processes: that match and score; by default as many as there are cores where there is much to do.
+        strict: an annotation that cannot be used is an error; by default it is left out and listed.
     """
 
     name: str
@@ -61,6 +63,7 @@ class BenchmarkJob:
     dinov2_path: Path | None = None
     num_workers: int | None = None
     num_processes: int | None = None
+    strict: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -116,7 +119,7 @@ class Plan:
         suite: the benchmark as it lies on this machine.
         runs: by part, then split, then seed, the largest number of shots first: the others reuse its vectors.
         notes: what whoever reads the figures should know.
-        left_out: annotations that cannot be used, by the file they are in.
+        left_out: annotations that cannot be used, or whose mask cannot, by the file they are in.
         index_bytes: estimate of the disk that candidates of all targets take.
         downloads: what is to be downloaded before the models can run, a sentence each.
     """
@@ -125,7 +128,7 @@ class Plan:
     suite: Suite
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
-    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left_out: Mapping[str, Sequence[Refusal]] = field(default_factory=dict)
     index_bytes: int = 0
     downloads: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BenchmarkError
+from ..outputs import check_outputs, replacing
 from .plots import draw_shots
 from .tables import join_tables
 
@@ -28,10 +29,16 @@ def join_results(folders: Sequence[Path], out: Path | None = None) -> str:
     results = [read_results(folder) for folder in folders]
     table = join_tables(results)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(table + "\n", encoding="utf-8")
-        draw_shots(results, out / "report.png")
+        text, picture = out / "report.md", out / "report.png"
+        check_outputs({str(text): text, str(picture): picture}, {str(path): _results_at(path) for path in folders})
+        with replacing(text) as draft:
+            draft.write_text(table + "\n", encoding="utf-8")
+        draw_shots(results, picture)
     return table
+
+
+def _results_at(place: Path) -> Path:
+    return place / RESULTS_FILE if place.is_dir() else place
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -40,7 +47,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises:
         BenchmarkError: there is no such file, or it is another one.
     """
-    path = folder / RESULTS_FILE if folder.is_dir() else folder
+    path = _results_at(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

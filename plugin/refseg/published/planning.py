@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..coco import CocoDataset
+from ..coco_values import summary_of
 from ..errors import BenchmarkError, CocoError
 from ..images import read_image_hw
 from ..known_objects import spread
@@ -19,7 +20,7 @@ from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE
 from .layouts import cd_fsod, coco, custom, lvis, voc
-from .layouts.common import LeftOut, shorten
+from .layouts.common import LeftOut, note, shorten
 from .miou import EpisodeDrawer
 from .reference_files import depends_on, read_reference_file, reference_file_for
 from .suite import ANY_SHOTS, Draw, DrawRule, Part, Problems, Split, Suite
@@ -53,7 +54,8 @@ def make_plan(job: BenchmarkJob) -> Plan:
         if job.name == "custom" and job.shots:
             suite = replace(suite, parts=tuple(replace(part, rule=DRAW_ANY) for part in suite.parts))
         for part in suite.parts:
-            runs += _runs_of(part, job, suite, problems, notes)
+            notes += [note for coco in (part.targets, *part.pools.values()) for note in coco.notes]
+            runs += _runs_of(part, job, suite, problems, notes, left_out)
         if suite.metric == "miou":
             suite, runs = _queries_alone(suite, runs)
         check_references(suite, runs, problems)
@@ -61,7 +63,9 @@ def make_plan(job: BenchmarkJob) -> Plan:
     if suite is not None:
         estimate, held = index_bytes(suite, preset, job, notes)
         check_disk(job, max(0, estimate - held), suite, runs, problems)
-    check_out(job, problems)
+    check_out(job, suite, runs, problems)
+    for refused in left_out.values() if job.strict else ():
+        problems.add(summary_of(refused))
     for sentence in wrong_weights(preset, job.sam2_path, job.dinov2_path):
         problems.add(sentence)
     missing = missing_weights(preset, job.sam2_path, job.dinov2_path)
@@ -119,7 +123,7 @@ def _limited(part: Part, job: BenchmarkJob, suite: Suite) -> Part:
     return replace(part, targets=part.targets.restrict({image.id: image.image_hw for image in chosen if image.image_hw}))
 
 
-def _runs_of(part: Part, job: BenchmarkJob, suite: Suite, problems: Problems, notes: list[str]) -> list[Run]:
+def _runs_of(part: Part, job: BenchmarkJob, suite: Suite, problems: Problems, notes: list[str], left_out: LeftOut) -> list[Run]:
     """By split, then seed, the largest number of shots first."""
     given = job.references if job.name != "custom" else None
     fixed = part.rule is None and given is None
@@ -132,7 +136,7 @@ def _runs_of(part: Part, job: BenchmarkJob, suite: Suite, problems: Problems, no
         shots = []
     if given is not None and job.shots is None and not depends_on(given, "shots"):
         shots = []
-    pools = _Pools(part, suite, given)
+    pools = _Pools(part, suite, given, left_out)
     runs = []
     for split in part.splits:
         for seed in seeds:
@@ -148,8 +152,8 @@ def _runs_of(part: Part, job: BenchmarkJob, suite: Suite, problems: Problems, no
 class _Pools:
     """What references of a part are drawn from, grouped once for all runs."""
 
-    def __init__(self, part: Part, suite: Suite, given: str | None) -> None:
-        self._part, self._suite, self._given = part, suite, given
+    def __init__(self, part: Part, suite: Suite, given: str | None, left_out: LeftOut) -> None:
+        self._part, self._suite, self._given, self._left_out = part, suite, given, left_out
         self._drawers: dict[str, Drawer] = {}
         self._files: dict[Path, CocoDataset] = {}
         self._episodes: EpisodeDrawer | None = None
@@ -170,7 +174,11 @@ class _Pools:
             try:
                 if file not in self._files:
                     pool = part.pools.get(ANY_SHOTS)
-                    self._files[file] = read_reference_file(file, self._suite.folder, part.targets, pool)
+                    read = read_reference_file(file, self._suite.folder, part.targets, pool)
+                    self._files[file] = read
+                    if str(file) not in self._left_out:  # parts share their files
+                        note(read.left_out, str(file), self._left_out)
+                    notes += read.notes
             except CocoError as error:
                 problems.add(str(error))
                 return None
@@ -263,9 +271,9 @@ def describe_plan(plan: Plan) -> str:
         f"about {as_size(plan.index_bytes)} for the candidate index",
     ]
     notes = [*plan.notes, *plan.downloads]
-    number = sum(map(len, plan.left_out.values()))
-    if number:
-        notes.append(f"{_counted(number, 'annotation')} cannot be used and are left out; {RESULTS_FILE} will list them.")
+    refused = [one for members in plan.left_out.values() for one in members]
+    if refused:
+        notes += [f"{line} {RESULTS_FILE} will list all." for line in summary_of(refused).splitlines()]
     return "\n".join([f"{plan.suite.title}: {', '.join(head)}", *(f"  - {note}" for note in notes)])
 
 

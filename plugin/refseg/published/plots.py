@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DatasetError
+from ..outputs import replacing
 from ..pictures import COLORS
 from .rows import ALL_SHOTS, rows_for
 from .summary import Cell, averaged_cells, spread_over_seeds
@@ -54,7 +55,8 @@ def draw_shots(results: Sequence[Results], path: Path) -> None:
             _draw_panel(axis, *panels[position])
         else:
             axis.set_visible(False)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=120, format="png")
 
 
 def _draw_panel(axis: Axes, group: Sequence[Results], key: tuple[str, str]) -> None:

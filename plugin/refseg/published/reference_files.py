@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from ..coco import CocoDataset, CocoImage, ImageId, parse_coco, read_json
+from ..coco_values import Refusal, box_of, id_of, refusal, shown_value, summary_of
 from ..errors import CocoError
-from ..rle import is_number
+
+logger = logging.getLogger(__name__)
 
 SAME_OBJECT = 0.95
 """IoU of boxes from which on a box in a file of references is taken for an object of the pool: such files round theirs."""
@@ -45,7 +48,8 @@ def read_reference_file(path: Path, folder: Path, targets: CocoDataset, pool: Co
 
     The file is a COCO file, or lists objects by class: {"cow": [{"image": "000000000009.jpg", "bbox": [x, y, w, h]}]}. There
     a class is a name or an id, an image its COCO id, its file name, with or without folders, or a whole path. An object that
-    the pool knows, of this class and with this box in this image, lends its mask where the file has none.
+    the pool knows, of this class and with this box in this image, lends its mask where the file has none. An object that
+    cannot be used is left out and listed.
 
     Args:
         path: the file.
@@ -63,7 +67,10 @@ def read_reference_file(path: Path, folder: Path, targets: CocoDataset, pool: Co
     else:
         read = _from_lists(content, str(path), targets, finder)
     if not read.annotations:
-        raise CocoError(f"{path} lists no object: name at least one of each class.")
+        unusable = f" {summary_of(read.left_out)}" if read.left_out else ""
+        raise CocoError(
+            f"{path} lists no object{' that can be used' if unusable else ''}: name at least one of each class.{unusable}"
+        )
     return read if pool is None else _with_masks(read, pool)
 
 
@@ -143,7 +150,7 @@ def _from_coco(read: CocoDataset, targets: CocoDataset, finder: _Finder) -> Coco
         if not (finder.folder / image.file_name).is_file():
             known = finder.named(image.file_name, f"the image {image.id!r}")
         images[image.id] = image if known is None else replace(known, id=image.id)
-    return CocoDataset(read.source, images, dict(targets.categories), tuple(annotations))
+    return replace(read, images=images, categories=dict(targets.categories), annotations=tuple(annotations))
 
 
 def _from_lists(content: Any, source: str, targets: CocoDataset, finder: _Finder) -> CocoDataset:
@@ -154,32 +161,36 @@ def _from_lists(content: Any, source: str, targets: CocoDataset, finder: _Finder
     ids |= {name: category_id for category_id, name in targets.categories.items()}
     images: dict[ImageId, CocoImage] = {}
     annotations = []
+    left_out: list[Refusal] = []
     for name, entries in content.items():
         if name not in ids:
             raise CocoError(f"{source}: the class {name!r} is {_unknown(targets)}")
         for number, entry in enumerate(entries, 1):
             what = f"entry {number} of the class {name!r}"
-            image = finder.find(*_checked(entry, source, what))
+            checked = _checked(entry, source, what)
+            if isinstance(checked, Refusal):
+                left_out.append(checked)
+                continue
+            image = finder.find(checked[0], what)
             images[image.id] = image
-            annotations.append(
-                {"id": f"{name} {number}", "image_id": image.id, "category_id": ids[name], "bbox": list(entry["bbox"])}
-            )
-    return CocoDataset(source, images, dict(targets.categories), tuple(annotations))
+            annotations.append({"id": f"{name} {number}", "image_id": image.id, "category_id": ids[name], "bbox": checked[1]})
+    if left_out:
+        logger.warning("%s", summary_of(left_out))
+    return CocoDataset(source, images, dict(targets.categories), tuple(annotations), tuple(left_out))
 
 
-def _checked(entry: Any, source: str, what: str) -> tuple[ImageId, str]:
-    """What an entry calls its image, and `what`.
-
-    Raises:
-        CocoError: the entry is malformed.
-    """
-    name = entry.get("image") if isinstance(entry, dict) else None
-    if not isinstance(name, int | str) or isinstance(name, bool):
-        raise CocoError(f"{source}: {what} needs an 'image', a name or an id, and a 'bbox', but is {str(entry)[:80]}.")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) <= 0:
-        raise CocoError(f"{source}: {what} has the bbox {box!r}, but x, y, width and height in pixels are needed.")
-    return name, what
+def _checked(entry: Any, source: str, what: str) -> tuple[ImageId, list[float]] | Refusal:
+    """What an entry calls its image, and its box; or why it cannot be used."""
+    if not isinstance(entry, dict):
+        return refusal(source, what, "entry", entry, "needs an 'image' and a 'bbox', but is no JSON object.")
+    name, box = id_of(entry.get("image")), box_of(entry.get("bbox"))
+    if name is None:
+        return refusal(source, what, "image", entry.get("image"), "needs an 'image', a name or an id.")
+    if box is None:
+        given = entry.get("bbox")
+        reason = f"has the bbox {shown_value(given)}, but x, y, width and height in pixels are needed."
+        return refusal(source, what, "bbox", given, reason)
+    return name, box
 
 
 def _unknown(targets: CocoDataset) -> str:

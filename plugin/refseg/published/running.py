@@ -18,11 +18,14 @@ from typing import Any
 
 from ..building import iter_build_prototypes
 from ..coco import ImageId, size_mismatch, write_json
+from ..coco_frames import framed_images
 from ..dataset_index import DatasetIndex, index_records, open_index
 from ..errors import ClassWithoutReferencesError, NoReferencesError
+from ..frames import frame_hint
 from ..indexing import iter_build_index
 from ..match_settings import settings_for
 from ..models import load_models
+from ..outputs import replacing
 from ..progress import Progress, Watcher, drain, duration, labelled
 from ..prototypes import Prototypes
 from .crew import make_crew
@@ -67,6 +70,7 @@ class BenchmarkReport:
 
     def __str__(self) -> str:
         lines = [as_table(self.results), f"Written to {self.out}: {RESULTS_FILE}, {TABLE_FILE}, {PLOT_FILE}, pictures/"]
+        lines += self.results["hints"]
         lines += [f"See it in the App: fiftyone app launch {name}" for name in self.datasets]
         return "\n".join(lines)
 
@@ -109,15 +113,28 @@ def iter_benchmark(plan: Plan) -> Generator[Progress, None, BenchmarkReport]:
         "datasets": ledger.datasets,
         "num_images": plan.num_images,
         "skipped_images": ledger.skipped_images,
-        "left_out": {source: list(reasons) for source, reasons in plan.left_out.items()},
+        "left_out": {source: [asdict(one) for one in refused] for source, refused in plan.left_out.items()},
         "notes": list(plan.notes),
+        "hints": _hints(ledger) if suite.name == "custom" else [],
         "runs": done,
         "summary": summarise(done, suite.figures),
     }
     write_json(job.out / RESULTS_FILE, results)
-    (job.out / TABLE_FILE).write_text(as_table(results) + "\n", encoding="utf-8")
+    with replacing(job.out / TABLE_FILE) as draft:
+        draft.write_text(as_table(results) + "\n", encoding="utf-8")
     draw_shots([results], job.out / PLOT_FILE)
     return BenchmarkReport(results, job.out)
+
+
+def _hints(ledger: Ledger) -> list[str]:
+    """What may be wrong with annotations that somebody else has not run before."""
+    plan, hints = ledger.plan, []
+    for part in plan.suite.parts:
+        run = next((run for run in plan.runs if run.part.key == part.key), None)
+        if run is not None:
+            results = json.loads(ledger.path("detections", run).read_text(encoding="utf-8"))
+            hints.append(frame_hint(framed_images(part.targets, plan.suite.folder, results)))
+    return [hint for hint in hints if hint]
 
 
 @dataclass(frozen=True)

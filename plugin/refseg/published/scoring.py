@@ -101,7 +101,8 @@ def _tables(
 def ground_truth_file(part: Part, split: Split) -> dict[str, Any]:
     """The objects a run is scored with as a COCO file, which pycocotools loads: whoever doubts a number can check it.
 
-    What LVIS knows of its images and classes, and which objects VOC calls difficult, are kept in their own words.
+    What LVIS knows of its images and classes, and which objects VOC calls difficult, are kept in their own words. An object
+    whose mask alone was left out has none here: whoever compares masks takes it out first.
 
     Raises:
         CocoError: an object has neither mask nor box, or a mask that does not fit its image; a class that the targets do

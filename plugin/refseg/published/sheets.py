@@ -15,6 +15,7 @@ from PIL import Image
 from ..coco import CocoDataset, group_by_image, write_json
 from ..errors import ImageError
 from ..images import read_image
+from ..outputs import replacing
 from ..pictures import sheet
 from .judging import Judgement, Shown, judge, shown_of
 from .panels import GAP, PANEL, draw_crop, draw_panel, line
@@ -90,7 +91,6 @@ def write_sheets(
 
 def write_pages(title: str, pictured: Sequence[Pictured], classes: Sequence[str], out: Path, **about: Any) -> list[Path]:
     """Write `best_and_worst.png`, `confused.png` and `confused.json`, the counts with what else is given about them."""
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("best_and_worst.png", "confused.png", "confused.json")]
     draw_sheet(title, pictured, classes, paths[0])
     draw_confused(title, pictured, paths[1])
@@ -154,7 +154,8 @@ def draw_sheet(
     # What is among the best can be among the worst only where there are few images: once is enough.
     remaining = [each for each in worst if each not in shown]
     rows += _rows(remaining, classes, num_worst, shown) or [[line("No other image has a mistake.", 16)]]
-    sheet(rows, GAP).save(out)
+    with replacing(out) as draft:
+        sheet(rows, GAP).save(draft, "PNG")
 
 
 def draw_confused(title: str, pictured: Sequence[Pictured], out: Path, *, num_pairs: int = 6, num_crops: int = 4) -> None:
@@ -187,7 +188,8 @@ def draw_confused(title: str, pictured: Sequence[Pictured], out: Path, *, num_pa
                 crops.append(draw_crop(image, item, prediction, each.name))
         if crops:
             rows.append(crops)
-    sheet(rows, GAP).save(out)
+    with replacing(out) as draft:
+        sheet(rows, GAP).save(draft, "PNG")
 
 
 def _rows(ranked: Sequence[Pictured], classes: Sequence[str], wanted: int, shown: list[Pictured]) -> list[list[Image.Image]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...coco import CocoDataset
 from ..classes import CD_FSOD
 from ..suite import Part, Problems, Split, Suite
-from .common import LeftOut, check_targets, choose, names_in, note, read, rename, with_sizes
+from .common import LeftOut, check_targets, choose, names_in, read, rename, with_sizes
 
 SHOTS = (1, 5, 10)
 FOLDERS = ("images", "JPEGImages", "")
@@ -40,12 +39,12 @@ def find(data: Path, problems: Problems, only: Sequence[str] | None = None, *, l
 
 def _part(data: Path, name: str, problems: Problems, left_out: LeftOut | None) -> Part | None:
     hint = f"take {name}'s annotations of the CD-FSOD release"
-    targets = read(data / name / "annotations" / "test.json", problems, left_out, hint=hint)
+    targets = read(data / name / "annotations" / "test.json", problems, left_out, hint=hint, bad_masks="ignore")
     pools = {}
     for shot in SHOTS:
-        pool = read(data / name / "annotations" / f"{shot}_shot.json", problems, left_out, hint=hint)
+        pool = read(data / name / "annotations" / f"{shot}_shot.json", problems, left_out, hint=hint, bad_masks="ignore")
         if pool is not None:
-            pools[shot] = _boxes(_place(pool, data, name, ("train", *FOLDERS, "test")), left_out)
+            pools[shot] = _place(pool, data, name, ("train", *FOLDERS, "test"))
     if targets is None:
         return None
     shown = {entry["category_id"] for coco in (targets, *pools.values()) for entry in coco.annotations}
@@ -56,9 +55,9 @@ def _part(data: Path, name: str, problems: Problems, left_out: LeftOut | None) -
             f"{targets.source} has {len(targets.categories)} classes, but {name} is published with {CD_FSOD[name]}: "
             "take the file of the CD-FSOD release."
         )
-    targets = _boxes(_place(targets, data, name, ("test", *FOLDERS, "train")), left_out)
+    targets = _place(targets, data, name, ("test", *FOLDERS, "train"))
     check_targets(data, targets, problems, f"add them to {data / name / 'test'}")
-    targets = with_sizes(data, targets, problems)
+    targets = with_sizes(data, targets, problems, left_out)
     for pool in pools.values():
         _compare(pool, targets, problems)
     if not pools:
@@ -78,18 +77,6 @@ def _place(coco: CocoDataset, data: Path, name: str, folders: Sequence[str]) -> 
         return str(PurePosixPath(name, found, path.name))
 
     return rename(coco, place)
-
-
-def _boxes(coco: CocoDataset, left_out: LeftOut | None) -> CocoDataset:
-    """Without segmentation; an annotation that has nothing else is left out."""
-    kept, unusable = [], []
-    for annotation in coco.annotations:
-        if annotation.get("bbox"):
-            kept.append({key: value for key, value in annotation.items() if key != "segmentation"})
-        else:
-            unusable.append(f"{coco.source}: the annotation {annotation.get('id')!r} has no 'bbox'.")
-    note(unusable, coco.source, left_out)
-    return replace(coco, annotations=tuple(kept))
 
 
 def _compare(pool: CocoDataset, targets: CocoDataset, problems: Problems) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...coco import CocoDataset, ImageId
+from ...coco_annotations import MASK_LEFT_OUT, BadMasks
 from ..classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import (
@@ -20,8 +21,8 @@ from .common import (
     of_classes,
     read,
     rename,
+    with_masks,
     with_sizes,
-    with_usable_masks,
     within,
 )
 
@@ -60,7 +61,7 @@ def find_toy(data: Path, problems: Problems, *, left_out: LeftOut | None = None)
         problems: takes what is missing.
         left_out: takes what cannot be used and is left out.
     """
-    coco = _read(data, "train2017", problems, left_out, ANNOTATIONS_2017)
+    coco = _read(data, "train2017", problems, left_out, ANNOTATIONS_2017, bad_masks="box")
     if coco is None:
         return None
     ids = {name: category_id for category_id, name in COCO_NAMES.items() if name in TOY.references}
@@ -73,7 +74,7 @@ def find_toy(data: Path, problems: Problems, *, left_out: LeftOut | None = None)
     for name in [name for name, annotation in largest.items() if annotation is None]:
         problems.add(f"{coco.source} has no {name} in the image {TOY.references[name]}: is it COCO's train2017?")
     references = tuple(annotation for annotation in largest.values() if annotation is not None)
-    targets = with_usable_masks(with_sizes(data, _of_images(coco, TOY.targets), problems), left_out)
+    targets = with_masks(with_sizes(data, _of_images(coco, TOY.targets), problems, left_out), left_out)
     check_targets(data, targets, problems, "unpack train2017.zip there")
     if len(references) < len(ids):
         return None
@@ -95,7 +96,7 @@ def find_20i(
     """
     folds = {f"fold{fold}": ids for fold, ids in enumerate(COCO_20I_FOLDS)}
     chosen = choose(only, list(folds), problems, "fold")
-    targets = _read_targets(data, "val2014", problems, left_out, ANNOTATIONS_2014)
+    targets = _read_targets(data, "val2014", problems, left_out, ANNOTATIONS_2014, boxes_count=False)
     if targets is None or not chosen:
         return None
     splits = tuple(Split(key, folds[key]) for key in chosen)
@@ -104,17 +105,29 @@ def find_20i(
     return Suite("coco-20i", "COCO-20i", data, (part,), (1, 5), "miou", ("mIoU",))
 
 
-def _read(data: Path, images: str, problems: Problems, left_out: LeftOut | None, hint: str) -> CocoDataset | None:
-    coco = read(data / "annotations" / f"instances_{images}.json", problems, left_out, hint=hint)
+def _read(
+    data: Path,
+    images: str,
+    problems: Problems,
+    left_out: LeftOut | None,
+    hint: str,
+    *,
+    bad_masks: BadMasks = "leave out",
+) -> CocoDataset | None:
+    path = data / "annotations" / f"instances_{images}.json"
+    coco = read(path, problems, left_out, hint=hint, bad_masks=bad_masks)
     return None if coco is None else rename(coco, within(images))
 
 
-def _read_targets(data: Path, images: str, problems: Problems, left_out: LeftOut | None, hint: str) -> CocoDataset | None:
-    coco = _read(data, images, problems, left_out, hint)
+def _read_targets(
+    data: Path, images: str, problems: Problems, left_out: LeftOut | None, hint: str, *, boxes_count: bool = True
+) -> CocoDataset | None:
+    """Targets of masks; an object whose mask cannot be used counts by its box, or not at all."""
+    coco = _read(data, images, problems, left_out, hint, bad_masks="box" if boxes_count else "leave out")
     if coco is None:
         return None
     check_targets(data, coco, problems, f"unpack {images}.zip there")
-    return with_usable_masks(with_sizes(data, coco, problems), left_out)
+    return with_masks(with_sizes(data, coco, problems, left_out), left_out, boxes_count=boxes_count)
 
 
 def _split(classes: Sequence[str] | None, targets: CocoDataset, problems: Problems) -> Split:
@@ -144,5 +157,6 @@ def _largest(coco: CocoDataset, image_id: ImageId, category_id: int) -> dict[str
         and annotation["category_id"] == category_id
         and annotation.get("bbox")
         and not annotation.get("iscrowd")
+        and not annotation.get(MASK_LEFT_OUT)
     ]
     return max(found, key=lambda annotation: float(annotation["bbox"][2] * annotation["bbox"][3]), default=None)

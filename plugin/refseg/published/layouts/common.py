@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ...coco import CocoDataset, read_coco
+from ...coco_annotations import MASK_LEFT_OUT, BadMasks
+from ...coco_values import Refusal, refusal
 from ...errors import CocoError, ImageError
 from ...images import read_image_hw
-from ...rle import MAX_POLYGON_OUTSIDE, annotation_rle
 from ..suite import Problems
 
-logger = logging.getLogger(__name__)
-
-LeftOut: TypeAlias = dict[str, list[str]]
-"""A sentence for each annotation that cannot be used, by the file it is in: runs go on without it."""
+LeftOut: TypeAlias = dict[str, list[Refusal]]
+"""Annotations that cannot be used, by the file they are in: runs go on without them."""
 
 SHOWN = 3
 """Names of missing files or classes that a message shows."""
 
 
-def read(path: Path, problems: Problems, left_out: LeftOut | None = None, *, hint: str = "") -> CocoDataset | None:
+def read(
+    path: Path,
+    problems: Problems,
+    left_out: LeftOut | None = None,
+    *,
+    hint: str = "",
+    bad_masks: BadMasks = "leave out",
+) -> CocoDataset | None:
     """An annotation file, without the annotations that cannot be used; None, and a problem, where the file cannot.
 
     Args:
@@ -33,16 +37,16 @@ def read(path: Path, problems: Problems, left_out: LeftOut | None = None, *, hin
         problems: takes what is wrong.
         left_out: takes what cannot be used; it is logged in any case.
         hint: where a missing file comes from, a clause.
+        bad_masks: see `read_coco`.
     """
     if not require(path, problems, hint):
         return None
-    unusable: list[str] = []
     try:
-        coco = read_coco(path, left_out=unusable)
+        coco = read_coco(path, bad_masks=bad_masks)
     except CocoError as error:
         problems.add(str(error))
         return None
-    note(unusable, str(path), left_out)
+    note(coco.left_out, str(path), left_out)
     return coco
 
 
@@ -54,12 +58,9 @@ def require(path: Path, problems: Problems, hint: str = "") -> bool:
     return False
 
 
-def note(unusable: Sequence[str], source: str, left_out: LeftOut | None) -> None:
-    """Record annotations that cannot be used."""
-    if not unusable:
-        return
-    logger.warning("%s: %d annotations cannot be used and are left out: %s", source, len(unusable), shorten(unusable, " "))
-    if left_out is not None:
+def note(unusable: Sequence[Refusal], source: str, left_out: LeftOut | None) -> None:
+    """Record annotations of a file that cannot be used."""
+    if unusable and left_out is not None:
         left_out.setdefault(source, []).extend(unusable)
 
 
@@ -124,61 +125,35 @@ def of_classes(coco: CocoDataset, category_ids: Collection[int]) -> CocoDataset:
     return replace(coco, annotations=tuple(entry for entry in coco.annotations if entry["category_id"] in wanted))
 
 
-def with_usable_masks(coco: CocoDataset, left_out: LeftOut | None = None, *, needed: bool = True) -> CocoDataset:
-    """Without objects whose mask does not fit their image, which would end the scoring at the end of a run.
+def with_masks(coco: CocoDataset, left_out: LeftOut | None = None, *, boxes_count: bool = True) -> CocoDataset:
+    """Of a benchmark that is published with masks: objects that have none, which would be the end of the figures of masks.
 
     Args:
-        coco: targets; images without height and width are passed over.
+        coco: targets.
         left_out: see `read`.
-        needed: an object without a mask is left out too; else it is a box alone.
+        boxes_count: such an object counts by its box; else it is left out.
     """
-    kept, unusable = [], []
-    for annotation in coco.annotations:
-        image_hw = coco.images[annotation["image_id"]].image_hw
-        if image_hw and _is_plain(annotation.get("segmentation"), image_hw):
+    kept, bare = [], []
+    for position, annotation in enumerate(coco.annotations):
+        if annotation.get("segmentation") or annotation.get(MASK_LEFT_OUT):
             kept.append(annotation)
             continue
-        try:
-            code = annotation_rle(annotation, image_hw, coco.source) if image_hw else None
-        except CocoError as error:
-            unusable.append(str(error))
-            continue
-        if image_hw and code is None and (needed or not annotation.get("bbox")):
-            lacks = "mask" if annotation.get("bbox") else "bbox and no polygon of three points or more"
-            unusable.append(f"{coco.source}: the annotation {annotation.get('id')!r} has no {lacks}.")
-            continue
-        boxed = image_hw and code is None
-        kept.append({key: value for key, value in annotation.items() if key != "segmentation"} if boxed else annotation)
-    note(unusable, coco.source, left_out)
-    return replace(coco, annotations=tuple(kept))
+        name = str(annotation.get("id", f"#{position}"))
+        bare.append(refusal(coco.source, name, "segmentation", None, "has no mask.", mask_alone=boxes_count))
+        if boxes_count:
+            kept.append({**annotation, MASK_LEFT_OUT: True})
+    note(bare, coco.source, left_out)
+    return replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *bare))
 
 
-def _is_plain(shape: Any, image_hw: tuple[int, int]) -> bool:
-    """Whether a mask is polygons that are surely usable, told much faster than by drawing them."""
-    if not isinstance(shape, list) or not shape:
-        return False
-    reach = MAX_POLYGON_OUTSIDE * min(image_hw)
-    try:
-        return all(
-            len(polygon) >= 6
-            and len(polygon) % 2 == 0
-            and math.isfinite(sum(polygon))
-            and min(polygon) >= -reach
-            and max(polygon) <= min(image_hw) + reach
-            for polygon in shape
-        )
-    except TypeError:
-        return False
-
-
-def with_sizes(folder: Path, targets: CocoDataset, problems: Problems) -> CocoDataset:
+def with_sizes(folder: Path, targets: CocoDataset, problems: Problems, left_out: LeftOut | None = None) -> CocoDataset:
     """With the height and width of every image: of its file where the annotations list none."""
-    images, unread = dict(targets.images), []
+    sizes, unread = {}, []
     for image_id, image in targets.images.items():
         if image.image_hw is not None:
             continue
         try:
-            images[image_id] = replace(image, image_hw=read_image_hw(folder / image.file_name))
+            sizes[image_id] = read_image_hw(folder / image.file_name)
         except ImageError as error:
             unread.append(f"{image.file_name} ({error.reason})")
     if unread:
@@ -186,7 +161,9 @@ def with_sizes(folder: Path, targets: CocoDataset, problems: Problems) -> CocoDa
             f"{targets.source} lists no height and width for {len(unread)} images that cannot be read either: "
             f"{shorten(unread)}: add the images or their sizes."
         )
-    return replace(targets, images=images)
+    sized = targets.with_sizes(sizes)
+    note(sized.left_out[len(targets.left_out) :], targets.source, left_out)
+    return sized
 
 
 def choose(only: Sequence[str] | None, known: Sequence[str], problems: Problems, what: str) -> list[str]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...average_precision import has_masks
-from ...coco import CocoDataset
+from ...coco import CocoDataset, with_file_sizes
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
-from .common import LeftOut, check_targets, ids_of_names, read, shorten, with_sizes, with_usable_masks
+from .common import LeftOut, check_targets, ids_of_names, note, read, shorten, with_sizes
 
 
 def find(
@@ -34,11 +34,14 @@ def find(
     if not images.is_dir():
         problems.add(f"There is no folder of images {images}: is the path right?")
     pool = read(references, problems, left_out)
-    found = read(targets, problems, left_out)
+    found = read(targets, problems, left_out, bad_masks="box")
     if pool is None or found is None:
         return None
     check_targets(images, found, problems)
-    found = with_usable_masks(with_sizes(images, found, problems), left_out, needed=False)
+    found = with_sizes(images, found, problems, left_out)
+    sized = with_file_sizes(pool, images)
+    note(sized.left_out[len(pool.left_out) :], pool.source, left_out)
+    pool = sized
     shown = {pool.categories[entry["category_id"]] for entry in pool.annotations}
     unknown = sorted(shown - set(found.categories.values())) if classes is None else []
     if unknown:

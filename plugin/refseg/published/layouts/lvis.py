@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...coco import CocoDataset, ImageId, parse_coco, read_json
+from ...coco_annotations import BadMasks
+from ...coco_values import whole_number_of
 from ...errors import CocoError
 from ..classes import LVIS_GROUPS
 from ..suite import ANY_SHOTS, DrawRule, Federated, Part, Problems, Split, Suite
@@ -19,8 +21,8 @@ from .common import (
     names_in,
     note,
     shorten,
+    with_masks,
     with_sizes,
-    with_usable_masks,
 )
 
 MINIVAL = ("lvis_v1_minival.json", "lvis_v1_minival_inserted_image_name.json")
@@ -44,12 +46,12 @@ def find(data: Path, problems: Problems, *, left_out: LeftOut | None = None) -> 
     train = _read(data, TRAIN, listed, problems, left_out)
     pool = None if train is None else train[0]
     del train  # what the file holds beyond the pool takes a gigabyte
-    minival = _read(data, MINIVAL, listed, problems, left_out)
+    minival = _read(data, MINIVAL, listed, problems, left_out, bad_masks="box")
     if minival is None or pool is None:
         return None
     targets, content = minival
     check_targets(data, targets, problems, "unpack val2017.zip there")
-    targets = with_usable_masks(with_sizes(data, targets, problems), left_out)
+    targets = with_masks(with_sizes(data, targets, problems, left_out), left_out)
     category_ids = tuple(sorted(targets.categories))
     check_same_classes(pool, targets, category_ids, problems)
     split = Split("all", category_ids, _groups(content, targets.source, problems))
@@ -63,23 +65,28 @@ def _read(
     listed: Mapping[str, frozenset[str]],
     problems: Problems,
     left_out: LeftOut | None,
+    *,
+    bad_masks: BadMasks = "leave out",
 ) -> tuple[CocoDataset, dict[str, Any]] | None:
     """An annotation file, and what it says of images and categories beyond COCO."""
     path = find_file([data / folder / name for folder in FOLDERS for name in names])
     if path is None:
         problems.add(f"There is no {' or '.join(names)} in {data}, {data / 'annotations'} or {data / 'lvis'}: put it there.")
         return None
-    unusable: list[str] = []
     try:
         content = read_json(path)
-        coco = parse_coco(content, str(path), left_out=unusable)
+        coco = parse_coco(content, str(path), bad_masks=bad_masks)
     except CocoError as error:
         problems.add(str(error))
         return None
-    note(unusable, str(path), left_out)
-    place = _placer({image["id"]: image.get("coco_url") for image in content["images"]}, listed)
+    note(coco.left_out, str(path), left_out)
+    place = _placer({name: image.get("coco_url") for name, image in zip(coco.images, content["images"], strict=True)}, listed)
     images = {image_id: replace(image, file_name=place(image_id, image.file_name)) for image_id, image in coco.images.items()}
-    return replace(coco, images=images), {"images": content["images"], "categories": content["categories"]}
+    # By the ids that were read: the file may write them as texts or floats.
+    facts = [{**image, "id": name} for name, image in zip(coco.images, content["images"], strict=True)]
+    classes = [{**entry, "id": whole_number_of(entry["id"])} for entry in content["categories"]]
+    known = [entry for entry in classes if entry["id"] in coco.categories]
+    return replace(coco, images=images), {"images": facts, "categories": known}
 
 
 def _placer(urls: Mapping[ImageId, Any], listed: Mapping[str, frozenset[str]]) -> Callable[[ImageId, str], str]:
@@ -111,13 +118,19 @@ def _groups(content: Mapping[str, Any], source: str, problems: Problems) -> dict
     return {key: tuple(sorted(ids)) for key, ids in groups.items()}
 
 
+def _class_ids(values: Any) -> frozenset[int] | None:
+    numbers = [whole_number_of(value) for value in values] if isinstance(values, list) else [None]
+    return None if None in numbers else frozenset(number for number in numbers if number is not None)
+
+
 def _federated(content: Mapping[str, Any], source: str, problems: Problems) -> dict[ImageId, Federated]:
     found: dict[ImageId, Federated] = {}
     without = []
     for image in content["images"]:
         absent, partial = image.get("neg_category_ids"), image.get("not_exhaustive_category_ids")
-        if isinstance(absent, list) and isinstance(partial, list):
-            found[image["id"]] = Federated(frozenset(absent), frozenset(partial))
+        lists = [_class_ids(absent), _class_ids(partial)]
+        if None not in lists:
+            found[image["id"]] = Federated(*(ids for ids in lists if ids is not None))
         else:
             without.append(str(image["id"]))
     if without:

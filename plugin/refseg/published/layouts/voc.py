@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...coco import CocoDataset, CocoImage, ImageId
+from ...coco_values import Refusal, refusal, summary_of
 from ..classes import VOC_CLASSES, VOC_NOVEL
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, choose, note, shorten, with_sizes
+
+logger = logging.getLogger(__name__)
 
 CATEGORIES = dict(enumerate(VOC_CLASSES, 1))
 """Name by id: VOC's own files have no ids."""
@@ -44,7 +48,7 @@ def find(data: Path, problems: Problems, only: Sequence[str] | None = None, *, l
     if pool is None or targets is None or not chosen:
         return None
     check_targets(folder, targets, problems, f"unpack {ARCHIVES[TARGETS[0]]} there")
-    targets = with_sizes(folder, targets, problems)
+    targets = with_sizes(folder, targets, problems, left_out)
     number_of = {name: number for number, name in CATEGORIES.items()}
     splits = tuple(Split(key, tuple(sorted(number_of[name] for name in VOC_NOVEL[key]))) for key in chosen)
     part = Part("", targets, splits, {ANY_SHOTS: pool})
@@ -57,7 +61,7 @@ class _Read:
 
     images: dict[ImageId, CocoImage] = field(default_factory=dict)
     annotations: list[dict[str, Any]] = field(default_factory=list)
-    unusable: list[str] = field(default_factory=list)
+    unusable: list[Refusal] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
 
@@ -78,9 +82,11 @@ def _read(
             "unpack them from the archive again."
         )
     source = f"{folder} ({', '.join(f'VOC{year} {chosen}' for year, chosen in sets)})"
+    if read.unusable:
+        logger.warning("%s", summary_of(read.unusable))
     note(read.unusable, source, left_out)
     kept = [annotation for annotation in read.annotations if difficult or not annotation["difficult"]]
-    return CocoDataset(source, read.images, dict(CATEGORIES), tuple(kept)) if complete else None
+    return CocoDataset(source, read.images, dict(CATEGORIES), tuple(kept), tuple(read.unusable)) if complete else None
 
 
 def _names(path: Path, archive: str, problems: Problems) -> list[str] | None:
@@ -107,12 +113,14 @@ def _read_file(path: Path, image_id: str, file_name: str, read: _Read) -> None:
     for position, entry in enumerate(tree.findall("object"), 1):
         label = (entry.findtext("name") or "").strip()
         if label not in VOC_CLASSES:
-            read.unusable.append(f"{path}: object {position} is of the class {label!r}, which VOC does not have.")
+            reason = f"is of the class {label!r}, which VOC does not have."
+            read.unusable.append(refusal(str(path), f"object {position}", "name", label, reason))
             continue
         corners = [_number(entry, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
         box = _xywh(corners)
         if box is None:
-            read.unusable.append(f"{path}: object {position} ({label}) has no usable box, but {corners}.")
+            reason = f"({label}) has no usable box, but {corners}."
+            read.unusable.append(refusal(str(path), f"object {position}", "bndbox", corners, reason))
             continue
         read.annotations.append(
             {

@@ -1,0 +1,255 @@
+"""The list 'annotations' of a COCO file: each read into the one form that all else expects, or refused. No FiftyOne.
+
+An annotation that is in that form already, as nearly all are, is looked at and handed on as it is: some microseconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Literal, TypeAlias
+
+from pycocotools import mask as mask_utils
+
+from .coco_values import (
+    Ids,
+    ImageId,
+    Refusal,
+    box_of,
+    flag_of,
+    id_of,
+    lies_outside,
+    number_of,
+    refusal,
+    shown_value,
+    whole_number_of,
+)
+from .errors import CocoError
+from .segmentations import are_plain_polygons, check_fits, compressed, fitting_codes, read_shape
+
+BadMasks: TypeAlias = Literal["leave out", "box", "ignore"]
+"""What becomes of an object whose mask cannot be used: it is left out, as of references; it counts by its box alone, as of
+targets; or no mask is looked at, because none will be, and all are taken away."""
+
+MASK_LEFT_OUT = "mask_left_out"
+"""Key of an annotation whose mask alone was left out."""
+NUMBERS = (int, float)
+FLAGS = (int, bool)
+
+
+@dataclass(frozen=True)
+class ReadAnnotations:
+    """What a list of annotations comes to.
+
+    Attributes:
+        kept: those that can be used, in their order. 'image_id' and 'category_id' are of the file's lists; 'bbox' is absent or
+            four numbers with an area, 'segmentation' empty, polygons or one run-length code (see `read_shape`) that fits its
+            image, 'area' absent or above 0, 'iscrowd' absent, 0 or 1, 'id' absent, a number or a text.
+        left_out: those that cannot.
+        notes: what was put in place of values that cannot be used, a sentence each.
+    """
+
+    kept: tuple[dict[str, Any], ...]
+    left_out: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+
+
+def read_annotations(
+    entries: Sequence[Any],
+    source: str,
+    sizes: Mapping[ImageId, tuple[int, int] | None],
+    category_ids: Sequence[int] | Mapping[int, str],
+    bad_masks: BadMasks = "leave out",
+) -> ReadAnnotations:
+    """Read a list of annotations; one that cannot be used does not stop the others.
+
+    A box that is none, such as [0, 0, 0, 0], is replaced by that of the mask; an area that is none is left to whoever needs
+    one. Where the size of an image is unknown its masks are read, but whether they fit is still to be found out:
+    by this function once more, which leaves what it gave as it is.
+
+    Args:
+        entries: of the list 'annotations'.
+        source: the file, for messages.
+        sizes: height and width of each image; None where they are unknown.
+        category_ids: of the file's categories.
+        bad_masks: what becomes of an object whose mask cannot be used.
+    """
+    reader = _Reader(source, sizes, frozenset(category_ids), bad_masks)
+    return reader.read(entries)
+
+
+@dataclass
+class _Reader:
+    source: str
+    sizes: Mapping[ImageId, tuple[int, int] | None]
+    category_ids: frozenset[int]
+    bad_masks: BadMasks
+    left_out: list[Refusal] = field(default_factory=list)
+    replaced: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ids = Ids(self.sizes)
+
+    def read(self, entries: Sequence[Any]) -> ReadAnnotations:
+        kept: list[dict[str, Any] | None] = []
+        coded: list[int] = []  # positions of those that are clean if their code is
+        for position, entry in enumerate(entries):
+            state = self._state(entry)
+            if state == "code":
+                coded.append(position)
+            kept.append(self._repaired(entry, position) if state == "unclear" else entry)
+        shapes = [entries[position]["segmentation"] for position in coded]
+        fits = fitting_codes([shape["counts"] for shape in shapes], [tuple(shape["size"]) for shape in shapes])
+        for position, good in zip(coded, fits, strict=True):
+            if not good:
+                kept[position] = self._repaired(entries[position], position)
+        usable = tuple(entry for entry in kept if entry is not None)
+        if self.bad_masks == "ignore":
+            usable = tuple({key: value for key, value in entry.items() if key != "segmentation"} for entry in usable)
+        return ReadAnnotations(usable, tuple(self.left_out), tuple(self._notes()))
+
+    def _state(self, entry: Any) -> Literal["clean", "code", "unclear"]:
+        """Whether an annotation can stay as it is, or can if its run-length code is whole; told fast."""
+        if type(entry) is not dict:
+            return "unclear"
+        image_id: Any = entry.get("image_id")
+        name = entry.get("id", 0)
+        if type(image_id) not in (int, str) or image_id not in self.sizes or type(name) not in (int, str) or name == "":
+            return "unclear"
+        if type(entry.get("category_id")) is not int or entry["category_id"] not in self.category_ids:
+            return "unclear"
+        crowd, area, box = entry.get("iscrowd", 0), entry.get("area", 1), entry.get("bbox")
+        if type(crowd) not in FLAGS or not 0 <= crowd <= 1 or type(area) not in NUMBERS or not 0 < area < inf:
+            return "unclear"
+        if "ignore" in entry or "difficult" in entry or type(box) is not list or len(box) != 4:
+            return "unclear"
+        x, y, w, h = box
+        if type(x) not in NUMBERS or type(y) not in NUMBERS or type(w) not in NUMBERS or type(h) not in NUMBERS:
+            return "unclear"
+        image_hw, shape = self.sizes[image_id], entry.get("segmentation")
+        height, width = image_hw or (inf, inf)
+        if not (0 < w < inf and 0 < h < inf and -w < x < width and -h < y < height):
+            return "unclear"
+        if not shape and ("rotation" in entry or "attributes" in entry):
+            return "unclear"
+        if shape is None or self.bad_masks == "ignore" or are_plain_polygons(shape, image_hw):
+            return "clean"
+        if type(shape) is dict and len(shape) == 2 and type(shape.get("counts")) is str:
+            size = shape.get("size")
+            if type(size) is list and image_hw is not None and size == list(image_hw) and type(size[0]) is type(size[1]) is int:
+                return "code"
+        return "clean" if shape == [] else "unclear"
+
+    def _repaired(self, entry: Any, position: int) -> dict[str, Any] | None:
+        """An annotation in the form that is expected; None where it is refused."""
+        name = f"#{position}"
+        if not isinstance(entry, dict):
+            self._refuse(name, "annotations", entry, "is no JSON object: remove it.")
+            return None
+        fixed = dict(entry)
+        own = id_of(fixed.pop("id", None))
+        if own is not None:
+            fixed["id"], name = own, str(own)
+        image_id, category_id = self._ids.find(entry.get("image_id")), whole_number_of(entry.get("category_id"))
+        if image_id is None:
+            value = shown_value(entry.get("image_id"))
+            reason = f"belongs to the image {value}, which is not in 'images': add the image or remove it."
+            self._refuse(name, "image_id", entry.get("image_id"), reason)
+            return None
+        if category_id is None or category_id not in self.category_ids:
+            value = shown_value(entry.get("category_id"))
+            reason = f"has the category {value}, which is not in 'categories': add it there or correct it."
+            self._refuse(name, "category_id", entry.get("category_id"), reason)
+            return None
+        fixed["image_id"], fixed["category_id"] = image_id, category_id
+        for key in ("iscrowd", "ignore", "difficult"):
+            if key in fixed:
+                flag = flag_of(fixed.pop(key))
+                if flag is not None:
+                    fixed[key] = int(flag)
+                elif key == "iscrowd":
+                    reason = f"has the flag {shown_value(entry[key])} as 'iscrowd', but 0 or 1 is needed."
+                    self._refuse(name, key, entry[key], reason)
+                    return None
+        self._repair_area(fixed, name)
+        return self._repair_region(fixed, name)
+
+    def _repair_area(self, fixed: dict[str, Any], name: str) -> None:
+        if "area" in fixed:
+            value = fixed.pop("area")
+            area = number_of(value)
+            if area is not None and area > 0:
+                fixed["area"] = area
+            elif value is not None:
+                self._replace("area", name, value)
+
+    def _repair_region(self, fixed: dict[str, Any], name: str) -> dict[str, Any] | None:
+        """Box and mask of an annotation: at least one of them, each in its form."""
+        given, image_hw = fixed.pop("bbox", None), self.sizes[fixed["image_id"]]
+        box = box_of(given)
+        outside = box is not None and image_hw is not None and lies_outside(box, image_hw)
+        box = None if outside else box
+        value = fixed.pop("segmentation", None)
+        shape = None
+        if self.bad_masks != "ignore":
+            try:
+                shape = read_shape(value)
+                if shape is not None and image_hw is not None:
+                    check_fits(shape, image_hw, shows=True)
+            except CocoError as error:
+                kept_by_box = self.bad_masks == "box" and box is not None
+                self._refuse(name, "segmentation", value, f"has a mask that {error}", mask_alone=kept_by_box)
+                return {**fixed, "bbox": box, MASK_LEFT_OUT: True} if kept_by_box else None
+        if box is None and shape is not None and image_hw is not None:
+            box = mask_utils.toBbox(compressed(shape, image_hw)).tolist()
+            if not min(box[2:]) > 0:
+                self._refuse(name, "segmentation", value, "has neither a box nor a mask that shows a pixel of its image.")
+                return None
+        if box is None and shape is None:
+            self._refuse(name, "bbox", given, self._boxless(given, outside, image_hw))
+            return None
+        if given and (outside or box_of(given) is None):
+            self._replace("bbox", name, given)
+        angle = _angle_of(fixed)
+        if shape is None and angle:
+            self._replace("rotation", name, angle)
+        if box is not None:
+            fixed["bbox"] = box
+        if shape is not None:
+            fixed["segmentation"] = shape
+        return fixed
+
+    def _boxless(self, given: Any, outside: bool, image_hw: tuple[int, int] | None) -> str:
+        if outside and image_hw is not None:
+            return f"has the bbox {shown_value(given)}, which lies outside its image of {image_hw[1]}×{image_hw[0]} pixels."
+        if given:
+            return f"has the bbox {shown_value(given)}, but x, y, width and height in pixels are needed."
+        if self.bad_masks == "ignore":
+            return "has no 'bbox'."
+        return "has neither a 'bbox' nor a 'segmentation': give it one or remove it."
+
+    def _refuse(self, name: str, field_name: str, value: Any, reason: str, *, mask_alone: bool = False) -> None:
+        self.left_out.append(refusal(self.source, name, field_name, value, reason, mask_alone=mask_alone))
+
+    def _replace(self, field_name: str, name: str, value: Any) -> None:
+        self.replaced.setdefault(field_name, []).append(f"the annotation {name} with {shown_value(value)}")
+
+    def _notes(self) -> list[str]:
+        said = {
+            "bbox": "a bbox that is no box of its image, that of the mask is used instead",
+            "rotation": "a box that is said to be turned, which is taken as if it were not",
+            "area": "an area that is no number of pixels, it is computed from the mask or box",
+        }
+        return [
+            f"{self.source}: {len(found)} annotation{'s have' if len(found) > 1 else ' has'} {said[what]}; "
+            f"the first is {found[0]}."
+            for what, found in sorted(self.replaced.items())
+        ]
+
+
+def _angle_of(entry: Mapping[str, Any]) -> float | None:
+    """By how many degrees a box is turned, where an exporter keeps that apart from it."""
+    attributes = entry.get("attributes")
+    given = entry.get("rotation", attributes.get("rotation") if isinstance(attributes, dict) else None)
+    return number_of(given)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from refseg.errors import CocoError
+from refseg.outputs import check_outputs, replacing
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as draft:
+        draft.write_text("first")
+        assert not path.exists()
+    assert path.read_text() == "first"
+
+    def fail() -> None:
+        with replacing(path) as draft:
+            draft.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert path.read_text() == "first"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_outputs_are_not_inputs_however_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = tmp_path / "refs.json"
+    read.write_text("{}")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.json").symlink_to(read)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    os.link(read, tmp_path / "hard.json")
+    monkeypatch.chdir(tmp_path)
+    inputs = {"--references": read, "--targets": tmp_path / "none.json"}
+    same = ("refs.json", "sub/../refs.json", "link.json", "linked/refs.json", "hard.json")
+    for name in same:
+        with pytest.raises(CocoError, match="--out would be written over what --references names"):
+            check_outputs({"--report": Path("other.json"), "--out": Path(name)}, inputs)
+    # A draft of it would be, for a moment.
+    (tmp_path / "x.json.part").write_text("{}")
+    with pytest.raises(CocoError, match="--out would be written over what --targets names"):
+        check_outputs({"--out": Path("x.json")}, {"--targets": tmp_path / "x.json.part"})
+    check_outputs({"--out": Path("sub/refs.json"), "--report": Path("report.json")}, inputs)
+
+
+def test_outputs_are_not_each_other(tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path)
+    with pytest.raises(CocoError, match="--out and --report are one file"):
+        check_outputs({"--out": tmp_path / "a.json", "--report": tmp_path / "linked" / "a.json"}, {})
+
+
+def test_folders_of_inputs_and_images(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.safetensors").touch()
+    (tmp_path / "1.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "1.png")
+    folder = {"--dinov2-path": tmp_path / "weights"}
+    with pytest.raises(CocoError, match="--prototypes would be written over what --dinov2-path names"):
+        check_outputs({"--prototypes": tmp_path / "weights" / "model.safetensors"}, folder)
+    check_outputs({"--prototypes": tmp_path / "weights" / "mine.safetensors"}, folder)
+    for out in ("1.png", "link.png"):
+        with pytest.raises(CocoError, match="--out would be written over the image"):
+            check_outputs({"--out": tmp_path / out}, {}, [tmp_path / "0.png", str(tmp_path / "1.png")])
+    check_outputs({"--out": tmp_path / "2.png"}, {}, [tmp_path / "1.png"])
