@@ -91,7 +91,9 @@ class Evaluate(RefSegOperator):
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds COCO's figures (`mask_ap`,
             `mask_ap50`, …, `box_ap`, …), `fiftyone_mask_ap`, `num_images`, `num_ground_truth`, `num_predictions`, `eval_key`,
-            `per_class` (class, mask AP, box AP), `num_skipped` and `skipped` (the first hundred: path and reason).
+            `per_class` (class, mask AP, box AP), `num_skipped` and `skipped` (the first hundred: path and reason),
+            `num_left_out` and `left_out` (the first hundred labels: path, id and reason), `without_references` (classes of
+            ground truth that the predictions' run had no reference of) and `remarks`.
         """
         params = {
             "pred_field": pred_field,
@@ -102,8 +104,8 @@ class Evaluate(RefSegOperator):
         return self.call(sample_collection, params, delegate, delegation_target)
 
 
-def evaluate(ctx: Any, images: Any, pred_field: str, gt_field: str, classes: Sequence[str] | None = None) -> Work[Result]:
-    """Evaluate as the form says; classes are the form's unless given."""
+def evaluate(ctx: Any, images: Any, pred_field: str, gt_field: str) -> Work[Result]:
+    """Evaluate as the form says."""
     from refseg.evaluation import iter_evaluate
 
     report = yield from iter_evaluate(
@@ -111,13 +113,17 @@ def evaluate(ctx: Any, images: Any, pred_field: str, gt_field: str, classes: Seq
         pred_field,
         gt_field,
         eval_key=ctx.params.get("eval_key") or None,
-        classes=classes or chosen_classes(ctx),
+        classes=chosen_classes(ctx),
     )
     return {
         **{name: getattr(report, name) for name in FIGURES},
         "per_class": [[name, scores["mask_ap"], scores["box_ap"]] for name, scores in report.per_class.items()],
         "num_skipped": len(report.skipped),
         "skipped": [list(pair) for pair in report.skipped[:SKIPS_IN_RESULT]],
+        "num_left_out": len(report.left_out),
+        "left_out": [list(entry) for entry in report.left_out[:SKIPS_IN_RESULT]],
+        "without_references": list(report.without_references),
+        "remarks": [*report.notes, *([report.hint] if report.hint else [])],
     }
 
 
@@ -126,7 +132,8 @@ def show_evaluation(ctx: Any, result: Result, text: str) -> Iterator[Any]:
     yield ctx.ops.reload_dataset()
     if result["eval_key"] is not None:
         yield ctx.ops.open_panel(EVALUATION_PANEL)
-    yield ctx.ops.notify(text, variant="warning" if result["num_skipped"] else "success")
+    doubtful = result["num_skipped"] or result["num_left_out"] or result["remarks"]
+    yield ctx.ops.notify(text, variant="warning" if doubtful else "success")
 
 
 def describe(result: Result) -> str:
@@ -139,7 +146,12 @@ def describe(result: Result) -> str:
     if result["num_skipped"]:
         skips = listing([f"{path}: {reason}" for path, reason in result["skipped"]], result["num_skipped"])
         text += f" Left out {count(result['num_skipped'], 'image')}: {skips}."
-    return text
+    if result["num_left_out"]:
+        labels = listing([f"{label_id} of {path}: {reason}" for path, label_id, reason in result["left_out"]])
+        text += f" Left out {count(result['num_left_out'], 'label')}: {labels}."
+    if result["without_references"]:
+        text += f" Without a reference, so never found: {', '.join(result['without_references'])}."
+    return " ".join([text, *result["remarks"]])
 
 
 def ground_truth_input(form: Form, name: str, pred_field: str | None) -> None:

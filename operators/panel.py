@@ -430,8 +430,7 @@ def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
     if name == "update":
         return "update", {"label_field": settings.label_field}
     if name == "evaluate":
-        # Classes that were not looked for have no figure.
-        return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_of_run(ctx, settings)}
+        return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
     if name not in ("calibrate", "learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
     if name == "calibrate":

@@ -57,18 +57,8 @@ def _picture(sample: Any, label: Any, large: bool) -> str | None:
 
 def _region(sample: Any, label: Any) -> tuple[tuple[float, float, float, float], Any]:
     """Relative xywh box, and the mask over it where there is one."""
-    from refseg.labels import object_region
+    from refseg.labels import image_hw_of, object_region
 
-    height, width = _image_hw(sample)
+    (height, width), _ = image_hw_of(sample)
     (x0, y0, x1, y1), mask = object_region(label, (height, width))
     return (x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height), mask
-
-
-def _image_hw(sample: Any) -> tuple[int, int]:
-    about = sample.metadata
-    if about is not None and getattr(about, "width", None) and getattr(about, "height", None):
-        return int(about.height), int(about.width)
-    from refseg.images import read_image_hw
-
-    height, width = read_image_hw(sample.filepath)
-    return height, width

@@ -222,13 +222,14 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
     }
 
 
-def classes_of_run(ctx: Any, settings: PanelSettings) -> list[str]:
-    """The classes that the last run looked for."""
+def classes_asked_for(ctx: Any, settings: PanelSettings) -> list[str] | None:
+    """The classes that the last run was to write, where it was not to write all it knew; None where every class counts."""
     from refseg.fields import newest_run
 
     run = newest_run(ctx.dataset, settings.label_field)
     config: Mapping[str, Any] = {} if run is None else run.config
-    return [str(name) for name, _ in config.get("min_confidences") or ()] or list(config.get("classes") or ())
+    written = [str(name) for name, _ in config.get("min_confidences") or ()]
+    return written if written and set(written) < set(config.get("classes") or ()) else None
 
 
 SECTIONS = {"references": references, "index": index, "segment": segment, "review": review, "results": results}
@@ -236,6 +237,7 @@ SECTIONS = {"references": references, "index": index, "segment": segment, "revie
 
 def _examples(ctx: Any) -> list[Section]:
     """Every label that is a reference, by its own tag or its image's, or a negative, outside the fields that runs overwrite."""
+    from refseg.coco_values import flag_of
     from refseg.fields import prediction_fields
 
     dataset, found = ctx.dataset, []
@@ -259,7 +261,7 @@ def _examples(ctx: Any) -> list[Section]:
             for label_id, label, own, *is_crowd in listed:
                 kind = "negative" if NEGATIVE_TAG in own else "reference"
                 # Those that learning passes over too.
-                if label is None or any(is_crowd) or (kind == "reference" and field == REJECTED_FIELD):
+                if label is None or any(map(flag_of, is_crowd)) or (kind == "reference" and field == REJECTED_FIELD):
                     continue
                 found.append({"id": label_id, "sample_id": sample_id, "field": field, "label": label, "kind": kind})
     return found
@@ -346,6 +348,9 @@ def _describe_evaluation(config: Mapping[str, Any]) -> Section:
     return {
         **{name: config.get(name) for name in names},
         "per_class": config.get("per_class") or [],
+        "without_references": config.get("without_references") or [],
+        "num_left_out": (config.get("num_left_out") or 0) + (config.get("num_skipped") or 0),
+        "hint": config.get("hint") or "",
         "ago": _ago(config.get("evaluated_at")),
     }
 

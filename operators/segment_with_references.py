@@ -89,8 +89,7 @@ class SegmentWithReferences(RefSegOperator):
         if steps == 3:
             pred_field = found["label_field"]
             gt_field = ctx.params.get("gt_field") or evaluate.default_ground_truth(ctx, pred_field)
-            classes = [name for name, _ in built["shots"]]
-            work = evaluate.evaluate(ctx, images, pred_field, gt_field, classes)
+            work = evaluate.evaluate(ctx, images, pred_field, gt_field)
             measured = yield from relabel(work, f"3 of {steps}, ")
         return {"prototypes": built, "segmentation": found, "evaluation": measured}
 
@@ -141,7 +140,7 @@ class SegmentWithReferences(RefSegOperator):
             min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
             max_detections: the best so many of each image.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
-            evaluate: compare the predictions of the references' classes with ground truth.
+            evaluate: compare the predictions with ground truth; classes without a reference count as not found.
             gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
             eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
             negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.

@@ -17,6 +17,7 @@ from refseg.errors import (
     IndexMismatchError,
     IndexNotFoundError,
     IndexWriteError,
+    LabelError,
     ModelError,
     ModelMemoryError,
     ModelUnavailableError,
@@ -51,6 +52,7 @@ ONE_OF_EACH = [
     IndexDamagedError("words"),
     IndexWriteError("words"),
     DatasetError("words"),
+    LabelError("label-1", None, "it has no class"),
     CocoError("words"),
     BenchmarkError("words"),
 ]

@@ -16,6 +16,8 @@ from PIL import Image
 from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
 from refseg.errors import DatasetError
 from refseg.evaluation import EVALUATION_METHOD, EvaluationReport, evaluate, false_positives_per_empty_image, iter_evaluate
+from refseg.fields import SEGMENTING
+from refseg.images import read_image_hw
 from refseg.progress import Progress
 
 MakeDataset = Callable[..., Any]
@@ -25,7 +27,7 @@ SIDE = 100
 def detection(x0: int, y0: int, x1: int, y1: int, label: str = "star", *, side: int = SIDE, **rest: Any) -> Any:
     """A filled rectangle, as a Detection with a mask."""
     mask = rest.pop("mask", np.ones((y1 - y0, x1 - x0), bool))
-    box = [x0 / side, y0 / side, (x1 - x0) / side, (y1 - y0) / side]
+    box = rest.pop("bounding_box", [x0 / side, y0 / side, (x1 - x0) / side, (y1 - y0) / side])
     return fo.Detection(label=label, bounding_box=box, mask=mask, **rest)
 
 
@@ -171,11 +173,119 @@ def test_masks_in_files_count_like_masks_in_the_document(make_dataset: MakeDatas
     assert reports[0].mask_ap == pytest.approx(0.7, abs=0.15)
 
 
-def test_an_unreadable_mask_file_is_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
-    found = detection(0, 0, 20, 20, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.5)
-    dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], [found])])
-    with pytest.raises(DatasetError, match=f"mask of the label {found.id} cannot be read from .*gone.png"):
-        evaluate(dataset, "predictions", "ground_truth", progress=False)
+def test_labels_that_cannot_be_used_are_left_out_and_listed(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """Whatever is wrong with one label, the figures are those of all others, by both judges."""
+    right, found = detection(0, 0, 20, 20), detection(0, 0, 20, 20, confidence=0.5)
+    nameless = detection(30, 30, 50, 50)
+    nameless.label = None
+    bad = {
+        "no class": nameless,
+        "not four numbers": detection(30, 0, 50, 20, bounding_box=[0.1, 0.1, 0.2, 0.2, 0.3]),
+        "not finite": detection(30, 0, 50, 20, bounding_box=[float("nan")] * 4),
+        "neither yes nor no": detection(60, 0, 80, 20, iscrowd="perhaps"),
+    }
+    gone = detection(60, 60, 80, 80, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.9)
+    unsure = detection(30, 60, 50, 80, confidence=float("nan"))
+    dataset = make_dataset([sample(tmp_path, "1.png", [right, *bad.values()], [found, gone, unsure])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.fiftyone_mask_ap, report.box_ap) == (1, pytest.approx(1), 1)
+    assert (report.num_ground_truth, report.num_predictions) == (1, 1)
+    reasons = {label_id: reason for _, label_id, reason in report.left_out}
+    assert reasons.keys() == {label.id for label in (*bad.values(), gone, unsure)}
+    assert all(words in reasons[label.id] for words, label in bad.items())
+    assert "gone.png does not exist" in reasons[gone.id]
+    assert reasons[unsure.id] == "its confidence is nan"
+    assert f"left out the label {gone.id} of " in str(report)
+    # What was left out is not judged in the App either.
+    assert dataset.first()[report.eval_key + "_fn"] == 0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16"])
+def test_masks_in_files_of_every_mode(make_dataset: MakeDataset, tmp_path: Path, mode: str) -> None:
+    """FiftyOne's own reader fails on colours and takes opaque alpha for the mask; beside its pass it stays as it was."""
+    circle = np.hypot(*np.mgrid[-9.5:10, -9.5:10]) < 9
+    grey = Image.fromarray(circle.astype(np.uint8) * 255)
+    picture = Image.fromarray(circle.astype(np.uint16) * 65535) if mode == "I;16" else grey.convert(mode)
+    picture.save(tmp_path / "mask.png")
+    truth = detection(0, 0, 20, 20, mask=None, mask_path=str(tmp_path / "mask.png"))
+    found = detection(0, 0, 20, 20, mask=circle, confidence=0.5)
+    dataset = make_dataset([sample(tmp_path, "1.png", [truth], [found])])
+    before = fo.Detection.get_mask
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.fiftyone_mask_ap) == (1, pytest.approx(1))
+    assert fo.Detection.get_mask is before
+
+
+def test_metadata_that_is_wrong_changes_nothing_and_is_said_once(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    found = [detection(0, 0, 20, 30, confidence=0.9), detection(42, 0, 60, 20, confidence=0.5)]
+    truth = [detection(0, 0, 20, 34), detection(40, 0, 60, 20)]
+    reports = []
+    for is_right in (True, False):
+        samples = [sample(tmp_path, f"{number}.png", truth, found) for number in range(2)]
+        for one in samples:
+            height, width = read_image_hw(one.filepath)
+            one["metadata"] = fo.ImageMetadata(width=width if is_right else 5 * height, height=height if is_right else width)
+        reports.append(evaluate(make_dataset(samples), "predictions", "ground_truth", progress=False))
+    assert reports[0].mask_ap == reports[1].mask_ap
+    assert reports[0].box_ap == reports[1].box_ap
+    assert reports[0].notes == ()
+    (note,) = reports[1].notes
+    assert "metadata of 2 samples lists another size" in note
+    assert note in str(reports[1])
+
+
+def test_the_order_of_a_view_moves_nothing(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """Every score is met several times, right and wrong."""
+    rng = np.random.default_rng(5)
+    samples = []
+    for number in range(6):
+        truth = [detection(20 * i, 0, 20 * i + 18, 20) for i in range(4)]
+        found = [detection(20 * i + int(rng.integers(0, 6)), 0, 20 * i + 18, 20, confidence=0.1 * i + 0.1) for i in range(4)]
+        samples.append(sample(tmp_path, f"{number}.png", truth, found))
+    dataset = make_dataset(samples)
+    views = [dataset, dataset.sort_by("filepath", reverse=True), dataset.shuffle(seed=3), dataset.view().concat(dataset.view())]
+    reports = [evaluate(view, "predictions", "ground_truth", progress=False) for view in views]
+    assert 0 < reports[0].mask_ap < 1
+    assert {(report.mask_ap, report.box_ap, report.num_predictions) for report in reports} == {
+        (reports[0].mask_ap, reports[0].box_ap, 24)
+    }
+
+
+def test_classes_without_a_reference_are_named(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    truth = [detection(0, 0, 20, 20, "nut"), detection(40, 0, 60, 20, "bolt"), detection(70, 0, 90, 20, "gear", iscrowd=True)]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, [detection(0, 0, 20, 20, "nut", confidence=0.5)])])
+    assert evaluate(dataset, "predictions", "ground_truth", progress=False).without_references == ()  # nobody knows the run
+    config = dataset.init_run(method=SEGMENTING, label_field="predictions", classes=["nut"])
+    dataset.register_run("a_run", config)
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.without_references) == (0.5, ("bolt",))
+    assert "Without a reference, so never found: bolt" in str(report)
+    assert evaluate(dataset, "predictions", "ground_truth", classes=["nut"], progress=False).without_references == ()
+
+
+def test_annotations_of_the_stored_frame_are_suspected(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    boxes = [(0, 0, 20, 20), (30, 5, 50, 25), (5, 60, 25, 80)]
+    dataset = make_dataset()
+    for is_turned in (True, False):
+        Image.new("RGB", (SIDE, SIDE)).save(tmp_path / f"{is_turned}.jpg", exif=exif)
+        truth = [detection(*box) for box in boxes]
+        found = [
+            detection(*(SIDE - side for side in (x1, y1, x0, y0)), confidence=0.5)
+            if is_turned
+            else detection(x0, y0, x1, y1, confidence=0.5)
+            for x0, y0, x1, y1 in boxes
+        ]
+        one = fo.Sample(str(tmp_path / f"{is_turned}.jpg"))
+        one["ground_truth"], one["predictions"] = fo.Detections(detections=truth), fo.Detections(detections=found)
+        dataset.add_sample(one)
+    turned, upright = (
+        evaluate(dataset[rows], "predictions", "ground_truth", progress=False) for rows in (slice(0, 1), slice(1, 2))
+    )
+    assert (turned.mask_ap, upright.mask_ap, upright.hint) == (0, 1, "")
+    assert "of 3 objects 0 are met as they are annotated, and 3 if they are turned" in turned.hint
+    assert turned.hint in str(turned)
 
 
 def test_polylines_are_compared_by_pycocotools_alone(
@@ -234,17 +344,12 @@ def test_labels_of_any_spelling(make_dataset: MakeDataset, tmp_path: Path) -> No
     assert set(report.per_class) == set(names)
 
 
-def test_what_cannot_be_ranked_or_named_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
+def test_what_cannot_be_ranked_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
     bare = make_dataset([sample(tmp_path, "1.png", [], [detection(0, 0, 20, 20)])])
     with pytest.raises(DatasetError, match=f"sample {bare.first().id} .*1.png.* has no confidence"):
         evaluate(bare, "predictions", "ground_truth", progress=False)
     with pytest.raises(DatasetError, match="has no confidence"):
         false_positives_per_empty_image(bare, "predictions", "ground_truth", 0.5)
-    nameless = detection(0, 0, 20, 20)
-    nameless.label = None
-    dataset = make_dataset([sample(tmp_path, "1.png", [nameless], [])])
-    with pytest.raises(DatasetError, match=f"label {nameless.id} in the field 'ground_truth' .* has no class"):
-        evaluate(dataset, "predictions", "ground_truth", progress=False)
 
 
 def test_fields_and_views_that_do_not_fit_are_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
@@ -344,7 +449,8 @@ class TestRecord:
         kept = self.figures(dataset)
         assert kept["per_class"] == [["$c", 0.0, 0.0], ["a.b", pytest.approx(1), pytest.approx(1)]]
         assert (kept["pred_field"], kept["gt_field"], kept["num_skipped"]) == ("predictions", "ground_truth", 1)
-        left_out = ("per_class", "skipped")
+        assert (kept["num_left_out"], kept["without_references"]) == (0, [])
+        left_out = ("per_class", "skipped", "left_out", "without_references", "notes")
         expected = {name: value for name, value in asdict(report).items() if name not in left_out}
         assert {name: kept[name] for name in expected} == expected
         age = datetime.now(timezone.utc) - datetime.fromisoformat(kept["evaluated_at"])

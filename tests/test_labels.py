@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -13,12 +15,15 @@ import torch
 from PIL import Image
 
 from refseg import labels
-from refseg.errors import DatasetError
+from refseg.errors import DatasetError, ImageError, LabelError
 from refseg.instances import Instances
 from refseg.labels import (
+    image_hw_of,
+    is_crowd,
     needs_files,
     object_region,
     objects_of,
+    relative_box,
     require_images,
     require_object_field,
     require_samples,
@@ -129,9 +134,104 @@ class TestRegion:
 
     def test_unreadable_mask_file_is_named(self, tmp_path: Path) -> None:
         label = fo.Detection(bounding_box=[0, 0, 0.5, 0.5], mask_path=str(tmp_path / "gone.png"))
-        with pytest.raises(DatasetError, match=f"The mask of the label {label.id} cannot be read from .*gone.png"):
+        with pytest.raises(LabelError, match=f"The label {label.id} .* its mask's file .*gone.png does not exist"):
             object_region(label, (8, 8))
 
+    @pytest.mark.parametrize(
+        ("box", "reason"),
+        [
+            (None, "is None, not four numbers"),
+            ([], r"is \[\], not four numbers"),
+            ([0.1, 0.1, 0.2, 0.2, 0.3], "not four numbers"),
+            (["left", 0, 1, 1], "not four numbers"),
+            ([float("nan")] * 4, "is not finite"),
+            ([0.1, 0.1, 0.2, float("inf")], "is not finite"),
+            ([-100, -100, 30000, 30000], "30000 × 30000 times as large as its image"),
+            ([0.2, 0.2, 0.0, 0.1], "its box is empty or lies outside"),
+            ([1.0, 0.2, 0.1, 0.1], "its box is empty or lies outside"),
+        ],
+    )
+    def test_what_is_no_box_is_told(self, box: Any, reason: str) -> None:
+        for mask in (None, np.ones((3, 3), bool)):
+            label = SimpleNamespace(id="7", label="nut", bounding_box=box, mask=mask, mask_path=None)
+            with pytest.raises(LabelError, match=rf"The label 7 \('nut'\) cannot be used: .*{reason}") as caught:
+                object_region(label, (8, 8))
+            assert (caught.value.label_id, caught.value.label) == ("7", "nut")
+
+    @pytest.mark.parametrize("box", [[0, 0, 0, 0], None])
+    def test_the_mask_of_a_whole_image_needs_no_box(self, box: Any) -> None:
+        whole = np.zeros((6, 9), np.uint8)
+        whole[2:5, 3:4] = 255
+        label = SimpleNamespace(id="7", label="nut", bounding_box=box, mask=whole, mask_path=None)
+        found, mask = object_region(label, (6, 9))
+        assert found == (3, 2, 4, 5)
+        assert mask is not None
+        assert mask.tolist() == [[True]] * 3
+        with pytest.raises(LabelError):
+            object_region(label, (6, 10))
+
+    @pytest.mark.parametrize(
+        ("points", "reason"),
+        [
+            ([], "no shape of 3 points"),
+            ([[]], "no shape of 3 points"),
+            ([[(0.5, 0.5)]], "no shape of 3 points"),
+            ([[(0.1, 0.1), (0.2, 0.2)], [(0.1, 0.1)]], "no shape of 3 points"),
+            ([[(1.5, 1.5), (1.7, 1.5), (1.7, 1.9)]], "no area in the image"),
+            ([[(0.1, 0.2), (0.5, 0.2), (0.7, 0.2)]], "no area in the image"),
+            ([[(0.1, 0.2), (0.5, float("nan")), (0.7, 0.2)]], "not finite"),
+            ([[(0.1, 0.2), (500, 0.3), (0.7, 0.2)]], "far outside"),
+        ],
+    )
+    def test_lines_without_an_area_are_told(self, points: Any, reason: str) -> None:
+        for read in (relative_box, lambda label: object_region(label, (8, 8))):
+            with pytest.raises(LabelError, match=reason):
+                read(fo.Polyline(label="nut", points=points, closed=True, filled=True))
+
+    def test_shapes_of_too_few_points_do_not_spoil_the_others(self) -> None:
+        square = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]
+        line = fo.Polyline(points=[square, [(0.9, 0.9)], []], closed=True, filled=True)
+        assert relative_box(line) == pytest.approx((0.25, 0.25, 0.5, 0.5))
+        box, _ = object_region(line, (40, 40))
+        assert box == pytest.approx((10, 10, 30, 30))
+
+    def test_a_closed_line_holds_what_it_surrounds(self) -> None:
+        square = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]
+        masks = [
+            object_region(fo.Polyline(points=[square], closed=True, filled=filled), (40, 40))[1] for filled in (True, False)
+        ]
+        assert masks[0] is not None
+        assert masks[0].mean() > 0.9
+        np.testing.assert_array_equal(masks[0], masks[1])
+
+    @pytest.mark.parametrize(
+        ("value", "expected"), [("0", False), ("False", False), (0.0, False), (None, False), ("1", True), (1, True)]
+    )
+    def test_crowds_by_whatever_flag(self, value: Any, expected: bool) -> None:
+        assert is_crowd(fo.Detection(label="nut", iscrowd=value)) is expected
+
+    def test_a_crowd_flag_that_says_nothing_is_told(self) -> None:
+        with pytest.raises(LabelError, match="iscrowd is 'maybe', neither yes nor no"):
+            is_crowd(fo.Detection(label="nut", iscrowd="maybe"))
+
+
+class TestImageSize:
+    def test_the_file_counts_before_the_metadata(self, tmp_path: Path) -> None:
+        Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+        sizes = {(30, 20): False, (20, 30): True}
+        for (width, height), differs in sizes.items():
+            sample = fo.Sample(str(tmp_path / "a.png"), metadata=fo.ImageMetadata(width=width, height=height))
+            assert image_hw_of(sample) == ((20, 30), differs)
+        assert image_hw_of(fo.Sample(str(tmp_path / "a.png"))) == ((20, 30), False)
+
+    def test_metadata_where_the_file_is_gone(self, tmp_path: Path) -> None:
+        gone = str(tmp_path / "gone.png")
+        assert image_hw_of(fo.Sample(gone, metadata=fo.ImageMetadata(width=30, height=20))) == ((20, 30), False)
+        with pytest.raises(ImageError, match="does not exist"):
+            image_hw_of(fo.Sample(gone))
+
+
+class TestPolygons:
     def test_polygon(self) -> None:
         triangle = fo.Polyline(points=[[(0, 0), (0.5, 0), (0, 0.5)]], closed=True, filled=True)
         box, mask = object_region(triangle, (100, 100))

@@ -17,7 +17,7 @@ from bson import ObjectId
 
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, every_image, prediction_fields
-from .labels import require_images, require_object_field
+from .labels import is_box, require_images, require_object_field
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
 
@@ -412,7 +412,7 @@ def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposi
     """A label of a prediction's object, for a user's field."""
     return fo.Detection(
         label=name,
-        bounding_box=list(prediction.bounding_box),
+        bounding_box=list(prediction.bounding_box or ()),
         mask=prediction.mask,
         mask_path=prediction.mask_path,
         index=prediction.index,
@@ -421,7 +421,7 @@ def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposi
         predicted_label=prediction.label,
         predicted_confidence=prediction.confidence,
         # Kept, because a user may move the copy's own.
-        predicted_box=list(prediction.bounding_box),
+        predicted_box=list(prediction.bounding_box or ()),
         decision=kind,
         run=prediction.get_attribute_value("run", None),
     )
@@ -439,7 +439,9 @@ def _change(label: Any, tags: Sequence[str], values: dict[str, Any]) -> bool:
 
 def _same_place(label: Any, prediction: Any) -> bool:
     places = [label.bounding_box, label.get_attribute_value("predicted_box", None)]
-    return any(box and box_iou(box, prediction.bounding_box) >= SAME_PLACE for box in places)
+    if not is_box(prediction.bounding_box):
+        return False
+    return any(is_box(box) and box_iou(box, prediction.bounding_box) >= SAME_PLACE for box in places)
 
 
 def _decision_of(label: Any) -> Any:

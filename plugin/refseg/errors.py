@@ -20,6 +20,7 @@ RefSegError
 │   ├── IndexDamagedError        an index that cannot be read
 │   └── IndexWriteError          no space or no right to write; what was written before is kept
 ├── DatasetError                 a view, field, media type or label that does not fit
+│   ├── LabelError               one label that cannot be used (recorded as a skip)
 │   └── CocoError                a COCO file that cannot be used
 └── BenchmarkError               a published benchmark cannot start; the message names all that is missing
 """
@@ -126,6 +127,19 @@ class PrototypeFileError(PrototypeError):
 
 class DatasetError(RefSegError):
     """A dataset, view, field or media type does not fit the request."""
+
+
+class LabelError(DatasetError):
+    """One label has no place, no class or no readable mask."""
+
+    def __init__(self, label_id: str, label: str | None, reason: str) -> None:
+        super().__init__(f"The label {label_id} ({label!r}) cannot be used: {reason}.")
+        self.label_id = label_id
+        self.label = label
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.label_id, self.label, self.reason)
 
 
 class CocoError(DatasetError):

@@ -7,7 +7,8 @@ pycocotools holds the masks of all images at once, a few hundred bytes each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -17,10 +18,21 @@ from fiftyone import ViewField as F
 
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
 from .coco import CocoDataset, CocoImage, ImageId
-from .errors import DatasetError, ImageError
+from .errors import DatasetError, ImageError, LabelError
+from .fields import newest_run
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
-from .images import read_image_hw
-from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .frames import FramedImage, frame_hint
+from .images import read_orientation
+from .labels import (
+    LIST_FIELDS,
+    image_hw_of,
+    is_crowd,
+    object_region,
+    objects_of,
+    require_images,
+    require_object_field,
+    require_samples,
+)
 from .names import free_run_key
 from .progress import Progress, Watcher, drain
 from .rle import encode_mask
@@ -28,6 +40,8 @@ from .rle import encode_mask
 logger = logging.getLogger(__name__)
 
 EVALUATION_METHOD = "refseg/evaluation"
+LISTED = 10
+"""Labels left out that a printed report names."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,12 @@ class EvaluationReport:
         num_predictions: predictions in them.
         eval_key: of FiftyOne's evaluation; None where FiftyOne cannot compare the two fields.
         skipped: path and reason of each image left out, because neither its file nor its metadata tells its size.
+        left_out: path, label id and reason of each object or prediction left out, because it has no class, no place in its
+            image, no readable mask, or a confidence that is no number.
+        without_references: classes of ground truth of which the run that wrote the predictions had no reference; they count as
+            never found.
+        notes: what else was assumed, a sentence each.
+        hint: advice where annotations seem to be made on images as they are stored, not upright; or "".
     """
 
     mask_ap: float | None
@@ -75,6 +95,10 @@ class EvaluationReport:
     num_predictions: int
     eval_key: str | None
     skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str, str], ...] = ()
+    without_references: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    hint: str = ""
 
     def __str__(self) -> str:
         masks = None if self.mask_ap is None else self._figures("mask")
@@ -84,7 +108,13 @@ class EvaluationReport:
         ]
         if self.fiftyone_mask_ap is not None:
             lines.append(f"\nFiftyOne's mask mAP: {self.fiftyone_mask_ap:.3f} (evaluation {self.eval_key!r})")
+        if self.without_references:
+            lines.append(f"Without a reference, so never found: {', '.join(self.without_references)}")
+        lines += [*self.notes, *([self.hint] if self.hint else [])]
         lines += [f"left out {path}: {reason}" for path, reason in self.skipped]
+        lines += [f"left out the label {label_id} of {path}: {reason}" for path, label_id, reason in self.left_out[:LISTED]]
+        if len(self.left_out) > LISTED:
+            lines.append(f"left out {len(self.left_out) - LISTED} more labels, see left_out")
         return "\n".join(lines)
 
     def _figures(self, kind: str) -> AveragePrecision:
@@ -126,10 +156,11 @@ def iter_evaluate(
         path, reason = gathered.skipped[0]
         raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
+    known = _known_classes(view._dataset, pred_field)
     if not comparable or not boxes.per_class:
-        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None))
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
     mean = yield from iter_evaluate_in_fiftyone(
-        view.exclude(gathered.skipped_ids) if gathered.skipped_ids else view,
+        gathered.usable(view, pred_field, gt_field),
         pred_field,
         gt_field,
         key=key,
@@ -138,7 +169,7 @@ def iter_evaluate(
         start=num_images,
     )
     yield Progress(total, total, "evaluation steps")
-    report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key)
+    report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key, known)
     return _recorded(view, pred_field, gt_field, report)
 
 
@@ -156,7 +187,8 @@ def evaluate(
     Both judges use the same labels and agree to rounding, with two exceptions. Of predictions with equal confidence
     FiftyOne ranks the right ones first. And pycocotools does not count predictions that lie in a crowd, while FiftyOne's
     mask IoU takes a crowd for one large object, which such predictions miss. Objects of a class that was never predicted
-    count as not found, and so do those of images without predictions.
+    count as not found, and so do those of images without predictions. A label that cannot be used is left out and listed. The
+    figures do not depend on the order of the view.
 
     Args:
         view: a dataset or view of images.
@@ -170,7 +202,7 @@ def evaluate(
 
     Raises:
         DatasetError: no images, an empty view, a field that is missing or of another type, a prediction without
-            confidence, a label without class, an unreadable mask file, an eval_key that is invalid or taken.
+            confidence, an eval_key that is invalid or taken.
     """
     return drain(iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes), progress)
 
@@ -212,27 +244,61 @@ class _Gathered:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_ids: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    framed: list[FramedImage] = field(default_factory=list)
+    misstated: list[str] = field(default_factory=list)
 
     def add(self, sample: Any, pred_field: str, gt_field: str) -> None:
-        """Take the labels of one sample.
+        """Take the labels of one sample, once.
 
         Raises:
-            DatasetError: a prediction without confidence, a label without class, an unreadable mask file.
+            DatasetError: a prediction without confidence.
         """
+        if sample.id in self.images:
+            return
         try:
-            image_hw = _image_hw(sample)
+            image_hw, is_misstated = image_hw_of(sample)
         except ImageError as error:
             self.skipped.append((sample.filepath, error.reason))
             self.skipped_ids.append(sample.id)
             logger.warning("Left out of the evaluation: %s", error)
             return
         self.images[sample.id] = CocoImage(sample.id, sample.filepath, image_hw)
-        for label in objects_of(sample[gt_field]):
-            entry = self._entry(label, sample, gt_field, image_hw)
-            self.truth.append({**entry, "iscrowd": _is_crowd(label)})
-        for label in objects_of(sample[pred_field]):
-            score = _confidence(label, sample, pred_field)
-            self.predictions.append({**self._entry(label, sample, pred_field, image_hw), "score": score})
+        if is_misstated:
+            self.misstated.append(sample.filepath)
+        truth = [{**entry, "iscrowd": is_crowd(label)} for label, entry in self._entries(sample, gt_field, image_hw, is_crowd)]
+        found = [
+            {**entry, "score": _confidence(label, sample, pred_field)}
+            for label, entry in self._entries(sample, pred_field, image_hw, _check_confidence)
+        ]
+        self.truth += truth
+        self.predictions += found
+        self._frame(sample, image_hw, truth, found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, a sentence each."""
+        if not self.misstated:
+            return ()
+        return (
+            f"The metadata of {len(self.misstated)} samples lists another size than their images have, such as that of "
+            f"{self.misstated[0]}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it.",
+        )
+
+    def usable(self, view: Any, *fields: str) -> Any:
+        """The view without what was left out."""
+        if self.skipped_ids:
+            view = view.exclude(self.skipped_ids)
+        gone = [label_id for _, label_id, _ in self.left_out]
+        for name in fields if gone else ():
+            view = view.exclude_labels(ids=gone, fields=name, omit_empty=False)
+        return view
+
+    @property
+    def true_classes(self) -> set[str]:
+        """Classes of ground truth, crowds apart."""
+        names = {number: name for name, number in self.class_ids.items()}
+        return {names[entry["category_id"]] for entry in self.truth if not entry["iscrowd"]}
 
     def compare(self, classes: Sequence[str] | None) -> tuple[AveragePrecision | None, AveragePrecision]:
         """Figures of masks, where every label has one, and of boxes."""
@@ -253,12 +319,38 @@ class _Gathered:
     def _dataset(self, annotations: Sequence[dict[str, Any]], names: dict[int, str]) -> CocoDataset:
         return CocoDataset("the view", self.images, names, tuple(annotations))
 
-    def _entry(self, label: Any, sample: Any, name: str, image_hw: tuple[int, int]) -> dict[str, Any]:
+    def _entries(
+        self, sample: Any, name: str, image_hw: tuple[int, int], check: Callable[[Any], object]
+    ) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """The labels of a field that can be used, each as an entry; the others are noted."""
+        for label in objects_of(sample[name]):
+            try:
+                check(label)
+                entry = self._entry(label, sample, image_hw)
+            except LabelError as error:
+                self.left_out.append((sample.filepath, error.label_id, error.reason))
+                logger.warning("Left out of the evaluation: %s in the field %r of %s", error, name, sample.filepath)
+                continue
+            yield label, entry
+
+    def _frame(
+        self, sample: Any, image_hw: tuple[int, int], truth: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Note what tells whether annotations were made on the image as it is stored."""
+        try:
+            orientation = read_orientation(sample.filepath) if truth else 1
+        except ImageError:
+            return
+        if orientation != 1:
+            corners = [
+                [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in entries if not entry.get("iscrowd"))]
+                for entries in (truth, found)
+            ]
+            self.framed.append(FramedImage(orientation, image_hw, *corners))
+
+    def _entry(self, label: Any, sample: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
         if label.label is None:
-            raise DatasetError(
-                f"The label {label.id} in the field {name!r} of sample {sample.id} ({sample.filepath}) has no class: "
-                "name it or remove it."
-            )
+            raise LabelError(label.id, None, "it has no class: name it or remove it")
         box, mask = object_region(label, image_hw)
         x0, y0, x1, y1 = box
         entry = {
@@ -296,11 +388,15 @@ def _only_classes(view: Any, fields: Sequence[str], classes: Sequence[str]) -> A
     return view
 
 
-def _image_hw(sample: Any) -> tuple[int, int]:
-    about = sample.metadata
-    if about is not None and getattr(about, "width", None) and getattr(about, "height", None):
-        return int(about.height), int(about.width)
-    return read_image_hw(sample.filepath)
+def _known_classes(dataset: Any, pred_field: str) -> set[str] | None:
+    """The classes that the run which wrote a field had references of; None where no run is known."""
+    run = newest_run(dataset, pred_field)
+    return None if run is None else set(map(str, run.config.get("classes") or ()))
+
+
+def _check_confidence(label: Any) -> None:
+    if label.confidence is not None and not math.isfinite(label.confidence):
+        raise LabelError(label.id, label.label, f"its confidence is {label.confidence}")
 
 
 def _confidence(label: Any, sample: Any, pred_field: str) -> float:
@@ -312,14 +408,11 @@ def _confidence(label: Any, sample: Any, pred_field: str) -> float:
     return float(label.confidence)
 
 
-def _is_crowd(label: Any) -> bool:
-    return bool(label.get_attribute_value("iscrowd", False))
-
-
 def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
     dataset = view._dataset
-    figures = {name: value for name, value in asdict(report).items() if name not in ("per_class", "skipped")}
+    lists = ("per_class", "skipped", "left_out", "notes", "without_references")
+    figures = {name: value for name, value in asdict(report).items() if name not in lists}
     config = dataset.init_run(
         method=EVALUATION_METHOD,
         pred_field=pred_field,
@@ -327,6 +420,8 @@ def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationRepor
         # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
         per_class=[[name, scores["mask_ap"], scores["box_ap"]] for name, scores in report.per_class.items()],
         num_skipped=len(report.skipped),
+        num_left_out=len(report.left_out),
+        without_references=list(report.without_references),
         evaluated_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **figures,
     )
@@ -345,6 +440,7 @@ def _report(
     gathered: _Gathered,
     fiftyone_ap: float | None,
     key: str | None,
+    known_classes: set[str] | None,
 ) -> EvaluationReport:
     m = masks or AveragePrecision(None, None, None, None, None, None, dict.fromkeys(boxes.per_class))
     return EvaluationReport(
@@ -357,4 +453,8 @@ def _report(
         num_predictions=len(gathered.predictions),
         eval_key=key,
         skipped=tuple(gathered.skipped),
+        left_out=tuple(gathered.left_out),
+        without_references=() if known_classes is None else tuple(sorted(gathered.true_classes - known_classes)),
+        notes=gathered.notes,
+        hint=frame_hint(gathered.framed) or "",
     )

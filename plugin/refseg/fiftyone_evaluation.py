@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import fiftyone as fo
 
+from . import labels
 from .errors import DatasetError
 from .names import run_key_from
 from .progress import Progress
@@ -79,13 +81,14 @@ def iter_evaluate_in_fiftyone(
             before = fo.config.show_progress_bars
             fo.config.show_progress_bars = False
             try:
-                return view.evaluate_detections(
-                    *(pred_field, gt_field, key, list(classes)),
-                    method="coco",
-                    use_masks=use_masks,
-                    compute_mAP=True,
-                    progress=watch,
-                )
+                with _our_masks():
+                    return view.evaluate_detections(
+                        *(pred_field, gt_field, key, list(classes)),
+                        method="coco",
+                        use_masks=use_masks,
+                        compute_mAP=True,
+                        progress=watch,
+                    )
             finally:
                 fo.config.show_progress_bars = before
 
@@ -99,6 +102,21 @@ def iter_evaluate_in_fiftyone(
         if not finished and view._dataset.has_evaluation(key):
             view._dataset.delete_evaluation(key)
     return float(results.mAP())
+
+
+@contextmanager
+def _our_masks() -> Iterator[None]:
+    """Let FiftyOne see masks as RefSeg does, in this thread alone: by itself it fails on those with colours or alpha."""
+    reads, thread = fo.Detection.get_mask, threading.get_ident()
+
+    def get_mask(label: Any) -> Any:
+        return labels.read_mask(label) if threading.get_ident() == thread else reads(label)
+
+    fo.Detection.get_mask = get_mask
+    try:
+        yield
+    finally:
+        fo.Detection.get_mask = reads
 
 
 def _watch(work: Callable[[Callable[[Any], None]], Any], start: int, total: int) -> Generator[Progress, None, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from .assessment import assess, default_threshold, settings_of
 from .dataset_index import find_index
-from .errors import DatasetError, IndexDamagedError
+from .errors import DatasetError, IndexDamagedError, LabelError
 from .fields import every_image
 from .indexing import images_of
-from .labels import objects_of, require_images, require_object_field
+from .labels import objects_of, relative_box, require_images, require_object_field
 from .match_settings import MatchSettings
 from .progress import Progress, Watcher, drain
 from .prototype_report import PrototypeReport, Suggestion
@@ -19,7 +20,7 @@ from .prototypes import Prototypes
 from .references import label_fields as fields_of_labels
 from .references import views_of_labels
 from .store import load_prototypes
-from .suggestions import iter_suggest, relative_box
+from .suggestions import iter_suggest
 
 NUM_SUGGESTIONS = 12
 
@@ -97,7 +98,8 @@ def _with_places(report: PrototypeReport, dataset: Any) -> PrototypeReport:
         for sample in view.select_fields(name).iter_samples(progress=False):
             for label in objects_of(sample[name]):
                 if label.id in ids:
-                    places[label.id] = sample.filepath, relative_box(label)
+                    with suppress(LabelError):  # its place was changed since
+                        places[label.id] = sample.filepath, relative_box(label)
     known = [
         replace(item, filepath=places[item.id][0], box=places[item.id][1]) if item.id in places else item
         for item in report.references

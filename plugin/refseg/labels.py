@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DatasetError
+from .coco_values import flag_of
+from .errors import DatasetError, ImageError, LabelError
+from .stored_masks import as_mask, read_mask_file
 
 if TYPE_CHECKING:
     from .instances import Instances
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}
+Box: TypeAlias = tuple[float, float, float, float]
+MAX_SIDES = 4.0
+"""A box longer than so many sides of its image was made for another one."""
+NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
+"""Overlaps nothing."""
+MIN_POINTS = 3
+"""A shape of fewer points has no area."""
 MASK_PIXELS_IN_DOCUMENT = 100_000_000
 """Mask pixels of one image beyond this go to files: compressed they take about a hundredth, and a document ends at 16 MB."""
 
@@ -78,32 +88,152 @@ def objects_of(value: Any) -> list[Any]:
     return [value]
 
 
-def object_region(label: Any, image_hw: tuple[int, int]) -> tuple[tuple[float, float, float, float], NDArray[np.bool_] | None]:
+def is_crowd(label: Any) -> bool:
+    """Whether a label stands for no single object.
+
+    Raises:
+        LabelError: its attribute `iscrowd` is neither yes nor no.
+    """
+    value = label.get_attribute_value("iscrowd", False)
+    flag = flag_of(value)
+    if flag is None:
+        raise _unusable(label, f"its attribute iscrowd is {value!r}, neither yes nor no")
+    return flag
+
+
+def relative_box(label: Any) -> Box:
+    """x, y, width and height of a Detection or Polyline, as shares of its image.
+
+    Raises:
+        LabelError: there is no box, or none that has an area and lies in the image.
+    """
+    if isinstance(label, fo.Polyline):
+        return _box_of_shapes(label)
+    try:
+        x, y, w, h = (float(value) for value in label.bounding_box)
+    except (TypeError, ValueError):
+        raise _unusable(label, f"its bounding box is {label.bounding_box!r}, not four numbers") from None
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise _unusable(label, "its bounding box is not finite")
+    if w > MAX_SIDES or h > MAX_SIDES:
+        raise _unusable(label, f"its bounding box is {w:g} × {h:g} times as large as its image")
+    if w <= 0 or h <= 0 or x >= 1 or y >= 1 or x + w <= 0 or y + h <= 0:
+        raise _unusable(label, "its box is empty or lies outside the image")
+    return x, y, w, h
+
+
+def object_region(label: Any, image_hw: tuple[int, int]) -> tuple[Box, NDArray[np.bool_] | None]:
     """Box and mask of one FiftyOne object.
 
     Args:
-        label: a Detection or Polyline.
+        label: a Detection or Polyline; a closed line holds what it surrounds.
         image_hw: height and width of the upright image, pixels.
 
     Returns:
-        The box, xyxy pixels, and the (h, w) bool mask over it, or None where the object is only a box.
+        The box, xyxy pixels, and the (h, w) bool mask over it, or None where the object is only a box. Where the bounding box
+        is none, the mask of a whole image has a box of its own.
 
     Raises:
-        DatasetError: the mask's file cannot be read.
+        LabelError: the label has no place in its image, or its mask cannot be read.
     """
     height, width = image_hw
     if isinstance(label, fo.Polyline):
-        label = label.to_detection(frame_size=(width, height))
-    x, y, w, h = label.bounding_box
-    box = (x * width, y * height, (x + w) * width, (y + h) * height)
+        label = _as_detection(label, image_hw)
+    mask = read_mask(label)
     try:
-        mask = label.get_mask()
-    except Exception as error:  # whatever the reader of mask files raises
-        raise DatasetError(f"The mask of the label {label.id} cannot be read from {label.mask_path}: {error}") from error
-    if mask is None:
-        return box, None
-    flat = np.asarray(mask)
-    return box, np.asarray((flat if flat.ndim == 2 else flat.any(-1)) > 0)
+        x, y, w, h = relative_box(label)
+    except LabelError:
+        if mask is None or mask.shape != image_hw or not mask.any():
+            raise
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        x0, y0, x1, y1 = (int(side) for side in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        return (float(x0), float(y0), float(x1), float(y1)), mask[y0:y1, x0:x1]
+    return (x * width, y * height, (x + w) * width, (y + h) * height), mask
+
+
+def is_box(value: Any) -> bool:
+    """Whether a stored bounding box is four finite numbers."""
+    try:
+        return len(value) == 4 and all(math.isfinite(number) for number in value)
+    except TypeError:
+        return False
+
+
+def read_mask(label: Any) -> NDArray[np.bool_] | None:
+    """The (h, w) bool mask of a Detection, from its document or its file; None where it has none.
+
+    Raises:
+        LabelError: the mask cannot be read.
+    """
+    try:
+        if label.mask is not None:
+            return as_mask(label.mask)
+        return None if label.mask_path is None else read_mask_file(label.mask_path)
+    except FileNotFoundError as error:
+        raise _unusable(label, f"its mask's file {label.mask_path} does not exist") from error
+    except (OSError, ValueError) as error:
+        where = f" from {label.mask_path}" if label.mask is None else ""
+        raise _unusable(label, f"its mask cannot be read{where} ({error})") from error
+
+
+def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:
+    """Height and width of a sample's upright image, and whether its metadata says otherwise.
+
+    Metadata counts where the file cannot be read: importers, and older versions of FiftyOne, write the size of the image as it
+    is stored, before it is turned.
+
+    Raises:
+        ImageError: neither the file nor the metadata tells.
+    """
+    # Imported here because it loads torch, and the App asks this module at each click.
+    from .images import read_image_hw
+
+    about = sample.metadata
+    height, width = getattr(about, "height", None), getattr(about, "width", None)
+    known = (int(height), int(width)) if height and width else None
+    try:
+        found = read_image_hw(sample.filepath)
+    except ImageError:
+        if known is None:
+            raise
+        return known, False
+    return found, known not in (None, found)
+
+
+def _as_detection(label: Any, image_hw: tuple[int, int]) -> Any:
+    _box_of_shapes(label)
+    drawn = fo.Polyline(
+        label=label.label,
+        points=[shape for shape in label.points if len(shape) >= MIN_POINTS],
+        closed=label.closed,
+        filled=label.filled or label.closed,
+    )
+    height, width = image_hw
+    detection = drawn.to_detection(frame_size=(width, height))
+    detection.id = label.id
+    return detection
+
+
+def _box_of_shapes(label: Any) -> Box:
+    try:
+        shapes = [np.asarray(shape, float).reshape(-1, 2) for shape in label.points if len(shape) >= MIN_POINTS]
+    except (TypeError, ValueError):
+        raise _unusable(label, "its points are not lists of x and y") from None
+    if not shapes:
+        raise _unusable(label, f"it has no shape of {MIN_POINTS} points or more")
+    points = np.concatenate(shapes)
+    if not np.isfinite(points).all():
+        raise _unusable(label, "its points are not finite")
+    if np.abs(points).max() > MAX_SIDES:
+        raise _unusable(label, "its points lie far outside the image")
+    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    if x0 >= 1 or y0 >= 1 or x1 <= 0 or y1 <= 0 or x0 == x1 or y0 == y1:
+        raise _unusable(label, "it has no area in the image")
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def _unusable(label: Any, reason: str) -> LabelError:
+    return LabelError(str(label.id), label.label, reason)
 
 
 def to_detections(

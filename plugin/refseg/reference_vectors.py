@@ -53,6 +53,7 @@ class Reference:
         box: x0, y0, x1, y1 in pixels of the upright image, far edge excluded.
         mask: (h, w) bool, the object, stretched over mask_box; None for a box alone.
         mask_box: xyxy whole pixels that the mask covers, which may reach beyond the box; None for the box rounded to pixels.
+        problem: why it cannot be used, where that is known already; `build_prototypes` lists it.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Reference:
     box: tuple[float, float, float, float]
     mask: NDArray[np.bool_] | None = None
     mask_box: tuple[int, int, int, int] | None = None
+    problem: str = ""
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -169,6 +171,8 @@ def reference_vector(
         models: that look at it.
         embeddings: of the image, from segmenter_embeddings; made where a box needs them and they are not given.
     """
+    if reference.problem:
+        return reference.problem
     x0, y0, x1, y1 = reference.box
     if not all(map(math.isfinite, reference.box)):
         return "its box is not finite"

@@ -7,16 +7,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from bson import ObjectId
 from fiftyone import ViewField as F
 
-from .errors import DatasetError, ImageError, NoReferencesError
+from .errors import DatasetError, ImageError, LabelError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, object_fields, prediction_fields
 from .images import read_image_hw
-from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .labels import (
+    LIST_FIELDS,
+    is_crowd,
+    object_region,
+    objects_of,
+    relative_box,
+    require_images,
+    require_object_field,
+    require_samples,
+)
 from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
 
@@ -249,7 +257,7 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
     """References of the named objects, crowds apart, for which is_wanted(sample, label) holds."""
     references: list[Reference] = []
     for sample in selected.iter_samples(progress=False):
-        labels = [label for label in objects_of(sample[field]) if label.label is not None and not _is_crowd(label)]
+        labels = _single_objects(sample, field)
         chosen = [label for label in labels if is_wanted(sample, label)]
         if chosen:
             references += _references_of(sample.filepath, chosen)
@@ -278,15 +286,24 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
     for label in labels:
         try:
             box, mask = object_region(label, image_hw)
-        except DatasetError as error:
-            logger.warning("%s", error)
-            box, mask = (0.0, 0.0, 1.0, 1.0), np.zeros((1, 1), bool)
+        except LabelError as error:
+            logger.warning("%s: %s", path, error)
+            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=error.reason))
+            continue
         references.append(Reference(label.id, label.label, path, box, mask))
     return references
 
 
-def _is_crowd(label: Any) -> bool:
-    return bool(label.get_attribute_value("iscrowd", False))
+def _single_objects(sample: Any, field: str) -> list[Any]:
+    """The labels of a sample that show one object of a class each; those that cannot be told are left out, and logged."""
+    kept = []
+    for label in objects_of(sample[field]):
+        try:
+            if label.label is not None and not is_crowd(label):
+                kept.append(label)
+        except LabelError as error:
+            logger.warning("%s: %s", sample.filepath, error)
+    return kept
 
 
 def _label_path(view: Any, field: str) -> str:
@@ -298,7 +315,7 @@ def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str
     """For each class and sample id the ids of the objects large enough, whole and not a crowd."""
     found: dict[str, dict[str, list[str]]] = {}
     for sample in view.select_fields(field).iter_samples(progress=False):
-        labels = [label for label in objects_of(sample[field]) if label.label is not None and not _is_crowd(label)]
+        labels = _single_objects(sample, field)
         if not labels:
             continue
         try:
@@ -307,21 +324,15 @@ def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str
             logger.warning("No reference is drawn from %s", error)
             continue
         for label in labels:
-            if is_whole(_box(label, width, height), (height, width), min_side, border):
+            try:
+                x, y, w, h = relative_box(label)
+            except LabelError as error:
+                logger.warning("%s: %s", sample.filepath, error)
+                continue
+            box = (x * width, y * height, (x + w) * width, (y + h) * height)
+            if is_whole(box, (height, width), min_side, border):
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
     return found
-
-
-def _box(label: Any, width: int, height: int) -> tuple[float, float, float, float]:
-    if hasattr(label, "points"):
-        points = np.array([point for shape in label.points for point in shape], float).reshape(-1, 2)
-        if not len(points):
-            return 0.0, 0.0, 0.0, 0.0
-        (x0, y0), (x1, y1) = points.min(0), points.max(0)
-    else:
-        x0, y0, w, h = label.bounding_box
-        x1, y1 = x0 + w, y0 + h
-    return x0 * width, y0 * height, x1 * width, y1 * height
 
 
 def _clear_tag(view: Any, field: str, tag: str, classes: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
-from .labels import require_images, require_object_field
+from .labels import NO_BOX, is_box, require_images, require_object_field
 
 __all__ = [
     "NEGATIVE_TAG",
@@ -303,7 +303,7 @@ def _read_predictions(view: Any, label_field: str) -> _Predictions:
         # Predictions of older runs have no margin: then the threshold alone says how sure the model is.
         np.array([np.inf if margin is None else margin for margin in margins], float),
         runners_up,
-        np.array(boxes, float).reshape(-1, 4),
+        np.array([box if is_box(box) else NO_BOX for box in boxes], float).reshape(-1, 4),
     )
 
 
@@ -360,7 +360,7 @@ def _lies_on_decided(predictions: _Predictions, decided: _Decided) -> NDArray[np
         )
         if sample_id in sample_numbers
         for box in boxes
-        if box
+        if is_box(box)
     ]
     found = np.zeros(len(predictions.ids), bool)
     if not places:

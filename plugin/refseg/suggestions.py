@@ -24,12 +24,12 @@ from torch import Tensor
 
 from .cropping import crop_instances
 from .dataset_index import DatasetIndex
-from .errors import DatasetError
+from .errors import DatasetError, LabelError
 from .gallery import make_gallery
 from .index_tables import IndexChunk
 from .instances import Ranking
 from .known_objects import known_object
-from .labels import LIST_FIELDS, object_region, objects_of, require_object_field
+from .labels import LIST_FIELDS, object_region, objects_of, relative_box, require_object_field
 from .match_settings import MatchSettings
 from .packing import PackedCandidates
 from .progress import Progress
@@ -135,14 +135,6 @@ def iter_suggest(
         return ()
     labelled = view.select_fields(list(label_fields))
     return tuple(_choose(labelled, pool, prototypes, thresholds, num_suggestions, label_fields))
-
-
-def relative_box(label: Any) -> Box:
-    """x, y, width, height of a Detection or Polyline, as shares of the image; all 0 for a polyline without a point."""
-    if not isinstance(label, fo.Polyline):
-        x, y, w, h = label.bounding_box
-        return float(x), float(y), float(w), float(h)
-    return _box_of_points(label.points)
 
 
 def _worth(
@@ -269,15 +261,9 @@ def _label_boxes(view: Any, label_fields: Sequence[str]) -> dict[str, list[Box]]
         path = ".".join(part for part in (name, inner, "points" if is_line else "bounding_box") if part)
         for sample_id, value in zip(*view.values(["id", path]), strict=True):
             for item in (value or ()) if inner else ([] if value is None else [value]):
-                if item:
-                    x, y, w, h = _box_of_points(item) if is_line else item
-                    boxes.setdefault(sample_id, []).append((x, y, w, h))
+                try:
+                    own = relative_box(fo.Polyline(points=item) if is_line else fo.Detection(bounding_box=item))
+                except LabelError:
+                    continue  # it has no place; whoever reads the whole label says so
+                boxes.setdefault(sample_id, []).append(own)
     return boxes
-
-
-def _box_of_points(points: Sequence[Sequence[Sequence[float]]]) -> Box:
-    every = np.array([point for shape in points for point in shape], float).reshape(-1, 2)
-    if not len(every):
-        return 0.0, 0.0, 0.0, 0.0
-    (x0, y0), (x1, y1) = every.min(0).tolist(), every.max(0).tolist()
-    return x0, y0, x1 - x0, y1 - y0

@@ -19,7 +19,7 @@ from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
 from .fields import check_name, every_image
 from .instances import Instances, Ranking
-from .labels import needs_files, to_detections
+from .labels import NO_BOX, is_box, needs_files, to_detections
 from .match_settings import MatchSettings
 from .packing import PackedCandidates
 from .semantic import semantic_map
@@ -342,6 +342,8 @@ def _boxes_near(before: Written, candidates: Candidates | PackedCandidates, rank
     """Whether each box lies within a cell and a half of that of its candidate: nobody has moved it."""
     if not before:
         return True
+    if not all(is_box(box) for *_, box in before):
+        return False
     x, y, w, h = np.array([box for *_, box in before]).T
     cells = candidates.boxes_of(ranking.rows[: len(before)]).numpy() + np.array([0, 0, 1, 1])
     apart = np.abs(np.stack([x, y, x + w, y + h], 1) * candidates.grid_side - cells)
@@ -350,7 +352,7 @@ def _boxes_near(before: Written, candidates: Candidates | PackedCandidates, rank
 
 def _same_boxes(before: Written, instances: Instances, image_hw: tuple[int, int]) -> bool:
     """Whether each box is that of its instance to the pixel."""
-    if len(before) != len(instances):
+    if len(before) != len(instances) or not all(is_box(box) for *_, box in before):
         return False
     x, y, w, h = np.array([box for *_, box in before]).reshape(-1, 4).T
     height, width = image_hw
@@ -423,7 +425,7 @@ def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int
 
 def _corners(detections: Iterable[Named]) -> torch.Tensor:
     """(n, 4) float64 relative xyxy boxes; a detection without a box has one that nothing overlaps."""
-    x, y, w, h = np.array([box or (0.0, 0.0, 0.0, 0.0) for _, box in detections], float).reshape(-1, 4).T
+    x, y, w, h = np.array([box if is_box(box) else NO_BOX for _, box in detections], float).reshape(-1, 4).T
     return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
 
 
