@@ -197,6 +197,28 @@ class TestCollect:
         assert prototypes.reference_ids == (good.id,)
         assert [label_id for label_id, _ in prototypes.skipped] == [bad.id]
 
+    def test_labels_that_have_no_place_are_skipped_by_id_and_reason(
+        self, dataset: fo.Dataset, plain: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good = boxed("star", 40, 30, 90, 80, mask=np.ones((50, 50), bool))
+        bad = {
+            "not four numbers": fo.Detection(label="star", bounding_box=[0.1, 0.1, 0.2, 0.2, 0.3]),
+            "is not finite": fo.Detection(label="star", bounding_box=[float("nan")] * 4),
+            "times as large as its image": fo.Detection(label="star", bounding_box=[-100, -100, 30000, 30000]),
+            "its bounding box is": fo.Detection(label="star"),
+        }
+        unclear = boxed("star", 40, 30, 90, 80, iscrowd="perhaps")
+        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[good, *bad.values(), unclear])))
+        found = build_prototypes(collect_references(dataset, "ground_truth"), "demo", progress=False)
+        assert found.reference_ids == (good.id,)
+        reasons = dict(found.skipped)
+        assert reasons.keys() == {label.id for label in bad.values()}
+        assert all(words in reasons[label.id] for words, label in bad.items())
+        # A label that may be a crowd is none of the references, and nobody is left wondering why.
+        assert f"The label {unclear.id} ('star') cannot be used: its attribute iscrowd is 'perhaps'" in caplog.text
+        assert plain in caplog.text
+        assert sample_references(dataset, "ground_truth", 5).label_ids == {"star": [good.id]}
+
     def test_unreadable_image_is_skipped_by_id(self, trays: fo.Dataset) -> None:
         sample = trays.first()
         Path(sample.filepath).unlink()

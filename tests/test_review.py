@@ -390,6 +390,17 @@ class TestQueue:
         label = first.predictions.detections[0]
         assert queue[0] == QueueItem(label.id, first.id, "star", 0.8, "other", pytest.approx(0.05), tuple(LEFT))
 
+    def test_predictions_that_lost_their_box_stay_in_the_queue(self, dataset: fo.Dataset) -> None:
+        first = dataset.first()
+        label = first.predictions.detections[0]
+        label.bounding_box = [0.1, 0.2, 0.3]
+        first.save()
+        queue = review_queue(dataset)
+        assert len(queue) == 4
+        assert {item.box for item in queue if item.label_id == label.id} == {(0, 0, 0, 0)}
+        accept(dataset, [label.id])
+        assert label.id not in {item.label_id for item in review_queue(dataset)}
+
     def test_thresholds_of_the_newest_run(self, dataset: fo.Dataset) -> None:
         record(dataset, "others", min_confidence=0.0)
         record(dataset, min_confidence=0.2)  # as older versions record it

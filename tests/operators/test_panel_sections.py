@@ -10,6 +10,7 @@ import fiftyone as fo
 import pytest
 
 from refseg.building import build_prototypes
+from refseg.evaluation import evaluate
 from refseg.references import collect_negatives, collect_references
 from refseg.store import save_prototypes
 from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
@@ -210,7 +211,18 @@ def test_the_story(trays: fo.Dataset) -> None:
     assert 0 < measured["mask_ap"] <= 1
     assert [row[0] for row in measured["per_class"]] == [TEE, STAR]
     assert measured["ago"].endswith(" ago")
+    assert (measured["without_references"], measured["num_left_out"], measured["hint"]) == ([], 0, "")
     assert shown["truth_fields"] == ["ground_truth", "accepted"]
+
+    # Every class of ground truth counts, as it does from Python, and one that nobody showed is said.
+    sample = trays.first()
+    sample.ground_truth.detections[0].label = "gear"
+    sample.save()
+    measured = run_job(trays, "evaluate").data["results"]["evaluation"]
+    report = evaluate(trays, "predictions", "ground_truth", progress=False)
+    assert measured["mask_ap"] == report.mask_ap
+    assert [row[0] for row in measured["per_class"]] == [TEE, "gear", STAR]
+    assert measured["without_references"] == list(report.without_references) == ["gear"]
     # Of another field nothing was measured.
     choose(trays, label_field="others")
     assert section(trays, "results")["evaluation"] is None
