@@ -282,7 +282,8 @@ def index_for(
     """
     settings = settings_of(dataset, models, exact, tiles)
     if uri is None:
-        records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
+        wanted = settings.model, settings.fingerprint
+        records = [record for record in index_records(dataset) if (record["model"], record["fingerprint"]) == wanted]
         default = dataset_folder(dataset) / "index" / folder_from(f"{settings.model}-{settings.fingerprint}")
         uri = records[-1]["uri"] if records else default
     index = DatasetIndex(dataset, CandidateIndex.create(_whole(uri), settings, storage_options))

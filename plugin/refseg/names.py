@@ -27,7 +27,7 @@ def run_key_from(text: str) -> str:
     plain = composed.encode("ascii", "ignore").decode()
     key = re.sub(r"\W+", "_", plain).strip("_")
     if any(letter.isalnum() and not letter.isascii() for letter in composed):
-        key = f"{key}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}".lstrip("_")
+        key = f"{key}_{_checksum(text)}".lstrip("_")
     return key if key and not key[0].isdigit() else f"refseg_{key}".rstrip("_")
 
 
@@ -47,10 +47,14 @@ def free_run_key(dataset: Any, text: str, is_ours: Callable[[Any], bool] = lambd
 
 
 def folder_from(text: str) -> str:
-    """A folder's name made of any text, unchanged where it can be.
+    """A folder's name made of any text, unchanged where it can be, otherwise another for each text.
 
     Example:
         >>> folder_from("demo-fast-a22ab9b22678"), folder_from("../mine")
-        ('demo-fast-a22ab9b22678', 'mine')
+        ('demo-fast-a22ab9b22678', 'mine_b8bc1f')
     """
-    return text if PLAIN_FOLDER.fullmatch(text) else run_key_from(text)
+    return text if PLAIN_FOLDER.fullmatch(text) else f"{run_key_from(text)}_{_checksum(text)}"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]

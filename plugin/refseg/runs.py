@@ -257,7 +257,8 @@ def segment(
         DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes or classes, or
             a preview of images none of which is indexed.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
-        IndexMismatchError: the index given is of another dataset, or its tiles are not those asked for.
+        IndexMismatchError: the index given is of another dataset or model, or its tiles are not those asked for.
+        IndexNotFoundError: the index given was deleted.
         IndexDamagedError: the dataset's index cannot be read.
     """
     chosen = None if classes is None else tuple(classes)

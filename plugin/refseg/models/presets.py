@@ -154,9 +154,9 @@ def get_preset(name: str) -> Preset:
 
 
 def register_preset(preset: Preset) -> None:
-    """Let this process know a preset of one's own weights by its name, wherever a preset can be named.
+    """Let this process know a preset of one's own weights by its name, in Python and on the command line.
 
-    Other processes, such as FiftyOne's delegated service, have to register it too.
+    Other processes, such as FiftyOne's delegated service, have to register it too. The App's forms offer those that ship.
 
     Args:
         preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision.
