@@ -22,8 +22,8 @@ from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchE
 from refseg.index import CandidateIndex, local_path
 from refseg.index_tables import (
     FORMAT,
-    FORMAT_WITH_TILES,
     METADATA_KEY,
+    NEWEST_FORMAT,
     FileState,
     IndexedImage,
     IndexSettings,
@@ -628,11 +628,11 @@ class TestRefused:
         assert lance.dataset(str(place / "images.lance")).count_rows() == 2
 
     def test_newer_format(self, place: Path) -> None:
-        about = json.dumps({"format": FORMAT_WITH_TILES + 1, "news": True}).encode()
+        about = json.dumps({"format": NEWEST_FORMAT + 1, "news": True}).encode()
         schema = pa.schema([("a", pa.int64())], metadata={METADATA_KEY: about})
         lance.write_dataset(schema.empty_table(), str(place / "images.lance"))
         with pytest.raises(
-            IndexMismatchError, match=rf"written by a newer RefSeg \(format {FORMAT_WITH_TILES + 1}, this one reads up to"
+            IndexMismatchError, match=rf"written by a newer RefSeg \(format {NEWEST_FORMAT + 1}, this one reads up to"
         ) as caught:
             CandidateIndex.open(place)
         assert "pip install -U fiftyone-refseg" in str(caught.value)

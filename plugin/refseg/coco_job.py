@@ -33,6 +33,8 @@ class CocoJob:
         negatives: COCO file of objects that are taken for a class and are none; see `refseg.build_prototypes`.
         empty: folder, or COCO file, of images known to hold none of the classes.
         semantic: folder for a map of classes of each image.
+        pixel_range: see `refseg.build_index`; by default found from all images.
+        channels: see `refseg.build_index`.
     """
 
     images: Path
@@ -54,6 +56,8 @@ class CocoJob:
     negatives: Path | None = None
     empty: Path | None = None
     semantic: Path | None = None
+    pixel_range: tuple[float, float] | None = None
+    channels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class CocoReport:
         calibrated: whether they were found from the images of references.
         num_empty: images known to be empty that were looked at.
         num_mined: of the mistakes made there, those that became negatives.
+        pixel_range: the values taken for black and white in images that do not say it; None where there are none.
     """
 
     out: str
@@ -93,6 +98,7 @@ class CocoReport:
     calibrated: bool = False
     num_empty: int = 0
     num_mined: int = 0
+    pixel_range: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)
@@ -104,6 +110,8 @@ class CocoReport:
             text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
         least = ", ".join(f"{name} {value:.2f}" for name, value in self.thresholds.items())
         text += f"\nLeast scores{', calibrated' if self.calibrated else ''}: {least}"
+        if self.pixel_range is not None:
+            text += f"\nPixels of more than 8 bits run from {self.pixel_range[0]:g} to {self.pixel_range[1]:g}"
         if self.num_empty:
             text += f"\n{self.num_mined} negatives were mined from {self.num_empty} images known to be empty"
         return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"

@@ -35,6 +35,8 @@ from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import add_mined, num_mined
 from .models import Models, load_models
 from .packing import PackedCandidates
+from .pixel_ranges import find_pixels
+from .pixels import pixel_settings
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference
@@ -75,10 +77,20 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     for path in (job.out, job.report, job.prototypes):
         _check_writable(path)
     maps = _check_maps(job, targets, [*empty, *(item.image for item in (*references, *negatives))])
+    paths = [*empty, *(item.image for item in (*references, *negatives))]
+    paths += [str(job.images / image.file_name) for image in targets.images.values()]
+    pixels = find_pixels(paths, pixel_settings(job.pixel_range, job.channels))
     models = _load(job)
-    prototypes = build_prototypes(references, models, negatives=negatives, progress=progress)
+    prototypes = build_prototypes(
+        references,
+        models,
+        negatives=negatives,
+        pixel_range=pixels.pixel_range,
+        channels=pixels.channels,
+        progress=progress,
+    )
     started = time.monotonic()
-    proposer = Proposer(models, job.images, job.tiles, job.num_workers)
+    proposer = Proposer(models, job.images, job.tiles, job.num_workers, pixels)
     shown, blank, refused = _known(job, references, empty, prototypes, models)
     known = KnownImages(shown, blank, {proposer.path_of(image) for image in targets.images.values()})
     look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
@@ -113,6 +125,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         calibrated=_is_calibrated(job, prototypes, models),
         num_empty=seen.num_empty,
         num_mined=num_mined(prototypes.negatives),
+        pixel_range=pixels.pixel_range,
     )
     if job.report is not None:
         write_json(job.report, asdict(report))

@@ -27,6 +27,7 @@ from .inspection import check_classes
 from .labels import require_images, require_samples
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
+from .pixel_ranges import find_pixels
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .runs import models_for
@@ -124,7 +125,10 @@ def iter_similarity_heatmap(
     yield Progress(0, len(ids), "images")
     device = models.device.type
     size = IMAGES_A_BATCH[device]
-    for batch in load_batches(paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device):
+    pixels = find_pixels(paths, prototypes.pixels)
+    for batch in load_batches(
+        paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device, reading=pixels
+    ):
         found = iter(_similarities(batch, prototype, models))
         for image in batch:
             if image.error is None:

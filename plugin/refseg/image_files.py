@@ -1,8 +1,7 @@
 """Image files: upright size and orientation from their headers, and their pixels, as eight-bit RGB. The one place that knows.
 
 Pillow reads most files. It turns a TIFF by itself while it loads, and nothing else; of 16-bit colours it gives the higher byte;
-TIFFs of other numbers of bands it does not read at all, these `refseg.tiff_bands` does. No torch, so that lists and panels can use
-it.
+TIFFs of other numbers of bands it does not read at all, these `refseg.tiff_bands` does. No torch: lists and panels use it too.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ SCALED = {"JPEG2000", "PPM"}
 """Formats whose deep values Pillow scales to 16 bits by what the file says."""
 BITS, SAMPLE_FORMAT, SAMPLES, PHOTOMETRIC = 258, 339, 277, 262
 LEAST, GREATEST, LOWEST, HIGHEST, NODATA = 280, 281, 340, 341, 42113
-"""TIFF tags: the least and greatest value in use, the lowest and highest that can be, and the one that stands for none (GDAL)."""
+"""TIFF tags: the least and greatest value in use, the lowest and highest there can be, and the one that stands for none."""
 COLOURED = (2, 5, 6, 8, 9, 10)
 """Photometric interpretations whose bands are the parts of a colour."""
 WHOLE: Range = (0.0, 65535.0)
@@ -133,6 +132,21 @@ def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
         ImageError: the file is missing or no image.
     """
     return read_header(path).image_hw
+
+
+def needs_range(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has values of more than eight bits and does not say which is white; not where it cannot be read."""
+    name = os.fspath(path)
+    try:
+        with _image_errors(name):
+            opened = _open(name)
+            if opened is None:
+                return read_header(name).needs_range
+            with opened:
+                samples = _samples_of(opened, name)
+                return samples.is_deep and samples.certain is None
+    except ImageError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -321,7 +335,7 @@ def _tiff_samples(tags: Any, opened: Image.Image, raw: str) -> _Samples:
     deepest = max(bits) if isinstance(bits, tuple) else bits
     num_bands = int(tags.get(SAMPLES, 1))
     photometric = tags.get(PHOTOMETRIC)
-    if photometric in COLOURED and num_bands <= 3 or photometric == 5:
+    if (photometric in COLOURED and num_bands <= 3) or photometric == 5:
         num_bands = 3
     elif num_bands < 3 and getattr(opened, "is_animated", False):
         num_bands = 4  # one to a page, as OME-TIFF has them: how many there are takes longer to find out
@@ -443,17 +457,18 @@ def _plain_values(loaded: Image.Image, samples: _Samples) -> NDArray[Any]:
 
 
 def _wide_values(upright: Image.Image, samples: _Samples, name: str, orientation: int) -> NDArray[np.uint16]:
-    """(H, W, C) colours of 16 bits: the file is read once more for the lower bytes, which lie where it is said the higher do."""
+    """(H, W, C) colours of 16 bits: the file is read once more, for the lower bytes."""
     high = np.asarray(upright)
     with Image.open(name) as again:
         if samples.wide == "LA;16B":
-            again.tile = [tile._replace(args="RGBA") for tile in again.tile]  # type: ignore[attr-defined]
+            again.tile = [tile._replace(args="RGBA") for tile in again.tile]
             low = np.asarray(_turned(_load(again, name), orientation))[..., 1:2]
             high = high[..., :1]
         else:
-            again.tile = [_other_byte(tile) for tile in again.tile]  # type: ignore[attr-defined]
+            again.tile = [_other_byte(tile) for tile in again.tile]
             low = np.asarray(_turned(_load(again, name), orientation))
-    return high.astype(np.uint16) << 8 | low
+    values: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+    return values
 
 
 def _other_byte(tile: Any) -> Any:
@@ -545,7 +560,9 @@ def _png_range(samples: _Samples, name: str) -> Range | None:
 @lru_cache(maxsize=64)
 def say_first_three(num_bands: int) -> None:
     """Say what becomes of more than three bands, once for each number of them."""
-    logger.warning("Of images of %d bands the first three are taken for red, green and blue; channels= says otherwise", num_bands)
+    logger.warning(
+        "Of images of %d bands the first three are taken for red, green and blue; channels= says otherwise", num_bands
+    )
 
 
 @contextmanager

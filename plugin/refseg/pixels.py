@@ -48,7 +48,7 @@ class PixelSettings:
         if self.pixel_range is not None:
             if not _are_numbers(self.pixel_range, (2,)) or not self.pixel_range[0] < self.pixel_range[1]:
                 raise DatasetError(
-                    f"The range of pixels must be two numbers, that of black and the higher one of white, not {self.pixel_range!r}."
+                    f"The range of pixels must be two numbers, of black and the higher one of white, not {self.pixel_range!r}."
                 )
             object.__setattr__(self, "pixel_range", tuple(float(value) for value in self.pixel_range))
         if self.channels is not None:

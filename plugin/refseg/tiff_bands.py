@@ -55,11 +55,11 @@ def describe(path: str | os.PathLike[str]) -> Bands:
     name = os.fspath(path)
     try:
         with tifffile.TiffFile(name) as file:
-            series, page = file.series[0], file.pages[0]
+            series, page = file.series[0], file.pages.first
             axes, shape, dtype = series.axes, series.shape, np.dtype(series.dtype)
             if "Y" not in axes or "X" not in axes or dtype.kind not in "buif":
                 raise ImageError(name, f"it holds no picture, but values of type {dtype} over the axes {axes}")
-            tag = page.tags.valueof
+            tag: Any = page.tags.valueof
             value = tag(_ORIENTATION, 1)
             said, nodata = tiff_range(tag, dtype.kind == "f"), tiff_nodata(tag(_NODATA))
     except (ImageError, FileNotFoundError):
