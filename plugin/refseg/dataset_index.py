@@ -297,6 +297,12 @@ def index_for(
     """
     known = _known_settings(dataset, models, uri, exact, tiles, storage_options, pixels)
     settings = known or settings_of(dataset, models, exact, tiles, find_pixels(ids_and_paths(dataset)[1], pixels))
+    return _index_of(dataset, settings, uri, storage_options)
+
+
+def _index_of(
+    dataset: Any, settings: IndexSettings, uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None
+) -> DatasetIndex:
     if uri is None:
         records = [record for record in index_records(dataset) if record["fingerprint"] == settings.fingerprint]
         uri = records[-1]["uri"] if records else _default_place(dataset, settings)
@@ -324,7 +330,8 @@ def _known_settings(
         except IndexNotFoundError:
             return None
         known, fingerprints = [found.pixel_settings], {found.fingerprint}
-    for one in sorted(known, key=lambda one: one != pixels):
+    # Of two the one that serves images of more than 8 bits too.
+    for one in sorted(known, key=lambda one: one.pixel_range is None):
         settings = settings_of(dataset, models, exact, tiles, one)
         if one.channels == pixels.channels and one.fits(pixels) and settings.fingerprint in fingerprints:
             return settings
@@ -355,7 +362,7 @@ def index_with_range(
     pixels = settings.pixel_settings
     if pixels.pixel_range is not None or not files_without_range(paths, first=True):
         return index
-    wanted = PixelSettings(wanted.pixel_range, pixels.channels)
+    wanted = PixelSettings(wanted.pixel_range or pixels_of_index(index.dataset).pixel_range, pixels.channels)
     wanted = find_pixels(ids_and_paths(index.dataset)[1], wanted)
     if wanted.pixel_range is None:
         return index
@@ -364,9 +371,8 @@ def index_with_range(
             f"The candidate index at {index.uri} is one of images of 8 bits, and some now have more: build another one with "
             f"refseg.build_index(dataset, {settings.model!r}, uri=…, {wanted})."
         )
-    return index_for(
-        index.dataset, models, exact=settings.exact, tiles=settings.tiles, storage_options=storage_options, pixels=wanted
-    )
+    fitting = settings_of(index.dataset, models, settings.exact, settings.tiles, wanted)
+    return _index_of(index.dataset, fitting, None, storage_options)
 
 
 def _default_place(dataset: Any, settings: IndexSettings) -> Path:
@@ -414,7 +420,7 @@ def find_index(
     """The index for a preset and an encoder, opened without loading models; None where there is none.
 
     Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default; of several
-    such the one used last.
+    such one that serves images of more than 8 bits too, and the one used last.
 
     Args:
         dataset: a FiftyOne dataset.
@@ -434,8 +440,7 @@ def find_index(
         and PixelSettings.from_lists(record["pixels"]).fits(pixels)
         and (pixels.channels is None or PixelSettings.from_lists(record["pixels"]).channels == pixels.channels)
     ]
-    if pixels.pixel_range is not None:
-        found.sort(key=lambda record: record["pixels"] is not None)
+    found.sort(key=lambda record: record["pixels"] is not None)
     found.sort(key=lambda record: record["exact"] == get_preset(model).as_published)
     for record in reversed(found):
         try:

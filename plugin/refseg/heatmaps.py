@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .batch_sizes import BatchKey, in_batches
 from .candidates import encode_patches, patch_similarity
+from .dataset_index import pixels_of_index
 from .errors import DatasetError
 from .fields import check_name
 from .images import encoder_pixels
@@ -125,7 +126,7 @@ def iter_similarity_heatmap(
     yield Progress(0, len(ids), "images")
     device = models.device.type
     size = IMAGES_A_BATCH[device]
-    pixels = find_pixels(paths, prototypes.pixels)
+    pixels = find_pixels(paths, pixels_of_index(dataset) if prototypes.pixels.is_plain else prototypes.pixels)
     for batch in load_batches(
         paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device, reading=pixels
     ):

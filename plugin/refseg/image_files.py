@@ -431,9 +431,9 @@ def _scaled(upright: Image.Image, samples: _Samples, pixels: PixelSettings, name
     given = samples.certain or pixels.pixel_range or samples.said
     if not samples.wide:
         values = _plain_values(upright, samples)
-        eight = to_eight_bits(values, given or range_of(values, samples.nodata), samples.nodata)
+        eight = to_eight_bits(values, given or _say_own_range(range_of(values, samples.nodata)), samples.nodata)
         return Image.fromarray(eight).convert("RGB")
-    pixel_range = given or _recorded(upright, samples)
+    pixel_range = given or _say_own_range(_recorded(upright, samples))
     if pixel_range == WHOLE:
         return to_rgb(upright)
     values = _wide_values(upright, samples, name, orientation)
@@ -491,7 +491,7 @@ def _decode_bands(name: str, pixels: PixelSettings, admit: Callable[[int], objec
         admit(found.image_hw[0] * found.image_hw[1] * max(1, found.num_bands * found.dtype.itemsize // 4))
     values = tiff_bands.read(name, found, pixels.channels)
     if values.dtype != np.uint8:
-        pixel_range = pixels.pixel_range or found.said or range_of(values, found.nodata)
+        pixel_range = pixels.pixel_range or found.said or _say_own_range(range_of(values, found.nodata))
         values = to_eight_bits(values, pixel_range, found.nodata)
     image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] < 3 else values[..., :3])).convert("RGB")
     if found.orientation in TURNS:
@@ -555,6 +555,17 @@ def _png_range(samples: _Samples, name: str) -> Range | None:
     rest, below = 16 - bits, values & ((1 << (16 - bits)) - 1)
     is_scaled = not below.any() or bool((below == values >> (16 - rest)).all())
     return WHOLE if is_scaled else (0.0, 2.0**bits - 1)
+
+
+@lru_cache(maxsize=64)
+def _say_own_range(pixel_range: Range) -> Range:
+    """Say what an image is taken for that was read alone, once for each range."""
+    logger.warning(
+        "An image of more than 8 bits does not say what is white, and no range was given: on its own it is taken to run from "
+        "%g to %g; pixel_range= says otherwise",
+        *pixel_range,
+    )
+    return pixel_range
 
 
 @lru_cache(maxsize=64)

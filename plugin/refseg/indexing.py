@@ -113,10 +113,10 @@ def build_index(
         content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
         storage_options: for an object store, as Lance takes them; they are not kept.
         num_workers: threads that decode images; 0 does everything in the calling thread, one step after the other.
-        pixel_range: the values that are black and white in images of more than 8 bits that do not say it; by default those of an
-            index that there is, else of a range in which all are likely to have been recorded, which is logged.
-        channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by default
-            the first three.
+        pixel_range: the values that are black and white in images of more than 8 bits that do not say it; by default those of
+            an index that there is, else of a range in which all are likely to have been recorded, which is logged.
+        channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+            default the first three.
         progress: see `refseg.progress.drain`.
 
     Raises:
