@@ -102,7 +102,9 @@ def write_turned(path: Path, upright: np.ndarray, kind: str, orientation: int) -
             stored.save(path, "TIFF", tiffinfo={700: xmp})
         case "tiff bands":
             five = np.concatenate([np.asarray(stored), np.asarray(stored)[..., :2]], -1)
-            tifffile.imwrite(path, five, photometric="minisblack", planarconfig="contig", extratags=[(ORIENTATION, 3, 1, orientation, True)])
+            tifffile.imwrite(
+                path, five, photometric="minisblack", planarconfig="contig", extratags=[(ORIENTATION, 3, 1, orientation, True)]
+            )
 
 
 KINDS = ["jpeg", "jpeg xmp", "png", "png late", "webp", "avif", "tiff", "tiff packed", "tiff pages", "tiff xmp", "tiff bands"]

@@ -113,7 +113,7 @@ def pixel_settings(pixel_range: Sequence[float] | None, channels: Sequence[int] 
             None if channels is None else tuple(channels),
         )
     except TypeError as error:
-        raise DatasetError(f"Two numbers are needed as pixel_range and one or three as channels: {error}.") from error
+        raise DatasetError(f"Needed are two numbers as pixel_range, and one or three bands as channels: {error}.") from error
 
 
 def snapped(lowest: float, highest: float, is_float: bool) -> Range:
