@@ -79,9 +79,10 @@ def test_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Image.fromarray(scene.image).save(folder / "a", "PNG")
         os.rename(folder / "a", folder / name)
     (folder / "kapu\udce9.png").write_text("no image")
+    square, polygon = [20, 20, 60, 60], [[20, 20, 80, 20, 80, 80, 20, 80]]
     content = {
         "images": [{"id": 1, "file_name": "gr\udcfc\udcdfe.png"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 60, 60]}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": square, "segmentation": polygon}],
         "categories": [{"id": 1, "name": "größe"}],
     }
     shown = io.BytesIO()

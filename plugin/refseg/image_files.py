@@ -139,6 +139,13 @@ def needs_range(path: str | os.PathLike[str]) -> bool:
     name = os.fspath(path)
     try:
         with _image_errors(name):
+            with Path(name).open("rb") as stream:
+                start = stream.read(25)
+            # Most files are of these two kinds; there may be a hundred thousand.
+            if start.startswith(b"\xff\xd8\xff") or (
+                start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and start[24:] <= b"\x08"
+            ):
+                return False
             opened = _open(name)
             if opened is None:
                 return read_header(name).needs_range
