@@ -381,7 +381,7 @@ class TestReuse:
     ) -> None:
         earlier = build_prototypes(own[:1], models)
 
-        def fail(path: str) -> Image.Image:
+        def fail(path: str, **_: object) -> Image.Image:
             raise ImageError(path, "the image cannot be read (permission denied)")
 
         monkeypatch.setattr(building, "read_image", fail)

@@ -22,6 +22,7 @@ from refseg.images import (
     segmenter_pixels,
     to_rgb,
 )
+from refseg.pixels import PixelSettings
 from tests.tolerance import assert_near
 
 ORIENTATION = 0x0112
@@ -54,7 +55,8 @@ def test_sixteen_bit_is_scaled_by_its_range(tmp_path: Path) -> None:
 def test_float_is_scaled_from_one(tmp_path: Path) -> None:
     values = np.array([[-1.0, 0.0, 0.5, 1.0, 7.0, np.nan]], np.float32)
     Image.fromarray(values).save(tmp_path / "a.tiff")
-    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tiff")[..., 1], [[0, 0, 128, 255, 255, 0]])
+    seen = np.asarray(read_image(tmp_path / "a.tiff", pixels=PixelSettings((0, 1))))
+    np.testing.assert_array_equal(seen[..., 1], [[0, 0, 128, 255, 255, 0]])
 
 
 def test_palette_is_looked_up(tmp_path: Path) -> None:

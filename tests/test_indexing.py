@@ -119,7 +119,9 @@ class TestBuild:
         images = open_index(trays).index.images
         for sample_id, path in zip(*trays.values(["id", "filepath"]), strict=True):
             found = Path(path).stat()
-            assert images[sample_id].file == FileState(Path(path).name, found.st_size, found.st_mtime_ns, "")
+            assert images[sample_id].file == FileState(
+                Path(path).name, found.st_size, found.st_mtime_ns, "", found.st_ctime_ns, 1
+            )
 
     def test_the_second_build_computes_nothing(self, trays: fo.Dataset, computed: list[int]) -> None:
         first = build(trays)

@@ -56,10 +56,10 @@ def test_bad_file_is_an_item_with_an_error(paths: list[str], number: int, reason
 
 
 def test_image_too_large_for_memory(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: str, admit: object) -> Image.Image:
+    def read(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(loading, "read_image", read)
+    monkeypatch.setattr(loading, "decode", read)
     assert load_image(paths[0], SIDE).error == "the image is too large for this machine's memory"
 
 

@@ -153,8 +153,8 @@ class TestFile:
     def test_newer_version(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         make_prototypes([0, 1]).save(path)
-        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 5, "news": True})})
-        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 5, this one reads up to 4\): update"):
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 6, "news": True})})
+        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 6, this one reads up to 5\): update"):
             Prototypes.load(path)
 
 

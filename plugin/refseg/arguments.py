@@ -26,6 +26,14 @@ def add_model_arguments(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")
 
 
+def add_pixel_arguments(group: argparse._ArgumentGroup) -> None:
+    """How images of more than 8 bits, or more than three bands, are read."""
+    range_help = "values of black and white in images of more than 8 bits that do not say it; by default found from all of them"
+    group.add_argument("--pixel-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=range_help)
+    channels_help = "bands of TIFFs with more than three, counted from 0: for red, green and blue, or one; by default 0 1 2"
+    group.add_argument("--channels", type=whole_number, nargs="+", metavar="BAND", help=channels_help)
+
+
 def add_matching_arguments(group: argparse._ArgumentGroup) -> None:
     """How candidates are compared with prototypes."""
     background_help = "drop masks that are more like the surroundings of references than like any class"

@@ -16,6 +16,8 @@ from .errors import BadReferenceError, ClassWithoutReferencesError, ImageError, 
 from .images import read_image
 from .models import Models, load_models
 from .negatives import Negatives
+from .pixel_ranges import find_pixels
+from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
@@ -29,6 +31,7 @@ def iter_build_prototypes(
     negatives: Sequence[Reference] = (),
     *,
     drops_classes: bool = False,
+    pixels: PixelSettings = PLAIN,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind build_prototypes: yields after each reference and negative.
 
@@ -40,6 +43,7 @@ def iter_build_prototypes(
     _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
     objects = [*references, *negatives]
+    pixels = _pixels_of(objects, reuse, pixels)
     negative_ids = {item.id for item in negatives}
     used: list[_Used] = []
     skipped: list[tuple[str, str]] = []
@@ -49,8 +53,8 @@ def iter_build_prototypes(
     for _, group in by_image:
         members = list(group)
         # Before the image is read: if it changes meanwhile, the next build sees another digest.
-        keys = [(item.id, reference_digest(item, models) or "") for item in members]
-        outcomes = _image_vectors(members, [_usable(known.get(key), key[0] in negative_ids) for key in keys], models)
+        keys = [(item.id, reference_digest(item, models, pixels) or "") for item in members]
+        outcomes = _image_vectors(members, [_usable(known.get(key), key[0] in negative_ids) for key in keys], models, pixels)
         for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
                 skipped.append((item.id, outcome))
@@ -79,6 +83,7 @@ def iter_build_prototypes(
         _gather_negatives(others) if others else None,
         tuple(image_key(item.reference.image) for item in shown),
         torch.stack([item.background for item in shown]),
+        pixels=pixels,
     )
 
 
@@ -88,6 +93,8 @@ def build_prototypes(
     *,
     negatives: Sequence[Reference] = (),
     reuse: Prototypes | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
     progress: bool | Watcher | None = None,
 ) -> Prototypes:
     """Build one prototype per class from its references.
@@ -102,14 +109,27 @@ def build_prototypes(
             one of every class. What resembles it more than the class scores lower.
         reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference or negative whose image, box
             and mask have not changed since takes its vector from there. The result is the one of a build from nothing.
+        pixel_range: see `refseg.build_index`; by default that of the dataset's index where the references come from a dataset
+            that has one, or of the earlier prototypes, else it is found from the images of the references.
+        channels: see `refseg.build_index`; by default as those of pixel_range.
         progress: see `refseg.progress.drain`.
 
     Raises:
         NoReferencesError: there are none.
         ClassWithoutReferencesError: none of a class's references can be used.
         BadReferenceError: an object is both a reference and a negative.
+        DatasetError: a range of pixels or channels that cannot be.
     """
-    return drain(iter_build_prototypes(references, model, reuse, negatives), progress)
+    pixels = pixel_settings(pixel_range, channels)
+    return drain(iter_build_prototypes(references, model, reuse, negatives, pixels=pixels), progress)
+
+
+def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: PixelSettings) -> PixelSettings:
+    """How the images of references are read: as was given, else as in the index of their dataset, else as before, else anew."""
+    earlier = [item.pixels for item in objects] + ([] if reuse is None else [reuse.pixels])
+    pixel_range = next((one.pixel_range for one in (given, *earlier) if one.pixel_range is not None), None)
+    channels = next((one.channels for one in (given, *earlier) if one.channels is not None), None)
+    return find_pixels((item.image for item in objects), PixelSettings(pixel_range, channels))
 
 
 def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:
@@ -148,14 +168,14 @@ def _gather_negatives(items: Sequence[_Used]) -> Negatives:
 
 
 def _image_vectors(
-    members: Sequence[Reference], known: Sequence[ReferenceVector | None], models: Models
+    members: Sequence[Reference], known: Sequence[ReferenceVector | None], models: Models, pixels: PixelSettings
 ) -> list[ReferenceVector | str]:
     """Vectors of each reference in one image, or why it cannot be used; the image is opened for those not known."""
     outcomes: list[ReferenceVector | str] = [vector for vector in known if vector is not None]
     if len(outcomes) == len(members):
         return outcomes
     try:
-        image = read_image(members[0].image)
+        image = read_image(members[0].image, pixels=pixels)
     except ImageError as error:
         return [error.reason if vector is None else vector for vector in known]
     with models.lock:

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is known what to do; `refseg coco` never imp
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from .arguments import (
     UsageError,
     add_matching_arguments,
     add_model_arguments,
+    add_pixel_arguments,
     count,
     matching_of,
     score,
@@ -47,6 +49,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 after an error, 130 when interrupted."""
     parser = build_parser()
+    _say_any_name()
     try:
         arguments = parser.parse_args(argv)
         return _run(arguments)
@@ -61,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("refseg: interrupted", file=sys.stderr)
         return 130
+
+
+def _say_any_name() -> None:
+    """Let messages hold names of files that the terminal cannot show, such as those that are no UTF-8: in escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,6 +111,7 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
     gate_help = "spare the segmenter images in which no patch is this similar to a prototype, 0 to 1: rare classes"
     model.add_argument("--presence-gate", type=score, metavar="S", help=gate_help)
+    add_pixel_arguments(model)
     matching = parser.add_argument_group("matching", "Without these, as suits the preset.")
     add_matching_arguments(matching)
     scenes_help = "compare masks with those that show references in their own images too, where thresholds are calibrated"
@@ -149,6 +160,8 @@ def _run(arguments: argparse.Namespace) -> int:
         empty=arguments.empty,
         semantic=arguments.semantic,
         strict=arguments.strict,
+        pixel_range=None if arguments.pixel_range is None else tuple(arguments.pixel_range),
+        channels=None if arguments.channels is None else tuple(arguments.channels),
     )
     report = run_coco(job, progress=progress)
     print(report)

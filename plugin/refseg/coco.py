@@ -355,7 +355,26 @@ def to_listing(images: Sequence[CocoImage], categories: Mapping[int, str]) -> di
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file, complete or not at all; its folder is made."""
     with replacing(path) as draft:
-        draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        draft.write_text(as_json(content), encoding="utf-8")
+
+
+def as_json(content: Any) -> str:
+    r"""JSON in plain letters, but where a file's name is no UTF-8: then in escapes, that read back as the name was.
+
+    Example:
+        >>> print(as_json(["größe"]), as_json(["gr\udcfc"]))
+        ["größe"] ["gr\udcfc"]
+    """
+    text = json.dumps(content, ensure_ascii=False)
+    return text if text.isascii() or _is_utf8(text) else json.dumps(content)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @_collecting_no_garbage()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from .errors import CocoError
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
 from .packing import PackedCandidates
+from .pixels import PLAIN, PixelSettings
 from .tiles import propose_tiles
 
-IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"}
+IMAGE_SUFFIXES |= {".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class Proposer:
         folder: that file names are relative to.
         tiles: look at each image larger than the segmenter's input in overlapping tiles too.
         num_workers: threads that decode images; 0 for none.
+        pixels: how they are read.
     """
 
     models: Models
     folder: Path
     tiles: bool = False
     num_workers: int | None = None
+    pixels: PixelSettings = PLAIN
 
     def path_of(self, image: CocoImage) -> str:
         """Of the file of an image."""
@@ -61,7 +66,15 @@ class Proposer:
         device, side = self.models.device.type, self.models.segmenter_side
         size, workers = IMAGES_A_BATCH[device], self.num_workers
         with closing(
-            load_batches(paths, side, batch_size=size, num_workers=workers, tiles=self.tiles, device=device)
+            load_batches(
+                paths,
+                side,
+                batch_size=size,
+                num_workers=workers,
+                tiles=self.tiles,
+                device=device,
+                reading=self.pixels,
+            )
         ) as batches:
             for batch in batches:
                 errors = [_unusable(loaded, images[loaded.index]) for loaded in batch]
@@ -82,16 +95,42 @@ class Proposer:
 
 
 def scan(folder: Path) -> CocoDataset:
-    """Every image file under a folder, by path, with ids from 1.
+    """Every image file under a folder, by path, with ids from 1; links to folders are followed, but never in a circle.
+
+    What macOS writes beside files on other systems' disks, "._" and the name, is no image. A name that is no UTF-8 has a
+    surrogate in place of each of its odd bytes, as everywhere in Python.
 
     Raises:
         CocoError: there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not files:
+    names = sorted(_image_names(folder))
+    if not names:
         raise CocoError(f"There is no image under {folder}.")
-    names = [path.relative_to(folder).as_posix() for path in files]
     return CocoDataset(str(folder), {row: CocoImage(row, name) for row, name in enumerate(names, 1)}, {}, ())
+
+
+def _image_names(folder: Path) -> Iterator[str]:
+    """Path of each image file relative to a folder, with slashes."""
+    above: dict[str, frozenset[tuple[int, int]]] = {}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = os.stat(place)
+        inside = above.pop(place, frozenset()) | {(here.st_dev, here.st_ino)}
+        for name in list(folders):
+            below = os.path.join(place, name)
+            try:
+                found = os.stat(below)
+            except OSError:
+                folders.remove(name)
+                continue
+            if (found.st_dev, found.st_ino) in inside:
+                # A link to a folder that this one lies in.
+                folders.remove(name)
+            else:
+                above[below] = inside
+        for name in files:
+            path = Path(place, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("._") and path.is_file():
+                yield path.relative_to(folder).as_posix()
 
 
 def _unusable(loaded: LoadedImage, image: CocoImage) -> str:

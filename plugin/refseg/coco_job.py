@@ -35,6 +35,8 @@ class CocoJob:
         empty: folder, or COCO file, of images known to hold none of the classes.
         semantic: folder for a map of classes of each image.
         strict: an annotation that cannot be used is an error; by default it is left out and listed.
+        pixel_range: see `refseg.build_index`; by default found from all images.
+        channels: see `refseg.build_index`.
     """
 
     images: Path
@@ -57,6 +59,8 @@ class CocoJob:
     empty: Path | None = None
     semantic: Path | None = None
     strict: bool = False
+    pixel_range: tuple[float, float] | None = None
+    channels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class CocoReport:
         num_mined: of the mistakes made there, those that became negatives.
         left_out: annotations of all files that cannot be used, and masks that cannot of objects that count by their box.
         notes: what was read otherwise than it is written, and what may be wrong with the files, a sentence each.
+        pixel_range: the values taken for black and white in images that do not say it; None where there are none.
     """
 
     out: str
@@ -100,6 +105,7 @@ class CocoReport:
     num_mined: int = 0
     left_out: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
+    pixel_range: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)
@@ -111,6 +117,8 @@ class CocoReport:
             text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
         least = ", ".join(f"{name} {value:.2f}" for name, value in self.thresholds.items())
         text += f"\nLeast scores{', calibrated' if self.calibrated else ''}: {least}"
+        if self.pixel_range is not None:
+            text += f"\nPixels of more than 8 bits run from {self.pixel_range[0]:g} to {self.pixel_range[1]:g}"
         if self.num_empty:
             text += f"\n{self.num_mined} negatives were mined from {self.num_empty} images known to be empty"
         for line in (summary_of(self.left_out), *self.notes):

@@ -41,6 +41,8 @@ from .mining import add_mined, num_mined
 from .models import Models, load_models
 from .outputs import DRAFT, check_outputs
 from .packing import PackedCandidates
+from .pixel_ranges import find_pixels
+from .pixels import pixel_settings
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference
@@ -87,10 +89,19 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     check_outputs(outputs | _outputs_of_maps(job), _inputs_of(job), (*listed_images, *shown_images))
     for path in outputs.values():
         _check_writable(path)
+    paths = [*shown_images, *(str(job.images / image.file_name) for image in targets.images.values())]
+    pixels = find_pixels(paths, pixel_settings(job.pixel_range, job.channels))
     models = _load(job)
-    prototypes = build_prototypes(references, models, negatives=negatives, progress=progress)
+    prototypes = build_prototypes(
+        references,
+        models,
+        negatives=negatives,
+        pixel_range=pixels.pixel_range,
+        channels=pixels.channels,
+        progress=progress,
+    )
     started = time.monotonic()
-    proposer = Proposer(models, job.images, job.tiles, job.num_workers)
+    proposer = Proposer(models, job.images, job.tiles, job.num_workers, pixels)
     shown, blank, refused = _known(job, references, crowds_in(shown_file, job.images), empty, prototypes, models)
     known = KnownImages(shown, blank, {proposer.path_of(image) for image in targets.images.values()})
     look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
@@ -137,6 +148,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         num_mined=num_mined(prototypes.negatives),
         left_out=tuple(one for file in (*files, listed) for one in file.left_out),
         notes=(*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])),
+        pixel_range=pixels.pixel_range,
     )
     if job.report is not None:
         write_json(job.report, asdict(report))

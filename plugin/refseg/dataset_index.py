@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,12 +18,15 @@ import torch
 
 from . import decoding
 from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
-from .errors import IndexNotFoundError
+from .errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from .image_files import read_header
 from .images import file_sha256
 from .index import CandidateIndex, delete_tables
-from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexSettings
+from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
 from .models import Models, get_preset
-from .names import folder_from, free_run_key
+from .names import free_run_key
+from .pixel_ranges import files_without_range, find_pixels
+from .pixels import PLAIN, PixelSettings
 from .progress import Progress, Watcher, drain
 from .prompts import PROMISING_IOU, SAME_MASK_IOU
 from .store import dataset_folder
@@ -142,17 +145,25 @@ class DatasetIndex:
         """
         self.index.refresh()
         sample_ids, paths = ids_and_paths(self.dataset)
-        held = sum(self.holds(sample_id, file_state(path)) for sample_id, path in zip(sample_ids, paths, strict=True))
-        known = len(self.index.images.keys() & set(sample_ids))
+        num_held = 0
+        touched: list[IndexedImage] = []
+        for sample_id, path in zip(sample_ids, paths, strict=True):
+            known, state = self.index.images.get(sample_id), file_state(path)
+            noted = None if known is None or state is None else still_held(known, path, state)
+            num_held += noted is not None
+            if noted is not None and noted is not known:
+                touched.append(noted)
+        self.note(touched)
+        num_known = len(self.index.images.keys() & set(sample_ids))
         settings = self.index.settings
         return IndexStatus(
             self.uri,
             settings.model,
             settings.exact,
             len(sample_ids),
-            held,
-            known - held,
-            len(self.index.images) - known,
+            num_held,
+            num_known - num_held,
+            len(self.index.images) - num_known,
             self.index.num_candidates,
             self.index.num_unread_rows,
             self.index.num_bytes,
@@ -210,10 +221,19 @@ class DatasetIndex:
             if record["uri"] == self.uri:
                 self.dataset.delete_run(record["key"])
 
-    def holds(self, sample_id: str, state: FileState | None) -> bool:
-        """Whether the candidates of this sample's file, as it is now, are in the index."""
+    def holds(self, sample_id: str, state: FileState | None, path: str = "") -> bool:
+        """Whether the candidates of this sample's file, as it is now, are in the index; see file_state."""
         image = self.index.images.get(sample_id)
-        return image is not None and state is not None and same_file(image.file, state)
+        if image is None or state is None:
+            return False
+        return still_held(image, path or self.dataset[sample_id].filepath, state) is not None
+
+    def note(self, images: Sequence[IndexedImage]) -> None:
+        """Note states of files whose candidates are still right: nobody has to look again, unless nothing can be written."""
+        try:
+            self.index.touch(images)
+        except IndexWriteError as error:
+            logger.info("States of files were not noted: %s", error)
 
 
 def open_index(
@@ -275,20 +295,96 @@ def index_for(
     exact: bool | None = None,
     tiles: bool = False,
     storage_options: dict[str, str] | None = None,
+    pixels: PixelSettings = PLAIN,
 ) -> DatasetIndex:
     """The index of a dataset for loaded models; an empty one where there is none.
 
     It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
+    A range of pixels that nobody gave is that of an index that there is, else it is found from all images of the dataset.
     """
-    settings = settings_of(dataset, models, exact, tiles)
+    known = _known_settings(dataset, models, uri, exact, tiles, storage_options, pixels)
+    settings = known or settings_of(dataset, models, exact, tiles, find_pixels(ids_and_paths(dataset)[1], pixels))
+    return _index_of(dataset, settings, uri, storage_options)
+
+
+def _index_of(
+    dataset: Any, settings: IndexSettings, uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None
+) -> DatasetIndex:
     if uri is None:
         wanted = settings.model, settings.fingerprint
         records = [record for record in index_records(dataset) if (record["model"], record["fingerprint"]) == wanted]
-        default = dataset_folder(dataset) / "index" / folder_from(f"{settings.model}-{settings.fingerprint}")
-        uri = records[-1]["uri"] if records else default
+        uri = records[-1]["uri"] if records else _default_place(dataset, settings)
     index = DatasetIndex(dataset, CandidateIndex.create(_whole(uri), settings, storage_options))
     record_index(index)
     return index
+
+
+def _known_settings(
+    dataset: Any,
+    models: Models,
+    uri: str | os.PathLike[str] | None,
+    exact: bool | None,
+    tiles: bool,
+    storage_options: dict[str, str] | None,
+    pixels: PixelSettings,
+) -> IndexSettings | None:
+    """Settings of an index that there is, and that is the one asked for but for a range of pixels that nobody gave."""
+    if uri is None:
+        known = [PixelSettings.from_lists(record["pixels"]) for record in reversed(index_records(dataset))]
+        fingerprints = {record["fingerprint"] for record in index_records(dataset)}
+    else:
+        try:
+            found = CandidateIndex.open(_whole(uri), storage_options).settings
+        except IndexNotFoundError:
+            return None
+        known, fingerprints = [found.pixel_settings], {found.fingerprint}
+    # Of two the one that serves images of more than 8 bits too.
+    for one in sorted(known, key=lambda one: one.pixel_range is None):
+        settings = settings_of(dataset, models, exact, tiles, one)
+        if one.channels == pixels.channels and one.fits(pixels) and settings.fingerprint in fingerprints:
+            return settings
+    return None
+
+
+def index_with_range(
+    index: DatasetIndex,
+    models: Models,
+    paths: Sequence[str],
+    storage_options: dict[str, str] | None = None,
+    *,
+    wanted: PixelSettings = PLAIN,
+) -> DatasetIndex:
+    """The index for images that are to be computed: another one where they need a range of pixels and this one has none.
+
+    Args:
+        index: that there is.
+        models: that compute them.
+        paths: of the images.
+        storage_options: for an object store, as Lance takes them.
+        wanted: a range to take; without one it is found from all images of the dataset.
+
+    Raises:
+        IndexMismatchError: the index lies at a place of its own, where no other can be.
+    """
+    settings = index.index.settings
+    pixels = settings.pixel_settings
+    if pixels.pixel_range is not None or not files_without_range(paths, first=True):
+        return index
+    wanted = PixelSettings(wanted.pixel_range or pixels_of_index(index.dataset).pixel_range, pixels.channels)
+    wanted = find_pixels(ids_and_paths(index.dataset)[1], wanted)
+    if wanted.pixel_range is None:
+        return index
+    if index.uri != str(_default_place(index.dataset, settings)):
+        raise IndexMismatchError(
+            f"The candidate index at {index.uri} is one of images of 8 bits, and some now have more: build another one with "
+            f"refseg.build_index(dataset, {settings.model!r}, uri=…, {wanted})."
+        )
+    fitting = settings_of(index.dataset, models, settings.exact, settings.tiles, wanted)
+    return _index_of(index.dataset, fitting, None, storage_options)
+
+
+def _default_place(dataset: Any, settings: IndexSettings) -> Path:
+    return dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
 
 
 def _whole(uri: str | os.PathLike[str]) -> str:
@@ -297,7 +393,9 @@ def _whole(uri: str | os.PathLike[str]) -> str:
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
-def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: bool = False) -> IndexSettings:
+def settings_of(
+    dataset: Any, models: Models, exact: bool | None = None, tiles: bool = False, pixels: PixelSettings = PLAIN
+) -> IndexSettings:
     """What candidates of these models have in common; see IndexSettings."""
     preset = models.preset
     keeps_all = preset.as_published if exact is None else exact
@@ -308,6 +406,7 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
         *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
         *((AS_PUBLISHED,) if preset.as_published else ()),
+        *(() if pixels.is_plain else ("pixels", pixels.pixel_range, pixels.channels)),
     ]
     fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
     return IndexSettings(
@@ -321,20 +420,24 @@ def settings_of(dataset: Any, models: Models, exact: bool | None = None, tiles: 
         str(dataset._doc.id),
         tiles,
         models.feature_dtype == torch.float32,
+        pixels.as_lists(),
     )
 
 
-def find_index(dataset: Any, model: str, encoder: str, tiles: bool | None = None) -> DatasetIndex | None:
+def find_index(
+    dataset: Any, model: str, encoder: str, tiles: bool | None = None, pixels: PixelSettings = PLAIN
+) -> DatasetIndex | None:
     """The index for a preset and an encoder, opened without loading models; None where there is none.
 
     Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default; of several
-    such the one used last.
+    such one that serves images of more than 8 bits too, and the one used last.
 
     Args:
         dataset: a FiftyOne dataset.
         model: the preset's name.
         encoder: its fingerprint.
         tiles: the one with tiles, or the one without; None for either.
+        pixels: the one with these channels, where they are given, and with no other range.
 
     Raises:
         IndexDamagedError: it cannot be read.
@@ -342,12 +445,16 @@ def find_index(dataset: Any, model: str, encoder: str, tiles: bool | None = None
     found = [
         record
         for record in index_records(dataset)
-        if (record["model"], record["encoder"]) == (model, encoder) and tiles in (None, record["tiles"])
+        if (record["model"], record["encoder"]) == (model, encoder)
+        and tiles in (None, record["tiles"])
+        and PixelSettings.from_lists(record["pixels"]).fits(pixels)
+        and (pixels.channels is None or PixelSettings.from_lists(record["pixels"]).channels == pixels.channels)
     ]
     published = get_preset(model).as_published
     if any(not record["float_features"] for record in found) and published:
         logger.warning("An index of %r by an earlier version, which was not to the letter of the paper, is not used", model)
         found = [record for record in found if record["float_features"]]
+    found.sort(key=lambda record: record["pixels"] is not None)
     found.sort(key=lambda record: record["exact"] == published)
     for record in reversed(found):
         try:
@@ -363,27 +470,56 @@ def find_index(dataset: Any, model: str, encoder: str, tiles: bool | None = None
 
 
 def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
-    """The state of an image file now, or None where it cannot be read."""
+    """The state of an image file now, or None where it cannot be read; it is not opened, so its orientation is left unknown."""
     try:
         found = os.stat(path)
-        return FileState(Path(path).name, found.st_size, found.st_mtime_ns, file_sha256(path) if content_hash else "")
+        sha256 = file_sha256(path) if content_hash else ""
+        return FileState(Path(path).name, found.st_size, found.st_mtime_ns, sha256, found.st_ctime_ns)
     except OSError:
         return None
 
 
-def same_file(known: FileState, now: FileState) -> bool:
-    """Whether a file is still the one that was indexed: by its bytes where both states know them, else by all others."""
-    if known.sha256 and now.sha256:
-        return known.sha256 == now.sha256
-    return (known.name, known.size, known.mtime_ns) == (now.name, now.size, now.mtime_ns)
+def still_held(known: IndexedImage, path: str, now: FileState) -> IndexedImage | None:
+    """What is known of an indexed image, where its candidates are those of its file as it is now; None where they are not.
+
+    A file is the same by its bytes where both states know them, else by name, size and date. Where the system has noted any
+    change since, chmod and copying among them, its header says whether it has been turned.
+
+    Args:
+        known: the image as it was indexed.
+        path: of its file.
+        now: the state of the file.
+
+    Returns:
+        The very same, or with the new state of the file, which is worth noting.
+    """
+    before = known.file
+    if before.sha256 and now.sha256:
+        if before.sha256 != now.sha256:
+            return None
+    elif (before.name, before.size, before.mtime_ns) != (now.name, now.size, now.mtime_ns):
+        return None
+    if before.ctime_ns == now.ctime_ns and before.orientation and (before.sha256 or not now.sha256):
+        return known
+    try:
+        header = read_header(path)
+    except ImageError:
+        return None
+    if header.image_hw != known.image_hw:
+        return None
+    # Earlier versions, which knew no orientations, read deep images otherwise.
+    if header.orientation != before.orientation if before.orientation else header.is_deep:
+        return None
+    return replace(known, file=replace(now, sha256=now.sha256 or before.sha256, orientation=header.orientation))
 
 
 def index_records(dataset: Any) -> list[dict[str, Any]]:
     """What the dataset has recorded of its indexes, the one built or completed last at the end.
 
     Returns:
-        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `float_features`, `fingerprint`, `encoder`, `num_images`,
-        `num_candidates`, `num_bytes`, `seconds_per_image` (None where nothing was computed yet), `updated_at`.
+        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `float_features`, `pixels` (as PixelSettings.as_lists),
+        `fingerprint`, `encoder`, `num_images`, `num_candidates`, `num_bytes`, `seconds_per_image` (None where nothing was
+        computed yet), `updated_at`.
     """
     records = []
     for key in dataset.list_runs(method=INDEX_METHOD):
@@ -394,8 +530,14 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
             # Records of earlier versions say nothing of these.
             later = {name: bool(getattr(config, name, False)) for name in ("tiles", "float_features")}
-            records.append({"key": key, **later, **record})
+            records.append({"key": key, **later, "pixels": getattr(config, "pixels", None), **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
+
+
+def pixels_of_index(dataset: Any) -> PixelSettings:
+    """How the images of a dataset are read, by its index used last that says so; plain where none does."""
+    said = [record["pixels"] for record in index_records(dataset) if record["pixels"]]
+    return PixelSettings.from_lists(said[-1]) if said else PLAIN
 
 
 def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | None = None) -> None:
@@ -434,6 +576,7 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
         "exact": settings.exact,
         "tiles": settings.tiles,
         "float_features": settings.float_features,
+        "pixels": settings.pixels,
         "fingerprint": settings.fingerprint,
         "encoder": settings.encoder,
         "num_images": len(tables.images),

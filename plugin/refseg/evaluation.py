@@ -22,7 +22,7 @@ from .errors import DatasetError, ImageError, LabelError
 from .fields import newest_run
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .frames import FramedImage, frame_hint
-from .images import read_orientation
+from .image_files import read_orientation
 from .labels import (
     LIST_FIELDS,
     image_hw_of,

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from .index_tables import (
+    LATER_IMAGE_FIELDS,
     NEWEST_FORMAT,
     FileState,
     IndexChunk,
@@ -141,7 +142,8 @@ class CandidateIndex:
         Raises:
             IndexMismatchError: this index has other settings.
         """
-        meanings = {"dataset_id": "the dataset", "model": "the model", "exact": "exact", "tiles": "tiles", "fingerprint": ""}
+        meanings = {"dataset_id": "the dataset", "model": "the model", "exact": "exact", "tiles": "tiles"}
+        meanings |= {"pixels": "range and channels of pixels", "fingerprint": ""}
         for name, meaning in meanings.items():
             held, wanted = getattr(self.settings, name), getattr(settings, name)
             if held != wanted:
@@ -224,7 +226,7 @@ class CandidateIndex:
             for sample_id, file, packed in images
         ]
         self._write("candidates", candidates_table(rows, [packed for _, _, packed in images], self.settings))
-        self._write("images", images_table(rows, self.settings))
+        self._write_images(rows)
 
     def forget(self, sample_ids: Collection[str]) -> None:
         """Let some images count as not indexed.
@@ -234,13 +236,13 @@ class CandidateIndex:
         """
         rows = [replace(self.images[name], num_candidates=GONE) for name in sample_ids if name in self.images]
         if rows:
-            self._write("images", images_table(rows, self.settings))
+            self._write_images(rows)
             self.refresh()
 
     def touch(self, images: Collection[IndexedImage]) -> None:
         """Note other states of files whose candidates are still right."""
         if images:
-            self._write("images", images_table(list(images), self.settings))
+            self._write_images(list(images))
             self.refresh()
 
     def scan(
@@ -372,6 +374,26 @@ class CandidateIndex:
         """
         delete_tables(self.uri, self._storage)
         self.images = {}
+
+    def _write_images(self, images: Sequence[IndexedImage]) -> None:
+        if any(name not in self._table.schema.names for name, _ in LATER_IMAGE_FIELDS):
+            self._add_columns()
+        self._write("images", images_table(images, self.settings))
+
+    def _add_columns(self) -> None:
+        """Give the table of images the columns that it lacks because an earlier version made it; that version can go on."""
+        place = _join(self.uri, "images")
+        for last in (False, True):
+            table = lance.dataset(place, storage_options=self._storage)
+            missing = [field for field in LATER_IMAGE_FIELDS if field[0] not in table.schema.names]
+            try:
+                if missing:
+                    table.add_columns(pa.schema(missing))
+                return
+            except OSError as error:
+                # Another process may have done it at the same time: then nothing is missing at a second look.
+                if last:
+                    raise _unwritable(self.uri, error) from error
 
     def _write(self, name: str, table: pa.Table) -> None:
         try:

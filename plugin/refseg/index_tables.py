@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .packing import PackedCandidates
+from .pixels import PixelSettings
 from .printing import counted
 from .tiles import PIXELS_A_CELL, fine_grid_side
 
@@ -23,7 +24,9 @@ FORMAT_WITH_TILES = 2
 """Of an index with tiles alone, so that earlier versions, which know none, can still read every other index."""
 FORMAT_WITH_FLOATS = 3
 """Of an exact index, likewise: the edges of its masks, and of the published profile the features, are kept in float32."""
-NEWEST_FORMAT = FORMAT_WITH_FLOATS
+FORMAT_WITH_PIXELS = 4
+"""Of an index of images whose pixels need settings, likewise."""
+NEWEST_FORMAT = FORMAT_WITH_PIXELS
 
 # The compression that makes each smallest; Lance would leave them as they are.
 _CODE = pa.field("code", pa.binary(), metadata={"lance-encoding:compression": "fsst"})
@@ -41,6 +44,8 @@ _IMAGE_FIELDS = (
     ("num_candidates", pa.int32()),
     ("builder", pa.int64()),
 )
+LATER_IMAGE_FIELDS = (("ctime_ns", pa.int64()), ("orientation", pa.int32()))
+"""Columns that tables of earlier versions lack, and get when they are written to; what such a version adds has none there."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class IndexSettings:
         dataset_id: of the dataset whose samples the rows name.
         tiles: images were looked at in tiles: masks lie on the fine grid of each image.
         float_features: features are kept in float32, as published, and not rounded to half precision.
+        pixels: how images of more than 8 bits, or more than three bands, were read, as PixelSettings.as_lists has it; None
+            where nothing is said.
     """
 
     model: str
@@ -70,10 +77,18 @@ class IndexSettings:
     dataset_id: str
     tiles: bool = False
     float_features: bool = False
+    pixels: list[list[float] | list[int] | None] | None = None
+
+    @property
+    def pixel_settings(self) -> PixelSettings:
+        """How images were read."""
+        return PixelSettings.from_lists(self.pixels)
 
     @property
     def format(self) -> int:
         """Of the tables that hold such candidates."""
+        if self.pixels is not None:
+            return FORMAT_WITH_PIXELS
         return FORMAT_WITH_FLOATS if self.exact or self.float_features else FORMAT_WITH_TILES if self.tiles else FORMAT
 
     @property
@@ -95,12 +110,17 @@ class FileState:
         size: bytes.
         mtime_ns: time of the last change, nanoseconds.
         sha256: of its bytes, or "" where nobody asked for it.
+        ctime_ns: time of the last change of the file or of what the system knows of it, nanoseconds; 0 where unknown. Another
+            one proves nothing, but says when to look again.
+        orientation: that the file says, 1 to 8; 0 where nobody has looked.
     """
 
     name: str
     size: int
     mtime_ns: int
     sha256: str = ""
+    ctime_ns: int = 0
+    orientation: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,7 @@ class IndexChunk:
 
 def images_schema(settings: IndexSettings) -> pa.Schema:
     """Columns of the table of images; the settings travel with it."""
-    return _with_settings(_IMAGE_FIELDS, settings)
+    return _with_settings((*_IMAGE_FIELDS, *LATER_IMAGE_FIELDS), settings)
 
 
 def candidates_schema(settings: IndexSettings) -> pa.Schema:
@@ -194,20 +214,29 @@ def images_table(images: Sequence[IndexedImage], settings: IndexSettings) -> pa.
     rows = [
         (
             *(image.sample_id, image.key, image.file.name, image.file.size, image.file.mtime_ns, image.file.sha256),
-            *(*image.image_hw, image.num_candidates, image.builder),
+            *(*image.image_hw, image.num_candidates, image.builder, image.file.ctime_ns, image.file.orientation),
         )
         for image in images
     ]
-    columns = [pa.array(column, kind) for column, (_, kind) in zip(zip(*rows, strict=True), _IMAGE_FIELDS, strict=True)]
+    fields = (*_IMAGE_FIELDS, *LATER_IMAGE_FIELDS)
+    columns = [pa.array(column, kind) for column, (_, kind) in zip(zip(*rows, strict=True), fields, strict=True)]
     return pa.Table.from_arrays(columns, schema=images_schema(settings))
 
 
 def read_images(table: pa.Table) -> list[IndexedImage]:
     """The images of a table, in the order of its rows."""
     columns = [table[name].to_pylist() for name, _ in _IMAGE_FIELDS]
+    columns += [
+        table[name].to_pylist() if name in table.column_names else [None] * len(table) for name, _ in LATER_IMAGE_FIELDS
+    ]
     return [
-        IndexedImage(sample_id, key, FileState(name, size, mtime_ns, sha256), (height, width), num_candidates, builder)
-        for sample_id, key, name, size, mtime_ns, sha256, height, width, num_candidates, builder in zip(*columns, strict=True)
+        IndexedImage(
+            *(sample_id, key, FileState(name, size, mtime_ns, sha256, ctime_ns or 0, orientation or 0)),
+            *((height, width), num_candidates, builder),
+        )
+        for sample_id, key, name, size, mtime_ns, sha256, height, width, num_candidates, builder, ctime_ns, orientation in zip(
+            *columns, strict=True
+        )
     ]
 
 
@@ -239,7 +268,7 @@ def features_of(table: pa.Table, settings: IndexSettings) -> Tensor:
 def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:
     about = {"format": settings.format, **asdict(settings)}
     # Earlier versions take no setting that they do not know.
-    for name in ("tiles", "float_features"):
+    for name in ("tiles", "float_features", "pixels"):
         if not about[name]:
             del about[name]
     return pa.schema(list(fields), metadata={METADATA_KEY: json.dumps(about).encode()})

@@ -20,13 +20,23 @@ from torch import Tensor
 
 from .ahead import run_ahead
 from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
-from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, open_index, record_index, same_file
+from .dataset_index import (
+    DatasetIndex,
+    file_state,
+    ids_and_paths,
+    index_for,
+    index_with_range,
+    open_index,
+    record_index,
+    still_held,
+)
 from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
 from .labels import require_images, require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates, pack
+from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
 from .tiles import propose_tiles
 
@@ -92,6 +102,8 @@ def build_index(
     content_hash: bool = False,
     storage_options: dict[str, str] | None = None,
     num_workers: int | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
     progress: bool | Watcher | None = None,
 ) -> IndexReport:
     """Compute and keep the candidates of every image of a view that the dataset's index does not hold yet.
@@ -110,10 +122,14 @@ def build_index(
         content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
         storage_options: for an object store, as Lance takes them; they are not kept.
         num_workers: threads that decode images; 0 does everything in the calling thread, one step after the other.
+        pixel_range: the values that are black and white in images of more than 8 bits that do not say it; by default those of
+            an index that there is, else of a range in which all are likely to have been recorded, which is logged.
+        channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+            default the first three.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        DatasetError: no images, or an empty view.
+        DatasetError: no images, an empty view, or a range of pixels or channels that cannot be.
         IndexMismatchError: the index at this URI is of another model, other settings or another dataset.
         IndexDamagedError: the index at this place cannot be read.
         IndexWriteError: no space or no right to write; what was written before is kept.
@@ -127,6 +143,8 @@ def build_index(
         content_hash=content_hash,
         storage_options=storage_options,
         num_workers=num_workers,
+        pixel_range=pixel_range,
+        channels=channels,
     )
     return drain(work, progress)
 
@@ -141,16 +159,23 @@ def iter_build_index(
     content_hash: bool = False,
     storage_options: dict[str, str] | None = None,
     num_workers: int | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done."""
     started = time.monotonic()
     require_images(view)
     require_samples(view)
+    pixels = pixel_settings(pixel_range, channels)
     if isinstance(model, str) and uri is not None:
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
     models = model if isinstance(model, Models) else load_models(model)
-    index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
+    index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
     images = images_of(view, index, content_hash=content_hash)
+    fitting = index_with_range(index, models, [image.path for image in images.missing], storage_options, wanted=pixels)
+    if fitting is not index:
+        index = fitting
+        images = images_of(view, index, content_hash=content_hash)
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     yield Progress(done, total, "images")
@@ -198,6 +223,11 @@ class ImageFile:
     sample_id: str
     path: str
     state: FileState
+
+
+def _with_orientation(image: ImageFile, orientation: int) -> ImageFile:
+    """The same with what its file was found to say when it was read."""
+    return replace(image, state=replace(image.state, orientation=orientation))
 
 
 @dataclass(frozen=True)
@@ -252,7 +282,9 @@ def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = Fal
     Args:
         view: a view of images.
         index: None holds nothing.
-        content_hash: compare the bytes of files too. A file that was only touched is noted as such in the index.
+        content_hash: compare the bytes of files too.
+
+    A file that was only touched is noted as such in the index.
     """
     held: list[str] = []
     missing: list[ImageFile] = []
@@ -265,14 +297,15 @@ def images_of(view: Any, index: DatasetIndex | None, *, content_hash: bool = Fal
             gone.append(SkippedImage(sample_id, path, reason))
             continue
         known = None if index is None else index.index.images.get(sample_id)
-        if known is None or not same_file(known.file, state):
+        noted = None if known is None else still_held(known, path, state)
+        if noted is None:
             missing.append(ImageFile(sample_id, path, state))
             continue
         held.append(sample_id)
-        if known.file != state and state.sha256:
-            touched.append(replace(known, file=state))
+        if noted is not known:
+            touched.append(noted)
     if index is not None:
-        index.index.touch(touched)
+        index.note(touched)
     return ViewImages(tuple(held), tuple(missing), tuple(gone))
 
 
@@ -287,6 +320,7 @@ class Builder:
         goes_on: whether to go on without keeping anything when the index cannot be written to.
         tiles: whether to look at images in tiles where no index decides it.
         gate: spares the segmenter what shows none of its classes; images with anything spared are not kept.
+        pixels: how images are read where no index decides it.
         skipped: images that could not be read.
         done_elsewhere: ids of images that another builder has done meanwhile; they are in the index.
         num_computed: images computed.
@@ -305,6 +339,7 @@ class Builder:
     tiles: bool = False
     gate: PresenceGate | None = None
     num_gated: int = 0
+    pixels: PixelSettings = PLAIN
     _unwritten: list[tuple[str, FileState, PackedCandidates]] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
     _seconds: float = 0.0
@@ -364,6 +399,7 @@ class Builder:
                 num_workers=self.num_workers,
                 tiles=self.uses_tiles,
                 device=device,
+                reading=self.pixels if self.index is None else self.index.index.settings.pixel_settings,
             )
             with closing(batches):
                 for batch in batches:
@@ -375,7 +411,7 @@ class Builder:
         if good and not self.uses_tiles:
             pixels = stack_pixels(good, pin=self.models.device.type == "cuda")
         return _Batch(
-            [images[loaded.index] for loaded in batch],
+            [_with_orientation(images[loaded.index], loaded.orientation) for loaded in batch],
             [loaded.error for loaded in batch],
             [loaded.image_hw for loaded in good],
             pixels,
@@ -446,7 +482,7 @@ class Builder:
         return any(builder < tables.builder for builder in tables.new_builders)
 
     def _is_held(self, image: ImageFile) -> bool:
-        return self.index is not None and self.index.holds(image.sample_id, image.state)
+        return self.index is not None and self.index.holds(image.sample_id, image.state, image.path)
 
     def _write_if_due(self) -> None:
         if time.monotonic() - self._written_at >= SECONDS_A_WRITE or len(self._unwritten) >= IMAGES_A_WRITE:

@@ -27,6 +27,7 @@ from .mining import MINED_PREFIX
 from .models import Models
 from .patch_colors import principal_colors
 from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
+from .pixels import PixelSettings
 from .printing import one_line
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
@@ -158,7 +159,9 @@ def iter_inspect_references(
     for group in groups:
         looks: list[_Look] = []
         for name in group.ids:
-            look = _look(labels[name], models) if name in labels else "its label is not in the dataset any more"
+            look = (
+                _look(labels[name], models, prototypes.pixels) if name in labels else "its label is not in the dataset any more"
+            )
             if isinstance(look, str):
                 skipped.append((name, look))
                 logger.warning("The reference %s is not shown: %s", name, look)
@@ -262,10 +265,10 @@ def _groups(prototypes: Prototypes, classes: Sequence[str] | None) -> list[_Grou
 
 
 @torch.inference_mode()
-def _look(reference: Reference, models: Models) -> _Look | str:
+def _look(reference: Reference, models: Models, reading: PixelSettings) -> _Look | str:
     """The crop of a reference and its patches, as `refseg.prototypes` makes them; or why it cannot be shown."""
     try:
-        image = read_image(reference.image)
+        image = read_image(reference.image, pixels=reading)
     except ImageError as error:
         return error.reason
     image_hw = image.height, image.width

@@ -14,6 +14,7 @@ from PIL import Image
 
 from .coco_values import flag_of
 from .errors import DatasetError, ImageError, LabelError
+from .image_files import read_image_hw
 from .stored_masks import as_mask, read_mask_file
 
 if TYPE_CHECKING:
@@ -185,9 +186,6 @@ def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:
     Raises:
         ImageError: neither the file nor the metadata tells.
     """
-    # Imported here because it loads torch, and the App asks this module at each click.
-    from .images import read_image_hw
-
     about = sample.metadata
     height, width = getattr(about, "height", None), getattr(about, "width", None)
     known = (int(height), int(width)) if height and width else None

@@ -22,13 +22,15 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError
-from .images import read_image, segmenter_pixels
+from .images import decode, segmenter_pixels
+from .pixels import PLAIN, PixelSettings
 from .printing import one_line
 
 IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
@@ -54,6 +56,7 @@ class LoadedImage:
         image_hw: height and width of the upright image.
         error: what is wrong with a bad image.
         image: upright RGB at its own size, where it is to be looked at in tiles.
+        orientation: that the file says, 1 to 8; 0 where it could not be read.
     """
 
     index: int
@@ -61,6 +64,7 @@ class LoadedImage:
     image_hw: tuple[int, int]
     error: str | None = None
     image: Image.Image | None = None
+    orientation: int = 0
 
     __repr__ = one_line
 
@@ -101,17 +105,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_make_room)
 
 
-def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False) -> LoadedImage:
+def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False, reading: PixelSettings = PLAIN) -> LoadedImage:
     """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S."""
     try:
         with ExitStack() as room:
-            image = read_image(path, admit=lambda num_pixels: room.enter_context(_decoding.take(num_pixels)))
-            image_hw = image.height, image.width
+            decoded = decode(path, reading, admit=lambda num_pixels: room.enter_context(_decoding.take(num_pixels)))
+            image, image_hw, orientation = decoded.image, decoded.image_hw, decoded.orientation
             if tiles:
-                return LoadedImage(index, None, image_hw, image=image)
+                return LoadedImage(index, None, image_hw, image=image, orientation=orientation)
             pixels = segmenter_pixels(image, side)
-            del image  # before others may decode theirs
-            return LoadedImage(index, pixels, image_hw)
+            del decoded, image  # before others may decode theirs
+            return LoadedImage(index, pixels, image_hw, orientation=orientation)
     except ImageError as error:
         return LoadedImage(index, None, (0, 0), error.reason)
     except MemoryError:
@@ -141,6 +145,7 @@ def load_batches(
     num_workers: int | None = None,
     tiles: bool = False,
     device: str = "cpu",
+    reading: PixelSettings = PLAIN,
 ) -> Generator[list[LoadedImage], None, None]:
     """Load images in order, in batches; a bad file is an item with an error, never an exception.
 
@@ -153,12 +158,16 @@ def load_batches(
         num_workers: threads; 0 loads in the calling one and nothing ahead, None chooses.
         tiles: images are to be looked at in tiles: they keep their size, and come in batches of one, one thread at most ahead.
         device: type of the one that the model runs on, by which threads are chosen, and whether they load ahead.
+        reading: how values of more than 8 bits, and more than three bands, are read.
     """
     workers = default_workers(device) if num_workers is None else num_workers
     ahead = BATCHES_AHEAD * batch_size + workers
     if tiles:
         batch_size, workers, ahead = 1, min(1, workers), WHOLE_IMAGES_AHEAD
-    load = partial(load_image, tiles=True) if tiles else load_image
+    options: dict[str, Any] = {"tiles": True} if tiles else {}
+    if not reading.is_plain:
+        options["reading"] = reading
+    load = partial(load_image, **options) if options else load_image
     if not workers:
         images = _load_here(load, paths, side)
     elif tiles or device in BESIDE_PROCESSOR:

@@ -10,14 +10,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import ClassWithoutReferencesError, PrototypeFileError, ShapeError
+from .errors import PrototypeFileError, RefSegError
 from .negatives import Negatives
 from .outputs import replacing
+from .pixels import PixelSettings
 from .prototypes import Prototypes
 from .surroundings import Surroundings
 
 FILE_VERSION = 4
 """1 had no digests, 2 no negatives, 3 neither images, background nor surroundings."""
+VERSION_WITH_PIXELS = 5
+"""Of a file that says how pixels were read alone, so that earlier versions, which do not know, can read every other."""
 HEADER = "refseg_prototypes"
 
 
@@ -35,6 +38,8 @@ def write_file(prototypes: Prototypes, path: str | Path) -> None:
         "negatives": None,
         "surroundings": None,
     }
+    if not prototypes.pixels.is_plain:
+        about |= {"version": VERSION_WITH_PIXELS, "pixels": prototypes.pixels.as_lists()}
     tensors = {"vectors": prototypes.vectors, "labels": prototypes.labels}
     if prototypes.background is not None:
         tensors["background"] = prototypes.background
@@ -62,16 +67,18 @@ def read_file(path: str | Path) -> Prototypes:
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {})[HEADER])
-            if about["version"] > FILE_VERSION:
+            if about["version"] > VERSION_WITH_PIXELS:
                 raise PrototypeFileError(
                     f"{path} was written by a newer RefSeg (file version {about['version']}, this one reads up to "
-                    f"{FILE_VERSION}): update with `pip install -U fiftyone-refseg`."
+                    f"{VERSION_WITH_PIXELS}): update with `pip install -U fiftyone-refseg`."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _from_parts(about, tensors)
+    except PrototypeFileError:
+        raise
     except FileNotFoundError as error:
         raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, ShapeError, ClassWithoutReferencesError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RefSegError) as error:
         raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
 
 
@@ -99,4 +106,5 @@ def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes
         tuple(about.get("images", ())),
         tensors.get("background"),
         None if around is None else Surroundings(tensors["surroundings"], tuple(around["images"]), tuple(around["shown"])),
+        PixelSettings.from_lists(about.get("pixels")),
     )

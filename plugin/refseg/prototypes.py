@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import ClassWithoutReferencesError, PrototypeMismatchError, ShapeError
 from .negatives import Negatives
+from .pixels import PLAIN, PixelSettings
 from .printing import counted, listing
 from .reference_vectors import ReferenceVector
 from .surroundings import Surroundings
@@ -41,6 +42,7 @@ class Prototypes:
             `refseg.reference_vectors.background_vectors`; None where unknown.
         surroundings: candidates of the images of references, and of images known to be empty; None before
             `refseg.calibration`.
+        pixels: how images of more than 8 bits, or more than three bands, were read; plain where there were none.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +57,7 @@ class Prototypes:
     images: tuple[str, ...] = ()
     background: Tensor | None = None
     surroundings: Surroundings | None = None
+    pixels: PixelSettings = PLAIN
 
     def __repr__(self) -> str:
         parts = [
@@ -147,6 +150,10 @@ class Prototypes:
             raise PrototypeMismatchError(
                 f"Prototypes of the model {self.model!r} and of {other.model!r} cannot be joined: build both with one model."
             )
+        if not self.pixels.fits(other.pixels):
+            raise PrototypeMismatchError(
+                f"Prototypes built with {self.pixels} and with {other.pixels} cannot be joined: build both with the same."
+            )
         newer = other.reference_ids + (other.negatives.ids if other.negatives is not None else ())
         kept = self.remove(newer, keep_classes=False)
         names = list(self.classes) + [name for name in other.classes if name not in self.classes]
@@ -166,6 +173,7 @@ class Prototypes:
             images if len(images) == len(rows) else (),
             None if kept.background is None or other.background is None else torch.cat([kept.background, other.background]),
             _joined(kept.surroundings, other.surroundings),
+            PixelSettings(self.pixels.pixel_range or other.pixels.pixel_range, self.pixels.channels or other.pixels.channels),
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
@@ -200,6 +208,7 @@ class Prototypes:
             tuple(self.images[row] for row in keep) if self.images else (),
             None if self.background is None else self.background[keep],
             self.surroundings.remove(gone) if self.surroundings is not None else None,
+            self.pixels,
         )
 
     def save(self, path: str | Path) -> None:

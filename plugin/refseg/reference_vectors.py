@@ -22,8 +22,11 @@ from torch import Tensor
 from .candidates import encode_patches
 from .clusters import find_clusters
 from .decoding import ImageEmbeddings, decode_boxes, embed_images
+from .errors import ImageError
+from .image_files import read_header
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
+from .pixels import PLAIN, PixelSettings
 from .printing import one_line, shorten
 
 VECTOR_VERSION = 2
@@ -54,6 +57,7 @@ class Reference:
         mask: (h, w) bool, the object, stretched over mask_box; None for a box alone.
         mask_box: xyxy whole pixels that the mask covers, which may reach beyond the box; None for the box rounded to pixels.
         problem: why it cannot be used, where that is known already; `build_prototypes` lists it.
+        pixels: how the images of its dataset are read, where an index of it says so; plain where nothing is known.
     """
 
     id: str
@@ -63,6 +67,7 @@ class Reference:
     mask: NDArray[np.bool_] | None = None
     mask_box: tuple[int, int, int, int] | None = None
     problem: str = ""
+    pixels: PixelSettings = PLAIN
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
@@ -131,15 +136,16 @@ def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, 
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def reference_digest(reference: Reference, models: Models) -> str | None:
+def reference_digest(reference: Reference, models: Models, pixels: PixelSettings = PLAIN) -> str | None:
     """Sixteen hexadecimal digits that change with whatever a reference's vector depends on, apart from the encoder.
 
-    The image counts by its path, size and time of change; it is not opened. The label does not count, so a reference keeps
-    its vector when it is relabelled.
+    The image counts by its path, size, time of change and orientation, one of more than 8 bits also by how it is read; its
+    header is read. The label does not count, so a reference keeps its vector when it is relabelled.
 
     Args:
         reference: one labelled object.
         models: whose number format computes the vector, and whose segmenter finds the mask of a box.
+        pixels: how its image is read.
 
     Returns:
         The digest, or None where there is no such file.
@@ -156,6 +162,13 @@ def reference_digest(reference: Reference, models: Models) -> str | None:
     box = [float(side) for side in reference.box]
     path = os.path.abspath(reference.image)
     about = [VECTOR_VERSION, path, file.st_size, file.st_mtime_ns, box, region, str(models.dtype)]
+    try:
+        header = read_header(reference.image)
+        # Nothing of what earlier versions left out where it is as they took it to be: their vectors are as good.
+        about += [header.orientation] if header.orientation != 1 else []
+        about += [["deep", pixels.pixel_range, pixels.channels]] if header.is_deep or header.num_bands > 3 else []
+    except ImageError:
+        pass  # building says so
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 

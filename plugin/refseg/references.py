@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bson import ObjectId
 from fiftyone import ViewField as F
 
+from .dataset_index import pixels_of_index
 from .errors import DatasetError, ImageError, LabelError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
@@ -261,7 +262,8 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
         chosen = [label for label in labels if is_wanted(sample, label)]
         if chosen:
             references += _references_of(sample.filepath, chosen)
-    return references
+    pixels = pixels_of_index(selected._dataset)
+    return references if pixels.is_plain else [replace(reference, pixels=pixels) for reference in references]
 
 
 def _narrow(view: Any, field: str, tags: set[str], label_ids: set[str] | None) -> Any:

@@ -22,6 +22,7 @@ from .mining import labelled_ids, num_mined
 from .models import Models, Preset
 from .names import free_run_key, run_key_from
 from .packing import PackedCandidates
+from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .sources import Source, find_source, load_missing
@@ -119,6 +120,7 @@ def iter_segment(
     index: bool | DatasetIndex = True,
     run_key: str | None = None,
     num_workers: int | None = None,
+    pixels: PixelSettings = PLAIN,
 ) -> Generator[Progress, None, SegmentReport]:
     """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
     started = time.monotonic()
@@ -133,7 +135,7 @@ def iter_segment(
     fields = check_fields(dataset, label_field, settings)
     key = run_key or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
     _check_key(dataset, key)
-    source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview)
+    source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview, pixels=pixels)
     images = source.images(view)
     if settings.preview and not images.held:
         raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
@@ -158,7 +160,15 @@ def iter_segment(
         else:
             if source.models is not None:
                 gate = gate_of(prototypes, settings)
-                builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate)
+                builder = Builder(
+                    source.index,
+                    source.models,
+                    num_workers,
+                    goes_on=True,
+                    tiles=source.tiles,
+                    gate=gate,
+                    pixels=source.pixels,
+                )
             num_held = yield from _segment_images(source, images, builder, matcher, writer)
         writer.flush()
         config.state = "completed"
@@ -219,6 +229,8 @@ def segment(
     run_key: str | None = None,
     matching: MatchSettings | None = None,
     num_workers: int | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    channels: Sequence[int] | None = None,
     progress: bool | Watcher | None = None,
 ) -> SegmentReport:
     """Find and segment the prototypes' classes in every image of a view.
@@ -251,12 +263,15 @@ def segment(
         run_key: of the FiftyOne run; by default made from the field's name.
         matching: how candidates are compared with prototypes; by default as suits the preset.
         num_workers: threads that decode images; 0 for none.
+        pixel_range: see `refseg.build_index`; by default that of the prototypes, or of the index.
+        channels: see `refseg.build_index`; by default those of the prototypes, or of the index.
         progress: see `refseg.progress.drain`.
 
     Raises:
         DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes or classes, or
             a preview of images none of which is indexed.
-        PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
+        PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes, or reads
+            pixels of more than 8 bits otherwise.
         IndexMismatchError: the index given is of another dataset or model, or its tiles are not those asked for.
         IndexNotFoundError: the index given was deleted.
         IndexDamagedError: the dataset's index cannot be read.
@@ -274,6 +289,7 @@ def segment(
         index=index,
         run_key=run_key,
         num_workers=num_workers,
+        pixels=pixel_settings(pixel_range, channels),
     )
     return drain(work, progress)
 
@@ -409,6 +425,7 @@ def _configure(
         index_uri=None if tables is None else tables.uri,
         exact=tables is None or tables.settings.exact,
         tiles=source.tiles,
+        pixels=source.pixels.as_lists(),
         presence_gate=settings.presence_gate,
         preview=settings.preview,
         min_confidence=default if chosen is None else None if isinstance(chosen, Mapping) else chosen,

@@ -18,8 +18,10 @@ from .loading import LoadedImage, as_list, load_image, stack_pixels
 from .match_settings import MatchSettings
 from .models import Models
 from .packing import PackedCandidates
+from .pixels import PLAIN, PixelSettings, pixel_settings
 from .prototypes import Prototypes
 from .runs import gate_of, match_image, models_for
+from .sources import require_pixels
 from .tiles import propose_tiles
 from .writing import SegmentSettings
 
@@ -29,9 +31,12 @@ logger = logging.getLogger(__name__)
 class ReadImage(fout.GetItem):  # type: ignore[misc]
     """Reads one sample's image in a loader's process."""
 
-    def __init__(self, side: int, field_mapping: dict[str, str] | None = None, tiles: bool = False) -> None:
+    def __init__(
+        self, side: int, field_mapping: dict[str, str] | None = None, tiles: bool = False, pixels: PixelSettings = PLAIN
+    ) -> None:
         self.side = side
         self.tiles = tiles
+        self.pixels = pixels
         super().__init__(field_mapping=field_mapping)
 
     @property
@@ -41,7 +46,7 @@ class ReadImage(fout.GetItem):  # type: ignore[misc]
 
     def __call__(self, fields: dict[str, Any]) -> LoadedImage:
         """Load the image; one that cannot be read carries its error."""
-        return load_image(fields["filepath"], self.side, tiles=self.tiles)
+        return load_image(fields["filepath"], self.side, tiles=self.tiles, reading=self.pixels)
 
 
 class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: ignore[misc]
@@ -59,10 +64,13 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         tiles: see `refseg.segment`; images of a batch are then in memory at their own size.
         presence_gate: see `refseg.segment`.
         matching: see `refseg.segment`.
+        pixel_range: see `refseg.build_index`; by default that of the prototypes. Where neither says it, each image is taken to
+            run through a range of its own: say it, or use `refseg.segment`.
+        channels: see `refseg.build_index`; by default those of the prototypes.
 
     Raises:
         DatasetError: a limit is out of range, or a class none of the prototypes'.
-        PrototypeMismatchError: the model is another than the one that built the prototypes.
+        PrototypeMismatchError: the model is another than the one that built the prototypes, or the range of pixels is.
     """
 
     def __init__(
@@ -76,7 +84,14 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         tiles: bool = False,
         presence_gate: float | None = None,
         matching: MatchSettings | None = None,
+        pixel_range: tuple[float, float] | None = None,
+        channels: Sequence[int] | None = None,
     ) -> None:
+        given = pixel_settings(pixel_range, channels)
+        require_pixels(prototypes, given, "the images are to be read with")
+        self.pixels = PixelSettings(
+            given.pixel_range or prototypes.pixels.pixel_range, given.channels or prototypes.pixels.channels
+        )
         self.config = None
         self.prototypes = prototypes
         chosen = None if classes is None else tuple(classes)
@@ -138,7 +153,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> ReadImage:
         """How loader processes read a sample."""
-        return ReadImage(self.models.segmenter_side, field_mapping, bool(self.settings.tiles))
+        return ReadImage(self.models.segmenter_side, field_mapping, bool(self.settings.tiles), self.pixels)
 
     def predict(self, image: Any) -> fo.Detections:
         """Instances in one image: an (H, W, 3) uint8 array, a Pillow image, or one loaded by ReadImage."""
@@ -170,7 +185,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         return iter(propose_from_pixels(stack_pixels(good), sizes, self.models, gate=gate) if good else [])
 
     def _loaded(self, image: Any) -> LoadedImage:
-        picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
+        picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image), self.pixels.pixel_range)
         image_hw = picture.height, picture.width
         if self.settings.tiles:
             return LoadedImage(0, None, image_hw, image=picture)

@@ -164,7 +164,7 @@ def _describe(
     # One class of them all: only their mean is asked for.
     together = [replace(item, label="query") for item in references]
     try:
-        prototypes = yield from iter_build_prototypes(together, models)
+        prototypes = yield from iter_build_prototypes(together, models, pixels=index.index.settings.pixel_settings)
     except ClassWithoutReferencesError as error:
         raise BadReferenceError(f"The chosen object cannot be compared with others ({'; '.join(error.reasons)}).") from error
     return prototypes.matrix[0]

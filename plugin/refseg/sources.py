@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .candidates import Candidates
-from .dataset_index import DatasetIndex, find_index, index_for, settings_of
+from .dataset_index import DatasetIndex, find_index, index_for, index_with_range, settings_of
 from .errors import IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, ViewImages, images_of
 from .models import PRESETS, Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
+from .pixel_ranges import find_pixels
+from .pixels import PLAIN, PixelSettings
 from .prototypes import Prototypes
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Source:
         models: that compute them; None until they are needed.
         asked: name of the preset whose models are to be loaded.
         wants_tiles: whether images are looked at in tiles where no index decides it.
+        wanted_pixels: how images are read where no index decides it, as far as is known before they are seen.
     """
 
     preset: Preset
@@ -68,6 +71,12 @@ class Source:
     models: Models | None
     asked: str
     wants_tiles: bool = False
+    wanted_pixels: PixelSettings = PLAIN
+
+    @property
+    def pixels(self) -> PixelSettings:
+        """How images are read."""
+        return self.wanted_pixels if self.index is None else self.index.index.settings.pixel_settings
 
     @property
     def tiles(self) -> bool:
@@ -95,16 +104,20 @@ def find_source(
     *,
     tiles: bool | None = None,
     creates: bool = True,
+    pixels: PixelSettings = PLAIN,
 ) -> Source:
     """The index, or the models, that candidates for these prototypes come from.
 
     Raises:
-        PrototypeMismatchError: model or index are of another encoder than the prototypes.
+        PrototypeMismatchError: model or index are of another encoder than the prototypes, or read pixels otherwise.
         IndexMismatchError: the index is of another dataset or model, or has tiles where none are wanted, or the other way
-            round.
+            round, or its pixels were read otherwise than is asked for.
         IndexNotFoundError: the index was deleted.
         UnknownModelError: no preset has this name.
     """
+    require_pixels(prototypes, pixels, "the images are to be read with")
+    # What was found for the references holds for all other images too.
+    wanted = PixelSettings(pixels.pixel_range or prototypes.pixels.pixel_range, pixels.channels or prototypes.pixels.channels)
     name = model.preset.name if isinstance(model, Models) else model or prototypes.model
     if isinstance(index, DatasetIndex):
         settings = index.index.settings
@@ -127,29 +140,57 @@ def find_source(
                 f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
                 f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
             )
+        if not settings.pixel_settings.fits(pixels):
+            raise IndexMismatchError(
+                f"The index at {index.uri} was built with {settings.pixel_settings}, not with {pixels}: open another one, or "
+                "leave pixel_range and channels out."
+            )
+        require_pixels(prototypes, settings.pixel_settings, f"the index at {index.uri} was built with")
         index.index.refresh()
         preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
-        return Source(preset, index, model if isinstance(model, Models) else None, settings.model)
+        return Source(preset, index, model if isinstance(model, Models) else None, settings.model, wanted_pixels=wanted)
     if index and not isinstance(model, Models):
-        found = find_index(dataset, name, prototypes.fingerprint, tiles)
+        found = find_index(dataset, name, prototypes.fingerprint, tiles, pixels)
         if found is not None:
-            return Source(get_preset(name), found, None, name)
+            require_pixels(prototypes, found.index.settings.pixel_settings, f"the index at {found.uri} was built with")
+            return Source(get_preset(name), found, None, name, wanted_pixels=wanted)
     models = models_for(prototypes, model)
-    own = index_for(dataset, models, tiles=bool(tiles)) if index and creates else None
-    return Source(models.preset, own, models, name, bool(tiles))
+    own = index_for(dataset, models, tiles=bool(tiles), pixels=wanted) if index and creates else None
+    return Source(models.preset, own, models, name, bool(tiles), wanted)
+
+
+def require_pixels(prototypes: Prototypes, pixels: PixelSettings, whose: str) -> None:
+    """Refuse to compare what was read with different ranges or channels.
+
+    Raises:
+        PrototypeMismatchError: they do not fit; the message says what to do.
+    """
+    if not prototypes.pixels.fits(pixels):
+        raise PrototypeMismatchError(
+            f"These prototypes were built with {prototypes.pixels}, but {whose} {pixels}: build them again with "
+            f"refseg.build_prototypes(references, {prototypes.model!r}, {pixels})."
+        )
 
 
 def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prototypes) -> ViewImages:
     """Load the models that missing images need; where they are not those of the index any more, change to their own index."""
     if source.models is None:
         source.models = models_for(prototypes, source.asked)
+    paths = [image.path for image in images.missing]
     if source.index is None:
+        source.wanted_pixels = find_pixels(paths, source.wanted_pixels)
         return images
     settings = source.index.index.settings
-    wanted = settings_of(view._dataset, source.models, settings.exact, settings.tiles)
-    if wanted.fingerprint == settings.fingerprint:
+    own = settings_of(view._dataset, source.models, settings.exact, settings.tiles, settings.pixel_settings)
+    index = source.index
+    if own.fingerprint != settings.fingerprint:
+        pixels = settings.pixel_settings if settings.pixels is not None else source.wanted_pixels
+        index = index_for(view._dataset, source.models, tiles=settings.tiles, pixels=pixels)
+    index = index_with_range(index, source.models, paths, wanted=source.wanted_pixels)
+    if index is source.index:
         return images
-    source.index = index_for(view._dataset, source.models, tiles=settings.tiles)
+    require_pixels(prototypes, index.index.settings.pixel_settings, f"the index at {index.uri} was built with")
+    source.index = index
     return source.images(view)
 
 
@@ -180,7 +221,7 @@ def iter_candidates(
     if not images.missing:
         return
     assert source.models is not None
-    builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles)
+    builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, pixels=source.pixels)
     elsewhere: set[str] = set()
     try:
         with closing(builder.compute(images.missing)) as batches:

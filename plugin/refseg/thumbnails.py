@@ -16,9 +16,10 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from .errors import ImageError
+from .image_files import decode
 from .pictures import INK, fit, outline_object
 
 SIDE = 96
@@ -29,8 +30,6 @@ MAX_MAGNIFICATION = 4.0
 QUALITY = 85
 KEPT = 1024
 """Pictures in memory, of 3 to 40 kilobytes each."""
-TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 Box = tuple[float, float, float, float]
 
@@ -143,7 +142,7 @@ def as_jpeg(picture: Image.Image) -> bytes:
 def _picture(path: str | os.PathLike[str], box: Sequence[float], mask: NDArray[np.bool_] | None, framing: _Framing) -> bytes:
     name = os.fspath(path)
     try:
-        changed = os.stat(name).st_mtime_ns
+        found = os.stat(name)
     except FileNotFoundError as error:
         raise ImageError(name, "the file does not exist") from error
     except (OSError, ValueError) as error:
@@ -151,6 +150,8 @@ def _picture(path: str | os.PathLike[str], box: Sequence[float], mask: NDArray[n
     x, y, w, h = (float(number) for number in box)
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ImageError(name, f"the box {tuple(box)} of the object to show is not finite")
+    # Of a file that was turned in place the date may have been kept.
+    changed = found.st_mtime_ns, found.st_ctime_ns, found.st_size
     return _cached(name, changed, (x, y, w, h), _as_outline(mask, framing), framing)
 
 
@@ -166,22 +167,20 @@ def _as_outline(mask: NDArray[np.bool_] | None, framing: _Framing) -> _Outline |
 
 
 @lru_cache(maxsize=KEPT)
-def _cached(name: str, changed: int, box: Box, outline: _Outline | None, framing: _Framing) -> bytes:
-    """The picture of a file as it was at this time of change, in nanoseconds."""
-    try:
-        with Image.open(name) as opened:
-            turned = opened.getexif().get(0x0112, 1) in TURNED
-            image_wh = (opened.height, opened.width) if turned else opened.size
-            window = _window(box, image_wh, framing)
-            scale = min(framing.width / (window[2] - window[0]), framing.height / (window[3] - window[1]))
-            opened.draft(None, (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-        image = _to_rgb(upright)
-    except UnidentifiedImageError as error:
-        raise ImageError(name, "this is not an image that can be read") from error
-    except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(name, f"the image cannot be read ({error})") from error
+def _cached(name: str, changed: tuple[int, ...], box: Box, outline: _Outline | None, framing: _Framing) -> bytes:
+    """The picture of a file as it was at these times of change, in nanoseconds, and of this size."""
+    # The smallest scale that is fine enough depends on what is shown, and that on the size of the upright image.
+    scale = 1.0
+
+    def enough(image_hw: tuple[int, int]) -> float:
+        nonlocal scale
+        window = _window(box, (image_hw[1], image_hw[0]), framing)
+        scale = min(framing.width / (window[2] - window[0]), framing.height / (window[3] - window[1]))
+        return scale
+
+    decoded = decode(name, draft=enough)
+    image, image_wh = decoded.image, (decoded.image_hw[1], decoded.image_hw[0])
+    window = _window(box, image_wh, framing)
     width = max(1, round((window[2] - window[0]) * scale))
     height = max(1, round((window[3] - window[1]) * scale))
     drafted = image.width / image_wh[0], image.height / image_wh[1]
@@ -217,12 +216,3 @@ def _mask_in(
     whole = Image.new("L", picture_wh)
     whole.paste(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR), (left, top))
     return np.asarray(whole) >= 128
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGB", "L", "P", "RGBA", "CMYK", "YCbCr", "1"):
-        return image.convert("RGB")
-    # Imported for 16-bit and floating images alone, because it loads torch.
-    from .images import to_rgb
-
-    return to_rgb(image)

@@ -26,6 +26,7 @@ from ..indexing import iter_build_index
 from ..match_settings import settings_for
 from ..models import load_models
 from ..outputs import replacing
+from ..pixels import PixelSettings
 from ..progress import Progress, Watcher, drain, duration, labelled
 from ..prototypes import Prototypes
 from .crew import make_crew
@@ -206,6 +207,7 @@ def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, N
         "index": report.uri,
         "seconds": round(report.seconds, 2),
         "seconds_per_image": facts["seconds_per_image"],
+        **({"pixels": facts["pixels"]} if facts["pixels"] else {}),
         "num_images": report.num_images,
         "num_added": report.num_added,
         "num_candidates": report.num_candidates,
@@ -248,7 +250,9 @@ def _iter_prototypes(
     if path.is_file():  # of a run that was interrupted after they were built
         reuse = _joined(reuse, Prototypes.load(path))
     try:
-        work = iter_build_prototypes(references, ledger.models, reuse, drops_classes=True)
+        read = next((facts["pixels"] for facts in ledger.datasets.values() if facts.get("pixels")), None)
+        pixels = PixelSettings.from_lists(read)
+        work = iter_build_prototypes(references, ledger.models, reuse, drops_classes=True, pixels=pixels)
         prototypes = yield from labelled(work, label)
         prototypes.save(path)
     except (ClassWithoutReferencesError, NoReferencesError) as error:

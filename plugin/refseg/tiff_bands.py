@@ -1,0 +1,116 @@
+"""TIFFs that Pillow does not read: floats of several bands, more than four bands, bands one to a page (OME-TIFF, GeoTIFF).
+
+By `tifffile`, imported only for these. What is compressed otherwise than by deflate it reads where `imagecodecs` is installed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ImageError
+
+_ORIENTATION, _NODATA = 274, 42113
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What a TIFF holds.
+
+    Attributes:
+        image_hw: height and width as stored, before it is turned.
+        orientation: 1 to 8.
+        num_bands: of the image.
+        dtype: of a value.
+        axis: of the bands, in the array that tifffile gives; None where there is one band and no axis for it.
+        axes: a letter an axis, as tifffile names them.
+        said: the range that the file claims; None where it does not.
+        nodata: the value that stands for none.
+    """
+
+    image_hw: tuple[int, int]
+    orientation: int
+    num_bands: int
+    dtype: np.dtype[Any]
+    axis: int | None
+    axes: str
+    said: tuple[float, float] | None
+    nodata: float | None
+
+
+def describe(path: str | os.PathLike[str]) -> Bands:
+    """What the first image of a TIFF holds, from its header.
+
+    Raises:
+        ImageError: it is damaged, or holds no image.
+    """
+    import tifffile
+
+    from .image_files import tiff_nodata, tiff_range
+
+    name = os.fspath(path)
+    try:
+        with tifffile.TiffFile(name) as file:
+            series, page = file.series[0], file.pages.first
+            axes, shape, dtype = series.axes, series.shape, np.dtype(series.dtype)
+            if "Y" not in axes or "X" not in axes or dtype.kind not in "buif":
+                raise ImageError(name, f"it holds no picture, but values of type {dtype} over the axes {axes}")
+            tag: Any = page.tags.valueof
+            value = tag(_ORIENTATION, 1)
+            said, nodata = tiff_range(tag, dtype.kind == "f"), tiff_nodata(tag(_NODATA))
+    except (ImageError, FileNotFoundError):
+        raise
+    except Exception as error:  # of a damaged file any
+        raise ImageError(name, f"the image cannot be read ({error})") from error
+    # Of the axes besides rows and columns that of samples or channels counts, else the first, such as pages.
+    others = [number for number, letter in enumerate(axes) if letter not in "YX"]
+    axis = next((number for letter in "SC" for number in others if axes[number] == letter), others[0] if others else None)
+    image_hw = shape[axes.index("Y")], shape[axes.index("X")]
+    orientation = int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+    num_bands = 1 if axis is None else int(shape[axis])
+    return Bands((int(image_hw[0]), int(image_hw[1])), orientation, num_bands, dtype, axis, axes, said, nodata)
+
+
+def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] | None) -> NDArray[Any]:
+    """(H, W, C) values of some bands as they are stored, three or one.
+
+    Args:
+        path: of the file.
+        bands: from describe.
+        channels: which; None takes the first three, or the one there is.
+
+    Raises:
+        ImageError: it has no such band, or cannot be read.
+    """
+    import tifffile
+
+    from .image_files import say_first_three
+
+    name = os.fspath(path)
+    chosen = tuple(range(3 if bands.num_bands >= 3 else 1)) if channels is None else channels
+    if max(chosen) >= bands.num_bands:
+        raise ImageError(
+            name, f"it has no band {max(chosen)}, but {bands.num_bands}, counted from 0: choose others with channels="
+        )
+    if channels is None and bands.num_bands > 3:
+        say_first_three(bands.num_bands)
+    try:
+        values = tifffile.imread(name, series=0)
+    except Exception as error:  # of a damaged file any
+        missing = " (pip install imagecodecs reads more)" if "imagecodecs" in str(error) else ""
+        raise ImageError(name, f"the image cannot be read ({error}){missing}") from error
+    axes = bands.axes
+    # Of further axes, such as time or depth, the first: from the last to the first, so that numbers stay right.
+    for number in reversed(range(len(axes))):
+        if axes[number] not in "YX" and number != bands.axis:
+            values = values.take(0, axis=number)
+            axes = axes[:number] + axes[number + 1 :]
+    letter = None if bands.axis is None else bands.axes[bands.axis]
+    order = [axes.index("Y"), axes.index("X"), *([] if letter is None else [axes.index(letter)])]
+    picture = values.transpose(order)
+    picture = picture[..., None] if picture.ndim == 2 else picture[..., list(chosen)]
+    return picture.astype(np.uint8) * 255 if bands.dtype.kind == "b" else picture

@@ -1,0 +1,341 @@
+"""What makes an indexed file another: orientation, dates of change, the range of its pixels; indexes of earlier versions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import lance
+import numpy as np
+import pytest
+from PIL import Image
+
+import refseg.dataset_index
+from refseg.building import build_prototypes
+from refseg.dataset_index import file_state, index_records, open_index, settings_of, still_held
+from refseg.errors import IndexMismatchError, PrototypeMismatchError
+from refseg.images import read_image
+from refseg.indexing import IndexReport, build_index
+from refseg.models import load_models
+from refseg.pixels import PLAIN, PixelSettings
+from refseg.prototypes import Prototypes
+from refseg.reference_vectors import reference_digest
+from refseg.references import collect_references
+from refseg.runs import segment
+from refseg.segmenter import Segmenter
+from tests.trays import draw_trays
+
+ORIENTATION = 0x0112
+
+
+def build(view: Any, **options: Any) -> IndexReport:
+    return build_index(view, "demo", **{"num_workers": 0, "progress": False, **options})
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the files whose headers are read to compare them with an index."""
+    paths: list[str] = []
+    real = refseg.dataset_index.read_header
+
+    def read_header(path: str) -> Any:
+        paths.append(path)
+        return real(path)
+
+    monkeypatch.setattr(refseg.dataset_index, "read_header", read_header)
+    return paths
+
+
+def retag(path: Path, orientation: int) -> None:
+    """Change the orientation in a JPEG in place, and keep its size and date, as tools that turn pictures without loss do."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    big = content.find(bytes.fromhex("01120003 00000001"))
+    place = big if big >= 0 else content.index(bytes.fromhex("12010300 01000000"))
+    content[place + 8 : place + 10] = orientation.to_bytes(2, "big" if big >= 0 else "little")
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.fixture
+def photos(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> fo.Dataset:
+    """Two JPEGs with an orientation of 1."""
+    samples = []
+    exif = Image.Exif()
+    exif[ORIENTATION] = 1
+    for number, scene in enumerate(draw_trays(2)):
+        Image.fromarray(scene.image).save(tmp_path / f"{number}.jpg", quality=95, exif=exif)
+        objects = [fo.Detection.from_mask(mask, label="part") for mask in scene.masks]
+        samples.append(fo.Sample(str(tmp_path / f"{number}.jpg"), ground_truth=fo.Detections(detections=objects)))
+    return make_dataset(samples)
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_turned_in_place(self, photos: fo.Dataset, orientation: int) -> None:
+        build(photos)
+        path = Path(photos.first().filepath)
+        before = file_state(str(path))
+        retag(path, orientation)
+        now = file_state(str(path))
+        assert before is not None
+        assert now is not None
+        assert (before.size, before.mtime_ns) == (now.size, now.mtime_ns)
+        status = open_index(photos).status()
+        assert (status.num_indexed, status.num_changed) == (1, 1)
+        assert build(photos).num_added == 1
+        held = open_index(photos).index.images[photos.first().id]
+        assert (held.file.orientation, held.image_hw) == (orientation, read_image(path).size[::-1])
+        assert build(photos).num_added == 0
+
+    def test_segment_takes_nothing_from_before(self, photos: fo.Dataset) -> None:
+        references = collect_references(photos, "ground_truth")
+        prototypes = build_prototypes(references, "demo", progress=False)
+        assert segment(photos, prototypes, progress=False).num_from_index == 0
+        assert segment(photos, prototypes, progress=False).num_from_index == 2
+        retag(Path(photos.first().filepath), 8)
+        assert segment(photos, prototypes, progress=False).num_from_index == 1
+
+    def test_references(self, photos: fo.Dataset) -> None:
+        models = load_models("demo")
+        (reference, *_) = collect_references(photos, "ground_truth")
+        digest = reference_digest(reference, models)
+        retag(Path(reference.image), 3)
+        assert reference_digest(reference, models) not in (digest, None)
+        retag(Path(reference.image), 1)
+        assert reference_digest(reference, models) == digest
+
+
+class TestDates:
+    def test_rights_and_copies_only_make_it_look_again(self, photos: fo.Dataset, opened: list[str], tmp_path: Path) -> None:
+        build(photos)
+        paths = photos.values("filepath")
+        assert open_index(photos).status().num_indexed == 2
+        assert opened == []
+        for path in paths:
+            os.chmod(path, 0o600)
+        assert build(photos).num_added == 0
+        assert sorted(opened) == sorted(paths)
+        opened.clear()
+        (tmp_path / "copied").mkdir()
+        for sample in photos:
+            sample.filepath = shutil.copy2(sample.filepath, tmp_path / "copied")
+            sample.save()
+        assert open_index(photos).status().num_changed == 0
+        assert len(opened) == 2
+        # What was seen is noted.
+        assert open_index(photos).status().num_changed == 0
+        assert (build(photos).num_added, len(opened)) == (0, 2)
+
+    def test_an_index_that_cannot_be_written_to_answers_all_the_same(
+        self, photos: fo.Dataset, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+    ) -> None:
+        build(photos)
+        os.chmod(photos.first().filepath, 0o600)
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(lance, "write_dataset", full)
+        for _ in range(2):
+            assert open_index(photos).status().num_indexed == 2
+        assert len(opened) == 2
+
+    def test_bytes_that_are_known_stay_known(self, photos: fo.Dataset) -> None:
+        build(photos, content_hash=True)
+        path, sample_id = photos.first().filepath, photos.first().id
+        os.chmod(path, 0o600)
+        build(photos)
+        held = open_index(photos).index.images[sample_id]
+        assert held.file == replace(file_state(path, content_hash=True), orientation=1)
+        assert still_held(held, path, file_state(path)) is held
+
+
+class TestEarlierVersions:
+    """Their tables know neither when a file's state changed nor orientations."""
+
+    @pytest.fixture
+    def old(self, photos: fo.Dataset) -> fo.Dataset:
+        lance.dataset(f"{build(photos[:1]).uri}/images.lance").drop_columns(["ctime_ns", "orientation"])
+        return photos
+
+    def test_opens_answers_and_grows(self, old: fo.Dataset, opened: list[str]) -> None:
+        (image,) = open_index(old).index.images.values()
+        assert (image.file.ctime_ns, image.file.orientation) == (0, 0)
+        assert open_index(old).status().num_indexed == 1
+        assert opened == [old.first().filepath]
+        assert open_index(old).status().num_indexed == 1
+        assert (build(old).num_added, len(opened)) == (1, 1)
+        assert all(image.file.orientation == 1 for image in open_index(old).index.images.values())
+
+    def test_a_turn_that_changes_the_size_is_seen(self, old: fo.Dataset) -> None:
+        retag(Path(old.first().filepath), 6)
+        assert open_index(old).status().num_changed == 1
+
+    def test_two_that_write_to_it_at_once(self, old: fo.Dataset) -> None:
+        first, second = open_index(old), open_index(old)
+        (image,) = first.index.images.values()
+        first.index.touch([image])
+        second.index.touch([image])
+        assert open_index(old).status().num_indexed == 1
+
+    def test_such_a_version_may_go_on_writing(self, old: fo.Dataset) -> None:
+        build(old)
+        place = f"{open_index(old).uri}/images.lance"
+        rows = lance.dataset(place).to_table().drop_columns(["ctime_ns", "orientation"])
+        lance.write_dataset(rows.slice(0, 1), place, mode="append")
+        assert open_index(old).status().num_indexed == 2
+
+    def test_deep_images_were_read_otherwise(self, make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> None:
+        dataset = make_dataset([fo.Sample(save_deep(tmp_path / "a.png", 4000))])
+        lance.dataset(f"{build(dataset).uri}/images.lance").drop_columns(["ctime_ns", "orientation"])
+        assert open_index(dataset).status().num_changed == 1
+        assert build(dataset).num_added == 1
+
+
+def save_deep(path: Path, highest: int) -> str:
+    """A tray in grey of 16 bits, its brightest value this."""
+    grey = np.asarray(Image.fromarray(draw_trays(1)[0].image).convert("L")).astype(np.float64)
+    Image.fromarray((grey / grey.max() * highest).round().astype(np.uint16)).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def deep(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> fo.Dataset:
+    """Two pictures of a camera of 12 bits, one of them dark."""
+    masks = draw_trays(1)[0].masks
+    objects = [[fo.Detection.from_mask(mask, label="part") for mask in masks] for _ in range(2)]
+    paths = [save_deep(tmp_path / "a.png", 900), save_deep(tmp_path / "b.png", 4000)]
+    return make_dataset(
+        [fo.Sample(path, ground_truth=fo.Detections(detections=each)) for path, each in zip(paths, objects, strict=True)]
+    )
+
+
+def features_of(dataset: fo.Dataset, number: int) -> np.ndarray:
+    index = open_index(dataset).index
+    (chunk,) = index.scan([dataset.values("id")[number]])
+    return chunk.features.numpy()
+
+
+class TestRange:
+    def test_found_once_and_kept_for_later_images(
+        self, deep: fo.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "refseg"):
+            build(deep)
+        assert [record.getMessage() for record in caplog.records if "assumed" in record.getMessage()] == [
+            "2 images have pixels of more than 8 bits and do not say what is white: they are assumed to run from 0 to 4095, as "
+            "2 of them do; pixel_range= says otherwise"
+        ]
+        (record,) = index_records(deep)
+        assert record["pixels"] == [[0.0, 4095.0], None]
+        models = load_models("demo")
+        assert record["fingerprint"] == settings_of(deep, models, pixels=PixelSettings((0, 4095))).fingerprint
+        assert record["fingerprint"] != settings_of(deep, models).fingerprint
+        caplog.clear()
+        deep.add_sample(fo.Sample(save_deep(tmp_path / "bright.png", 60000)))
+        with caplog.at_level(logging.WARNING, "refseg"):
+            assert build(deep).num_added == 1
+        assert not caplog.records
+        assert len(index_records(deep)) == 1
+
+    def test_eight_bits_have_the_fingerprint_they_always_had(self, photos: fo.Dataset) -> None:
+        build(photos)
+        (record,) = index_records(photos)
+        assert record["pixels"] is None
+        assert record["fingerprint"] == settings_of(photos, load_models("demo"), pixels=PLAIN).fingerprint
+
+    def test_what_is_given_is_what_the_models_see(self, deep: fo.Dataset, tmp_path: Path) -> None:
+        """As if the pictures had been turned into 8 bits before."""
+        build(deep, pixel_range=(0, 4095))
+        seen = features_of(deep, 1)
+        by_hand = fo.Dataset()
+        try:
+            values = np.asarray(Image.open(deep.last().filepath)).astype(np.float64)
+            Image.fromarray((values * 255 / 4095).round().astype(np.uint8)).save(tmp_path / "hand.png")
+            by_hand.add_sample(fo.Sample(str(tmp_path / "hand.png")))
+            build(by_hand)
+            np.testing.assert_allclose(seen, features_of(by_hand, 0), atol=2e-3)
+        finally:
+            by_hand.delete()
+        build(deep, pixel_range=(0, 65535))
+        assert sorted(record["pixels"][0][1] for record in index_records(deep)) == [4095, 65535]
+
+    def test_images_that_join_others_of_eight_bits(self, photos: fo.Dataset, tmp_path: Path) -> None:
+        build(photos)
+        photos.add_sample(fo.Sample(save_deep(tmp_path / "deep.png", 4000)))
+        assert build(photos).num_added == 3
+        records = index_records(photos)
+        assert [record["pixels"] for record in records] == [None, [[0.0, 4095.0], None]]
+        assert build(photos).num_added == 0
+        assert open_index(photos).status().num_indexed == 3
+
+    def test_a_place_that_was_chosen_is_not_left(self, photos: fo.Dataset, tmp_path: Path) -> None:
+        build(photos, uri=tmp_path / "own")
+        photos.add_sample(fo.Sample(save_deep(tmp_path / "deep.png", 4000)))
+        with pytest.raises(IndexMismatchError, match=r"of images of 8 bits, and some now have more.*pixel_range=\(0, 4095\)"):
+            build(photos, uri=tmp_path / "own")
+
+    def test_references_take_that_of_their_datasets_index(self, deep: fo.Dataset) -> None:
+        build(deep)
+        dark = deep.limit(1)
+        references = collect_references(dark, "ground_truth")
+        prototypes = build_prototypes(references, "demo", progress=False)
+        assert prototypes.pixels == PixelSettings((0, 4095))
+        assert segment(deep, prototypes, progress=False).num_from_index == 2
+        assert deep.get_run_info(deep.list_runs()[-1]).config.pixels == [[0.0, 4095.0], None]
+
+    def test_another_than_that_of_the_index_is_refused(self, deep: fo.Dataset) -> None:
+        build(deep)
+        references = collect_references(deep, "ground_truth")
+        other = build_prototypes(references, "demo", pixel_range=(0, 1023), progress=False)
+        with pytest.raises(
+            PrototypeMismatchError,
+            match=r"built with pixel_range=\(0, 1023\), but the index at .* pixel_range=\(0, 4095\): build them again with "
+            r"refseg.build_prototypes\(references, 'demo', pixel_range=\(0, 4095\)\)",
+        ):
+            segment(deep, other, progress=False)
+        with pytest.raises(PrototypeMismatchError, match="the images are to be read with"):
+            segment(deep, other, index=False, pixel_range=(0, 4095), progress=False)
+        with pytest.raises(PrototypeMismatchError, match="the images are to be read with"):
+            Segmenter(other, pixel_range=(0, 4095))
+        with pytest.raises(IndexMismatchError, match=r"was built with pixel_range=\(0, 4095\), not with"):
+            segment(deep, replace(other, pixels=PLAIN), index=open_index(deep), pixel_range=(0, 9), progress=False)
+
+    def test_of_prototypes_holds_for_images_without_an_index(self, deep: fo.Dataset) -> None:
+        references = collect_references(deep, "ground_truth")
+        prototypes = build_prototypes(references, "demo", pixel_range=(0, 8000), progress=False)
+        segment(deep, prototypes, index=False, run_key="none", progress=False)
+        assert deep.get_run_info("none").config.pixels == [[0.0, 8000.0], None]
+        segment(deep, prototypes, run_key="own", progress=False)
+        assert [record["pixels"][0] for record in index_records(deep)] == [[0.0, 8000.0]]
+        model = Segmenter(prototypes)
+        item = model.build_get_item()({"filepath": deep.first().filepath})
+        plain = read_image(deep.first().filepath, pixels=PixelSettings((0, 8000)))
+        assert item.pixels is not None
+        assert abs(float(item.pixels.mean()) * 255 - np.asarray(plain).mean()) < 1
+
+    def test_vectors_of_another_are_not_reused(self, deep: fo.Dataset) -> None:
+        references = collect_references(deep, "ground_truth")
+        first = build_prototypes(references, "demo", pixel_range=(0, 4095), progress=False)
+        again = build_prototypes(references, "demo", reuse=first, progress=False)
+        assert again.pixels == first.pixels
+        assert again.digests == first.digests
+        other = build_prototypes(references, "demo", reuse=first, pixel_range=(0, 65535), progress=False)
+        assert not set(other.digests) & set(first.digests)
+
+    def test_file_of_prototypes(self, deep: fo.Dataset, tmp_path: Path) -> None:
+        references = collect_references(deep, "ground_truth")
+        built = build_prototypes(references, "demo", pixel_range=(0, 4095), channels=(2, 1, 0), progress=False)
+        built.save(tmp_path / "a.safetensors")
+        assert Prototypes.load(tmp_path / "a.safetensors").pixels == PixelSettings((0, 4095), (2, 1, 0))
+        assert built.remove([built.reference_ids[0]]).pixels == built.pixels
+        plain = replace(built, pixels=PLAIN)
+        assert built.add(plain).pixels == plain.add(built).pixels == built.pixels
+        with pytest.raises(PrototypeMismatchError, match="cannot be joined: build both with the same"):
+            built.add(replace(built, pixels=PixelSettings((0, 255))))

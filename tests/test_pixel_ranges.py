@@ -1,0 +1,60 @@
+"""One range for all files of a run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refseg import pixel_ranges
+from refseg.pixel_ranges import files_without_range, find_pixels
+from refseg.pixels import PLAIN, PixelSettings
+
+
+def save(path: Path, highest: int) -> str:
+    Image.fromarray(np.linspace(0, highest, 12).round().reshape(3, 4).astype(np.uint16)).save(path)
+    return str(path)
+
+
+def test_the_brightest_file_decides_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [save(tmp_path / f"{number}.png", highest) for number, highest in enumerate((40, 3000, 900))]
+    Image.new("RGB", (4, 3), (255, 0, 0)).save(tmp_path / "eight.png")
+    with caplog.at_level(logging.WARNING, "refseg"):
+        found = find_pixels([*paths, str(tmp_path / "eight.png"), str(tmp_path / "gone.png")])
+    assert found == PixelSettings((0, 4095))
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 images have pixels of more than 8 bits and do not say what is white: they are assumed to run from 0 to 4095, as 3 "
+        "of them do; pixel_range= says otherwise"
+    ]
+
+
+def test_eight_bits_need_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "b.tif", "c.jpg"):
+        Image.new("RGB", (4, 3)).save(tmp_path / name)
+    (tmp_path / "d.png").write_text("no image")
+    with caplog.at_level(logging.INFO, "refseg"):
+        assert find_pixels(map(str, tmp_path.iterdir())) == PLAIN
+        assert find_pixels([], PixelSettings(channels=(0,))) == PixelSettings(channels=(0,))
+    assert not caplog.records
+
+
+def test_what_is_given_opens_no_file(tmp_path: Path) -> None:
+    given = PixelSettings((0, 1000), (2,))
+    assert find_pixels([str(tmp_path / "gone.tif")], given) is given
+
+
+def test_some_files_are_decoded_and_of_photographs_none_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path / f"{number:02}.png", 900 if number else 5000) for number in range(40)]
+    decoded: list[str] = []
+    monkeypatch.setattr(pixel_ranges, "own_range", lambda path, channels: decoded.append(path) or (0.0, 1023.0))
+    opened: list[str] = []
+    monkeypatch.setattr(pixel_ranges, "needs_range", lambda path: opened.append(path) or True)
+    find_pixels([*reversed(paths), *(f"photo{number}.JPG" for number in range(100))])
+    assert opened == paths
+    assert len(decoded) == pixel_ranges.LOOKED_AT
+    assert (decoded[0], decoded[-1]) == (paths[0], paths[-1])
+    opened.clear()
+    assert files_without_range(paths, first=True) == paths[:1] == opened
