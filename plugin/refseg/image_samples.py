@@ -79,7 +79,8 @@ def _tiff_samples(tags: Any, opened: Image.Image, raw: str) -> Samples:
         num_bands = 3
     elif num_bands < 3 and getattr(opened, "is_animated", False):
         num_bands = 4  # one to a page, as OME-TIFF has them: how many there are takes longer to find out
-    if deepest <= 8 and not is_deep(opened.mode):
+    # Inks of 16 bits are prints, which fill them: Pillow's eight are enough.
+    if (deepest <= 8 and not is_deep(opened.mode)) or opened.mode == "CMYK":
         return Samples(num_bands=num_bands)
     is_float = opened.mode == "F" or 3 in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1))
     return Samples(
