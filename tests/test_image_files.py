@@ -313,6 +313,13 @@ class TestDeepPixels:
             assert read_image(path, pixels=PixelSettings((0, 17))).tobytes() == read_image(path).tobytes()
             assert (needs_range(path), own_range(path), read_header(path).is_deep) == (False, None, False)
 
+    def test_inks_of_sixteen_bits(self, tmp_path: Path) -> None:
+        values = np.zeros((4, 6, 4), np.uint16)
+        values[..., 1:3] = 65535  # magenta and yellow: red
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="separated")
+        seen = read_image(tmp_path / "a.tif", pixels=PixelSettings((0, 4095)))
+        assert np.asarray(seen)[0, 0].tolist() == [255, 0, 0]
+
     def test_a_file_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(40))
         assert not needs_range(tmp_path / "a.tif")

@@ -50,7 +50,7 @@ def describe(path: str | os.PathLike[str]) -> Bands:
     """
     import tifffile
 
-    from .image_files import tiff_nodata, tiff_range
+    from .image_samples import tiff_nodata, tiff_range
 
     name = os.fspath(path)
     try:
