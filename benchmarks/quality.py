@@ -211,7 +211,11 @@ def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, floa
     if row.empties and row.settings.negatives:
         prototypes = _with_mined(scene, prototypes, row)
     preset = replace(scene.models.preset, as_published=row.as_published)
-    thresholds = default_thresholds(prototypes, preset, row.settings)
+    if row.as_published:
+        # It writes every score: what counts as an answer here takes the preset's one threshold.
+        thresholds = dict.fromkeys(prototypes.classes, preset.typical_threshold)
+    else:
+        thresholds = default_thresholds(prototypes, preset, row.settings)
     matcher = make_matcher(prototypes, preset, row.settings, dict.fromkeys(prototypes.classes, 0.0))
     ids = {name: number for number, name in scene.targets.categories.items()}
     categories = [ids[name] for name in prototypes.classes]
