@@ -20,10 +20,11 @@ from .coco import CocoDataset, CocoImage, ImageId
 from .errors import DatasetError, ImageError
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .images import read_image_hw
-from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .labels import LIST_FIELDS, object_region, objects_of, require_object_field, require_samples
 from .names import free_run_key
 from .progress import Progress, Watcher, drain
 from .rle import encode_mask
+from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +104,10 @@ def iter_evaluate(
     classes: Sequence[str] | None = None,
 ) -> Generator[Progress, None, EvaluationReport]:
     """The generator behind evaluate: yields after each image; closing it removes the unfinished evaluation."""
+    view = image_view(view)
     kind = _check_fields(view, pred_field, gt_field)
-    key = default_key(view._dataset, pred_field) if eval_key is None else eval_key
-    check_key(view._dataset, key, pred_field, gt_field)
+    key = default_key(whole_of(view), pred_field) if eval_key is None else eval_key
+    check_key(whole_of(view), key, pred_field, gt_field)
     if classes is not None:
         view = _only_classes(view, (pred_field, gt_field), classes)
     comparable = kind is fo.Detections
@@ -192,6 +194,7 @@ def false_positives_per_empty_image(
     Raises:
         DatasetError: no images, an empty view, a field that is missing or of another type.
     """
+    view = image_view(view)
     _check_fields(view, pred_field, gt_field)
     own, general = (min_confidence, 0.0) if isinstance(min_confidence, Mapping) else ({}, min_confidence)
     counts = []
@@ -274,7 +277,6 @@ class _Gathered:
 
 def _check_fields(view: Any, pred_field: str, gt_field: str) -> type:
     """Refuse what cannot be evaluated; the label type of ground truth."""
-    require_images(view)
     require_samples(view)
     if require_object_field(view, pred_field) is not fo.Detections:
         raise DatasetError(f"The predictions in the field {pred_field!r} must be Detections.")
@@ -318,7 +320,7 @@ def _is_crowd(label: Any) -> bool:
 
 def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
-    dataset = view._dataset
+    dataset = whole_of(view)
     figures = {name: value for name, value in asdict(report).items() if name not in ("per_class", "skipped")}
     config = dataset.init_run(
         method=EVALUATION_METHOD,

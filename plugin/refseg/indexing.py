@@ -23,12 +23,13 @@ from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_fr
 from .dataset_index import DatasetIndex, file_state, ids_and_paths, index_for, open_index, record_index, same_file
 from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
-from .labels import require_images, require_samples
+from .labels import require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates, pack
 from .progress import Progress, Watcher, drain
 from .tiles import propose_tiles
+from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -144,12 +145,12 @@ def iter_build_index(
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done."""
     started = time.monotonic()
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     if isinstance(model, str) and uri is not None:
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
     models = model if isinstance(model, Models) else load_models(model)
-    index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
+    index = index_for(whole_of(view), models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
     images = images_of(view, index, content_hash=content_hash)
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)

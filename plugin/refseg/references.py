@@ -16,9 +16,10 @@ from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, object_fields, prediction_fields
 from .images import read_image_hw
-from .labels import LIST_FIELDS, object_region, objects_of, require_images, require_object_field, require_samples
+from .labels import LIST_FIELDS, object_region, objects_of, require_object_field, require_samples
 from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
+from .views import image_view, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def collect_references(
         DatasetError: no images, no such field, or a field of another type.
         NoReferencesError: nothing matches.
     """
-    require_images(view)
+    view = image_view(view)
     require_object_field(view, field)
     wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
     wanted_ids = None if label_ids is None else set(label_ids)
@@ -80,7 +81,7 @@ def collect_references(
     if not references:
         asked = f" with the tag {' or '.join(sorted(map(repr, wanted_tags)))}" if wanted_tags else ""
         raise NoReferencesError(
-            f"No object in the field {field!r} of dataset {view._dataset.name!r}{asked} can serve as a reference: tag or "
+            f"No object in the field {field!r} of dataset {name_of(view)!r}{asked} can serve as a reference: tag or "
             "select at least one labelled object of each class."
         )
     return references
@@ -102,7 +103,7 @@ def collect_negatives(view: Any, fields: str | Sequence[str], tag: str = NEGATIV
     Raises:
         DatasetError: no images, no such field, or a field of another type.
     """
-    require_images(view)
+    view = image_view(view)
     negatives: list[Reference] = []
     for field in [fields] if isinstance(fields, str) else fields:
         require_object_field(view, field)
@@ -123,7 +124,7 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
         DatasetError: no images.
         NoReferencesError: no object carries the tag.
     """
-    require_images(dataset)
+    dataset = image_view(dataset)
     fields = [field for field in label_fields(dataset) if field != rejected_field]
     references: list[Reference] = []
     for field in fields:
@@ -134,7 +135,7 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
     if not references:
         where = f" (looked in {', '.join(map(repr, fields))})" if fields else ""
         raise NoReferencesError(
-            f"No object of dataset {dataset._dataset.name!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
+            f"No object of dataset {name_of(dataset)!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
             "predictions as references."
         )
     return references
@@ -223,7 +224,7 @@ def sample_references(
     Raises:
         DatasetError: no images, an empty view, no such field, or a shot count below one.
     """
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     require_object_field(view, field)
     if shots < 1:

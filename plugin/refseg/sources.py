@@ -15,6 +15,7 @@ from .indexing import Builder, ViewImages, images_of
 from .models import PRESETS, Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
 from .prototypes import Prototypes
+from .views import id_of, name_of, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +121,8 @@ def find_source(
                 f"The index at {index.uri} holds candidates of {settings.model!r}, not of {model!r}: leave the model out, or "
                 f"open another index with refseg.open_index(dataset, {model!r})."
             )
-        if settings.dataset_id != str(dataset._doc.id):
-            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        if settings.dataset_id != id_of(dataset):
+            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {name_of(dataset)!r}.")
         if tiles not in (None, settings.tiles):
             raise IndexMismatchError(
                 f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
@@ -146,10 +147,10 @@ def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prot
     if source.index is None:
         return images
     settings = source.index.index.settings
-    wanted = settings_of(view._dataset, source.models, settings.exact, settings.tiles)
+    wanted = settings_of(whole_of(view), source.models, settings.exact, settings.tiles)
     if wanted.fingerprint == settings.fingerprint:
         return images
-    source.index = index_for(view._dataset, source.models, tiles=settings.tiles)
+    source.index = index_for(whole_of(view), source.models, tiles=settings.tiles)
     return source.images(view)
 
 
