@@ -14,12 +14,12 @@ from fiftyone import ViewField as F
 from .errors import DatasetError, ImageError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
-from .fields import REJECTED_FIELD, object_fields, prediction_fields
+from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
 from .images import read_image_hw
 from .labels import LIST_FIELDS, object_region, objects_of, require_object_field, require_samples
 from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
-from .views import image_view, name_of
+from .views import image_dataset, image_view, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
     """Tag labels as references.
 
     Args:
-        view: a dataset or view.
+        view: a dataset, or a view of it, whose dataset counts as a whole.
         label_ids: the labels.
         field: the field that holds them.
         tag: the tag to add.
@@ -186,8 +186,10 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
         How many labels carry the tag now among those asked for.
 
     Raises:
-        DatasetError: the field holds no objects.
+        DatasetError: no images, or the field holds no objects.
     """
+    # Labels are named by their ids, so that patches can stand for the images that they were cut from.
+    view = every_image(image_dataset(view))
     require_object_field(view, field)
     chosen = view.select_labels(ids=list(label_ids), fields=field)
     chosen.tag_labels(tag, label_fields=field)

@@ -124,7 +124,7 @@ def _write_attributes(report: PrototypeReport, view: Any, path: str) -> set[str]
     for name, by_id in values.items():
         known = {label_id: value for label_id, value in by_id.items() if value is not None}
         if known:
-            whole_of(view).set_label_values(f"{path}.{name}", known, dynamic=True)
+            every_image(whole_of(view)).set_label_values(f"{path}.{name}", known, dynamic=True)
     return {item.id for item in items}
 
 

@@ -19,7 +19,7 @@ from .building import iter_build_prototypes
 from .cropping import crop_instances
 from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
-from .fields import check_name
+from .fields import check_name, every_image
 from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import images_of
 from .instances import Ranking
@@ -116,7 +116,7 @@ def iter_find_similar(
         raise DatasetError(f"At least one candidate must be asked for, not {k}.")
     dataset = whole_of(view)
     _check_field(dataset, label_field)
-    references = _references(dataset, query)
+    references = _references(every_image(dataset), query)
     index = open_index(dataset, model)
     images = images_of(view, index)
     if not images.held:
@@ -131,7 +131,7 @@ def iter_find_similar(
 
 def similar_patches(dataset: Any, report: SimilarReport) -> Any:
     """The patches of a report's candidates, most similar first."""
-    return dataset.to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
+    return every_image(dataset).to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
 
 
 def _references(dataset: Any, query: Any) -> list[Reference]:
