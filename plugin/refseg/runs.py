@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -142,45 +142,41 @@ def iter_segment(
         images = load_missing(source, images, view, prototypes)
     matcher = matcher_for(prototypes, source.preset, settings)
     compares = dataset.has_field(label_field)
-    create_fields(dataset, fields, prototypes.classes)
     config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
     config.prototypes_name, config.index = name, index is not False
-    # Before work starts, so that even a killed run can be traced.
-    view.register_run(key, config)
     writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold)
     builder = None
     best: list[tuple[str, float]] = []
     num_held = 0
+    # Before work starts, so that even a killed run can be traced.
+    view.register_run(key, config)
     config.state = "failed"
     try:
-        if settings.preview:
-            best = yield from _preview(source, images.held, matcher, writer)
-            num_held = len(images.held)
-        else:
-            if source.models is not None:
-                gate = gate_of(prototypes, settings)
-                builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate)
-            num_held = yield from _segment_images(source, images, builder, matcher, writer)
-        writer.flush()
+        with _noting_errors(config):
+            create_fields(dataset, fields, prototypes.classes)
+            if settings.preview:
+                best = yield from _preview(source, images.held, matcher, writer)
+                num_held = len(images.held)
+            else:
+                if source.models is not None:
+                    gate = gate_of(prototypes, settings)
+                    builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate)
+                num_held = yield from _segment_images(source, images, builder, matcher, writer)
+            writer.flush()
         config.state = "completed"
     except GeneratorExit:
         config.state = "cancelled"
         raise
-    except Exception as error:
-        config.error = f"{type(error).__name__}: {error}"
-        raise
     finally:
         skipped = [*images.gone, *([] if builder is None else builder.skipped)]
-        # What fails while things are put away must not leave the run as if it were at work.
-        with ExitStack() as ending:
-            ending.callback(_record_end, dataset, key, config, writer, builder, skipped, num_held, started)
-            if builder is not None:
-                ending.callback(builder.close)
-            try:
+        # What fails while things are put away must not leave the run as if it were at work, or had gone well.
+        try:
+            with _noting_errors(config), ExitStack() as ending:
+                if builder is not None:
+                    ending.callback(builder.close)
                 writer.flush()
-            except Exception as error:
-                config.state, config.error = "failed", f"{type(error).__name__}: {error}"
-                raise
+        finally:
+            _record_end(dataset, key, config, writer, builder, skipped, num_held, started)
     for image in skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
     return SegmentReport(
@@ -369,6 +365,16 @@ def _check_key(dataset: Any, key: str) -> None:
         raise DatasetError(f"{key!r} cannot name a run: use letters, digits and underscores, such as {run_key_from(key)!r}.")
     if dataset.has_run(key):
         raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {key!r} already: choose another run key.")
+
+
+@contextmanager
+def _noting_errors(config: Any) -> Iterator[None]:
+    """Note on a run's config what fails inside."""
+    try:
+        yield
+    except Exception as error:
+        config.state, config.error = "failed", f"{type(error).__name__}: {error}"
+        raise
 
 
 def _record_end(
