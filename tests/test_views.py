@@ -13,7 +13,7 @@ import pytest
 
 import refseg
 from refseg.errors import DatasetError
-from refseg.fields import every_image
+from refseg.fields import SEGMENTING, every_image, past_runs
 from refseg.prototypes import Prototypes
 from refseg.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
 from tests.trays import propose_truth, tray_samples
@@ -156,7 +156,7 @@ def grouped_dataset(make_dataset: MakeDataset, folder: Path, **options: Any) -> 
     return dataset
 
 
-WORKING = ["name", "view", "frames", "ordered groups", "dynamic groups", "flat groups", "group slices"]
+WORKING = ["name", "frames", "ordered groups", "dynamic groups", "flat groups", "group slices"]
 
 
 @pytest.fixture
@@ -178,7 +178,6 @@ def working(
         images = dataset = make_dataset(image_samples(tmp_path))
         given = {
             "name": dataset.name,
-            "view": dataset.sort_by("place"),
             "dynamic groups": dataset.group_by("scene"),
             "ordered groups": dataset.group_by("scene", order_by="place"),
             "flat groups": dataset.group_by("scene", flat=True),
@@ -233,6 +232,7 @@ def test_frames_reach_their_videos(
     assert len(dataset.load_run_view(report.run_key)) == NUM_IMAGES
     second = refseg.segment(again, prototypes, min_confidence=0.0, **QUIET)
     assert (second.num_from_index, second.num_written) == (NUM_IMAGES, 0)
+    assert [run.is_whole for run in past_runs(dataset, [SEGMENTING])] == [True, True]
     # What is decided and taken back, too.
     first, other, *_ = again.values("predictions.detections.id", unwind=True)
     accepted = refseg.accept(again, [first])
@@ -411,6 +411,15 @@ def test_empty_view(make_dataset: MakeDataset, tmp_path: Path, prototypes: Proto
     assert refseg.review_queue(world.given) == []
 
 
+def test_images_known_to_be_empty_pass_the_door_too(make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes) -> None:
+    dataset = make_dataset(image_samples(tmp_path))
+    refseg.save_prototypes(dataset, prototypes, "parts")
+    with pytest.raises(DatasetError, match="holds patches"):
+        refseg.calibrate(dataset, "parts", empty=dataset.to_patches("ground_truth"), **QUIET)
+    with pytest.raises(DatasetError, match="no dataset named 'prts'"):
+        refseg.calibrate(dataset, "parts", empty="prts", **QUIET)
+
+
 class TestDoor:
     def test_images_pass_as_they_are(self, make_dataset: MakeDataset) -> None:
         dataset = make_dataset([fo.Sample("a.png")])
@@ -432,6 +441,19 @@ class TestDoor:
         dataset.delete()
         with pytest.raises(DatasetError, match=r"was deleted: pass another one\.$"):
             image_view(dataset)
+
+    @pytest.mark.parametrize("sampled", [False, "dynamic"])
+    def test_frames_that_do_not_lie_on_disk(self, make_dataset: MakeDataset, tmp_path: Path, sampled: bool | str) -> None:
+        video = fo.Sample(str(tmp_path / "a.mp4"))
+        video.frames[1] = fo.Frame(ground_truth=fo.Detections())
+        dataset = make_dataset([video])
+        with pytest.raises(DatasetError, match=r"do not lie on disk: write them with dataset\.to_frames\(sample_frames=True\)"):
+            image_view(dataset.to_frames(sample_frames=sampled))
+
+    def test_groups_of_frames(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        frames = video_dataset(make_dataset, tmp_path).to_frames()
+        assert len(image_view(frames.group_by("sample_id"))) == NUM_IMAGES
+        assert len(image_view(frames.group_by("sample_id", flat=True))) == NUM_IMAGES
 
     def test_groups_keep_what_was_hidden(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         dataset = make_dataset(image_samples(tmp_path))

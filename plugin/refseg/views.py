@@ -13,6 +13,7 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
+from fiftyone.core.media import get_media_type
 
 from .errors import DatasetError
 from .fields import every_image
@@ -183,6 +184,14 @@ def _require_images(view: Any) -> None:
         raise DatasetError(
             f"{name} holds videos, which RefSeg cannot segment: pass their frames, view.to_frames(sample_frames=True)."
         )
+    if _holds_frames(view):
+        paths = whole_of(view).limit(1).values("filepath")
+        # FiftyOne can also read frames out of their video each time, whose path they then have.
+        if not paths or get_media_type(paths[0]) != "image":
+            raise DatasetError(
+                f"The frames of the dataset {name_of(view)!r} do not lie on disk: write them with"
+                " dataset.to_frames(sample_frames=True), or set their filepath, and pass that view."
+            )
     if view.media_type == "group":
         if view.group_media_types and not _has_slices_of_images(view):
             listed = ", ".join(sorted(set(map(repr, view.group_media_types.values()))))
