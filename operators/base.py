@@ -99,6 +99,7 @@ class RefSegOperator(foo.Operator, ABC):
         Raises:
             ExecutionError: the sentence that the App would show; FiftyOne's own words and a traceback for what nobody foresaw.
         """
+        sample_collection = _collection(sample_collection)
         kind = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
         given = {name: value for name, value in params.items() if value is not None}
         try:
@@ -161,6 +162,23 @@ class RefSegOperator(foo.Operator, ABC):
             return self.work(ctx)
         farewell = f"{config.label} was cancelled; {self.kept_when_cancelled}."
         return _listed(self.work(ctx), Listing(ctx, config.name, config.label), farewell)
+
+
+def _collection(given: Any) -> Any:
+    """A dataset or view, or the dataset of this name.
+
+    Raises:
+        ExecutionError: there is none, in one sentence.
+    """
+    if isinstance(given, fo.Dataset | fo.DatasetView):
+        return given
+    from refseg.errors import DatasetError
+    from refseg.views import open_collection
+
+    try:
+        return open_collection(given)
+    except DatasetError as error:
+        raise ExecutionError(str(error)) from None
 
 
 def came_from_app(ctx: Any) -> bool:

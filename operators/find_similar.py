@@ -52,7 +52,9 @@ class FindSimilar(RefSegOperator):
         from refseg.similar import iter_find_similar
 
         report = yield from iter_find_similar(
-            images_of(ctx, ctx.flatten_group_slices(ctx.view)) if ctx.params.get("in_view") else all_images(ctx),
+            images_of(ctx, ctx.flatten_group_slices(images_of(ctx, ctx.view)))
+            if ctx.params.get("in_view")
+            else all_images(ctx),
             picked_label_ids(ctx, object_fields(ctx)),
             int(ctx.params.get("k") or NUM_SIMILAR),
             label_field=ctx.params.get("label_field") or SIMILAR_FIELD,

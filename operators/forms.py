@@ -62,6 +62,8 @@ class Form:
             self.obstacle("dataset_problem", problem)
         elif action is not None:
             self.inputs.view_target(ctx, action_description=action, require_flat=True)
+            if ctx.view._is_patches:
+                self.notice("patches", "The open view holds patches: the images that they were cut from are taken, as a whole")
 
     def done(self) -> types.Property:
         """What resolve_input returns."""
@@ -196,6 +198,11 @@ def dataset_problem(ctx: Any) -> str | None:
     if len(dataset) == 0:
         return f"The dataset {dataset.name!r} is empty: add images first."
     media = ctx.active_media_type
+    if media == "video":
+        return (
+            f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: make a dataset of the "
+            "frames, dataset.to_frames(sample_frames=True).clone('frames', persistent=True), and open that one."
+        )
     if media != "image":
         return f"The dataset {dataset.name!r} holds media of type {media!r} here, but RefSeg needs images."
     if ctx.view._is_generated and not ctx.view._is_patches:

@@ -10,8 +10,16 @@ import fiftyone as fo
 
 def target_images(ctx: Any) -> Any:
     """The images chosen in the form; for patches, the images they were cut from."""
-    view = ctx.target_view(require_flat=True)
-    return images_of(ctx, view)
+    return images_of(ctx, target_view(ctx))
+
+
+def target_view(ctx: Any) -> Any:
+    """The view chosen in the form: images or patches; of dynamic groups all images of each."""
+    if not ctx.view._is_dynamic_groups:
+        return ctx.target_view(require_flat=True)
+    # FiftyOne takes them for groups of slices, and fails.
+    view = ctx.target_view()
+    return ctx.flatten_group_slices(view.flatten() if view._is_dynamic_groups else view)
 
 
 def all_images(ctx: Any) -> Any:
@@ -21,13 +29,13 @@ def all_images(ctx: Any) -> Any:
 
 def chose_whole_dataset(ctx: Any) -> bool:
     """Whether the images chosen in the form are all that the dataset has."""
-    view = ctx.target_view(require_flat=True)
+    view = target_view(ctx)
     return not isinstance(view, fo.DatasetView) or not (view._is_generated or view._stages)
 
 
 def target_ids(ctx: Any, most: int) -> set[str] | None:
     """Sample ids of the images chosen in the form, or None where there are more than so many images or patches."""
-    view = ctx.target_view(require_flat=True).limit(most + 1)
+    view = target_view(ctx).limit(most + 1)
     ids = view.values("sample_id" if view._is_patches else "id")
     return set(ids) if len(ids) <= most else None
 
@@ -39,7 +47,9 @@ def every_sample(ctx: Any) -> Any:
 
 
 def images_of(ctx: Any, view: Any) -> Any:
-    """The view itself, or the images that its patches were cut from."""
+    """The view itself, its dynamic groups flattened, or the images that its patches were cut from."""
+    if view._is_dynamic_groups:
+        view = view.flatten()
     if not view._is_patches:
         return view
     return all_images(ctx).select(view.distinct("sample_id"))

@@ -24,7 +24,6 @@ from refseg.labels import (
     object_region,
     objects_of,
     relative_box,
-    require_images,
     require_object_field,
     require_samples,
     to_detections,
@@ -53,34 +52,6 @@ def instances(*placed: tuple[tuple[int, int, int, int], int, float]) -> Instance
 
 
 class TestRequire:
-    def test_images_pass(self, make_dataset: MakeDataset) -> None:
-        require_images(make_dataset())
-        dataset = make_dataset([fo.Sample("a.png")])
-        require_images(dataset)
-        require_images(dataset.limit(0))
-        require_samples(dataset)
-
-    @pytest.mark.parametrize(
-        ("path", "words"),
-        [
-            ("a.mp4", r"holds videos, .*to_frames\(sample_frames=True\)"),
-            ("a.pcd", "holds media of type 'point-cloud'"),
-            ("a.fo3d", "'3d'"),
-        ],
-    )
-    def test_other_media(self, make_dataset: MakeDataset, path: str, words: str) -> None:
-        dataset = make_dataset([fo.Sample(path)])
-        with pytest.raises(DatasetError, match=f"^The dataset {dataset.name!r} {'' if 'holds' in words else '.*'}{words}"):
-            require_images(dataset)
-
-    def test_groups(self, dataset: fo.Dataset) -> None:
-        dataset.add_group_field("group", default="left")
-        group = fo.Group()
-        dataset.add_samples([fo.Sample(f"{side}.png", group=group.element(side)) for side in ("left", "right")], progress=False)
-        with pytest.raises(DatasetError, match=r"is grouped: choose its images with view\.select_group_slices"):
-            require_images(dataset)
-        require_images(dataset.select_group_slices(media_type="image"))
-
     def test_empty(self, make_dataset: MakeDataset) -> None:
         dataset = make_dataset([fo.Sample("a.png")])
         for view in (make_dataset(), dataset.limit(0), dataset.match_tags("none")):

@@ -367,7 +367,7 @@ class TestBadInput:
             review_queue(dataset, "nope")
 
     def test_queue_of_patches_and_of_no_order(self, dataset: fo.Dataset) -> None:
-        with pytest.raises(DatasetError, match="reviewed in images, not in patches"):
+        with pytest.raises(DatasetError, match=r"holds patches, .*pass the images they were cut from"):
             review_queue(dataset.to_patches("predictions"))
         with pytest.raises(DatasetError, match="no order 'worst' of review: choose 'teaching' or 'score'"):
             review_queue(dataset, order="worst")  # type: ignore[arg-type]

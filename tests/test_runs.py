@@ -381,6 +381,34 @@ class TestProvenance:
         trays.reload()
         assert [labels and len(labels) for labels in content_of(trays)] == [2, 2, None, None]
 
+    @pytest.mark.parametrize(
+        "what", ["runs.create_fields", "runs._segment_images", "indexing.Builder.close", "writing.write_values"]
+    )
+    def test_no_failure_leaves_a_run_at_work(
+        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        def fails(*_: Any, **__: Any) -> None:
+            raise OSError(f"{what} fails")
+
+        monkeypatch.setattr(f"refseg.{what}", fails)
+        with pytest.raises(OSError, match=f"{what} fails"):
+            run(trays, prototypes, run_key="r")
+        config = trays.get_run_info("r").config
+        assert (config.state, config.error) == ("failed", f"OSError: {what} fails")
+
+    def test_failure_while_cancelled(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(*_: Any, **__: Any) -> None:
+            raise OSError("no space left")
+
+        work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
+        assert [next(work).done, next(work).done] == [0, 2]
+        assert trays.get_run_info("r").config.state == "running"
+        monkeypatch.setattr("refseg.writing.write_values", fails)
+        with pytest.raises(OSError, match="no space left"):
+            work.close()
+        config = trays.get_run_info("r").config
+        assert (config.state, config.error) == ("failed", "OSError: no space left")
+
     def test_failed_half_way(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
         real, calls = refseg.matcher.rank, []
 

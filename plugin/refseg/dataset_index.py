@@ -31,6 +31,7 @@ from .progress import Progress, Watcher, drain
 from .prompts import PROMISING_IOU, SAME_MASK_IOU
 from .store import dataset_folder
 from .tiles import EDGE_CELLS, MIN_OVERLAP
+from .views import id_of, ids_in, image_dataset, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class DatasetIndex:
         return self.index.uri
 
     def __repr__(self) -> str:
-        return f"<index of {self.dataset.name!r} for {self.index.settings.model!r} at {self.uri}>"
+        return f"<index of {name_of(self.dataset)!r} for {self.index.settings.model!r} at {self.uri}>"
 
     def status(self) -> IndexStatus:
         """Compare the index with the dataset and its files as they are now.
@@ -155,6 +156,7 @@ class DatasetIndex:
                 touched.append(noted)
         self.note(touched)
         num_known = len(self.index.images.keys() & set(sample_ids))
+        num_deleted = len(self.index.images.keys() - ids_in(self.dataset))
         settings = self.index.settings
         return IndexStatus(
             self.uri,
@@ -163,7 +165,7 @@ class DatasetIndex:
             len(sample_ids),
             num_held,
             num_known - num_held,
-            len(self.index.images) - num_known,
+            num_deleted,
             self.index.num_candidates,
             self.index.num_unread_rows,
             self.index.num_bytes,
@@ -210,7 +212,7 @@ class DatasetIndex:
         """
         self.index.refresh()
         before = self.index.num_bytes
-        self.index.compact(set(ids_and_paths(self.dataset)[0]))
+        self.index.compact(ids_in(self.dataset))
         record_index(self)
         return before - self.index.num_bytes
 
@@ -260,7 +262,7 @@ def open_index(
         IndexMismatchError: the index at this URI is of another model or dataset.
         IndexDamagedError: it cannot be read.
     """
-    whole = dataset._dataset
+    whole = image_dataset(dataset)
     name = model.preset.name if isinstance(model, Models) else model
     if uri is None:
         records = [
@@ -272,13 +274,14 @@ def open_index(
             known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)})) or "none"
             wanted = (f" for the model {name!r}" if name else "") + (" with tiles" if tiles else "")
             raise IndexNotFoundError(
-                f"The dataset {whole.name!r} has no candidate index{wanted}; it has {known}: build one with refseg.build_index."
+                f"The dataset {name_of(whole)!r} has no candidate index{wanted}; it has {known}: build one with "
+                "refseg.build_index."
             )
         uri = records[-1]["uri"]
     index = CandidateIndex.open(_whole(uri), storage_options)
     wanted_settings = replace(
         index.settings,
-        dataset_id=str(whole._doc.id),
+        dataset_id=id_of(whole),
         model=name or index.settings.model,
         exact=index.settings.exact if exact is None else exact,
         tiles=index.settings.tiles if tiles is None else tiles,
@@ -417,7 +420,7 @@ def settings_of(
         keeps_all,
         models.grid_side,
         models.feature_width,
-        str(dataset._doc.id),
+        id_of(dataset),
         tiles,
         models.feature_dtype == torch.float32,
         pixels.as_lists(),
@@ -463,7 +466,7 @@ def find_index(
             logger.warning("The dataset's record names an index that is gone: %s", error)
             continue
         held = index.settings
-        if (held.model, held.encoder, held.dataset_id, held.tiles) == (model, encoder, str(dataset._doc.id), record["tiles"]):
+        if (held.model, held.encoder, held.dataset_id, held.tiles) == (model, encoder, id_of(dataset), record["tiles"]):
             return DatasetIndex(dataset, index)
         logger.warning("At %s lies another index than the dataset's record says", index.uri)
     return None
@@ -525,7 +528,7 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
     for key in dataset.list_runs(method=INDEX_METHOD):
         config = dataset.get_run_info(key).config
         # A clone inherits the records of the dataset it was made from, whose index holds that dataset's samples.
-        if config.dataset_id == str(dataset._doc.id):
+        if config.dataset_id == id_of(dataset):
             names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
             # Records of earlier versions say nothing of these.
@@ -557,7 +560,7 @@ def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | No
             delete_tables(record["uri"], storage_options)
             dataset.delete_run(key)
             return
-    raise IndexNotFoundError(f"The dataset {dataset.name!r} has no record of an index {key!r}.")
+    raise IndexNotFoundError(f"The dataset {name_of(dataset)!r} has no record of an index {key!r}.")
 
 
 def record_index(index: DatasetIndex, seconds_per_image: float | None = None) -> None:

@@ -17,7 +17,8 @@ from bson import ObjectId
 
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, every_image, prediction_fields
-from .labels import is_box, require_images, require_object_field
+from .labels import is_box, require_object_field
+from .views import add_labels_field, delete_labels, image_dataset, name_of, write_values
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
 
@@ -173,7 +174,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
     Returns:
         Whether any of them was still there.
     """
-    dataset = dataset._root_dataset
+    dataset = image_dataset(dataset)
     with _lock:
         fields = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
         found = [
@@ -182,7 +183,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
             for sample_id, label_ids in _find(dataset, name, set(ids), decision.sample_ids).items()
             for label_id in label_ids
         ]
-        dataset.delete_labels(labels=found)
+        delete_labels(dataset, found)
     return bool(found)
 
 
@@ -287,7 +288,7 @@ class _Decided:
 
 
 def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_ids: Iterable[str] | None) -> Decision:
-    dataset = dataset._root_dataset
+    dataset = image_dataset(dataset)
     ids = list(dict.fromkeys([label_ids] if isinstance(label_ids, str) else label_ids))
     with _lock:
         _check_fields(dataset, request)
@@ -304,7 +305,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
             for where, name in (("accepted", request.accepted_field), ("rejected", request.rejected_field)):
                 values = {key: _detections(getattr(one, where)) for key, one in decided.items() if where in one.changes}
                 if values:
-                    dataset.set_values(name, values, key_field="id", dynamic=True)
+                    write_values(dataset, name, values, dynamic=True)
             for one in decided.values():
                 accepted_ids += one.accepted_ids
                 rejected_ids += one.rejected_ids
@@ -360,17 +361,16 @@ def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_
     if missing:
         which = f"The prediction {missing[0]!r} " + ("is" if len(missing) == 1 else f"and {len(missing) - 1} more are")
         raise DatasetError(
-            f"{which} not in the field {label_field!r} of dataset {dataset.name!r}: the predictions may have been updated "
+            f"{which} not in the field {label_field!r} of dataset {name_of(dataset)!r}: the predictions may have been updated "
             "meanwhile, so look at the present ones."
         )
 
 
 def _check_fields(dataset: Any, request: _Request) -> None:
-    require_images(every_image(dataset))
     if require_object_field(dataset, request.label_field) is not fo.Detections:
         name = request.label_field
         raise DatasetError(
-            f"The field {name!r} of dataset {dataset.name!r} does not hold Detections: choose one of predictions."
+            f"The field {name!r} of dataset {name_of(dataset)!r} does not hold Detections: choose one of predictions."
         )
     targets = _targets(request)
     if len({request.label_field, request.accepted_field, request.rejected_field}) < 3:
@@ -382,7 +382,7 @@ def _check_fields(dataset: Any, request: _Request) -> None:
     for name in targets:
         if name in predicted:
             raise DatasetError(
-                f"The field {name!r} of dataset {dataset.name!r} holds predictions, which the next run replaces: choose "
+                f"The field {name!r} of dataset {name_of(dataset)!r} holds predictions, which the next run replaces: choose "
                 "another field for what you decide."
             )
         existing = dataset.get_field(name)
@@ -391,8 +391,8 @@ def _check_fields(dataset: Any, request: _Request) -> None:
         elif not _holds_detections(dataset, name):
             held = getattr(existing, "document_type", type(existing)).__name__
             raise DatasetError(
-                f"The field {name!r} of dataset {dataset.name!r} holds {held}, not Detections: choose another field, so that "
-                "nothing is overwritten."
+                f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not Detections: choose another field, so "
+                "that nothing is overwritten."
             )
 
 
@@ -405,7 +405,7 @@ def _targets(request: _Request) -> list[str]:
 def _create_fields(dataset: Any, request: _Request) -> None:
     for name in _targets(request):
         if dataset.get_field(name) is None:
-            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+            add_labels_field(dataset, name, fo.Detections)
 
 
 def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposite: str) -> fo.Detection:

@@ -29,13 +29,13 @@ from .labels import (
     is_crowd,
     object_region,
     objects_of,
-    require_images,
     require_object_field,
     require_samples,
 )
 from .names import free_run_key
 from .progress import Progress, Watcher, drain
 from .rle import encode_mask
+from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,9 +133,10 @@ def iter_evaluate(
     classes: Sequence[str] | None = None,
 ) -> Generator[Progress, None, EvaluationReport]:
     """The generator behind evaluate: yields after each image; closing it removes the unfinished evaluation."""
+    view = image_view(view)
     kind = _check_fields(view, pred_field, gt_field)
-    key = default_key(view._dataset, pred_field) if eval_key is None else eval_key
-    check_key(view._dataset, key, pred_field, gt_field)
+    key = default_key(whole_of(view), pred_field) if eval_key is None else eval_key
+    check_key(whole_of(view), key, pred_field, gt_field)
     if classes is not None:
         view = _only_classes(view, (pred_field, gt_field), classes)
     comparable = kind is fo.Detections
@@ -156,7 +157,7 @@ def iter_evaluate(
         path, reason = gathered.skipped[0]
         raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
-    known = _known_classes(view._dataset, pred_field)
+    known = _known_classes(whole_of(view), pred_field)
     if not comparable or not boxes.per_class:
         return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
     mean = yield from iter_evaluate_in_fiftyone(
@@ -224,6 +225,7 @@ def false_positives_per_empty_image(
     Raises:
         DatasetError: no images, an empty view, a field that is missing or of another type.
     """
+    view = image_view(view)
     _check_fields(view, pred_field, gt_field)
     own, general = (min_confidence, 0.0) if isinstance(min_confidence, Mapping) else ({}, min_confidence)
     counts = []
@@ -366,7 +368,6 @@ class _Gathered:
 
 def _check_fields(view: Any, pred_field: str, gt_field: str) -> type:
     """Refuse what cannot be evaluated; the label type of ground truth."""
-    require_images(view)
     require_samples(view)
     if require_object_field(view, pred_field) is not fo.Detections:
         raise DatasetError(f"The predictions in the field {pred_field!r} must be Detections.")
@@ -410,7 +411,7 @@ def _confidence(label: Any, sample: Any, pred_field: str) -> float:
 
 def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
-    dataset = view._dataset
+    dataset = whole_of(view)
     lists = ("per_class", "skipped", "left_out", "notes", "without_references")
     figures = {name: value for name, value in asdict(report).items() if name not in lists}
     config = dataset.init_run(

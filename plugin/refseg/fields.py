@@ -54,7 +54,12 @@ def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = No
     if label_field is not None:
         wanted["config.label_field"] = label_field
     found = get_db_conn().runs.find(wanted, {f"config.{name}": False for name in LONG_LISTS}).sort("timestamp")
-    return [PastRun(doc["key"], doc["config"], not doc.get("view_stages")) for doc in found]
+    return [PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ())) for doc in found]
+
+
+def _is_whole(stages: Sequence[str]) -> bool:
+    """Whether these stages of a view, as JSON, leave nothing out: none do, and so do all frames of a dataset of videos."""
+    return not stages or (len(stages) == 1 and "fiftyone.core.stages.ToFrames" in stages[0])
 
 
 def whole_config(dataset: Any, key: str) -> Mapping[str, Any]:
@@ -95,4 +100,4 @@ def check_name(dataset: Any, name: str) -> None:
         if "." in name:
             raise ValueError("labels need a field of their own, without a dot in its name")
     except ValueError as error:
-        raise DatasetError(f"{name!r} cannot name a field of dataset {dataset.name!r}: {error}") from error
+        raise DatasetError(f"{name!r} cannot name a field of dataset {dataset._root_dataset.name!r}: {error}") from error

@@ -14,6 +14,7 @@ from . import labels
 from .errors import DatasetError
 from .names import run_key_from
 from .progress import Progress
+from .views import name_of
 
 _settings_lock = threading.Lock()
 """Beside a watcher FiftyOne draws a bar unless its global setting forbids it: one evaluation at a time changes that."""
@@ -47,7 +48,7 @@ def check_key(dataset: Any, key: str, pred_field: str, gt_field: str) -> None:
         gt_field,
     ):
         raise DatasetError(
-            f"The dataset {dataset.name!r} has another evaluation named {key!r}: choose another key, or delete that one."
+            f"The dataset {name_of(dataset)!r} has another evaluation named {key!r}: choose another key, or delete that one."
         )
 
 
@@ -92,15 +93,15 @@ def iter_evaluate_in_fiftyone(
             finally:
                 fo.config.show_progress_bars = before
 
-    if view._dataset.has_evaluation(key):
-        view._dataset.delete_evaluation(key)
+    if view.has_evaluation(key):
+        view.delete_evaluation(key)
     finished = False
     try:
         results = yield from _watch(work, start, 3 * start)
         finished = True
     finally:
-        if not finished and view._dataset.has_evaluation(key):
-            view._dataset.delete_evaluation(key)
+        if not finished and view.has_evaluation(key):
+            view.delete_evaluation(key)
     return float(results.mAP())
 
 

@@ -25,7 +25,7 @@ from .fields import check_name
 from .images import encoder_pixels
 from .indexing import SkippedImage
 from .inspection import check_classes
-from .labels import require_images, require_samples
+from .labels import require_samples
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
 from .names import run_key_from
@@ -34,6 +34,7 @@ from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .runs import models_for
 from .store import load_prototypes
+from .views import image_view, name_of, whole_of, write_values
 from .writing import create_fields
 
 logger = logging.getLogger(__name__)
@@ -109,9 +110,9 @@ def iter_similarity_heatmap(
     num_workers: int | None = None,
 ) -> Generator[Progress, None, HeatmapReport]:
     """The generator behind similarity_heatmap: yields after each batch; what is written when it is closed stays."""
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
-    dataset = view._dataset
+    dataset = whole_of(view)
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
     check_classes(prototypes, [label])
@@ -140,7 +141,7 @@ def iter_similarity_heatmap(
                 logger.warning("Skipped %s: %s", paths[image.index], image.error)
         done += len(batch)
         if len(maps) >= IMAGES_A_WRITE or done == len(ids):
-            dataset.set_values(name, maps, key_field="id")
+            write_values(view, name, maps)
             maps = {}
         yield Progress(done, len(ids), "images")
     return HeatmapReport(name, label, len(ids) - len(skipped), tuple(skipped))
@@ -151,7 +152,7 @@ def _check_field(dataset: Any, name: str) -> None:
         check_name(dataset, name)
     elif getattr(dataset.get_field(name), "document_type", None) is not fo.Heatmap:
         raise DatasetError(
-            f"The field {name!r} of dataset {dataset.name!r} holds no heatmaps: choose another name, or a field that does."
+            f"The field {name!r} of dataset {name_of(dataset)!r} holds no heatmaps: choose another name, or a field that does."
         )
 
 

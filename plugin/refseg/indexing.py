@@ -32,13 +32,14 @@ from .dataset_index import (
 )
 from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
-from .labels import require_images, require_samples
+from .labels import require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models, Preset, get_preset, load_models
 from .packing import PackedCandidates, pack
 from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
 from .tiles import propose_tiles
+from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +165,14 @@ def iter_build_index(
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done."""
     started = time.monotonic()
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     pixels = pixel_settings(pixel_range, channels)
     if isinstance(model, str) and uri is not None:
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
     models = model if isinstance(model, Models) else load_models(model)
-    index = index_for(view._dataset, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
+    whole = whole_of(view)
+    index = index_for(whole, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
     images = images_of(view, index, content_hash=content_hash)
     fitting = index_with_range(index, models, [image.path for image in images.missing], storage_options, wanted=pixels)
     if fitting is not index:

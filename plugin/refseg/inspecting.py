@@ -12,7 +12,7 @@ from .dataset_index import find_index
 from .errors import DatasetError, IndexDamagedError, LabelError
 from .fields import every_image
 from .indexing import images_of
-from .labels import objects_of, relative_box, require_images, require_object_field
+from .labels import objects_of, relative_box, require_object_field
 from .match_settings import MatchSettings
 from .progress import Progress, Watcher, drain
 from .prototype_report import PrototypeReport, Suggestion
@@ -21,6 +21,7 @@ from .references import label_fields as fields_of_labels
 from .references import views_of_labels
 from .store import load_prototypes
 from .suggestions import iter_suggest
+from .views import image_view, whole_of
 
 NUM_SUGGESTIONS = 12
 
@@ -71,13 +72,13 @@ def iter_inspect(
     if num_suggestions < 0:
         raise DatasetError(f"No fewer than 0 suggestions can be asked for, not {num_suggestions}.")
     if dataset is not None:
-        require_images(dataset)
+        dataset = image_view(dataset)
         for name in label_fields or ():
             require_object_field(dataset, name)
     if isinstance(prototypes, str):
         if dataset is None:
             raise DatasetError(f"Prototypes named {prototypes!r} are kept with a dataset: give the dataset too.")
-        prototypes = load_prototypes(dataset._dataset, prototypes)
+        prototypes = load_prototypes(whole_of(dataset), prototypes)
     yield Progress(0, 1, "reports")
     report = assess(prototypes, matching)
     yield Progress(1, 1, "reports")
@@ -94,7 +95,7 @@ def _with_places(report: PrototypeReport, dataset: Any) -> PrototypeReport:
     """The same with path and box of each reference whose label is still in the dataset."""
     ids = {item.id for item in report.references}
     places = {}
-    for name, view in views_of_labels(every_image(dataset._dataset), ids).items():
+    for name, view in views_of_labels(every_image(whole_of(dataset)), ids).items():
         for sample in view.select_fields(name).iter_samples(progress=False):
             for label in objects_of(sample[name]):
                 if label.id in ids:
@@ -118,7 +119,7 @@ def _suggest(
     """Suggestions, or None and a note why there are none."""
     build = f"build the index to see what would help: refseg.build_index(dataset, {prototypes.model!r})"
     try:
-        index = find_index(dataset._dataset, prototypes.model, prototypes.fingerprint)
+        index = find_index(whole_of(dataset), prototypes.model, prototypes.fingerprint)
         images = images_of(dataset, index)
         if index is None or not images.held:
             return None, (f"no image is indexed for these prototypes; {build}",)

@@ -22,7 +22,6 @@ from .candidates import encode_patches
 from .clusters import find_clusters, nearest
 from .errors import DatasetError, ImageError
 from .images import encoder_pixels, read_image
-from .labels import require_images
 from .mining import MINED_PREFIX
 from .models import Models
 from .patch_colors import principal_colors
@@ -36,6 +35,7 @@ from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_bo
 from .references import references_by_id
 from .runs import models_for
 from .store import load_prototypes
+from .views import image_view
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +141,11 @@ def iter_inspect_references(
     model: str | Models | None = None,
 ) -> Generator[Progress, None, Inspection]:
     """The generator behind inspect_references: yields after each reference."""
-    require_images(dataset)
+    dataset = image_view(dataset)
     if min(num_parts, max_references) < 1:
         raise DatasetError(f"At least one part and one reference a class are needed, not {num_parts} and {max_references}.")
     if isinstance(prototypes, str):
-        prototypes = load_prototypes(dataset._dataset, prototypes)
+        prototypes = load_prototypes(dataset, prototypes)
     groups = _groups(prototypes, classes)
     num_left_out = sum(max(0, len(group.ids) - max_references) for group in groups)
     groups = [replace(group, ids=group.ids[:max_references]) for group in groups]

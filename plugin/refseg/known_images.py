@@ -17,7 +17,7 @@ from .dataset_index import DatasetIndex, ids_and_paths
 from .errors import CandidateIndexError, DatasetError
 from .fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
 from .known_objects import join_surroundings, known_object, spread
-from .labels import object_region, objects_of, require_images, require_samples
+from .labels import object_region, objects_of, require_samples
 from .match_settings import MatchSettings
 from .mining import FINDS_HELD, MAX_MINED, Mined, add_mined, best_mined, mine, without_mined
 from .models import Models
@@ -29,6 +29,7 @@ from .runs import matcher_for
 from .sources import find_source, iter_candidates
 from .store import load_prototypes, save_prototypes
 from .surroundings import KnownObject, Surroundings, image_key, look_around
+from .views import image_dataset, image_view, name_of, whole_of
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -87,14 +88,14 @@ def iter_calibrate(
     num_workers: int | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind calibrate: yields after each image; closing it changes no prototypes."""
-    require_images(dataset)
+    dataset = image_dataset(dataset)
     name, prototypes = _named(dataset, prototypes)
-    whole = every_image(dataset._dataset)
+    whole = every_image(dataset)
     views = views_of_labels(whole, prototypes.reference_ids)
     fields = [*views, ACCEPTED_FIELD] if whole.has_field(ACCEPTED_FIELD) and ACCEPTED_FIELD not in views else list(views)
     shown = list(dict.fromkeys(sample_id for view in views.values() for sample_id in view.values("id")))
     blank = _blank(whole, empty, set(shown))
-    source = find_source(whole._dataset, prototypes, model, index, tiles=tiles)
+    source = find_source(dataset, prototypes, model, index, tiles=tiles)
     labelled, wanted = whole.select_fields(fields), set(shown)
     around: dict[str, Surroundings] = {}
     images: dict[str, str] = {}
@@ -124,7 +125,7 @@ def iter_calibrate(
         images=prototypes.images or tuple(images.get(label_id, "") for label_id in prototypes.reference_ids),
     )
     if name is not None:
-        save_prototypes(dataset._dataset, calibrated, name, overwrite=True)
+        save_prototypes(dataset, calibrated, name, overwrite=True)
     return calibrated
 
 
@@ -195,7 +196,7 @@ def iter_mine_negatives(
     num_workers: int | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind mine_negatives: yields after each image; closing it changes no prototypes."""
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     if max_negatives < 1:
         raise DatasetError(f"At least one mined negative a class is needed, not {max_negatives}.")
@@ -205,7 +206,7 @@ def iter_mine_negatives(
     settings.require_classes(prototypes.classes)
     # As if nothing had been mined: what a mined negative keeps quiet would not be found again, and would be lost.
     plain = without_mined(prototypes)
-    source = find_source(view._dataset, plain, model, index, tiles=tiles)
+    source = find_source(whole_of(view), plain, model, index, tiles=tiles)
     matcher = matcher_for(plain, source.preset, settings)
     paths = _without_references(view, prototypes, chosen)
     looked_at: list[str] = []
@@ -223,7 +224,7 @@ def iter_mine_negatives(
             yield Progress(done, len(paths), WHAT)
     mined = add_mined(prototypes, found, matcher.gallery, sources=looked_at, classes=chosen, max_negatives=max_negatives)
     if name is not None:
-        save_prototypes(view._dataset, mined, name, overwrite=True)
+        save_prototypes(view, mined, name, overwrite=True)
     return mined
 
 
@@ -242,7 +243,7 @@ def iter_use_known(
 
     An index that cannot be used is logged, and what needs it is left out: the prototypes are worth keeping all the same.
     """
-    whole = every_image(dataset._dataset)
+    whole = every_image(whole_of(dataset))
     empty = whole.match_tags(EMPTY_TAG)
     try:
         prototypes = yield from iter_calibrate(
@@ -266,7 +267,7 @@ def iter_use_known(
 
 def _named(view: Any, prototypes: Prototypes | str) -> tuple[str | None, Prototypes]:
     if isinstance(prototypes, str):
-        return prototypes, load_prototypes(view._dataset, prototypes)
+        return prototypes, load_prototypes(view, prototypes)
     return None, prototypes
 
 
@@ -274,12 +275,12 @@ def _blank(whole: Any, empty: Any, shown: Collection[str]) -> dict[str, str]:
     """Path of each image known to be empty that counts, by sample id."""
     if empty is None:
         return {}
-    if empty._dataset != whole._dataset:
+    empty = image_view(empty)
+    if empty._root_dataset != whole._root_dataset:
         raise DatasetError(
-            f"The images known to be empty are of the dataset {empty._dataset.name!r}, not of {whole._dataset.name!r}: give a "
+            f"The images known to be empty are of the dataset {name_of(empty)!r}, not of {name_of(whole)!r}: give a "
             "view of the same dataset."
         )
-    require_images(empty)
     paths = dict(zip(*ids_and_paths(empty), strict=True))
     for sample_id in paths.keys() & shown:
         logger.warning("%s is not empty, it shows a reference", paths.pop(sample_id))

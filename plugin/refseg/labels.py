@@ -33,24 +33,6 @@ MASK_PIXELS_IN_DOCUMENT = 100_000_000
 """Mask pixels of one image beyond this go to files: compressed they take about a hundredth, and a document ends at 16 MB."""
 
 
-def require_images(view: Any) -> None:
-    """Refuse what is no collection of images.
-
-    Raises:
-        DatasetError: videos, groups, point clouds or frames, each with what to do instead.
-    """
-    name = f"The dataset {view._dataset.name!r}"
-    if view.media_type == "video":
-        raise DatasetError(
-            f"{name} holds videos, which RefSeg cannot segment: make images of them with"
-            " view.to_frames(sample_frames=True).clone()."
-        )
-    if view.media_type == "group":
-        raise DatasetError(f"{name} is grouped: choose its images with view.select_group_slices(media_type='image').")
-    if view.media_type not in ("image", None):
-        raise DatasetError(f"{name} holds media of type {view.media_type!r}, but RefSeg needs images.")
-
-
 def require_samples(view: Any) -> None:
     """Refuse an empty view.
 
@@ -58,7 +40,7 @@ def require_samples(view: Any) -> None:
         DatasetError: there is no sample in it.
     """
     if len(view) == 0:
-        raise DatasetError(f"The view of dataset {view._dataset.name!r} is empty: choose at least one image.")
+        raise DatasetError(f"The view of dataset {view._root_dataset.name!r} is empty: choose at least one image.")
 
 
 def require_object_field(view: Any, field: str) -> type:
@@ -76,7 +58,7 @@ def require_object_field(view: Any, field: str) -> type:
     usable = [name for name, other in kinds.items() if other in OBJECT_TYPES]
     what = f"holds {kind.__name__ if kind else 'no labels'}" if field in schema else "does not exist"
     hint = f"choose one of {', '.join(map(repr, usable))}" if usable else "label some objects first"
-    raise DatasetError(f"The field {field!r} of dataset {view._dataset.name!r} {what}, but objects are needed: {hint}.")
+    raise DatasetError(f"The field {field!r} of dataset {view._root_dataset.name!r} {what}, but objects are needed: {hint}.")
 
 
 def objects_of(value: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from .dataset_index import pixels_of_index
 from .errors import DatasetError, ImageError, LabelError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
-from .fields import REJECTED_FIELD, object_fields, prediction_fields
+from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
 from .images import read_image_hw
 from .labels import (
     LIST_FIELDS,
@@ -22,12 +22,12 @@ from .labels import (
     object_region,
     objects_of,
     relative_box,
-    require_images,
     require_object_field,
     require_samples,
 )
 from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
+from .views import image_dataset, image_view, name_of, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def collect_references(
         DatasetError: no images, no such field, or a field of another type.
         NoReferencesError: nothing matches.
     """
-    require_images(view)
+    view = image_view(view)
     require_object_field(view, field)
     wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
     wanted_ids = None if label_ids is None else set(label_ids)
@@ -89,7 +89,7 @@ def collect_references(
     if not references:
         asked = f" with the tag {' or '.join(sorted(map(repr, wanted_tags)))}" if wanted_tags else ""
         raise NoReferencesError(
-            f"No object in the field {field!r} of dataset {view._dataset.name!r}{asked} can serve as a reference: tag or "
+            f"No object in the field {field!r} of dataset {name_of(view)!r}{asked} can serve as a reference: tag or "
             "select at least one labelled object of each class."
         )
     return references
@@ -111,7 +111,7 @@ def collect_negatives(view: Any, fields: str | Sequence[str], tag: str = NEGATIV
     Raises:
         DatasetError: no images, no such field, or a field of another type.
     """
-    require_images(view)
+    view = image_view(view)
     negatives: list[Reference] = []
     for field in [fields] if isinstance(fields, str) else fields:
         require_object_field(view, field)
@@ -132,7 +132,7 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
         DatasetError: no images.
         NoReferencesError: no object carries the tag.
     """
-    require_images(dataset)
+    dataset = image_view(dataset)
     fields = [field for field in label_fields(dataset) if field != rejected_field]
     references: list[Reference] = []
     for field in fields:
@@ -143,7 +143,7 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
     if not references:
         where = f" (looked in {', '.join(map(repr, fields))})" if fields else ""
         raise NoReferencesError(
-            f"No object of dataset {dataset._dataset.name!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
+            f"No object of dataset {name_of(dataset)!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
             "predictions as references."
         )
     return references
@@ -185,7 +185,7 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
     """Tag labels as references.
 
     Args:
-        view: a dataset or view.
+        view: a dataset, or a view of it, whose dataset counts as a whole.
         label_ids: the labels.
         field: the field that holds them.
         tag: the tag to add.
@@ -194,8 +194,10 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
         How many labels carry the tag now among those asked for.
 
     Raises:
-        DatasetError: the field holds no objects.
+        DatasetError: no images, or the field holds no objects.
     """
+    # Labels are named by their ids, so that patches can stand for the images that they were cut from.
+    view = every_image(image_dataset(view))
     require_object_field(view, field)
     chosen = view.select_labels(ids=list(label_ids), fields=field)
     chosen.tag_labels(tag, label_fields=field)
@@ -232,7 +234,7 @@ def sample_references(
     Raises:
         DatasetError: no images, an empty view, no such field, or a shot count below one.
     """
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     require_object_field(view, field)
     if shots < 1:
@@ -262,7 +264,7 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
         chosen = [label for label in labels if is_wanted(sample, label)]
         if chosen:
             references += _references_of(sample.filepath, chosen)
-    pixels = pixels_of_index(selected._dataset)
+    pixels = pixels_of_index(whole_of(selected))
     return references if pixels.is_plain else [replace(reference, pixels=pixels) for reference in references]
 
 

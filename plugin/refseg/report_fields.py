@@ -16,6 +16,7 @@ from .labels import LIST_FIELDS, require_object_field
 from .names import free_run_key
 from .prototype_report import PrototypeReport, Suggestion
 from .references import views_of_labels
+from .views import add_labels_field, clear_labels, delete_labels_fields, image_dataset, name_of, whole_of, write_values
 
 SUGGESTIONS_FIELD = "suggestions"
 ATTRIBUTES = ("loo_score", "loo_similarity", "hurts")
@@ -56,12 +57,12 @@ def write_fields(report: PrototypeReport, dataset: Any, label_field: str = SUGGE
     Raises:
         DatasetError: the field, or an attribute of these names, was not written here.
     """
-    whole = dataset._dataset
+    whole = image_dataset(dataset)
     known = _record_of(whole, label_field)
     if known is None and whole.has_field(label_field):
         raise DatasetError(
-            f"The field {label_field!r} of dataset {whole.name!r} was not written by a report, and would be cleared: choose "
-            "another field."
+            f"The field {label_field!r} of dataset {name_of(whole)!r} was not written by a report, and would be cleared: "
+            "choose another field."
         )
     if known is None:
         check_name(whole, label_field)
@@ -72,8 +73,8 @@ def write_fields(report: PrototypeReport, dataset: Any, label_field: str = SUGGE
         taken = next((name for name in ATTRIBUTES if whole.get_field(f"{path}.{name}") is not None), None)
         if taken is not None and path not in written_before:
             raise DatasetError(
-                f"The labels {path!r} of dataset {whole.name!r} have an attribute {taken!r} of their own, which a report would "
-                "replace: rename it first, for example with dataset.rename_sample_field."
+                f"The labels {path!r} of dataset {name_of(whole)!r} have an attribute {taken!r} of their own, which a report "
+                "would replace: rename it first, for example with dataset.rename_sample_field."
             )
     # Labels that were references once would keep what is not true of them any more.
     _delete_attributes(whole, written_before)
@@ -94,13 +95,13 @@ def delete_fields(dataset: Any, label_field: str = SUGGESTIONS_FIELD) -> bool:
         dataset: a FiftyOne dataset.
         label_field: of the suggestions.
     """
-    whole = dataset._dataset
+    whole = image_dataset(dataset)
     record = _record_of(whole, label_field)
     if record is None:
         return False
     _delete_attributes(whole, record["paths"])
     if whole.has_field(label_field):
-        whole.delete_sample_field(label_field)
+        delete_labels_fields(whole, [label_field])
     for run in past_runs(whole, [INSPECTING], label_field):
         whole.delete_run(run.key)
     return True
@@ -123,15 +124,15 @@ def _write_attributes(report: PrototypeReport, view: Any, path: str) -> set[str]
     for name, by_id in values.items():
         known = {label_id: value for label_id, value in by_id.items() if value is not None}
         if known:
-            view._dataset.set_label_values(f"{path}.{name}", known, dynamic=True)
+            every_image(whole_of(view)).set_label_values(f"{path}.{name}", known, dynamic=True)
     return {item.id for item in items}
 
 
 def _write_suggestions(dataset: Any, label_field: str, suggestions: tuple[Suggestion, ...]) -> None:
     if dataset.has_field(label_field):
-        dataset.clear_sample_field(label_field)
+        clear_labels(dataset, label_field)
     else:
-        dataset.add_sample_field(label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        add_labels_field(dataset, label_field, fo.Detections)
     by_image: dict[str, list[fo.Detection]] = {}
     for item in suggestions:
         detection = fo.Detection(
@@ -145,15 +146,14 @@ def _write_suggestions(dataset: Any, label_field: str, suggestions: tuple[Sugges
         )
         by_image.setdefault(item.sample_id, []).append(detection)
     values = {sample_id: fo.Detections(detections=labels) for sample_id, labels in by_image.items()}
-    if values:
-        every_image(dataset).set_values(label_field, values, key_field="id", dynamic=True)
+    write_values(dataset, label_field, values, dynamic=True)
 
 
 def _delete_attributes(dataset: Any, paths: Any) -> None:
     for path in paths:
         names = [f"{path}.{name}" for name in ATTRIBUTES if dataset.get_field(f"{path}.{name}") is not None]
         if names:
-            dataset.delete_sample_fields(names)
+            delete_labels_fields(dataset, names)
 
 
 def _path(dataset: Any, name: str) -> str:

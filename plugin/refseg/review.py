@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
-from .labels import NO_BOX, is_box, require_images, require_object_field
+from .labels import NO_BOX, is_box, require_object_field
+from .views import image_view, name_of, whole_of
 
 __all__ = [
     "NEGATIVE_TAG",
@@ -193,9 +194,10 @@ def review_queue(
     """
     if order not in ("teaching", "score"):
         raise DatasetError(f"There is no order {order!r} of review: choose 'teaching' or 'score'.")
+    view = image_view(view)
     predictions = _read_predictions(view, label_field)
     decided = _read_decided(view, accepted_field, rejected_field)
-    return _queue(view._root_dataset, label_field, predictions, decided, order)
+    return _queue(whole_of(view), label_field, predictions, decided, order)
 
 
 def summarize(
@@ -218,11 +220,12 @@ def summarize(
         rejected_field: see `reject`.
         counts_open: False leaves the predictions unread, which takes most of the time; none then counts as open.
     """
+    view = image_view(view)
     decided = _read_decided(view, accepted_field, rejected_field)
     open_ones: Counter[str] = Counter()
     if counts_open:
         predictions = _read_predictions(view, label_field)
-        open_ones.update(item.label for item in _queue(view._root_dataset, label_field, predictions, decided, "score"))
+        open_ones.update(item.label for item in _queue(whole_of(view), label_field, predictions, decided, "score"))
     counts = Counter(
         (str(decided.predicted_labels[row]), str(decision))
         for row, decision in enumerate(decided.decisions)
@@ -284,14 +287,9 @@ def _queue(dataset: Any, label_field: str, predictions: _Predictions, decided: _
 
 
 def _read_predictions(view: Any, label_field: str) -> _Predictions:
-    require_images(view)
-    if view._is_generated:
-        raise DatasetError(
-            "Predictions are reviewed in images, not in patches, clips or frames made of them: choose a view of images."
-        )
     if require_object_field(view, label_field) is not fo.Detections:
         raise DatasetError(
-            f"The field {label_field!r} of dataset {view._dataset.name!r} does not hold Detections: choose one of predictions."
+            f"The field {label_field!r} of dataset {name_of(view)!r} does not hold Detections: choose one of predictions."
         )
     names = ("id", "label", "confidence", "bounding_box", "margin", "runner_up")
     sample_ids, (ids, labels, scores, boxes, margins, runners_up) = _columns(view, label_field, names)
@@ -308,8 +306,8 @@ def _read_predictions(view: Any, label_field: str) -> _Predictions:
 
 
 def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decided:
-    whole = view._root_dataset
-    if isinstance(view, fo.DatasetView):
+    whole = whole_of(view)
+    if view is not whole:
         # Not read through the view, which may hide a part of them.
         whole = every_image(whole)
         whole = whole.select(view.values("id"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -15,7 +15,7 @@ from .dataset_index import DatasetIndex
 from .errors import DatasetError
 from .indexing import Builder, SkippedImage, ViewImages
 from .instances import Instances, Ranking
-from .labels import require_images, require_samples
+from .labels import require_samples
 from .match_settings import MatchSettings, settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import labelled_ids, num_mined
@@ -28,6 +28,7 @@ from .prototypes import Prototypes
 from .sources import Source, find_source, load_missing
 from .sources import models_for as models_for
 from .store import load_prototypes, write_prototypes
+from .views import image_view, name_of, whole_of
 from .writing import Changes, SegmentSettings, Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
@@ -125,9 +126,9 @@ def iter_segment(
     """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
     started = time.monotonic()
     settings = settings or SegmentSettings()
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
-    dataset = view._dataset
+    dataset = whole_of(view)
     name = prototypes if isinstance(prototypes, str) else None
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
@@ -143,55 +144,49 @@ def iter_segment(
         images = load_missing(source, images, view, prototypes)
     matcher = matcher_for(prototypes, source.preset, settings)
     compares = dataset.has_field(label_field)
-    create_fields(dataset, fields, prototypes.classes)
     config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
     config.prototypes_name, config.index = name, index is not False
-    # Before work starts, so that even a killed run can be traced.
-    view.register_run(key, config)
     writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold)
     builder = None
     best: list[tuple[str, float]] = []
     num_held = 0
+    # Before work starts, so that even a killed run can be traced.
+    view.register_run(key, config)
     config.state = "failed"
     try:
-        if settings.preview:
-            best = yield from _preview(source, images.held, matcher, writer)
-            num_held = len(images.held)
-        else:
-            if source.models is not None:
-                gate = gate_of(prototypes, settings)
-                builder = Builder(
-                    source.index,
-                    source.models,
-                    num_workers,
-                    goes_on=True,
-                    tiles=source.tiles,
-                    gate=gate,
-                    pixels=source.pixels,
-                )
-            num_held = yield from _segment_images(source, images, builder, matcher, writer)
-        writer.flush()
+        with _noting_errors(config):
+            create_fields(dataset, fields, prototypes.classes)
+            if settings.preview:
+                best = yield from _preview(source, images.held, matcher, writer)
+                num_held = len(images.held)
+            else:
+                if source.models is not None:
+                    gate = gate_of(prototypes, settings)
+                    builder = Builder(
+                        source.index,
+                        source.models,
+                        num_workers,
+                        goes_on=True,
+                        tiles=source.tiles,
+                        gate=gate,
+                        pixels=source.pixels,
+                    )
+                num_held = yield from _segment_images(source, images, builder, matcher, writer)
+            writer.flush()
         config.state = "completed"
     except GeneratorExit:
         config.state = "cancelled"
         raise
-    except Exception as error:
-        config.error = f"{type(error).__name__}: {error}"
-        raise
     finally:
         skipped = [*images.gone, *([] if builder is None else builder.skipped)]
+        # What fails while things are put away must not leave the run as if it were at work, or had gone well.
         try:
-            writer.flush()
+            with _noting_errors(config), ExitStack() as ending:
+                if builder is not None:
+                    ending.callback(builder.close)
+                writer.flush()
         finally:
-            if builder is not None:
-                builder.close()
-            config.num_images, config.num_instances = writer.num_images, writer.num_instances
-            config.num_written, config.num_from_index = writer.num_written, num_held
-            _record_changes(config, writer.changes)
-            config.num_skipped, config.num_gated = len(skipped), 0 if builder is None else builder.num_gated
-            config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped]
-            config.seconds = round(time.monotonic() - started, 3)
-            dataset.update_run_config(key, config)
+            _record_end(dataset, key, config, writer, builder, skipped, num_held, started)
     for image in skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
     return SegmentReport(
@@ -386,7 +381,37 @@ def _check_key(dataset: Any, key: str) -> None:
     if not key.isidentifier():
         raise DatasetError(f"{key!r} cannot name a run: use letters, digits and underscores, such as {run_key_from(key)!r}.")
     if dataset.has_run(key):
-        raise DatasetError(f"The dataset {dataset.name!r} has a run named {key!r} already: choose another run key.")
+        raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {key!r} already: choose another run key.")
+
+
+@contextmanager
+def _noting_errors(config: Any) -> Iterator[None]:
+    """Note on a run's config what fails inside."""
+    try:
+        yield
+    except Exception as error:
+        config.state, config.error = "failed", f"{type(error).__name__}: {error}"
+        raise
+
+
+def _record_end(
+    dataset: Any,
+    key: str,
+    config: Any,
+    writer: Writer,
+    builder: Builder | None,
+    skipped: Sequence[SkippedImage],
+    num_held: int,
+    started: float,
+) -> None:
+    """Write down how a run ended and what it did."""
+    config.num_images, config.num_instances = writer.num_images, writer.num_instances
+    config.num_written, config.num_from_index = writer.num_written, num_held
+    _record_changes(config, writer.changes)
+    config.num_skipped, config.num_gated = len(skipped), 0 if builder is None else builder.num_gated
+    config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped[:CHANGES_RECORDED]]
+    config.seconds = round(time.monotonic() - started, 3)
+    dataset.update_run_config(key, config)
 
 
 def _record_changes(config: Any, changes: Changes) -> None:
@@ -404,7 +429,7 @@ def _configure(
     thresholds: Mapping[str, float],
 ) -> Any:
     """What the run says of itself."""
-    dataset = view._dataset
+    dataset = whole_of(view)
     stored = write_prototypes(dataset, prototypes)
     default, chosen = source.preset.min_confidence, settings.min_confidence
     matching = settings_for(source.preset.as_published, settings.matching)

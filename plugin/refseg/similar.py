@@ -19,17 +19,18 @@ from .building import iter_build_prototypes
 from .cropping import crop_instances
 from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
-from .fields import check_name
+from .fields import check_name, every_image
 from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import images_of
 from .instances import Ranking
-from .labels import OBJECT_TYPES, require_images, require_samples, to_detections
+from .labels import OBJECT_TYPES, require_samples, to_detections
 from .models import Models, load_models
 from .names import free_run_key
 from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
 from .reference_vectors import Reference
 from .references import collect_references
+from .views import add_labels_field, clear_labels, image_view, name_of, whole_of, write_values
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +101,22 @@ def find_similar(
         IndexNotFoundError: the dataset has no index.
         IndexMismatchError: the index was built by another encoder than the model has now.
     """
+    view = image_view(view)
     report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress)
-    return similar_patches(view._dataset, report)
+    return similar_patches(whole_of(view), report)
 
 
 def iter_find_similar(
     view: Any, query: Any, k: int = 25, *, label_field: str = "similar", model: str | Models | None = None
 ) -> Generator[Progress, None, SimilarReport]:
     """The generator behind find_similar."""
-    require_images(view)
+    view = image_view(view)
     require_samples(view)
     if k < 1:
         raise DatasetError(f"At least one candidate must be asked for, not {k}.")
-    dataset = view._dataset
+    dataset = whole_of(view)
     _check_field(dataset, label_field)
-    references = _references(dataset, query)
+    references = _references(every_image(dataset), query)
     index = open_index(dataset, model)
     images = images_of(view, index)
     if not images.held:
@@ -129,7 +131,7 @@ def iter_find_similar(
 
 def similar_patches(dataset: Any, report: SimilarReport) -> Any:
     """The patches of a report's candidates, most similar first."""
-    return dataset.to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
+    return every_image(dataset).to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
 
 
 def _references(dataset: Any, query: Any) -> list[Reference]:
@@ -147,8 +149,8 @@ def _references(dataset: Any, query: Any) -> list[Reference]:
     missing = ids - {reference.id for reference in references}
     if missing:
         raise NoReferencesError(
-            f"The dataset {dataset.name!r} has no labelled object with the id {sorted(missing)[0]!r}: choose a detection or "
-            "polyline that is saved in it."
+            f"The dataset {name_of(dataset)!r} has no labelled object with the id {sorted(missing)[0]!r}: choose a detection "
+            "or polyline that is saved in it."
         )
     return references
 
@@ -211,9 +213,9 @@ def _thin_out(found: Sequence[Found]) -> list[Found]:
 
 def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, num_left_out: int) -> SimilarReport:
     if dataset.has_field(label_field):
-        dataset.clear_sample_field(label_field)
+        clear_labels(dataset, label_field)
     else:
-        dataset.add_sample_field(label_field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        add_labels_field(dataset, label_field, fo.Detections)
     by_image: dict[str, list[Any]] = {}
     written: list[tuple[float, str]] = []
     for item in found:
@@ -225,8 +227,7 @@ def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, n
         by_image.setdefault(item.image.sample_id, []).extend(detections.detections)
         written += [(item.score, detection.id) for detection in detections.detections]
     values = {sample_id: fo.Detections(detections=labels) for sample_id, labels in by_image.items()}
-    if values:
-        dataset.set_values(label_field, values, key_field="id", dynamic=True)
+    write_values(dataset, label_field, values, dynamic=True)
     _record(dataset, label_field)
     return SimilarReport(
         label_field, len(written), tuple(name for _, name in written), tuple(score for score, _ in written), num_left_out
@@ -238,7 +239,7 @@ def _check_field(dataset: Any, label_field: str) -> None:
         check_name(dataset, label_field)
     elif label_field not in _own_fields(dataset):
         raise DatasetError(
-            f"The field {label_field!r} of dataset {dataset.name!r} was not written by find_similar, and would be cleared: "
+            f"The field {label_field!r} of dataset {name_of(dataset)!r} was not written by find_similar, and would be cleared: "
             "choose another field."
         )
 

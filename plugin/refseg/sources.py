@@ -17,6 +17,7 @@ from .packing import PackedCandidates
 from .pixel_ranges import find_pixels
 from .pixels import PLAIN, PixelSettings
 from .prototypes import Prototypes
+from .views import id_of, name_of, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +134,8 @@ def find_source(
                 f"The index at {index.uri} holds candidates of {settings.model!r}, not of {model!r}: leave the model out, or "
                 f"open another index with refseg.open_index(dataset, {model!r})."
             )
-        if settings.dataset_id != str(dataset._doc.id):
-            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {dataset.name!r}.")
+        if settings.dataset_id != id_of(dataset):
+            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {name_of(dataset)!r}.")
         if tiles not in (None, settings.tiles):
             raise IndexMismatchError(
                 f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
@@ -181,11 +182,12 @@ def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prot
         source.wanted_pixels = find_pixels(paths, source.wanted_pixels)
         return images
     settings = source.index.index.settings
-    own = settings_of(view._dataset, source.models, settings.exact, settings.tiles, settings.pixel_settings)
+    whole = whole_of(view)
+    own = settings_of(whole, source.models, settings.exact, settings.tiles, settings.pixel_settings)
     index = source.index
     if own.fingerprint != settings.fingerprint:
         pixels = settings.pixel_settings if settings.pixels is not None else source.wanted_pixels
-        index = index_for(view._dataset, source.models, tiles=settings.tiles, pixels=pixels)
+        index = index_for(whole, source.models, tiles=settings.tiles, pixels=pixels)
     index = index_with_range(index, source.models, paths, wanted=source.wanted_pixels)
     if index is source.index:
         return images

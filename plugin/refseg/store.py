@@ -21,6 +21,7 @@ from .models import PRESETS
 from .names import run_key_from as run_key_from
 from .prototypes import Prototypes
 from .quality import reference_quality
+from .views import id_of, kept_with, name_of, open_collection, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class StoredPrototypes:
 
 def dataset_folder(dataset: Any) -> Path:
     """RefSeg's folder for this dataset under FiftyOne's data folder; by id, so that renaming the dataset loses nothing."""
-    return Path(fo.config.default_dataset_dir) / "refseg" / str(dataset._doc.id)
+    return Path(fo.config.default_dataset_dir) / "refseg" / id_of(dataset)
 
 
 def write_prototypes(dataset: Any, prototypes: Prototypes) -> StoredPrototypes:
@@ -75,9 +76,11 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         raise DatasetError(
             f"{name!r} cannot name prototypes: use letters, digits and underscores, such as {run_key_from(name)!r}."
         )
+    whole = whole_of(open_collection(dataset))
+    dataset = kept_with(dataset)
     if dataset.has_run(name):
         if not overwrite or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
-            raise DatasetError(f"The dataset {dataset.name!r} has a run named {name!r} already: choose another name.")
+            raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {name!r} already: choose another name.")
         dataset.delete_run(name)
     stored = write_prototypes(dataset, prototypes)
     config = dataset.init_run(
@@ -93,7 +96,7 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         quality=[list(astuple(item)) for item in reference_quality(prototypes)],
         negative_ids=list(labelled_ids(prototypes.negatives)),
         num_mined=num_mined(prototypes.negatives),
-        **_calibration(dataset, prototypes),
+        **_calibration(whole, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     dataset.register_run(name, config)
@@ -123,9 +126,10 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
         DatasetError: the dataset keeps none of this name; the message lists those it does.
         PrototypeFileError: the file is gone, cannot be read, or was changed.
     """
+    dataset = kept_with(dataset)
     if not dataset.has_run(name) or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
         known = ", ".join(map(repr, list_prototypes(dataset))) or "none yet: build some first"
-        raise DatasetError(f"The dataset {dataset.name!r} keeps no prototypes named {name!r}; it keeps {known}.")
+        raise DatasetError(f"The dataset {name_of(dataset)!r} keeps no prototypes named {name!r}; it keeps {known}.")
     config = dataset.get_run_info(name).config
     if not Path(config.path).is_file():
         raise PrototypeFileError(f"The file of the prototypes {name!r} is gone ({config.path}): build them again.")
@@ -155,4 +159,4 @@ def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | N
 
 def list_prototypes(dataset: Any) -> list[str]:
     """Names of the prototypes kept with a dataset, newest last."""
-    return [run.key for run in past_runs(dataset, [PROTOTYPES_METHOD])]
+    return [run.key for run in past_runs(kept_with(dataset), [PROTOTYPES_METHOD])]

@@ -15,7 +15,6 @@ from .building import iter_build_prototypes
 from .errors import DatasetError, PrototypeFileError
 from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
 from .known_images import iter_use_known
-from .labels import require_images
 from .match_settings import MatchSettings
 from .mining import labelled_ids, num_mined
 from .models import Models
@@ -25,6 +24,7 @@ from .reference_vectors import Reference
 from .references import collect_negatives, label_fields, tagged_references
 from .runs import SegmentReport, iter_segment
 from .store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
+from .views import image_view, name_of, whole_of
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -177,8 +177,8 @@ def iter_learn(
         BadReferenceError: an object is both a reference and a negative.
         ClassWithoutReferencesError: no reference of a class can be used.
     """
-    require_images(view)
-    dataset = view._dataset
+    view = image_view(view)
+    dataset = whole_of(view)
     references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
     earlier = reusable_prototypes(dataset, name)
     prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
@@ -204,13 +204,13 @@ def iter_update(
     Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.iter_segment`, the new
     prototypes being kept.
     """
-    require_images(view)
-    dataset = view._dataset
+    view = image_view(view)
+    dataset = whole_of(view)
     run = newest_run(dataset, label_field)
     images = None if run is None else _images_of(view, run)
     if run is None or images is None or len(images) == 0:
         raise DatasetError(
-            f"No image of this view of dataset {dataset.name!r} was segmented by RefSeg in the field {label_field!r}: run "
+            f"No image of this view of dataset {name_of(dataset)!r} was segmented by RefSeg in the field {label_field!r}: run "
             "segment first."
         )
     name = _name_for(dataset, run)
@@ -283,7 +283,7 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
 
 def _images_of(view: Any, run: PastRun) -> Any:
     """The images of a view that the runs of a field were asked for; those that have predictions, where all were of views."""
-    dataset, label_field = view._dataset, run.config["label_field"]
+    dataset, label_field = whole_of(view), run.config["label_field"]
     if any(other.is_whole for other in past_runs(dataset, [SEGMENTING], label_field)):
         return view
     ids = set(view.exists(label_field).values("id")) if dataset.has_field(label_field) else set()
@@ -326,7 +326,7 @@ def _name_for(dataset: Any, run: PastRun) -> str:
     if dataset.has_run(name) and dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
         # Better said now than after the work.
         raise DatasetError(
-            f"The dataset {dataset.name!r} has a run named {name!r} that holds no prototypes: rename it with "
+            f"The dataset {name_of(dataset)!r} has a run named {name!r} that holds no prototypes: rename it with "
             "dataset.rename_run, so that the new prototypes can have this name."
         )
     return name

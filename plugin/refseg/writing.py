@@ -24,6 +24,7 @@ from .match_settings import MatchSettings
 from .packing import PackedCandidates
 from .semantic import semantic_map
 from .store import dataset_folder
+from .views import add_labels_field, name_of, whole_of, write_values
 
 IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0
@@ -276,17 +277,16 @@ class Writer:
         self._written_at = time.monotonic()
 
     def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
-        dataset = self.view._dataset
-        if labels:
-            dataset.set_values(self.label_field, labels, key_field="id", dynamic=True)
+        write_values(self.view, self.label_field, labels, dynamic=True)
         if maps:
-            dataset.set_values(self.settings.semantic_field, maps, key_field="id")
+            assert self.settings.semantic_field is not None
+            write_values(self.view, self.settings.semantic_field, maps)
         self.num_written += len(labels)
 
     def _held(self, sample_ids: list[str]) -> dict[str, Written]:
         """What the samples hold that have been segmented, or labelled by others, in this field."""
         # Not read through the view, which may hide a part of them.
-        dataset = self.view._dataset
+        dataset = whole_of(self.view)
         whole = every_image(dataset)
         path = f"{self.label_field}.detections"
         names = ["label", "confidence", "predicted_iou", "margin", "bounding_box"]
@@ -308,7 +308,7 @@ class Writer:
             # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
             return Path(self.settings.mask_dir).expanduser().absolute() / sample_id
         if needs_files(instances):
-            return dataset_folder(self.view._dataset) / "masks" / self.run_key / sample_id
+            return dataset_folder(self.view) / "masks" / self.run_key / sample_id
         return None
 
 
@@ -443,8 +443,8 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> d
         elif getattr(existing, "document_type", None) is not kind:
             held = getattr(existing, "document_type", type(existing)).__name__
             raise DatasetError(
-                f"The field {name!r} of dataset {dataset.name!r} holds {held}, not {kind.__name__}: choose another field, so "
-                "that nothing is overwritten."
+                f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not {kind.__name__}: choose another field, "
+                "so that nothing is overwritten."
             )
     return fields
 
@@ -453,8 +453,8 @@ def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str])
     """Add the fields that are not there yet, and say what the values of a semantic map mean."""
     for name, kind in fields.items():
         if dataset.get_field(name) is None:
-            dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
+            add_labels_field(dataset, name, kind)
         if kind is fo.Segmentation:
             targets = {index + 1: label for index, label in enumerate(classes)}
             dataset.mask_targets = {**dataset.mask_targets, name: targets}
-            dataset.save()
+            dataset._root_dataset.save()

@@ -359,7 +359,7 @@ def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[.
     dataset = make_dataset([fo.Sample(str(tmp_path / "a.mp4"))])
     app = open_app(dataset)
     app.open_panel_anyway()
-    expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images.")).to_be_visible()
+    expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images:")).to_be_visible()
 
 
 @pytest.mark.parametrize(("size", "scheme"), [((1400, 900), "dark"), ((1000, 700), "light")])

@@ -1,0 +1,92 @@
+"""Which images an operator takes: names, dynamic groups, patches, and frames of videos."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+from fiftyone.operators.executor import ExecutionError
+
+from refseg.prototypes import Prototypes
+from refseg.store import save_prototypes
+from tests.operators.helpers import call, form_of, problems_of, run_in_app
+from tests.trays import propose_truth, tray_samples
+
+MakeDataset = Callable[..., fo.Dataset]
+QUICK = {"prototypes": "trays", "min_confidence": 0.0}
+FORMS = ["build_index", "build_prototypes", "evaluate", "find_similar", "sample_references", "segment", "update"]
+
+
+@pytest.fixture
+def scenes(trays: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
+    """Four trays of two scenes, and prototypes of them."""
+    trays.set_values("scene", ["a", "b", "a", "b"])
+    save_prototypes(trays, prototypes, "trays")
+    return trays
+
+
+@pytest.fixture(scope="session")
+def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
+    """Two references of each class of the trays."""
+    from tests.trays import tray_prototypes
+
+    return tray_prototypes(tmp_path_factory.mktemp("references"))
+
+
+def test_names(scenes: fo.Dataset) -> None:
+    assert call("segment", scenes.name, **QUICK)["num_images"] == 4
+    with pytest.raises(
+        ExecutionError, match=r"^There is no dataset named 'nowhere': pass a dataset, a view, or one of the names"
+    ):
+        call("segment", "nowhere", **QUICK)
+    with pytest.raises(ExecutionError, match=r"a dataset's name is needed, not list"):
+        call("segment", [scenes.first()], **QUICK)
+
+
+@pytest.mark.parametrize("options", [{}, {"order_by": "filepath"}, {"flat": True}])
+def test_dynamic_groups(scenes: fo.Dataset, options: dict[str, Any]) -> None:
+    view = scenes.group_by("scene", **options)
+    assert call("build_index", view, model="demo")["num_images"] == 4
+    assert call("segment", view, **QUICK)["num_images"] == 4
+    assert call("evaluate", view, pred_field="predictions", gt_field="ground_truth")["num_images"] == 4
+    for name in FORMS:
+        assert "dataset_problem" not in problems_of(form_of(scenes, name, view=view)), name
+    run_in_app(scenes, "segment", {**QUICK, "label_field": "again"}, view=view)
+    assert scenes.count("again") == 4
+
+
+def test_patches_stand_for_their_images(scenes: fo.Dataset) -> None:
+    view = scenes.limit(2).to_patches("ground_truth")
+    assert "patches" not in form_of(scenes, "segment", view=scenes.limit(2))
+    form = form_of(scenes, "segment", view=view)
+    assert "the images that they were cut from" in form["patches"]["view"]["label"]
+    run_in_app(scenes, "segment", QUICK, view=view)
+    assert scenes.count("predictions") == 2
+
+
+def test_frames_by_the_advice(
+    make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = fo.Sample(str(tmp_path / "a.mp4"))
+    for number, sample in enumerate(tray_samples(tmp_path, 2), 1):
+        video.frames[number] = fo.Frame(filepath=sample.filepath, ground_truth=sample.ground_truth)
+    dataset = make_dataset([video])
+    frames = dataset.to_frames()
+    for view in (None, frames, frames.to_patches("ground_truth"), dataset.to_clips([[[1, 2]]])):
+        problem = problems_of(form_of(dataset, "segment", view=view))["dataset_problem"]
+        found = re.search(r"make a dataset of the frames, (dataset\.to_frames\(.*\)), and open that one\.$", problem)
+        assert found is not None
+    with pytest.raises(ExecutionError, match="make a dataset of the frames"):
+        call("build_index", frames, model="demo")
+    images = eval(found[1], {"dataset": dataset})
+    try:
+        save_prototypes(images, prototypes, "trays")
+        propose_truth(monkeypatch, images)
+        assert problems_of(form_of(images, "segment")) == {}
+        assert call("segment", images, **QUICK)["num_images"] == 2
+    finally:
+        images.delete()

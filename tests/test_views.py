@@ -1,0 +1,480 @@
+"""The one door: every public function with a name, frames, groups, patches, clips and videos, and what each says or does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+
+import refseg
+from refseg.errors import DatasetError
+from refseg.fields import SEGMENTING, every_image, past_runs
+from refseg.prototypes import Prototypes
+from refseg.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
+from tests.trays import propose_truth, tray_samples
+
+MakeDataset = Callable[..., fo.Dataset]
+
+NAMED_PARAMETERS = ("view", "dataset")
+NUM_IMAGES = 4
+QUIET = {"num_workers": 0, "progress": False}
+
+
+@dataclass
+class World:
+    """One kind of dataset or view, and what calls need.
+
+    Attributes:
+        given: what a caller passes.
+        dataset: that keeps the runs.
+        prototypes: of its classes.
+        images: the images among it, as a view that can be read; None where it has none.
+        decision: the last one made.
+    """
+
+    given: Any
+    dataset: fo.Dataset | None
+    prototypes: Prototypes
+    images: Any = None
+    decision: Any = field(default_factory=lambda: refseg.Decision("accept", "predictions", ["0" * 24], [], []))
+
+    def label_ids(self, name: str = "predictions") -> list[str]:
+        """Ids of the labels of a field."""
+        found = [] if self.images is None else self.images.values(f"{name}.detections.id", unwind=True)
+        return list(found) or ["0" * 24] * 8
+
+    def report(self) -> Any:
+        """A report on the prototypes, with no suggestions."""
+        return refseg.inspect(self.prototypes, progress=False)
+
+    def decide(self, name: str, place: int, *more: Any) -> None:
+        """Decide on a prediction."""
+        self.decision = getattr(refseg, name)(self.given, [self.label_ids()[place]], *more)
+
+    def fix(self) -> None:
+        """Decide on the last prediction."""
+        refseg.fix(self.given, self.label_ids()[3])
+
+
+CALLS: dict[str, Callable[[Any, World], Any]] = {
+    "tag_references": lambda given, world: refseg.tag_references(given, world.label_ids("ground_truth"), "ground_truth"),
+    "collect_references": lambda given, world: refseg.collect_references(given, "ground_truth", tags="reference"),
+    "sample_references": lambda given, world: refseg.sample_references(given, "ground_truth", 2, min_side=1, border=0),
+    "save_prototypes": lambda given, world: refseg.save_prototypes(given, world.prototypes, "parts"),
+    "list_prototypes": lambda given, world: refseg.list_prototypes(given),
+    "load_prototypes": lambda given, world: refseg.load_prototypes(given, "parts"),
+    "build_index": lambda given, world: refseg.build_index(given, "demo", **QUIET),
+    "open_index": lambda given, world: refseg.open_index(given).status(),
+    "segment": lambda given, world: refseg.segment(given, "parts", min_confidence=0.0, **QUIET),
+    "evaluate": lambda given, world: refseg.evaluate(given, "predictions", "ground_truth", progress=False),
+    "review_queue": lambda given, world: refseg.review_queue(given),
+    "accept": lambda given, world: world.decide("accept", 0),
+    "undo": lambda given, world: refseg.undo(given, world.decision),
+    "reject": lambda given, world: world.decide("reject", 1),
+    "relabel": lambda given, world: world.decide("relabel", 2, "gear"),
+    "fix": lambda given, world: world.fix(),
+    "calibrate": lambda given, world: refseg.calibrate(given, "parts", **QUIET),
+    "mine_negatives": lambda given, world: refseg.mine_negatives(given, "parts", **QUIET),
+    "inspect": lambda given, world: refseg.inspect("parts", given, progress=False),
+    "inspect_references": lambda given, world: refseg.inspect_references(given, "parts", progress=False),
+    "write_fields": lambda given, world: refseg.write_fields(world.report(), given),
+    "delete_fields": lambda given, world: refseg.delete_fields(given),
+    "similarity_heatmap": lambda given, world: refseg.similarity_heatmap(given, "parts", "star", **QUIET),
+    "find_similar": lambda given, world: refseg.find_similar(given, world.label_ids("ground_truth")[0], 2, progress=False),
+    "update": lambda given, world: refseg.update(given, calibrates=False, **QUIET),
+}
+"""Every public function that takes a dataset or a view, in an order in which each finds what it needs."""
+
+WITHOUT_A_DATASET = {
+    *("build_prototypes", "inspection_sheet", "load_models", "reference_quality", "run_benchmark", "unload_models"),
+}
+
+OF_ANY_DATASET = {"save_prototypes", "list_prototypes", "load_prototypes"}
+"""What is kept with a dataset, whatever it holds."""
+
+BY_LABEL_IDS = {"tag_references", "accept", "reject", "relabel", "fix", "undo", "calibrate", "write_fields", "delete_fields"}
+"""Functions for which a dataset counts as a whole, so that its patches or groups can stand for it."""
+
+
+def test_every_function_is_walked() -> None:
+    functions = {name for name in refseg.__all__ if inspect.isfunction(getattr(refseg, name))}
+    assert functions == CALLS.keys() | WITHOUT_A_DATASET
+    for name in functions:
+        takes = set(NAMED_PARAMETERS) & inspect.signature(getattr(refseg, name)).parameters.keys()
+        assert bool(takes) == (name in CALLS), name
+
+
+def video_dataset(make_dataset: MakeDataset, folder: Path, *, add_predictions: bool = False) -> fo.Dataset:
+    """Two videos, each of two frames that lie on disk: the trays."""
+    videos = []
+    samples = tray_samples(folder, NUM_IMAGES)
+    for number in range(2):
+        path = folder / f"{number}.mp4"
+        path.write_bytes(b"no video is read where its frames lie on disk")
+        video = fo.Sample(str(path))
+        for place, sample in enumerate(samples[2 * number : 2 * number + 2], 1):
+            frame = fo.Frame(filepath=sample.filepath, ground_truth=sample.ground_truth)
+            if add_predictions:
+                frame["predictions"] = predictions_from(sample)
+            video.frames[place] = frame
+        videos.append(video)
+    return make_dataset(videos)
+
+
+def predictions_from(sample: fo.Sample) -> fo.Detections:
+    """The objects of a sample as predictions."""
+    labels = [label.copy() for label in sample.ground_truth.detections]
+    for label in labels:
+        label.confidence = 0.5
+    return fo.Detections(detections=labels)
+
+
+def image_samples(folder: Path, *, add_predictions: bool = False) -> list[fo.Sample]:
+    """The trays, of two scenes."""
+    samples = tray_samples(folder, NUM_IMAGES)
+    for number, sample in enumerate(samples):
+        sample["scene"], sample["place"] = str(number % 2), number
+        if add_predictions:
+            sample["predictions"] = predictions_from(sample)
+    return samples
+
+
+def grouped_dataset(make_dataset: MakeDataset, folder: Path, **options: Any) -> fo.Dataset:
+    """Groups of a left and a right tray."""
+    dataset = make_dataset()
+    dataset.add_group_field("pair", default="left")
+    samples = image_samples(folder, **options)
+    for left, right in zip(samples[::2], samples[1::2], strict=True):
+        group = fo.Group()
+        left["pair"], right["pair"] = group.element("left"), group.element("right")
+    dataset.add_samples(samples, progress=False)
+    return dataset
+
+
+WORKING = ["name", "frames", "ordered groups", "dynamic groups", "flat groups", "group slices"]
+
+
+@pytest.fixture
+def working(
+    request: pytest.FixtureRequest,
+    make_dataset: MakeDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    """Four images of a kind, whose candidates are the ground truth."""
+    kind = request.param
+    if kind == "frames":
+        dataset = video_dataset(make_dataset, tmp_path)
+        given = images = dataset.to_frames()
+    elif kind == "group slices":
+        dataset = grouped_dataset(make_dataset, tmp_path)
+        given = images = dataset.select_group_slices(media_type="image")
+    else:
+        images = dataset = make_dataset(image_samples(tmp_path))
+        given = {
+            "name": dataset.name,
+            "dynamic groups": dataset.group_by("scene"),
+            "ordered groups": dataset.group_by("scene", order_by="place"),
+            "flat groups": dataset.group_by("scene", flat=True),
+        }[kind]
+    propose_truth(monkeypatch, images)
+    references = refseg.collect_references(every_image(images).limit(2), "ground_truth")
+    return World(given, dataset, refseg.build_prototypes(references, "demo", progress=False), images)
+
+
+@pytest.mark.parametrize("working", WORKING, indirect=True)
+def test_works(working: World) -> None:
+    answers = {}
+    for name, call in CALLS.items():
+        try:
+            answers[name] = call(working.given, working)
+        except Exception as error:
+            pytest.fail(f"{name}: {type(error).__name__}: {error}")
+    # Every image counted, not the first of each group.
+    assert answers["build_index"].num_images == answers["open_index"].num_indexed == NUM_IMAGES
+    assert answers["open_index"].num_deleted == 0
+    assert answers["segment"].num_images == answers["evaluate"].num_images == NUM_IMAGES
+    assert answers["evaluate"].num_predictions == len(answers["review_queue"]) == 2 * NUM_IMAGES
+    assert answers["update"].segmentation.num_images == answers["similarity_heatmap"].num_images == NUM_IMAGES
+    assert answers["list_prototypes"] == ["parts"]
+    assert answers["undo"] is True
+    assert answers["calibrate"].surroundings is not None
+    assert len(answers["inspect_references"]) == answers["write_fields"].num_references == 4
+    assert answers["delete_fields"] is True
+    assert len(answers["find_similar"]) == 2
+    assert working.dataset is not None
+    assert states_of(working.dataset) == ["completed", "completed"]
+    decided = every_image(working.images).count("accepted.detections"), every_image(working.images).count("rejected.detections")
+    assert decided == (2, 2)
+
+
+def test_frames_reach_their_videos(
+    make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = video_dataset(make_dataset, tmp_path)
+    frames = dataset.to_frames()
+    propose_truth(monkeypatch, frames)
+    refseg.build_index(frames.limit(3), "demo", **QUIET)
+    report = refseg.segment(frames, prototypes, min_confidence=0.0, semantic_field="maps", **QUIET)
+    assert (report.num_images, report.num_from_index) == (NUM_IMAGES, 3)
+    assert dataset.count("frames.predictions.detections") == report.num_instances == 2 * NUM_IMAGES
+    assert dataset.count("frames.maps.mask") == NUM_IMAGES
+    # Another view of the frames is another dataset of FiftyOne's, with the same ids.
+    again = dataset.to_frames()
+    assert again._dataset.name != frames._dataset.name
+    assert again.values("predictions.detections.id") == frames.values("predictions.detections.id")
+    assert refseg.open_index(again).status().num_indexed == NUM_IMAGES
+    assert len(dataset.load_run_view(report.run_key)) == NUM_IMAGES
+    second = refseg.segment(again, prototypes, min_confidence=0.0, **QUIET)
+    assert (second.num_from_index, second.num_written) == (NUM_IMAGES, 0)
+    assert [run.is_whole for run in past_runs(dataset, [SEGMENTING])] == [True, True]
+    # What is decided and taken back, too.
+    first, other, *_ = again.values("predictions.detections.id", unwind=True)
+    accepted = refseg.accept(again, [first])
+    refseg.reject(again, [other])
+    counted = [dataset.count(f"frames.{name}.detections") for name in ("accepted", "rejected")]
+    assert counted == [1, 1]
+    assert len(refseg.review_queue(dataset.to_frames())) == 2 * NUM_IMAGES - 2
+    assert refseg.undo(again, accepted)
+    assert dataset.count("frames.accepted.detections") == again.count("accepted.detections") == 0
+    found = refseg.find_similar(again, first, 3, progress=False)
+    assert len(found) == dataset.count("frames.similar.detections") == 3
+    assert len(refseg.find_similar(again, first, 1, progress=False)) == dataset.count("frames.similar.detections") == 1
+    # An index knows the frames of all videos, whichever are looked at.
+    part = refseg.open_index(dataset.limit(1).to_frames())
+    assert (part.status().num_samples, part.status().num_deleted) == (2, 0)
+    part.compact()
+    assert refseg.open_index(again).status().num_indexed == NUM_IMAGES
+
+
+def states_of(dataset: fo.Dataset) -> list[str]:
+    """States of the runs that have one."""
+    configs = [dataset.get_run_info(key).config for key in dataset.list_runs()]
+    return [config.state for config in configs if hasattr(config, "state")]
+
+
+def fields_of(dataset: fo.Dataset) -> set[str]:
+    """Names of every field."""
+    frames = dataset.get_frame_field_schema(flat=True) or {}
+    return {*dataset.get_field_schema(flat=True), *(f"frames.{name}" for name in frames)}
+
+
+REFUSED: dict[str, tuple[str, set[str]]] = {
+    "unknown name": (r"^There is no dataset named 'prts'", set()),
+    "samples": (r"^A FiftyOne dataset, a view of one, or a dataset's name is needed, not list", set()),
+    "patches": (
+        r"holds patches, .* dataset\.select\(view\.distinct\('sample_id'\)\)",
+        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
+    ),
+    "evaluation patches": (r"holds patches, ", OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}),
+    "patches of frames": (
+        r"holds patches, .*to_frames\(sample_frames=True\)\.select\(view\.distinct\('frame_id'\)\)",
+        OF_ANY_DATASET,
+    ),
+    "clips": (r"holds clips of videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
+    "videos": (r"holds videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
+    "points": (r"holds media of type 'point-cloud'", OF_ANY_DATASET),
+    "groups": (
+        r"is grouped: .*view\.select_group_slices\(media_type='image'\)",
+        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
+    ),
+    "groups of videos": (r"is grouped and holds media of type 'video' alone", OF_ANY_DATASET),
+}
+"""For each kind the words of the refusal, and the functions that take it all the same."""
+
+
+@pytest.fixture
+def refused(
+    request: pytest.FixtureRequest, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes
+) -> tuple[str, World]:
+    """Something that holds no images, or not as such."""
+    kind = request.param
+    dataset: fo.Dataset | None = None
+    images = None
+    if kind == "unknown name":
+        given = "prts"
+    elif kind == "samples":
+        given = [fo.Sample(str(tmp_path / "a.png"))]
+    elif kind in ("patches", "evaluation patches"):
+        images = dataset = make_dataset(image_samples(tmp_path, add_predictions=True))
+        if kind == "patches":
+            given = dataset.to_patches("ground_truth")
+        else:
+            dataset.evaluate_detections("predictions", "ground_truth", "eval", progress=False)
+            given = dataset.to_evaluation_patches("eval")
+    elif kind in ("patches of frames", "clips", "videos"):
+        dataset = video_dataset(make_dataset, tmp_path, add_predictions=True)
+        images = dataset.to_frames()
+        given = {"videos": dataset, "clips": dataset.to_clips([[[1, 2]], [[1, 1]]])}.get(
+            kind, images.to_patches("ground_truth")
+        )
+    elif kind == "points":
+        given = dataset = make_dataset([fo.Sample(str(tmp_path / "a.pcd"))])
+    elif kind == "groups":
+        given = dataset = grouped_dataset(make_dataset, tmp_path, add_predictions=True)
+        images = dataset.select_group_slices(media_type="image")
+    else:
+        given = dataset = make_dataset()
+        dataset.add_group_field("pair", default="left")
+        dataset.add_sample(fo.Sample(str(tmp_path / "a.mp4"), pair=fo.Group().element("left")))
+    return kind, World(given, dataset, prototypes, images)
+
+
+@pytest.mark.parametrize("refused", REFUSED, indirect=True)
+def test_refused(refused: tuple[str, World], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_models(*_: Any) -> None:
+        raise AssertionError("models are loaded before the view is looked at")
+
+    monkeypatch.setattr("refseg.models._load", no_models)
+    kind, world = refused
+    words, taken = REFUSED[kind]
+    for name in CALLS.keys() - taken:
+        before = set() if world.dataset is None else fields_of(world.dataset)
+        with pytest.raises(DatasetError, match=words) as caught:
+            CALLS[name](world.given, world)
+        assert str(caught.value).endswith("."), name
+        assert "\n" not in str(caught.value), name
+        if world.dataset is not None:
+            assert world.dataset.list_runs() == [], name
+            assert fields_of(world.dataset) == before, name
+
+
+@pytest.mark.parametrize("refused", ["patches", "evaluation patches", "groups"], indirect=True)
+def test_labels_named_by_their_ids(refused: tuple[str, World], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, world = refused
+    propose_truth(monkeypatch, world.images)
+    refseg.build_index(every_image(world.dataset), "demo", **QUIET)
+    for name, call in CALLS.items():
+        if name in OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}:
+            call(world.given, world)
+    assert world.dataset is not None
+    assert world.dataset.list_runs(method="refseg/prototypes") == ["parts"]
+    decided = world.images.count("accepted.detections"), world.images.count("rejected.detections")
+    assert decided == (2, 2)
+
+
+class TestAdvice:
+    """What a refusal says, carried out."""
+
+    def collected(self, view: Any) -> int:
+        return len(refseg.collect_references(view, "ground_truth"))
+
+    def test_patches(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(image_samples(tmp_path))
+        view = dataset.limit(3).to_patches("ground_truth")
+        assert self.collected(dataset.select(view.distinct("sample_id"))) == 6
+
+    def test_patches_of_frames(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = video_dataset(make_dataset, tmp_path)
+        view = dataset.to_frames().limit(3).to_patches("ground_truth")
+        assert self.collected(dataset.to_frames(sample_frames=True).select(view.distinct("frame_id"))) == 6
+
+    def test_videos_and_clips(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = video_dataset(make_dataset, tmp_path)
+        clips = dataset.to_clips([[[1, 2]], [[1, 1]]])
+        assert self.collected(dataset.to_frames(sample_frames=True)) == 8
+        assert self.collected(clips.to_frames(sample_frames=True)) == 6
+
+    def test_groups(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = grouped_dataset(make_dataset, tmp_path)
+        assert self.collected(dataset.select_group_slices(media_type="image")) == 8
+
+    def test_dynamic_groups_of_groups(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        view = grouped_dataset(make_dataset, tmp_path).group_by("scene")
+        with pytest.raises(DatasetError, match="is grouped"):
+            self.collected(view)
+
+    def test_near_names(self, make_dataset: MakeDataset) -> None:
+        make_dataset(name="refseg-door-parts")
+        with pytest.raises(DatasetError, match=r"named 'refseg-dor-parts': pass .*'refseg-door-parts'"):
+            image_view("refseg-dor-parts")
+
+
+EMPTY_IS_FINE = {*OF_ANY_DATASET, *BY_LABEL_IDS, "open_index", "review_queue"}
+
+
+def test_empty_view(make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes) -> None:
+    dataset = make_dataset(image_samples(tmp_path, add_predictions=True))
+    refseg.save_prototypes(dataset, prototypes, "parts")
+    runs, fields = dataset.list_runs(), fields_of(dataset)
+    world = World(dataset.limit(0), dataset, prototypes, dataset)
+    for name in CALLS.keys() - EMPTY_IS_FINE - {"inspect", "inspect_references", "tag_references"}:
+        with pytest.raises(refseg.errors.RefSegError) as caught:
+            CALLS[name](world.given, world)
+        assert str(caught.value).endswith("."), name
+    assert (dataset.list_runs(), fields_of(dataset)) == (runs, fields)
+    assert refseg.review_queue(world.given) == []
+
+
+def test_images_known_to_be_empty_pass_the_door_too(make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes) -> None:
+    dataset = make_dataset(image_samples(tmp_path))
+    refseg.save_prototypes(dataset, prototypes, "parts")
+    with pytest.raises(DatasetError, match="holds patches"):
+        refseg.calibrate(dataset, "parts", empty=dataset.to_patches("ground_truth"), **QUIET)
+    with pytest.raises(DatasetError, match="no dataset named 'prts'"):
+        refseg.calibrate(dataset, "parts", empty="prts", **QUIET)
+
+
+class TestDoor:
+    def test_images_pass_as_they_are(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.png")])
+        view = dataset.limit(0)
+        assert image_view(dataset) is dataset
+        assert image_view(view) is view
+        assert image_view(dataset.name) is dataset
+        empty = make_dataset()
+        assert image_view(empty) is empty
+
+    @pytest.mark.parametrize(("path", "kind"), [("a.pcd", "point-cloud"), ("a.fo3d", "3d")])
+    def test_other_media(self, make_dataset: MakeDataset, path: str, kind: str) -> None:
+        dataset = make_dataset([fo.Sample(path)])
+        with pytest.raises(DatasetError, match=f"^The dataset {dataset.name!r} holds media of type '{kind}'"):
+            image_view(dataset)
+
+    def test_deleted(self) -> None:
+        dataset = fo.Dataset()
+        dataset.delete()
+        with pytest.raises(DatasetError, match=r"was deleted: pass another one\.$"):
+            image_view(dataset)
+
+    @pytest.mark.parametrize("sampled", [False, "dynamic"])
+    def test_frames_that_do_not_lie_on_disk(self, make_dataset: MakeDataset, tmp_path: Path, sampled: bool | str) -> None:
+        video = fo.Sample(str(tmp_path / "a.mp4"))
+        video.frames[1] = fo.Frame(ground_truth=fo.Detections())
+        dataset = make_dataset([video])
+        with pytest.raises(DatasetError, match=r"do not lie on disk: write them with dataset\.to_frames\(sample_frames=True\)"):
+            image_view(dataset.to_frames(sample_frames=sampled))
+
+    def test_groups_of_frames(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        frames = video_dataset(make_dataset, tmp_path).to_frames()
+        assert len(image_view(frames.group_by("sample_id"))) == NUM_IMAGES
+        assert len(image_view(frames.group_by("sample_id", flat=True))) == NUM_IMAGES
+
+    def test_groups_keep_what_was_hidden(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(image_samples(tmp_path))
+        groups = dataset.group_by("scene", order_by="place")
+        assert image_view(groups).values("place") == [0, 2, 1, 3]
+        assert image_view(groups.limit(1)).values("place") == [0, 2]
+        assert image_view(dataset.limit(3).group_by("scene")).count() == 3
+
+    def test_whole(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(image_samples(tmp_path))
+        for view in (dataset.limit(1), dataset.group_by("scene"), dataset.to_patches("ground_truth"), dataset.name):
+            assert image_dataset(view) is dataset
+            assert kept_with(view) is dataset
+        videos = video_dataset(make_dataset, tmp_path)
+        frames = videos.to_frames()
+        assert len(whole_of(frames.limit(1))) == len(image_dataset(frames.skip(2))) == NUM_IMAGES
+        assert kept_with(frames) is videos
+        assert open_collection(frames) is frames
+
+    def test_writing_beside_the_view(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(image_samples(tmp_path))
+        first = dataset.first().id
+        write_values(dataset.limit(0), "note", {first: "seen"})
+        assert dataset.values("note") == ["seen", None, None, None]
