@@ -387,7 +387,7 @@ def index_with_range(
 
 
 def _default_place(dataset: Any, settings: IndexSettings) -> Path:
-    return dataset_folder(dataset) / "index" / f"{settings.model}-{settings.fingerprint}"
+    return dataset_folder(dataset) / "index" / folder_from(f"{settings.model}-{settings.fingerprint}")
 
 
 def _whole(uri: str | os.PathLike[str]) -> str:

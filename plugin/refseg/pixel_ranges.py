@@ -67,7 +67,8 @@ def files_without_range(paths: Iterable[str], *, first: bool = False) -> Sequenc
     """
     deep = []
     for path in sorted(set(paths)):
-        if Path(path).suffix.lower() not in EIGHT_BITS and needs_range(path):
+        # What is no plain file may be read once alone.
+        if Path(path).suffix.lower() not in EIGHT_BITS and Path(path).is_file() and needs_range(path):
             deep.append(path)
             if first:
                 break
