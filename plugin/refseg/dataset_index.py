@@ -24,7 +24,7 @@ from .images import file_sha256
 from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
 from .models import Models, get_preset
-from .names import free_run_key
+from .names import folder_from, free_run_key
 from .pixel_ranges import files_without_range, find_pixels
 from .pixels import PLAIN, PixelSettings
 from .progress import Progress, Watcher, drain
