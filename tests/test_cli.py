@@ -648,7 +648,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(
         right = evaluate_results(read_coco(tmp_path / "right.json"), results, iou_type)  # type: ignore[arg-type]
         assert report[kind]["ap"] == pytest.approx(right.ap, abs=1e-12)
     assert run(*told, "--strict", references=content, targets=targets) == 2
-    fails(capsys, 2, "annotation 0 has a mask that has no polygon of three points or more")
+    fails(capsys, 2, "annotation 0 cannot be read: its mask has no polygon of three points or more")
 
 
 def test_exporters_parent_category_is_ignored(run: Run, content: dict[str, Any], tmp_path: Path) -> None:

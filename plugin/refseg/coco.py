@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from pycocotools import mask as mask_utils
 
 from .coco_annotations import BadMasks, read_annotations
-from .coco_values import ImageId, Refusal, id_of, refusal, shown_value, size_of, summary_of, whole_number_of
+from .coco_values import ImageId, Refusal, id_of, listed, refusal, shown_value, size_of, summary_of, whole_number_of
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
 from .instances import Instances
@@ -176,7 +176,8 @@ def _say(left_out: Sequence[Refusal], notes: Sequence[str], strict: bool) -> Non
     for note in notes:
         logger.warning("%s", note)
     if left_out and strict:
-        raise CocoError(str(left_out[0]) if len(left_out) == 1 else summary_of(left_out))
+        several = f"{len(left_out)} annotations cannot be used: {listed(left_out)}"
+        raise CocoError(several if len(left_out) > 1 else str(left_out[0]))
     if left_out:
         logger.warning("%s", summary_of(left_out))
 
@@ -264,9 +265,8 @@ def with_file_sizes(coco: CocoDataset, image_dir: str | Path, *, strict: bool = 
             kept.append(entry)
     names = [str(entry["id"]) if "id" in entry else "" for entry in kept if not entry.get("iscrowd")]
     alike = len(names) - len(set(names) - {""})
-    said = (
-        f"{coco.source}: {alike} annotations have no id, or that of another: their position in the file is made a part of it."
-    )
+    have = "annotations have" if alike > 1 else "annotation has"
+    said = f"{coco.source}: {alike} {have} no id, or that of another: positions in the file are made a part of their ids."
     notes = [said] if alike else []
     _say(refused, notes, strict)
     coco = replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *refused), notes=(*coco.notes, *notes))

@@ -199,7 +199,7 @@ class _Reader:
                     check_fits(shape, image_hw, shows=True)
             except CocoError as error:
                 kept_by_box = self.bad_masks == "box" and box is not None
-                self._refuse(name, "segmentation", value, f"has a mask that {error}", mask_alone=kept_by_box)
+                self._refuse(name, "segmentation", value, f"cannot be read: its mask {error}", mask_alone=kept_by_box)
                 return {**fixed, "bbox": box, MASK_LEFT_OUT: True} if kept_by_box else None
         if box is None and shape is not None and image_hw is not None:
             box = mask_utils.toBbox(compressed(shape, image_hw)).tolist()

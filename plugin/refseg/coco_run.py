@@ -146,8 +146,9 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         calibrated=_is_calibrated(job, prototypes, models),
         num_empty=seen.num_empty,
         num_mined=num_mined(prototypes.negatives),
-        left_out=tuple(one for file in (*files, listed) for one in file.left_out),
-        notes=(*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])),
+        # One file may be named twice.
+        left_out=tuple(dict.fromkeys(one for file in (*files, listed) for one in file.left_out)),
+        notes=tuple(dict.fromkeys([*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])])),
         pixel_range=pixels.pixel_range,
     )
     if job.report is not None:

@@ -67,8 +67,13 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
 
 
+def listed(refused: Sequence[Refusal]) -> str:
+    """The first of some refused annotations."""
+    return " ".join(map(str, refused[:SHOWN])) + (" …" if len(refused) > SHOWN else "")
+
+
 def summary_of(refused: Sequence[Refusal]) -> str:
-    """How many annotations are left out, and the first of them, in one sentence for each kind; "" for none."""
+    """How many annotations are left out, and the first of them, for each kind; "" for none."""
     parts = []
     whole = [one for one in refused if not one.mask_alone]
     masks = [one for one in refused if one.mask_alone]
@@ -76,8 +81,7 @@ def summary_of(refused: Sequence[Refusal]) -> str:
         if members:
             many = len(members) > 1
             words = ("are" if many else "is",) if members is whole else (("have", "", "their") if many else ("has", "s", "its"))
-            told = " ".join(map(str, members[:SHOWN])) + (" …" if len(members) > SHOWN else "")
-            parts.append(f"{len(members)} annotation{'s' * many} {what % words}: {told}")
+            parts.append(f"{len(members)} annotation{'s' * many} {what % words}: {listed(members)}")
     return "\n".join(parts)
 
 
