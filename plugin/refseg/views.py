@@ -50,7 +50,7 @@ def image_dataset(given: Any) -> Any:
         DatasetError: no dataset, or one without images; the message says what to pass.
     """
     view = open_collection(given)
-    if view._is_generated and not (view._is_patches and not view._is_frames):
+    if view._is_generated and not view._is_patches:
         _require_images(view)
     whole = whole_of(view)
     _require_images(every_image(whole) if _has_slices_of_images(whole) else whole)
@@ -67,9 +67,10 @@ def kept_with(given: Any) -> Any:
 
 
 def whole_of(view: Any) -> Any:
-    """All images of the dataset that a view is of, to be read and written; of frames, the view of all made with it."""
-    is_view_of_frames = _holds_frames(view) and isinstance(view, fo.DatasetView)
-    return view._base_view if is_view_of_frames else view._root_dataset
+    """All images of the dataset that a view is of, to be read and written; of frames and patches of them, all made with it."""
+    if not view._is_frames or not isinstance(view, fo.DatasetView):
+        return view._root_dataset
+    return (view._source_collection if view._is_patches else view)._base_view
 
 
 def open_collection(given: Any) -> Any:
