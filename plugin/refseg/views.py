@@ -34,10 +34,11 @@ def image_view(given: Any) -> Any:
         DatasetError: no dataset, or one of videos, groups, point clouds, patches or clips; the message says what to pass.
     """
     view = open_collection(given)
+    path = "view"
     if view._is_dynamic_groups:
         # Without, a view of groups counts each group as the first of its images.
-        view = view.flatten()
-    _require_images(view)
+        view, path = view.flatten(), "view.flatten()"
+    _require_images(view, path)
     return view
 
 
@@ -166,8 +167,8 @@ def _has_slices_of_images(view: Any) -> bool:
     return view.media_type == "group" and "image" in (view.group_media_types or {}).values()
 
 
-def _require_images(view: Any) -> None:
-    """Refuse what is no collection of images."""
+def _require_images(view: Any, path: str = "view") -> None:
+    """Refuse what is no collection of images; path is how a caller gets to it."""
     name = f"The dataset {name_of(view)!r}"
     if view._is_patches:
         ids = "frame_id" if view._is_frames else "sample_id"
@@ -197,7 +198,7 @@ def _require_images(view: Any) -> None:
         if view.group_media_types and not _has_slices_of_images(view):
             listed = ", ".join(sorted(set(map(repr, view.group_media_types.values()))))
             raise DatasetError(f"{name} is grouped and holds media of type {listed} alone, but RefSeg needs images.")
-        raise DatasetError(f"{name} is grouped: choose its images with view.select_group_slices(media_type='image').")
+        raise DatasetError(f"{name} is grouped: choose its images with {path}.select_group_slices(media_type='image').")
     if view.media_type not in ("image", None):
         raise DatasetError(f"{name} holds media of type {view.media_type!r}, but RefSeg needs images.")
 
