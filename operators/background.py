@@ -18,6 +18,7 @@ import fiftyone.operators as foo
 from fiftyone.operators.executor import Executor
 
 from .jobs import JOB_ID, running_jobs
+from .selection import collection, shows_frames
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
         ctx: FiftyOne's execution context, of a panel.
         operator: the operator's URI.
         params: its parameters.
-        only_view: work on the view that is open, instead of on the whole dataset.
+        only_view: work on the view that is open, instead of on the whole dataset, or on all frames where frames are open.
         delegate: queue the job for the delegated service, instead of running it in this server.
 
     Returns:
@@ -46,7 +47,8 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     Raises:
         refseg.errors.RefSegError: a parameter is wrong; the sentence that its form would show.
     """
-    stages = ctx.view._serialize() if only_view and isinstance(ctx.view, fo.DatasetView) else []
+    view = ctx.view if only_view else collection(ctx)
+    stages = view._serialize() if isinstance(view, fo.DatasetView) else []
     request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages, "params": params}
     found = foo.get_operator(operator)
     asked = foo.ExecutionContext(request, executor=Executor(), operator_uri=operator)
@@ -54,7 +56,7 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     _refuse_what_its_form_refuses(found, asked)
     _refuse_what_runs_already(found, ctx)
     if delegate:
-        where = {"view": ctx.view} if stages else {"dataset": ctx.dataset}
+        where = {"view": view} if stages else {"dataset": ctx.dataset}
         queued = foo.execute_operator(
             operator, {**where, "group_slice": ctx.group_slice}, params=params, request_delegation=True
         )
@@ -116,6 +118,10 @@ def isolate(ctx: Any) -> None:
     ctx._dataset = fo.Dataset._make_instance(name, _create=False)
     if ctx.group_slice is not None and ctx._dataset.media_type == "group":
         ctx._dataset.group_slice = ctx.group_slice
+    if shows_frames(ctx):
+        # FiftyOne keeps them in a dataset of its own, which all requests share too.
+        frames = ctx.view._source_collection if ctx.view._is_patches else ctx.view
+        frames._frames_dataset = fo.Dataset._make_instance(frames._dataset.name, _create=False)
 
 
 def _refuse_what_runs_already(operator: Any, ctx: Any) -> None:

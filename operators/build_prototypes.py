@@ -24,7 +24,7 @@ from .forms import (
     source_input,
 )
 from .messages import count, listing, scores
-from .selection import all_images, chosen_classes, labels_path, selected_label_ids, target_images
+from .selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
 
 if TYPE_CHECKING:
     from refseg.prototypes import Prototypes
@@ -165,9 +165,9 @@ def build(ctx: Any, images: Any) -> Work[Result]:
     prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
     num_reused = 0 if earlier is None else prototypes.num_shared(earlier)
     if ctx.params.get("calibrates", True):
-        prototypes = yield from iter_use_known(ctx.dataset, prototypes)
+        prototypes = yield from iter_use_known(collection(ctx), prototypes)
     name = ctx.params.get("name") or default_name(ctx)
-    stored = save_prototypes(ctx.dataset, prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
+    stored = save_prototypes(collection(ctx), prototypes, name, overwrite=bool(ctx.params.get("overwrite", False)))
     return result_of(ctx.dataset, stored, prototypes, num_reused)
 
 
@@ -197,7 +197,7 @@ def _negatives(ctx: Any, images: Any, field: str) -> list[Any]:
     classes = chosen_classes(ctx)
     if not negatives or classes is None:
         return negatives
-    others = images.exclude_labels(tags=tag, fields=field).distinct(f"{labels_path(ctx.dataset, field)}.label")
+    others = images.exclude_labels(tags=tag, fields=field).distinct(f"{labels_path(collection(ctx), field)}.label")
     return [negative for negative in negatives if negative.label in classes or negative.label not in others]
 
 

@@ -13,6 +13,7 @@ from .constants import EMPTY_TAG
 from .forms import Form, name_of_changed_input, prototypes_input
 from .mark_empty import count_empty
 from .messages import count, scores
+from .selection import collection
 
 
 class Calibrate(RefSegOperator):
@@ -55,11 +56,11 @@ class Calibrate(RefSegOperator):
         from refseg.store import list_prototypes, load_prototypes, save_prototypes
 
         source = ctx.params.get("prototypes") or list_prototypes(ctx.dataset)[-1]
-        images = every_image(ctx.dataset)
+        images = every_image(collection(ctx))
         before = load_prototypes(ctx.dataset, source)
         prototypes = yield from iter_calibrate(images, before, empty=images.match_tags(EMPTY_TAG))
         name = ctx.params.get("name") or source
-        save_prototypes(ctx.dataset, prototypes, name, overwrite=True)
+        save_prototypes(collection(ctx), prototypes, name, overwrite=True)
         config = ctx.dataset.get_run_info(name).config
         return {
             "name": name,

@@ -13,7 +13,7 @@ from .constants import NUM_SIMILAR, SIMILAR_FIELD, SIMILAR_METHOD
 from .forms import Form, no_index, object_fields
 from .indexes import index_records
 from .messages import count
-from .selection import all_images, images_of, picked_label_ids
+from .selection import all_images, collection, images_of, picked_label_ids
 
 
 class FindSimilar(RefSegOperator):
@@ -43,7 +43,7 @@ class FindSimilar(RefSegOperator):
             form.number("k", NUM_SIMILAR, "How many", "Candidates to show", 1, whole=True)
             _field_input(form)
             _model_input(form)
-            if came_from_app(ctx) and ctx.has_custom_view and not ctx.view._is_generated:
+            if came_from_app(ctx) and ctx.view._stages and not ctx.view._is_patches:
                 form.switch("in_view", False, "In this view alone", "Look in the images of the current view, not in all images")
         return form.done()
 
@@ -81,7 +81,7 @@ class FindSimilar(RefSegOperator):
             tuple(result["scores"]),
             result["num_left_out"],
         )
-        yield ctx.ops.set_view(view=similar_patches(ctx.dataset, report))
+        yield ctx.ops.set_view(view=similar_patches(collection(ctx), report))
         yield ctx.ops.notify(describe(result), variant="warning" if result["num_left_out"] else "success")
 
     def __call__(
@@ -136,7 +136,7 @@ def _field_input(form: Form) -> None:
     problem = None
     if isinstance(field, str) and (not field.isidentifier() or field.startswith("_")):
         problem = f"{field!r} cannot name a field: use letters, digits and underscores, and begin with a letter."
-    elif isinstance(field, str) and dataset.get_field(field) is not None and field not in own:
+    elif isinstance(field, str) and collection(form.ctx).get_field(field) is not None and field not in own:
         problem = f"The field {field!r} was not written by 'Find similar', and would be cleared: choose another name."
     description = "A new field, or one of an earlier search, whose content is replaced"
     form.text("label_field", SIMILAR_FIELD, "Field", description, problem, sorted(own))

@@ -28,7 +28,7 @@ from .constants import (
 )
 from .indexes import IndexRecord, index_records
 from .messages import scores
-from .selection import selected_label_ids
+from .selection import collection, selected_label_ids, shows_frames
 
 if TYPE_CHECKING:
     from refseg.match_settings import MatchSettings
@@ -197,22 +197,34 @@ def dataset_problem(ctx: Any) -> str | None:
         return "No dataset is open: open one first."
     if len(dataset) == 0:
         return f"The dataset {dataset.name!r} is empty: add images first."
+    if shows_frames(ctx):
+        return _frames_problem(ctx)
     media = ctx.active_media_type
     if media == "video":
         return (
-            f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: make a dataset of the "
-            "frames, dataset.to_frames(sample_frames=True).clone('frames', persistent=True), and open that one."
+            f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: open a view of "
+            "its frames, dataset.to_frames(sample_frames=True)."
         )
     if media != "image":
         return f"The dataset {dataset.name!r} holds media of type {media!r} here, but RefSeg needs images."
-    if ctx.view._is_generated and not ctx.view._is_patches:
-        return "The open view holds clips or frames made from the dataset: go back to its images, or to their patches."
+    return None
+
+
+def _frames_problem(ctx: Any) -> str | None:
+    """Why frames cannot be used: only those that lie on disk can."""
+    from refseg.errors import DatasetError
+    from refseg.views import image_view
+
+    try:
+        image_view(collection(ctx))
+    except DatasetError as error:
+        return str(error)
     return None
 
 
 def object_fields(ctx: Any, kinds: tuple[type, ...] = OBJECT_TYPES) -> list[str]:
     """Names of the fields that hold objects."""
-    schema = ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    schema = collection(ctx).get_field_schema(ftype=fo.EmbeddedDocumentField)
     return [name for name, field in schema.items() if field.document_type in kinds]
 
 
@@ -327,9 +339,8 @@ def default_name(ctx: Any) -> str:
 def label_field_input(form: Form) -> None:
     """Where predictions go; labels that no run of RefSeg wrote are replaced only on request."""
     field = form.value("label_field", LABEL_FIELD)
-    dataset = form.ctx.dataset
     detections = object_fields(form.ctx, (fo.Detections,))
-    existing = dataset.get_field(field) if isinstance(field, str) else None
+    existing = collection(form.ctx).get_field(field) if isinstance(field, str) else None
     problem, foreign = None, False
     if existing is not None and field not in detections:
         problem = f"The field {field!r} holds something else than detections: choose another, or a new name."

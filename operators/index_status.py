@@ -14,6 +14,7 @@ from .constants import SKIPS_IN_RESULT
 from .forms import Form, index_input
 from .indexes import index_records
 from .messages import count, listing, size
+from .selection import collection
 
 
 class IndexStatus(RefSegOperator):
@@ -54,7 +55,7 @@ class IndexStatus(RefSegOperator):
 
         yield Progress(0, 1, "opening the index")
         records = {record.key: record for record in index_records(ctx)}
-        index = open_index(ctx.dataset, uri=records[ctx.params.get("index") or next(reversed(records))].uri)
+        index = open_index(collection(ctx), uri=records[ctx.params.get("index") or next(reversed(records))].uri)
         verify = given_back = None
         if ctx.params.get("verify"):
             found = yield from index.iter_verify()

@@ -14,7 +14,7 @@ from typing import Any
 
 from .constants import INDEX_METHOD, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
-from .selection import chose_whole_dataset, every_sample, target_ids
+from .selection import chose_whole_dataset, collection, every_sample, target_ids
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def coverage(ctx: Any, record: IndexRecord | None) -> Coverage:
     num_held = len(held) if held is not None else record.num_images if record is not None else 0
     seconds = None if record is None else record.seconds_per_image
     if chose_whole_dataset(ctx):
-        number = len(ctx.dataset)
+        number = len(collection(ctx))
         indexed = min(number, num_held)
         return Coverage(number, indexed, number - indexed, seconds)
     ids = target_ids(ctx, IMAGES_COMPARED)

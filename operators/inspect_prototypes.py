@@ -15,7 +15,7 @@ import fiftyone.operators.types as types
 from .base import RefSegOperator, Result, Work
 from .forms import Form, kept_prototypes
 from .messages import count, listing
-from .selection import all_images, chosen_classes
+from .selection import all_images, chosen_classes, collection
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,7 +91,7 @@ class InspectPrototypes(RefSegOperator):
         picture_path = dataset_folder(ctx.dataset) / "reports" / f"{name}.png"
         _save(inspection_sheet(found.references), path)
         _save(report.picture(), picture_path)
-        written = write_fields(report, ctx.dataset, SUGGESTIONS_FIELD) if ctx.params.get("write_fields") else None
+        written = write_fields(report, collection(ctx), SUGGESTIONS_FIELD) if ctx.params.get("write_fields") else None
         yield Progress(1, 1, "sheet")
         chosen = set(classes or prototypes.classes)
         quality = [list(astuple(item)) for item in reference_quality(prototypes) if item.label in chosen]
@@ -118,7 +118,7 @@ class InspectPrototypes(RefSegOperator):
 
             yield ctx.ops.reload_dataset()
             if result["suggestions"]:
-                yield ctx.ops.set_view(view=suggestion_patches(ctx.dataset, result["written"]["label_field"]))
+                yield ctx.ops.set_view(view=suggestion_patches(collection(ctx), result["written"]["label_field"]))
         yield ctx.ops.show_output(*_shown(result))
         is_fine = not _problems(result["quality"]) and not result["hurting"]
         yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
@@ -232,7 +232,7 @@ def _suggestions_input(form: Form) -> None:
     description = "Candidates of the index to suggest as the next references, at most; 0 for none"
     form.number("num_suggestions", NUM_SUGGESTIONS, "Suggestions", description, 0, whole=True)
     problem = None
-    if form.value("write_fields") and not _may_write(form.ctx.dataset):
+    if form.value("write_fields") and not _may_write(collection(form.ctx)):
         problem = f"The field {SUGGESTIONS_FIELD!r} was not written by this operator, and would be cleared: rename it first."
     description = "Note on each reference's label how it fares, and show the suggestions, in place of those written before"
     form.switch("write_fields", False, "Write fields", description, problem)

@@ -12,7 +12,12 @@ from .base import RefSegOperator, Result, Work, came_from_app
 from .constants import EMPTY_TAG, REFERENCE_TAG
 from .forms import Form
 from .messages import count
-from .selection import chose_whole_dataset, images_of, target_images
+from .selection import chose_whole_dataset, collection, images_of, shows_frames, target_images
+
+OF_FRAMES = (
+    "FiftyOne keeps no tags of frames of videos: make a dataset of them, "
+    "dataset.to_frames(sample_frames=True).clone('frames', persistent=True), and mark its images."
+)
 
 
 class MarkEmpty(RefSegOperator):
@@ -39,7 +44,9 @@ class MarkEmpty(RefSegOperator):
             "mistake, from which thresholds and negatives are learnt.",
             action="Mark",
         )
-        if form.usable:
+        if form.usable and shows_frames(ctx):
+            form.obstacle("frames", OF_FRAMES)
+        elif form.usable:
             unmark = form.switch("unmark", False, "Remove", "Take the mark off instead")
             if not unmark and came_from_app(ctx) and not _will_be_selection(ctx) and chose_whole_dataset(ctx):
                 form.obstacle("whole", "These are all images of the dataset: select the empty ones, or filter the view.")
@@ -85,12 +92,14 @@ def mark(images: Any, *, unmark: bool = False) -> int:
     """Mark images as empty, or take the mark off; returns how many images there are.
 
     Raises:
-        refseg.errors.DatasetError: there are none, or some hold references.
+        refseg.errors.DatasetError: there are none, some hold references, or they are frames.
     """
     from refseg.errors import DatasetError
 
     # Counted before, because a view that selects by tag holds other samples afterwards.
     number = len(images)
+    if images._is_frames:
+        raise DatasetError(OF_FRAMES)
     if not number:
         raise DatasetError("There is no image to mark: select some, or widen the view.")
     if unmark:
@@ -110,7 +119,7 @@ def count_empty(ctx: Any) -> int:
     """How many images of the dataset, of all slices, are marked as empty."""
     from refseg.fields import every_image
 
-    return int(every_image(ctx.dataset).match_tags(EMPTY_TAG).count())
+    return int(every_image(collection(ctx)).match_tags(EMPTY_TAG).count())
 
 
 def describe(result: Result) -> str:

@@ -14,7 +14,7 @@ from .constants import EMPTY_TAG, MAX_MINED
 from .forms import Form, kept_classes, name_of_changed_input, prototypes_input
 from .mark_empty import count_empty
 from .messages import count
-from .selection import chosen_classes, target_images
+from .selection import chosen_classes, collection, target_images
 
 
 class MineNegatives(RefSegOperator):
@@ -82,7 +82,7 @@ class MineNegatives(RefSegOperator):
             max_negatives=MAX_MINED if most in (None, "") else int(most),
         )
         name = ctx.params.get("name") or source
-        save_prototypes(ctx.dataset, prototypes, name, overwrite=True)
+        save_prototypes(collection(ctx), prototypes, name, overwrite=True)
         negatives = prototypes.negatives
         mined: Counter[str] = Counter()
         if negatives is not None:

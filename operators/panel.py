@@ -25,7 +25,7 @@ from .jobs import request_cancel, running_jobs
 from .mark_empty import count_empty, describe, mark
 from .messages import count
 from .panel_pictures import pictures
-from .selection import all_images
+from .selection import all_images, collection, shows_frames
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ class ReferenceSegmentation(foo.Panel):
         from refseg.errors import RefSegError
 
         kind, item = ctx.params["kind"], ctx.params["item"]
-        fields = set(ctx.dataset.get_field_schema())
+        fields = set(collection(ctx).get_field_schema())
         try:
             _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
         except RefSegError:
@@ -312,7 +312,7 @@ class ReferenceSegmentation(foo.Panel):
             panel_queue.forget(ctx, panel_settings.read(ctx))
             _send(ctx, "review")
             raise
-        if kind == "fix" or set(ctx.dataset.get_field_schema()) != fields:
+        if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
             # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
             ctx.ops.reload_dataset()
         if kind == "fix":
@@ -349,7 +349,7 @@ class ReferenceSegmentation(foo.Panel):
         if not kept:
             raise ValueError("There is no decision to take back.")
         with _decisions_lock:
-            is_undone = undo(ctx.dataset, Decision(**kept[-1]))
+            is_undone = undo(collection(ctx), Decision(**kept[-1]))
             store.set("decisions", kept[:-1])
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
@@ -369,7 +369,7 @@ class ReferenceSegmentation(foo.Panel):
         """Show in the grid: the head of the queue as patches, the images a run changed, or everything again."""
         settings = panel_settings.read(ctx)
         what = ctx.params["what"]
-        view = None
+        view = collection(ctx) if shows_frames(ctx) else None
         if what == "queue":
             items = panel_queue.open_items(ctx, settings)[:REVIEWED_IN_GRID]
             if not items:
@@ -459,15 +459,15 @@ def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | N
     where = {"label_field": settings.label_field, "sample_ids": sample_ids}
     keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
     if kind == "accept":
-        decision = review.accept(ctx.dataset, label_ids, **where, **keeps)
+        decision = review.accept(collection(ctx), label_ids, **where, **keeps)
     elif kind == "reject":
-        decision = review.reject(ctx.dataset, label_ids, **where, rejected_field=REJECTED_FIELD)
+        decision = review.reject(collection(ctx), label_ids, **where, rejected_field=REJECTED_FIELD)
     elif kind == "relabel":
         if not label:
             raise ValueError("Choose the class that it belongs to.")
-        decision = review.relabel(ctx.dataset, label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
+        decision = review.relabel(collection(ctx), label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
     elif kind == "fix":
-        decision = review.fix(ctx.dataset, label_ids[0], **where, **keeps)
+        decision = review.fix(collection(ctx), label_ids[0], **where, **keeps)
     else:
         raise ValueError(f"There is no decision {kind!r}.")
     panel_queue.drop(ctx, settings, label_ids)

@@ -8,7 +8,7 @@ from typing import Any
 from .constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
 from .messages import count, listing
 from .panel_settings import PanelSettings
-from .selection import all_images
+from .selection import all_images, collection
 
 
 def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = False) -> str:
@@ -53,7 +53,7 @@ def every_image(ctx: Any) -> Any:
     """The images of the whole dataset, of grouped data those of every slice: where the library looks for what is tagged."""
     from refseg import fields
 
-    return fields.every_image(ctx.dataset)
+    return fields.every_image(collection(ctx))
 
 
 def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
@@ -63,7 +63,9 @@ def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
         ValueError: it is its image that is tagged.
     """
     if field == REJECTED_FIELD:
-        ctx.dataset.delete_labels(ids=[label_id], fields=field)
+        from refseg.views import delete_labels
+
+        delete_labels(collection(ctx), [{"label_id": label_id, "sample_id": sample_id, "field": field}])
         return
     view = every_image(ctx).select(sample_id)
     if len(view.match_tags(REFERENCE_TAG)):
@@ -130,10 +132,10 @@ def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str
 
     if field in prediction_fields(ctx.dataset):
         if kind == "alt":
-            review.reject(ctx.dataset, ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
+            review.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
         else:
             review.accept(
-                ctx.dataset,
+                collection(ctx),
                 ids,
                 field,
                 accepted_field=settings.accepted_field,
@@ -152,8 +154,8 @@ def _add_images(ctx: Any, settings: PanelSettings, sample_ids: Sequence[str], ki
     from .selection import labels_path
 
     field = settings.label_field if kind == "alt" else settings.field
-    if not sample_ids or field is None or not ctx.dataset.has_field(field):
+    if not sample_ids or field is None or not collection(ctx).has_field(field):
         return 0
-    ids = all_images(ctx).select(list(sample_ids)).values(f"{labels_path(ctx.dataset, field)}.id", unwind=True)
+    ids = all_images(ctx).select(list(sample_ids)).values(f"{labels_path(collection(ctx), field)}.id", unwind=True)
     ids = [label_id for label_id in ids if label_id is not None]
     return _add_labels(ctx, settings, field, ids, kind) if ids else 0

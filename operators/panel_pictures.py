@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .panel_examples import every_image
+from .selection import collection
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> d
     chosen = {item["id"]: item for item in list(wanted)[:MOST]}
     if not chosen:
         return {}
-    fields = {item["field"] for item in chosen.values()} & set(ctx.dataset.get_field_schema())
+    fields = {item["field"] for item in chosen.values()} & set(collection(ctx).get_field_schema())
     view = every_image(ctx).select({item["sample_id"] for item in chosen.values()}).select_fields(sorted(fields))
     found: dict[str, str] = {}
     for sample in view.iter_samples(progress=False):

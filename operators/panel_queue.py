@@ -16,7 +16,7 @@ import fiftyone as fo
 from .constants import REJECTED_FIELD
 from .forms import object_fields
 from .panel_settings import PanelSettings
-from .selection import all_images
+from .selection import all_images, collection
 
 if TYPE_CHECKING:
     from refseg.review import QueueItem
@@ -38,7 +38,7 @@ def open_items(ctx: Any, settings: PanelSettings) -> list[QueueItem]:
     run = newest_run(ctx.dataset, settings.label_field)
     if run is None or settings.label_field not in object_fields(ctx, (fo.Detections,)):
         return []
-    shown = ctx.dataset.group_slice if ctx.dataset.media_type == "group" else None
+    shown = ctx.dataset.group_slice if ctx.dataset.media_type == "group" else collection(ctx)._dataset.name
     key = (*_place(ctx, settings), shown, run.key, settings.accepted_field, settings.order)
     with _lock:
         held = _queues.get(key)

@@ -36,7 +36,7 @@ from .messages import count, duration, size
 from .panel_examples import every_image
 from .panel_settings import MATCHING, PanelSettings
 from .panel_thresholds import Thresholds, thresholds
-from .selection import all_images, labels_path
+from .selection import all_images, collection, labels_path
 
 BINS = 20
 """Bars of the score histogram."""
@@ -204,11 +204,10 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
 
 def results(ctx: Any, settings: PanelSettings) -> Section:
     """Figures against ground truth where they were measured, and the scores' histogram; decisions are those of `review`."""
-    dataset = ctx.dataset
     evaluated = _newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
     histogram = None
     if _has_predictions(ctx, settings):
-        path = labels_path(dataset, settings.label_field)
+        path = labels_path(collection(ctx), settings.label_field)
         values = [value for value in all_images(ctx).values(f"{path}.confidence", unwind=True) if value is not None]
         if values:
             numbers, _ = np.histogram(values, bins=BINS, range=(0, 1))
@@ -240,7 +239,7 @@ def _examples(ctx: Any) -> list[Section]:
     from refseg.coco_values import flag_of
     from refseg.fields import prediction_fields
 
-    dataset, found = ctx.dataset, []
+    dataset, found = collection(ctx), []
     written = prediction_fields(dataset)
     images = every_image(ctx)
     whole = set(images.match_tags(REFERENCE_TAG).values("id"))

@@ -10,6 +10,7 @@ import fiftyone as fo
 
 from .constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
 from .forms import chosen_matching, default_model, object_fields, reference_field
+from .selection import collection
 
 STORE = "refseg_panel"
 KEY = "settings"
@@ -54,7 +55,7 @@ def read(ctx: Any) -> PanelSettings:
     given = {name: value for name, value in kept.items() if name in known}
     if given.get("model") not in MODELS:
         given["model"] = default_model(ctx)
-    if given.get("field") is None or not ctx.dataset.has_field(given["field"]):
+    if given.get("field") is None or not collection(ctx).has_field(given["field"]):
         given["field"] = reference_field(ctx)
     given["thresholds"] = tuple((name, float(value)) for name, value in given.get("thresholds", ()))
     if given.get("classes") is not None:
@@ -118,7 +119,7 @@ def _check_fields(ctx: Any, changes: Mapping[str, Any]) -> None:
     from refseg.fields import prediction_fields
 
     for name in (changes.get("label_field"), changes.get("accepted_field")):
-        if name is not None and ctx.dataset.has_field(name) and name not in object_fields(ctx, (fo.Detections,)):
+        if name is not None and collection(ctx).has_field(name) and name not in object_fields(ctx, (fo.Detections,)):
             raise ValueError(f"The field {name!r} holds something else than detections: choose another, or a new name.")
     if changes.get("accepted_field") in prediction_fields(ctx.dataset):
         raise ValueError(

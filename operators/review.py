@@ -14,7 +14,7 @@ from .base import RefSegOperator, Result, Work
 from .constants import ACCEPTED_FIELD, LABEL_FIELD, REJECTED_FIELD
 from .forms import Form, object_fields
 from .messages import count
-from .selection import selected_label_ids
+from .selection import collection, selected_label_ids
 
 DECISIONS = {
     "accept": "Accept: it is right",
@@ -156,20 +156,20 @@ def _decide(ctx: Any) -> Any:
         "sample_ids": [label["sample_id"] for label in ctx.selected_labels or () if label.get("sample_id")],
     }
     if kind == "reject":
-        return decisions.reject(ctx.dataset, chosen, field, **options)
+        return decisions.reject(collection(ctx), chosen, field, **options)
     options["as_references"] = bool(ctx.params.get("as_references", False))
     if kind == "relabel":
-        return decisions.relabel(ctx.dataset, chosen, ctx.params["label"], field, **options)
+        return decisions.relabel(collection(ctx), chosen, ctx.params["label"], field, **options)
     if kind == "fix":
-        return decisions.fix(ctx.dataset, chosen[0], field, **options)
-    return decisions.accept(ctx.dataset, chosen, field, **options)
+        return decisions.fix(collection(ctx), chosen[0], field, **options)
+    return decisions.accept(collection(ctx), chosen, field, **options)
 
 
 def _undo(ctx: Any) -> tuple[Any, bool]:
     from refseg.decisions import Decision, undo
 
     decision = Decision(**ctx.params["written"])
-    return decision, undo(ctx.dataset, decision)
+    return decision, undo(collection(ctx), decision)
 
 
 def _decision_inputs(form: Form) -> None:
@@ -213,7 +213,7 @@ def _target_input(form: Form, name: str, default: str, label: str, field: Any, p
     chosen = form.value(name, default)
     targets = {"accepted_field": ACCEPTED_FIELD, "rejected_field": REJECTED_FIELD}
     others = [form.value(other, usual) for other, usual in targets.items() if other != name]
-    existing = form.ctx.dataset.get_field(chosen) if isinstance(chosen, str) else None
+    existing = collection(form.ctx).get_field(chosen) if isinstance(chosen, str) else None
     problem = None
     if isinstance(chosen, str) and (not chosen.isidentifier() or chosen.startswith("_")):
         problem = f"{chosen!r} cannot name a field: use letters, digits and underscores, and begin with a letter."

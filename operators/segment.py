@@ -209,7 +209,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         presence_gate=None if gate in (None, "") else float(gate),
         # Where they are not asked for, the index that there is decides.
         tiles=True if ctx.params.get("tiles") else None,
-        matching=chosen_matching(ctx.params, images._dataset.get_run_info(prototypes).config.model),
+        matching=chosen_matching(ctx.params, images._root_dataset.get_run_info(prototypes).config.model),
     )
     report = yield from iter_segment(
         images,

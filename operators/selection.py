@@ -14,35 +14,50 @@ def target_images(ctx: Any) -> Any:
 
 
 def target_view(ctx: Any) -> Any:
-    """The view chosen in the form: images or patches; of dynamic groups all images of each."""
-    if not ctx.view._is_dynamic_groups:
-        return ctx.target_view(require_flat=True)
-    # FiftyOne takes them for groups of slices, and fails.
-    view = ctx.target_view()
+    """The view chosen in the form: images, frames or patches; of dynamic groups all images of each."""
+    # FiftyOne takes dynamic groups for groups of slices, and fails.
+    view = ctx.target_view(require_flat=not ctx.view._is_dynamic_groups)
+    if shows_frames(ctx) and not view._is_frames:
+        # FiftyOne's whole dataset is that of the videos.
+        return collection(ctx)
     return ctx.flatten_group_slices(view.flatten() if view._is_dynamic_groups else view)
 
 
 def all_images(ctx: Any) -> Any:
-    """The whole dataset, of grouped data the active slice."""
-    return ctx.flatten_group_slices(ctx.dataset)
+    """The whole dataset, of grouped data the active slice, of frames all of them."""
+    return ctx.flatten_group_slices(collection(ctx))
+
+
+def shows_frames(ctx: Any) -> bool:
+    """Whether frames of videos are open, or patches of them."""
+    return ctx.view is not None and bool(ctx.view._is_frames)
+
+
+def collection(ctx: Any) -> Any:
+    """What has the fields of the images: the dataset, or of frames the view of all of them."""
+    if not shows_frames(ctx):
+        return ctx.dataset
+    from refseg.views import whole_of
+
+    return whole_of(ctx.view)
 
 
 def chose_whole_dataset(ctx: Any) -> bool:
     """Whether the images chosen in the form are all that the dataset has."""
     view = target_view(ctx)
-    return not isinstance(view, fo.DatasetView) or not (view._is_generated or view._stages)
+    return not isinstance(view, fo.DatasetView) or not (view._is_patches or view._stages)
 
 
 def target_ids(ctx: Any, most: int) -> set[str] | None:
     """Sample ids of the images chosen in the form, or None where there are more than so many images or patches."""
     view = target_view(ctx).limit(most + 1)
-    ids = view.values("sample_id" if view._is_patches else "id")
+    ids = view.values(_image_id(view))
     return set(ids) if len(ids) <= most else None
 
 
 def every_sample(ctx: Any) -> Any:
     """Every sample of the dataset, of grouped data those of all slices."""
-    dataset = ctx.dataset
+    dataset = collection(ctx)
     return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
 
 
@@ -52,7 +67,14 @@ def images_of(ctx: Any, view: Any) -> Any:
         view = view.flatten()
     if not view._is_patches:
         return view
-    return all_images(ctx).select(view.distinct("sample_id"))
+    return all_images(ctx).select(view.distinct(_image_id(view)))
+
+
+def _image_id(view: Any) -> str:
+    """The field that holds the id of an image, or of that of a patch; a frame calls its video `sample_id`."""
+    if not view._is_patches:
+        return "id"
+    return "frame_id" if view._is_frames else "sample_id"
 
 
 def selected_label_ids(ctx: Any, field: str | None) -> list[str] | None:

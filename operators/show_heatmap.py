@@ -14,7 +14,7 @@ from .constants import SKIPS_IN_RESULT
 from .forms import Form, kept_prototypes
 from .inspect_prototypes import classes_of, prototypes_input
 from .messages import count, skips
-from .selection import target_images
+from .selection import collection, target_images
 
 MANY_IMAGES = 500
 """More take minutes on a CPU, and megabytes of the database: the form says so."""
@@ -107,12 +107,12 @@ def describe(result: Result) -> str:
 
 def _field_input(form: Form, label: str | None) -> None:
     field = form.value("field")
-    schema = form.ctx.dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)
+    schema = collection(form.ctx).get_field_schema(ftype=fo.EmbeddedDocumentField)
     own = [name for name, entry in schema.items() if entry.document_type is fo.Heatmap]
     problem = None
     if isinstance(field, str) and (not field.isidentifier() or field.startswith("_")):
         problem = f"{field!r} cannot name a field: use letters, digits and underscores, and begin with a letter."
-    elif isinstance(field, str) and form.ctx.dataset.get_field(field) is not None and field not in own:
+    elif isinstance(field, str) and collection(form.ctx).get_field(field) is not None and field not in own:
         problem = f"The field {field!r} holds something else than heatmaps: choose another, or a new name."
     named = f", by default one named after {label!r}" if label else ""
     form.text("field", None, "Field", f"A new field, or one of heatmaps, replaced in these images{named}", problem, own)

@@ -13,7 +13,7 @@ from .base import RefSegOperator, Result, Work, came_from_app
 from .constants import NEGATIVE_TAG, REFERENCE_TAG
 from .forms import Form, reference_field, reference_field_input
 from .messages import count
-from .selection import all_images, labels_path, selected_label_ids, target_images
+from .selection import all_images, collection, labels_path, selected_label_ids, target_images
 
 
 class TagReferences(RefSegOperator):
@@ -62,12 +62,12 @@ class TagReferences(RefSegOperator):
         untag = bool(ctx.params.get("untag", False))
         yield Progress(0, 1, "tagging")
         chosen = _chosen_labels(ctx, field)
-        if not untag and not chosen.count(labels_path(ctx.dataset, field)):
+        if not untag and not chosen.count(labels_path(collection(ctx), field)):
             raise DatasetError(_nothing_to_tag(ctx, field))
         if not untag and _is_predicted(ctx, field):
             chosen, field = _copy(ctx, chosen, field, negative, tag)
         # Counted before, because a view that selects by tag holds other labels afterwards.
-        num_labels = int(chosen.count(labels_path(ctx.dataset, field)))
+        num_labels = int(chosen.count(labels_path(collection(ctx), field)))
         if untag:
             chosen.untag_labels(tag, label_fields=field)
         else:
@@ -147,12 +147,12 @@ def _copy(ctx: Any, chosen: Any, field: str, negative: bool, tag: str) -> tuple[
     """Copy predictions to where tags last; returns the copies and the field that holds them."""
     from refseg.decisions import accept, reject
 
-    ids, samples = chosen.values([f"{labels_path(ctx.dataset, field)}.id", "id"])
+    ids, samples = chosen.values([f"{labels_path(collection(ctx), field)}.id", "id"])
     predictions = [label_id for own in ids for label_id in own or ()]
     if negative:
-        decision = reject(ctx.dataset, predictions, field, sample_ids=samples)
+        decision = reject(collection(ctx), predictions, field, sample_ids=samples)
     else:
-        decision = accept(ctx.dataset, predictions, field, as_references=tag == REFERENCE_TAG, sample_ids=samples)
+        decision = accept(collection(ctx), predictions, field, as_references=tag == REFERENCE_TAG, sample_ids=samples)
     where = decision.rejected_field if negative else decision.accepted_field
     copies = all_images(ctx).select(samples).filter_labels(where, F("prediction_id").is_in(predictions))
     return copies, where

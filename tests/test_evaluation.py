@@ -200,6 +200,31 @@ def test_labels_that_cannot_be_used_are_left_out_and_listed(make_dataset: MakeDa
     assert dataset.first()[report.eval_key + "_fn"] == 0
 
 
+def test_masks_without_boxes_count_by_their_own_and_that_is_said(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    whole = np.zeros((SIDE, SIDE), np.uint8)
+    whole[40:60, 10:40] = 255
+    truth = detection(10, 40, 40, 60, mask=whole, bounding_box=[0, 0, 0, 0])
+    dataset = make_dataset([sample(tmp_path, "1.png", [truth], [detection(10, 40, 40, 60, confidence=0.5)])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.box_ap, report.left_out) == (1, 1, ())
+    (note,) = report.notes
+    assert note.startswith(f"1 labels have a mask of the whole image and no box, such as {truth.id} of ")
+    assert note in str(report)
+    # FiftyOne would place the mask in the box that is none.
+    assert (report.eval_key, report.fiftyone_mask_ap, dataset.list_evaluations()) == (None, None, [])
+
+
+def test_figures_stay_where_fiftyone_fails(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("no area")
+
+    monkeypatch.setattr("fiftyone.utils.eval.coco.COCOEvaluation.evaluate", fail)
+    dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], [detection(0, 0, 20, 20, confidence=0.5)])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.eval_key, dataset.list_evaluations()) == (1, None, [])
+    assert report.notes == ("FiftyOne's own evaluation failed (ZeroDivisionError: no area), so the App shows none.",)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16"])
 def test_masks_in_files_of_every_mode(make_dataset: MakeDataset, tmp_path: Path, mode: str) -> None:
     """FiftyOne's own reader fails on colours and takes opaque alpha for the mask; beside its pass it stays as it was."""

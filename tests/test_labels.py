@@ -18,9 +18,11 @@ from refseg import labels
 from refseg.errors import DatasetError, ImageError, LabelError
 from refseg.instances import Instances
 from refseg.labels import (
+    has_box,
     image_hw_of,
     is_crowd,
     needs_files,
+    object_box,
     object_region,
     objects_of,
     relative_box,
@@ -158,6 +160,29 @@ class TestRegion:
         for read in (relative_box, lambda label: object_region(label, (8, 8))):
             with pytest.raises(LabelError, match=reason):
                 read(fo.Polyline(label="nut", points=points, closed=True, filled=True))
+
+    @pytest.mark.parametrize("far", [(0.2001, 0.8), (0.8, 0.2001), (0.2001, 0.2001)])
+    def test_lines_smaller_than_a_pixel_are_told(self, far: tuple[float, float]) -> None:
+        corners = [(0.2, 0.2), (far[0], 0.2), far]
+        line = fo.Polyline(label="nut", points=[corners], closed=True, filled=True)
+        with pytest.raises(LabelError, match="smaller than a pixel of its image of 100×80"):
+            object_region(line, (80, 100))
+
+    def test_a_mask_of_no_pixels_is_told(self) -> None:
+        label = fo.Detection(label="nut", bounding_box=[0.1, 0.1, 0.2, 0.2], mask=np.zeros((0, 4), bool))
+        with pytest.raises(LabelError, match=r"its mask cannot be read \(it has no pixels\)"):
+            object_region(label, (80, 100))
+
+    def test_the_box_alone(self) -> None:
+        whole = np.zeros((80, 100), np.uint8)
+        whole[8:16, 50:60] = 1
+        plain = fo.Detection(bounding_box=[0.5, 0.1, 0.1, 0.1], mask_path="is not read")
+        boxless = fo.Detection(bounding_box=[0, 0, 0, 0], mask=whole)
+        assert object_box(plain, (80, 100)) == pytest.approx((50, 8, 60, 16))
+        assert object_box(boxless, (80, 100)) == (50, 8, 60, 16)
+        assert (has_box(plain), has_box(boxless)) == (True, False)
+        with pytest.raises(LabelError):
+            object_box(fo.Detection(bounding_box=[0, 0, 0, 0]), (80, 100))
 
     def test_shapes_of_too_few_points_do_not_spoil_the_others(self) -> None:
         square = [(0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)]

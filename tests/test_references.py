@@ -217,7 +217,30 @@ class TestCollect:
         # A label that may be a crowd is none of the references, and nobody is left wondering why.
         assert f"The label {unclear.id} ('star') cannot be used: its attribute iscrowd is 'perhaps'" in caplog.text
         assert plain in caplog.text
-        assert sample_references(dataset, "ground_truth", 5).label_ids == {"star": [good.id]}
+        assert all(reason.startswith(f"{plain}: ") for reason in reasons.values())
+        drawn = sample_references(dataset, "ground_truth", 5)
+        assert drawn.label_ids == {"star": [good.id]}
+        assert dict(drawn.left_out) == reasons
+
+    def test_labels_without_a_class_are_told_where_they_are_wanted(
+        self, dataset: fo.Dataset, plain: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good, nameless = boxed("star", 40, 30, 90, 80), fo.Detection(bounding_box=box_of(40, 30, 90, 80))
+        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[good, nameless])))
+        assert len(collect_references(dataset, "ground_truth", classes=["star"])) == 1
+        assert nameless.id not in caplog.text
+        assert [reference.id for reference in collect_references(dataset, "ground_truth")] == [good.id]
+        assert f"{plain}: The label {nameless.id} (None) cannot be used: it has no class" in caplog.text
+
+    def test_masks_of_whole_images_need_no_box(self, dataset: fo.Dataset, plain: str, caplog: pytest.LogCaptureFixture) -> None:
+        whole = np.zeros(SIZE[::-1], np.uint8)
+        whole[30:80, 40:90] = 255
+        label = fo.Detection(label="star", bounding_box=[0, 0, 0, 0], mask=whole)
+        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[label])))
+        (reference,) = collect_references(dataset, "ground_truth")
+        assert (reference.box, reference.problem) == ((40, 30, 90, 80), "")
+        assert "The boxes of 1 objects in the field 'ground_truth' are none: their masks' own were used" in caplog.text
+        assert sample_references(dataset, "ground_truth", 1).label_ids == {"star": [label.id]}
 
     def test_unreadable_image_is_skipped_by_id(self, trays: fo.Dataset) -> None:
         sample = trays.first()

@@ -156,6 +156,19 @@ def test_name_taken(dataset: fo.Dataset) -> None:
     assert load_prototypes(dataset, "parts").classes == ("b",)
 
 
+def test_what_cannot_be_written_leaves_those_of_the_name(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_prototypes(dataset, prototypes_of("star"), "parts")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("refseg.store.write_prototypes", fail)
+        with pytest.raises(OSError, match="no space left"):
+            save_prototypes(dataset, prototypes_of("tee"), "parts", overwrite=True)
+    assert load_prototypes(dataset, "parts").classes == ("star",)
+
+
 def test_a_run_of_another_method_is_never_overwritten(dataset: fo.Dataset) -> None:
     dataset.register_run("mine", dataset.init_run(method="other"))
     with pytest.raises(DatasetError, match="has a run named 'mine' already"):

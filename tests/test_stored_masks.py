@@ -65,6 +65,7 @@ def test_files(tmp_path: Path, name: str) -> None:
         ([[0.4, 200.0]], [[True, True]]),  # no shares
         ([[np.nan, 1.0]], [[False, True]]),
         ([[[0], [7]]], [[False, True]]),
+        ([[[0, 0, 1, 1, 0]]], [[False, False, True, True, False]]),  # one mask of a stack
         ([[[0, 255], [9, 255]]], [[False, True]]),
     ],
 )
@@ -86,6 +87,18 @@ def test_no_pixels(shape: tuple[int, ...]) -> None:
 def test_what_is_no_mask_is_told(values: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         as_mask(values)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_what_compression_leaves_around_an_object_is_none_of_it(tmp_path: Path, mode: str) -> None:
+    large = np.kron(CIRCLE, np.ones((12, 12), bool))
+    path = tmp_path / "mask.jpg"
+    Image.fromarray(large.astype(np.uint8) * 255).convert(mode).save(path, quality=40)
+    # As many other pixels are not quite black.
+    assert (np.asarray(Image.open(path).convert("L")) > 0).mean() > large.mean() + 0.05
+    assert (read_mask_file(path) != large).mean() < 0.01
+    Image.fromarray(np.zeros_like(large)).convert(mode).save(path)
+    assert not read_mask_file(path).any()
 
 
 def test_files_that_hold_none(tmp_path: Path) -> None:

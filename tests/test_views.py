@@ -274,7 +274,7 @@ REFUSED: dict[str, tuple[str, set[str]]] = {
     "evaluation patches": (r"holds patches, ", OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}),
     "patches of frames": (
         r"holds patches, .*to_frames\(sample_frames=True\)\.select\(view\.distinct\('frame_id'\)\)",
-        OF_ANY_DATASET,
+        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
     ),
     "clips": (r"holds clips of videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
     "videos": (r"holds videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
@@ -344,18 +344,19 @@ def test_refused(refused: tuple[str, World], monkeypatch: pytest.MonkeyPatch) ->
             assert fields_of(world.dataset) == before, name
 
 
-@pytest.mark.parametrize("refused", ["patches", "evaluation patches", "groups"], indirect=True)
+@pytest.mark.parametrize("refused", ["patches", "evaluation patches", "patches of frames", "groups"], indirect=True)
 def test_labels_named_by_their_ids(refused: tuple[str, World], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, world = refused
+    kind, world = refused
     propose_truth(monkeypatch, world.images)
-    refseg.build_index(every_image(world.dataset), "demo", **QUIET)
+    refseg.build_index(world.images, "demo", **QUIET)
     for name, call in CALLS.items():
         if name in OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}:
             call(world.given, world)
     assert world.dataset is not None
     assert world.dataset.list_runs(method="refseg/prototypes") == ["parts"]
-    decided = world.images.count("accepted.detections"), world.images.count("rejected.detections")
-    assert decided == (2, 2)
+    path = "frames.{}.detections" if kind == "patches of frames" else "{}.detections"
+    decided = [every_image(world.dataset).count(path.format(name)) for name in ("accepted", "rejected")]
+    assert decided == [2, 2]
 
 
 class TestAdvice:
@@ -386,8 +387,9 @@ class TestAdvice:
 
     def test_dynamic_groups_of_groups(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         view = grouped_dataset(make_dataset, tmp_path).group_by("scene")
-        with pytest.raises(DatasetError, match="is grouped"):
+        with pytest.raises(DatasetError, match=r"view\.flatten\(\)\.select_group_slices\(media_type='image'\)\.$"):
             self.collected(view)
+        assert self.collected(view.flatten().select_group_slices(media_type="image")) == 8
 
     def test_near_names(self, make_dataset: MakeDataset) -> None:
         make_dataset(name="refseg-door-parts")
@@ -470,6 +472,8 @@ class TestDoor:
         videos = video_dataset(make_dataset, tmp_path)
         frames = videos.to_frames()
         assert len(whole_of(frames.limit(1))) == len(image_dataset(frames.skip(2))) == NUM_IMAGES
+        patches = frames.limit(1).to_patches("ground_truth").limit(1)
+        assert whole_of(patches).values("id") == image_dataset(patches).values("id") == frames.values("id")
         assert kept_with(frames) is videos
         assert open_collection(frames) is frames
 

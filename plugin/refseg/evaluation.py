@@ -25,6 +25,7 @@ from .frames import FramedImage, frame_hint
 from .image_files import read_orientation
 from .labels import (
     LIST_FIELDS,
+    has_box,
     image_hw_of,
     is_crowd,
     object_region,
@@ -158,17 +159,25 @@ def iter_evaluate(
         raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
     known = _known_classes(whole_of(view), pred_field)
-    if not comparable or not boxes.per_class:
+    if not comparable or not boxes.per_class or gathered.boxless:
+        yield Progress(total, total, "evaluation steps")
         return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
-    mean = yield from iter_evaluate_in_fiftyone(
-        gathered.usable(view, pred_field, gt_field),
-        pred_field,
-        gt_field,
-        key=key,
-        classes=sorted(boxes.per_class),
-        use_masks=masks is not None,
-        start=num_images,
-    )
+    try:
+        mean = yield from iter_evaluate_in_fiftyone(
+            gathered.usable(view, pred_field, gt_field),
+            pred_field,
+            gt_field,
+            key=key,
+            classes=sorted(boxes.per_class),
+            use_masks=masks is not None,
+            start=num_images,
+        )
+    except Exception as error:
+        # The figures are there already, and the App can do without this one.
+        logger.warning("FiftyOne's own evaluation failed", exc_info=error)
+        gathered.failure = f"FiftyOne's own evaluation failed ({type(error).__name__}: {error}), so the App shows none."
+        yield Progress(total, total, "evaluation steps")
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
     yield Progress(total, total, "evaluation steps")
     report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key, known)
     return _recorded(view, pred_field, gt_field, report)
@@ -249,6 +258,8 @@ class _Gathered:
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     framed: list[FramedImage] = field(default_factory=list)
     misstated: list[str] = field(default_factory=list)
+    boxless: list[tuple[str, str]] = field(default_factory=list)
+    failure: str = ""
 
     def add(self, sample: Any, pred_field: str, gt_field: str) -> None:
         """Take the labels of one sample, once.
@@ -280,12 +291,19 @@ class _Gathered:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed, a sentence each."""
-        if not self.misstated:
-            return ()
-        return (
-            f"The metadata of {len(self.misstated)} samples lists another size than their images have, such as that of "
-            f"{self.misstated[0]}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it.",
-        )
+        notes = []
+        if self.misstated:
+            notes.append(
+                f"The metadata of {len(self.misstated)} samples lists another size than their images have, such as that of "
+                f"{self.misstated[0]}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+            )
+        if self.boxless:
+            path, label_id = self.boxless[0]
+            notes.append(
+                f"{len(self.boxless)} labels have a mask of the whole image and no box, such as {label_id} of {path}: its"
+                " own box was used; FiftyOne's evaluation, which cannot do without, was left out."
+            )
+        return (*notes, self.failure) if self.failure else tuple(notes)
 
     def usable(self, view: Any, *fields: str) -> Any:
         """The view without what was left out."""
@@ -333,6 +351,8 @@ class _Gathered:
                 self.left_out.append((sample.filepath, error.label_id, error.reason))
                 logger.warning("Left out of the evaluation: %s in the field %r of %s", error, name, sample.filepath)
                 continue
+            if not has_box(label):
+                self.boxless.append((sample.filepath, label.id))
             yield label, entry
 
     def _frame(

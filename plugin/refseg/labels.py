@@ -134,6 +134,24 @@ def object_region(label: Any, image_hw: tuple[int, int]) -> tuple[Box, NDArray[n
     return (x * width, y * height, (x + w) * width, (y + h) * height), mask
 
 
+def object_box(label: Any, image_hw: tuple[int, int]) -> Box:
+    """The box of one FiftyOne object, xyxy pixels, as object_region gives it; a mask is read only where there is no box."""
+    height, width = image_hw
+    if has_box(label):
+        x, y, w, h = relative_box(label)
+        return x * width, y * height, (x + w) * width, (y + h) * height
+    return object_region(label, image_hw)[0]
+
+
+def has_box(label: Any) -> bool:
+    """Whether a label has a box in its image, apart from its mask."""
+    try:
+        relative_box(label)
+    except LabelError:
+        return False
+    return True
+
+
 def is_box(value: Any) -> bool:
     """Whether a stored bounding box is four finite numbers."""
     try:
@@ -149,9 +167,12 @@ def read_mask(label: Any) -> NDArray[np.bool_] | None:
         LabelError: the mask cannot be read.
     """
     try:
-        if label.mask is not None:
-            return as_mask(label.mask)
-        return None if label.mask_path is None else read_mask_file(label.mask_path)
+        if label.mask is None and label.mask_path is None:
+            return None
+        mask = read_mask_file(label.mask_path) if label.mask is None else as_mask(label.mask)
+        if not mask.size:
+            raise ValueError("it has no pixels")
+        return mask
     except FileNotFoundError as error:
         raise _unusable(label, f"its mask's file {label.mask_path} does not exist") from error
     except (OSError, ValueError) as error:
@@ -181,14 +202,16 @@ def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:
 
 
 def _as_detection(label: Any, image_hw: tuple[int, int]) -> Any:
-    _box_of_shapes(label)
+    _, _, w, h = _box_of_shapes(label)
+    height, width = image_hw
+    if round(w * width) < 1 or round(h * height) < 1:
+        raise _unusable(label, f"it is smaller than a pixel of its image of {width}×{height}")
     drawn = fo.Polyline(
         label=label.label,
         points=[shape for shape in label.points if len(shape) >= MIN_POINTS],
         closed=label.closed,
         filled=label.filled or label.closed,
     )
-    height, width = image_hw
     detection = drawn.to_detection(frame_size=(width, height))
     detection.id = label.id
     return detection

@@ -18,10 +18,11 @@ from .fields import REJECTED_FIELD, every_image, object_fields, prediction_field
 from .images import read_image_hw
 from .labels import (
     LIST_FIELDS,
+    has_box,
     is_crowd,
+    object_box,
     object_region,
     objects_of,
-    relative_box,
     require_object_field,
     require_samples,
 )
@@ -39,10 +40,12 @@ class SampledReferences:
     Attributes:
         label_ids: for each class the ids of the labels drawn, now tagged.
         short: for each class with too few suitable objects, how many were found.
+        left_out: id of each label that cannot be read, and path and reason.
     """
 
     label_ids: dict[str, list[str]]
     short: dict[str, int]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def collect_references(
@@ -239,7 +242,8 @@ def sample_references(
     require_object_field(view, field)
     if shots < 1:
         raise DatasetError(f"At least one shot a class is needed, not {shots}.")
-    suitable = _suitable(view, field, min_side, border)
+    left_out: list[tuple[str, str]] = []
+    suitable = _suitable(view, field, min_side, border, left_out)
     names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)
     drawn: dict[str, list[str]] = {}
     short: dict[str, int] = {}
@@ -253,17 +257,22 @@ def sample_references(
     every = [label_id for ids in drawn.values() for label_id in ids]
     if every:
         tag_references(view, every, field, tag)
-    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short)
+    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out))
 
 
 def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -> list[Reference]:
     """References of the named objects, crowds apart, for which is_wanted(sample, label) holds."""
     references: list[Reference] = []
+    num_boxless = 0
     for sample in selected.iter_samples(progress=False):
-        labels = _single_objects(sample, field)
-        chosen = [label for label in labels if is_wanted(sample, label)]
+        wanted = [label for label in objects_of(sample[field]) if is_wanted(sample, label)]
+        chosen = _single_objects(sample.filepath, wanted)
         if chosen:
-            references += _references_of(sample.filepath, chosen)
+            found = _references_of(sample.filepath, chosen)
+            num_boxless += sum(not (item.problem or has_box(label)) for item, label in zip(found, chosen, strict=True))
+            references += found
+    if num_boxless:
+        logger.warning("The boxes of %d objects in the field %r are none: their masks' own were used", num_boxless, field)
     pixels = pixels_of_index(whole_of(selected))
     return references if pixels.is_plain else [replace(reference, pixels=pixels) for reference in references]
 
@@ -292,21 +301,23 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
             box, mask = object_region(label, image_hw)
         except LabelError as error:
             logger.warning("%s: %s", path, error)
-            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=error.reason))
+            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=f"{path}: {error.reason}"))
             continue
         references.append(Reference(label.id, label.label, path, box, mask))
     return references
 
 
-def _single_objects(sample: Any, field: str) -> list[Any]:
-    """The labels of a sample that show one object of a class each; those that cannot be told are left out, and logged."""
+def _single_objects(path: str, labels: Iterable[Any]) -> list[Any]:
+    """The labels that show one object of a class each; those that cannot be told are left out, and logged."""
     kept = []
-    for label in objects_of(sample[field]):
+    for label in labels:
         try:
-            if label.label is not None and not is_crowd(label):
+            if label.label is None:
+                raise LabelError(label.id, None, "it has no class: name it or remove it")
+            if not is_crowd(label):
                 kept.append(label)
         except LabelError as error:
-            logger.warning("%s: %s", sample.filepath, error)
+            logger.warning("%s: %s", path, error)
     return kept
 
 
@@ -315,11 +326,13 @@ def _label_path(view: Any, field: str) -> str:
     return f"{field}.{inner}" if inner else field
 
 
-def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str, dict[str, list[str]]]:
-    """For each class and sample id the ids of the objects large enough, whole and not a crowd."""
+def _suitable(
+    view: Any, field: str, min_side: float, border: float, left_out: list[tuple[str, str]]
+) -> dict[str, dict[str, list[str]]]:
+    """For each class and sample id the ids of the objects large enough, whole and not a crowd; left_out gets the unreadable."""
     found: dict[str, dict[str, list[str]]] = {}
     for sample in view.select_fields(field).iter_samples(progress=False):
-        labels = _single_objects(sample, field)
+        labels = _single_objects(sample.filepath, objects_of(sample[field]))
         if not labels:
             continue
         try:
@@ -329,11 +342,11 @@ def _suitable(view: Any, field: str, min_side: float, border: float) -> dict[str
             continue
         for label in labels:
             try:
-                x, y, w, h = relative_box(label)
+                box = object_box(label, (height, width))
             except LabelError as error:
                 logger.warning("%s: %s", sample.filepath, error)
+                left_out.append((label.id, f"{sample.filepath}: {error.reason}"))
                 continue
-            box = (x * width, y * height, (x + w) * width, (y + h) * height)
             if is_whole(box, (height, width), min_side, border):
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
     return found

@@ -78,10 +78,8 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         )
     whole = whole_of(open_collection(dataset))
     dataset = kept_with(dataset)
-    if dataset.has_run(name):
-        if not overwrite or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
-            raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {name!r} already: choose another name.")
-        dataset.delete_run(name)
+    if dataset.has_run(name) and (not overwrite or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD):
+        raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {name!r} already: choose another name.")
     stored = write_prototypes(dataset, prototypes)
     config = dataset.init_run(
         method=PROTOTYPES_METHOD,
@@ -99,6 +97,9 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         **_calibration(whole, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+    # Only now that the new ones are written.
+    if dataset.has_run(name):
+        dataset.delete_run(name)
     dataset.register_run(name, config)
     return StoredPrototypes(name, stored.path, stored.sha256)
 

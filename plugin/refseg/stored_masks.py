@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SOFT_THRESHOLD = 0.5
-"""From which on a mask of shares, 0 to 1, holds a pixel."""
+"""Above which a mask of shares, 0 to 1, holds a pixel."""
+MOST_CHANNELS = 4
 
 
 def as_mask(values: Any) -> NDArray[np.bool_]:
     """The pixels that a stored mask holds.
 
     Args:
-        values: (h, w), or (h, w, c) with one channel, grey and alpha, colours, or colours and alpha. What is not 0 is the mask;
-            of floats up to 1 what is above SOFT_THRESHOLD. Alpha counts where it differs from pixel to pixel.
+        values: (h, w), (1, h, w), or (h, w, c) with one channel, grey and alpha, colours, or colours and alpha. What is not 0
+            is the mask; of floats up to 1 what is above SOFT_THRESHOLD. Alpha counts where it differs from pixel to pixel.
 
     Returns:
         (h, w) bool.
@@ -39,6 +40,8 @@ def as_mask(values: Any) -> NDArray[np.bool_]:
     array = np.asarray(values)
     if array.dtype.kind not in "buif":
         raise ValueError("it holds no numbers")
+    if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > MOST_CHANNELS:
+        array = array[0]
     if array.ndim == 3 and array.shape[2] in (1, 3):
         return np.asarray(_is_set(array).any(-1))
     if array.ndim == 3 and array.shape[2] in (2, 4):
@@ -56,7 +59,8 @@ def as_mask(values: Any) -> NDArray[np.bool_]:
 def read_mask_file(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     """The mask in a picture file, (h, w) bool.
 
-    The numbers of a palette count, 0 for background, unless all of its colours are greys, which then count themselves.
+    The numbers of a palette count, 0 for background, unless all of its colours are greys, which then count themselves. Of a
+    JPEG what is brighter than half of its brightest pixel counts, because compression leaves traces around the object.
 
     Raises:
         OSError: the file is missing or no picture.
@@ -65,12 +69,15 @@ def read_mask_file(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.format == "JPEG":
+                grey = np.asarray(image.convert("RGB")).max(-1)
+                return np.asarray(grey > grey.max() / 2)
             if image.mode == "PA":
                 return as_mask(np.asarray(image)[..., 0])
             if image.mode == "P" and _is_grey(image):
                 return as_mask(np.asarray(image.convert("L")))
             return as_mask(np.asarray(image))
-    except (SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -34,10 +34,11 @@ def image_view(given: Any) -> Any:
         DatasetError: no dataset, or one of videos, groups, point clouds, patches or clips; the message says what to pass.
     """
     view = open_collection(given)
+    path = "view"
     if view._is_dynamic_groups:
         # Without, a view of groups counts each group as the first of its images.
-        view = view.flatten()
-    _require_images(view)
+        view, path = view.flatten(), "view.flatten()"
+    _require_images(view, path)
     return view
 
 
@@ -50,7 +51,7 @@ def image_dataset(given: Any) -> Any:
         DatasetError: no dataset, or one without images; the message says what to pass.
     """
     view = open_collection(given)
-    if view._is_generated and not (view._is_patches and not view._is_frames):
+    if view._is_generated and not view._is_patches:
         _require_images(view)
     whole = whole_of(view)
     _require_images(every_image(whole) if _has_slices_of_images(whole) else whole)
@@ -67,9 +68,10 @@ def kept_with(given: Any) -> Any:
 
 
 def whole_of(view: Any) -> Any:
-    """All images of the dataset that a view is of, to be read and written; of frames, the view of all made with it."""
-    is_view_of_frames = _holds_frames(view) and isinstance(view, fo.DatasetView)
-    return view._base_view if is_view_of_frames else view._root_dataset
+    """All images of the dataset that a view is of, to be read and written; of frames and patches of them, all made with it."""
+    if not view._is_frames or not isinstance(view, fo.DatasetView):
+        return view._root_dataset
+    return (view._source_collection if view._is_patches else view)._base_view
 
 
 def open_collection(given: Any) -> Any:
@@ -165,8 +167,8 @@ def _has_slices_of_images(view: Any) -> bool:
     return view.media_type == "group" and "image" in (view.group_media_types or {}).values()
 
 
-def _require_images(view: Any) -> None:
-    """Refuse what is no collection of images."""
+def _require_images(view: Any, path: str = "view") -> None:
+    """Refuse what is no collection of images; path is how a caller gets to it."""
     name = f"The dataset {name_of(view)!r}"
     if view._is_patches:
         ids = "frame_id" if view._is_frames else "sample_id"
@@ -196,7 +198,7 @@ def _require_images(view: Any) -> None:
         if view.group_media_types and not _has_slices_of_images(view):
             listed = ", ".join(sorted(set(map(repr, view.group_media_types.values()))))
             raise DatasetError(f"{name} is grouped and holds media of type {listed} alone, but RefSeg needs images.")
-        raise DatasetError(f"{name} is grouped: choose its images with view.select_group_slices(media_type='image').")
+        raise DatasetError(f"{name} is grouped: choose its images with {path}.select_group_slices(media_type='image').")
     if view.media_type not in ("image", None):
         raise DatasetError(f"{name} holds media of type {view.media_type!r}, but RefSeg needs images.")
 

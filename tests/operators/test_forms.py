@@ -52,7 +52,7 @@ def test_empty_dataset(name: str, dataset: fo.Dataset) -> None:
 def test_videos_are_refused_by_name(name: str, make_dataset: Callable[..., fo.Dataset]) -> None:
     dataset = make_dataset([fo.Sample("a.mp4")])
     problem = problems_of(form_of(dataset, name))["dataset_problem"]
-    assert problem.startswith(f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: make")
+    assert problem.startswith(f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: open")
 
 
 @pytest.mark.parametrize("name", ["sample_references", "build_prototypes", "segment_with_references", "tag_references"])

@@ -96,16 +96,16 @@ class TestNothingCanBeDone:
 
     def test_videos(self, method: str, make_dataset: MakeDataset) -> None:
         dataset = make_dataset([fo.Sample("a.mp4")])
-        expected = f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: make"
+        expected = f"The dataset {dataset.name!r} holds media of type 'video' here, but RefSeg needs images: open"
         assert self.problem(dataset, method).startswith(expected)
 
-    def test_frames(self, method: str, make_dataset: MakeDataset) -> None:
+    def test_frames_that_lie_in_their_videos(self, method: str, make_dataset: MakeDataset) -> None:
         dataset = make_dataset([fo.Sample("a.mp4")])
         sample = dataset.first()
-        sample.frames[1] = fo.Frame(filepath="frame.png")
+        sample.frames[1] = fo.Frame(ground_truth=fo.Detections())
         sample.save()
         # FiftyOne calls the media of frames images.
-        assert "RefSeg needs images" in self.problem(dataset, method, view=dataset.to_frames())
+        assert "do not lie on disk" in self.problem(dataset, method, view=dataset.to_frames(sample_frames="dynamic"))
 
 
 def test_a_view_that_can_be_used_again_is_shown_whole(labelled: Callable[..., fo.Dataset]) -> None:

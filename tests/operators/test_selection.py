@@ -1,10 +1,8 @@
-"""Which images an operator takes: names, dynamic groups, patches, and frames of videos."""
+"""Which images an operator takes: names, dynamic groups and patches; of frames see test_frames."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -14,7 +12,6 @@ from fiftyone.operators.executor import ExecutionError
 from refseg.prototypes import Prototypes
 from refseg.store import save_prototypes
 from tests.operators.helpers import call, form_of, problems_of, run_in_app
-from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
 QUICK = {"prototypes": "trays", "min_confidence": 0.0}
@@ -66,27 +63,3 @@ def test_patches_stand_for_their_images(scenes: fo.Dataset) -> None:
     assert "the images that they were cut from" in form["patches"]["view"]["label"]
     run_in_app(scenes, "segment", QUICK, view=view)
     assert scenes.count("predictions") == 2
-
-
-def test_frames_by_the_advice(
-    make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    video = fo.Sample(str(tmp_path / "a.mp4"))
-    for number, sample in enumerate(tray_samples(tmp_path, 2), 1):
-        video.frames[number] = fo.Frame(filepath=sample.filepath, ground_truth=sample.ground_truth)
-    dataset = make_dataset([video])
-    frames = dataset.to_frames()
-    for view in (None, frames, frames.to_patches("ground_truth"), dataset.to_clips([[[1, 2]]])):
-        problem = problems_of(form_of(dataset, "segment", view=view))["dataset_problem"]
-        found = re.search(r"make a dataset of the frames, (dataset\.to_frames\(.*\)), and open that one\.$", problem)
-        assert found is not None
-    with pytest.raises(ExecutionError, match="make a dataset of the frames"):
-        call("build_index", frames, model="demo")
-    images = eval(found[1], {"dataset": dataset})
-    try:
-        save_prototypes(images, prototypes, "trays")
-        propose_truth(monkeypatch, images)
-        assert problems_of(form_of(images, "segment")) == {}
-        assert call("segment", images, **QUICK)["num_images"] == 2
-    finally:
-        images.delete()
