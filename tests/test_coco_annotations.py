@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from refseg.coco import parse_coco, read_json
 from refseg.coco_annotations import MASK_LEFT_OUT, read_annotations
+from refseg.errors import CocoError
 
 SQUARE = [[4, 2, 10, 2, 10, 8, 4, 8]]
 SIZES: dict[Any, tuple[int, int] | None] = {7: (12, 20), "a": (12, 20), 8: None}
@@ -165,3 +168,26 @@ def test_masks_may_be_of_no_account() -> None:
     found = read({**CLEAN, "segmentation": "sky"}, CLEAN, {**CLEAN, "bbox": [0, 0, 0, 0]}, bad_masks="ignore")
     assert ["segmentation" in entry for entry in found.kept] == [False, False]
     assert [refused.field for refused in found.left_out] == ["bbox"]
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, 10**400])
+@pytest.mark.parametrize("field", ["area", "category_id", "image_id"])
+def test_numbers_of_thousands_of_digits_are_refused_or_left_to_the_mask(value: object, field: str) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 12}],
+        "categories": [{"id": 1, "name": "star"}],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": 0, field: value}],
+    }
+    coco = parse_coco(content, "refs.json")
+    if field == "area":
+        (entry,) = coco.annotations
+        assert "area" not in entry
+        assert "area that is no number" in coco.notes[0]
+    else:
+        assert [(one.annotation, one.field) for one in coco.left_out] == [("7", field)]
+
+
+def test_a_bare_number_of_thousands_of_digits_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": [], "x": ' + "1" * 5000 + "}")
+    with pytest.raises(CocoError, match=r"a\.json holds a number that cannot be read"):
+        read_json(tmp_path / "a.json")

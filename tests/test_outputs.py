@@ -66,3 +66,22 @@ def test_folders_of_inputs_and_images(tmp_path: Path) -> None:
         with pytest.raises(CocoError, match="--out would be written over the image"):
             check_outputs({"--out": tmp_path / out}, {}, [tmp_path / "0.png", str(tmp_path / "1.png")])
     check_outputs({"--out": tmp_path / "2.png"}, {}, [tmp_path / "1.png"])
+
+
+def test_what_is_no_plain_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(CocoError, match=r"pipe\.json is a pipe or a device"), replacing(pipe) as draft:
+        draft.write_text("new")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real.write_text("old")
+    link.symlink_to(real)
+    with replacing(link) as draft:
+        draft.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"

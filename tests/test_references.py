@@ -310,6 +310,11 @@ class TestCollect:
             collect_references(dataset, "ground_truth")
 
 
+def test_no_tag_is_not_every_object(trays: fo.Dataset) -> None:
+    with pytest.raises(NoReferencesError, match="No tag is named"):
+        collect_references(trays, "ground_truth", tags=[])
+
+
 class TestTag:
     def test_count(self, trays: fo.Dataset) -> None:
         every = ids_of(trays)

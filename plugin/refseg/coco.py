@@ -396,6 +396,8 @@ def read_json(path: str | Path) -> Any:
         ) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise CocoError(f"{path} is not a JSON text in UTF-8: export it again.") from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise CocoError(f"{path} holds a number that cannot be read ({error}): export it again.") from error
 
 
 def _list_of(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]]:

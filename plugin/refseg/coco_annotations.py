@@ -35,6 +35,8 @@ targets; or no mask is looked at, because none will be, and all are taken away."
 MASK_LEFT_OUT = "mask_left_out"
 """Key of an annotation whose mask alone was left out."""
 NUMBERS = (int, float)
+MAX_AREA = 1e18
+"""Sides and areas beyond are numbers of another kind; whole ones of hundreds of digits are no floats."""
 FLAGS = (int, bool)
 
 
@@ -120,7 +122,7 @@ class _Reader:
         if type(entry.get("category_id")) is not int or entry["category_id"] not in self.category_ids:
             return "unclear"
         crowd, area, box = entry.get("iscrowd", 0), entry.get("area", 1), entry.get("bbox")
-        if type(crowd) not in FLAGS or not 0 <= crowd <= 1 or type(area) not in NUMBERS or not 0 < area < inf:
+        if type(crowd) not in FLAGS or not 0 <= crowd <= 1 or type(area) not in NUMBERS or not 0 < area < MAX_AREA:
             return "unclear"
         if "ignore" in entry or "difficult" in entry or type(box) is not list or len(box) != 4:
             return "unclear"
@@ -129,7 +131,7 @@ class _Reader:
             return "unclear"
         image_hw, shape = self.sizes[image_id], entry.get("segmentation")
         height, width = image_hw or (inf, inf)
-        if not (0 < w < inf and 0 < h < inf and -w < x < width and -h < y < height):
+        if not (0 < w < MAX_AREA and 0 < h < MAX_AREA and -w < x < width and -h < y < height):
             return "unclear"
         if not shape and ("rotation" in entry or "attributes" in entry):
             return "unclear"

@@ -18,6 +18,8 @@ ImageId: TypeAlias = int | str
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 """Texts that are numbers everywhere: Python's own float() takes "nan" and "1_000" too."""
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "none": False, "null": False, "": False}
+MAX_DIGITS = 100
+"""Of a whole number written as text: Python itself refuses to read some thousands."""
 MAX_VALUE = 80
 """Characters of a refused value that are kept."""
 SHOWN = 3
@@ -111,6 +113,8 @@ def whole_number_of(value: Any) -> int | None:
     """
     if type(value) is int:
         return value
+    if isinstance(value, str) and len(value) > MAX_DIGITS:
+        return None
     if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and NUMBER.fullmatch(value):
         return int(value)  # exactly: ids of eighteen digits are no floats
     number = number_of(value)

@@ -18,9 +18,14 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
     """A draft beside a file, which takes its place when the block ends; after an error nothing has changed.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is made. Of a link, what it leads to is replaced.
+
+    Raises:
+        CocoError: the path is a pipe or a device, whose place no file is to take.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise CocoError(f"{path} is a pipe or a device, and results are written beside and renamed: name a file.")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(target.name + DRAFT)
     try:

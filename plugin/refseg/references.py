@@ -78,6 +78,8 @@ def collect_references(
     view = image_view(view)
     require_object_field(view, field)
     wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
+    if tags is not None and not wanted_tags:
+        raise NoReferencesError("No tag is named, so no object carries it: name one, or leave the choice of tags out.")
     wanted_ids = None if label_ids is None else set(label_ids)
     selected = _narrow(view, field, wanted_tags, wanted_ids)
 
