@@ -808,3 +808,24 @@ def test_the_installed_command_works_without_fiftyone(
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("refseg: error: the following arguments are required: --images")
     assert bad.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_a_target_without_a_mask_among_others_is_named(run: Run, content: dict[str, Any], tmp_path: Path, nothing: Any) -> None:
+    targets = json.loads(json.dumps(content))
+    targets["annotations"][1]["segmentation"] = nothing
+    assert run("--report", str(tmp_path / "told.json"), "--min-score", "0", targets=targets) == 0
+    report = told_of(tmp_path)
+    (one,) = report["left_out"]
+    assert (one["annotation"], one["mask_alone"], one["reason"]) == (
+        str(content["annotations"][1].get("id", "#1")),
+        True,
+        "has no mask, as others of its file have.",
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    kept = [entry for number, entry in enumerate(content["annotations"]) if number != 1]
+    (tmp_path / "right.json").write_text(json.dumps({**content, "annotations": kept}))
+    assert report["mask"]["ap"] == pytest.approx(
+        evaluate_results(read_coco(tmp_path / "right.json"), results, "segm").ap, abs=1e-12
+    )
+    assert report["box"]["ap"] is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,10 +29,12 @@ from .coco import (
     with_file_sizes,
     write_json,
 )
+from .coco_annotations import MASK_LEFT_OUT
 from .coco_frames import framed_image
 from .coco_images import Proposer, scan
 from .coco_job import CocoJob, CocoReport
 from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
+from .coco_values import refusal, summary_of
 from .errors import CocoError, ImageError, ModelError
 from .frames import FramedImage, frame_hint
 from .images import read_image_hw
@@ -48,6 +51,8 @@ from .prototypes import Prototypes
 from .reference_vectors import Reference
 from .semantic import map_paths, semantic_map, write_map
 from .surroundings import image_key
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["CocoJob", "CocoReport", "run_coco"]
 
@@ -82,6 +87,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     if job.targets is None:
         targets = CocoDataset(targets.source, targets.images, dict(enumerate(labels, 1)), ())
     category_ids = _category_ids(labels, targets)
+    targets = _without_some_masks(targets, set(category_ids.values()), strict=job.strict)
     shown_images = [*empty, *(item.image for item in (*references, *negatives))]
     maps = _check_maps(job, targets, shown_images)
     outputs = _outputs_of(job)
@@ -314,6 +320,24 @@ def _read_targets(job: CocoJob, path: Path) -> CocoDataset:
             with suppress(ImageError):  # it is skipped when its turn comes, and said
                 sizes[image_id] = read_image_hw(job.images / image.file_name)
     return targets.with_sizes(sizes, strict=job.strict)
+
+
+def _without_some_masks(targets: CocoDataset, category_ids: Collection[int], *, strict: bool) -> CocoDataset:
+    """Where some objects of these classes have a mask, those that have none are named, and count by their boxes alone."""
+    asked = {row: entry for row, entry in enumerate(targets.annotations) if entry["category_id"] in category_ids}
+    bare = {row for row, entry in asked.items() if not entry.get("segmentation") and not entry.get(MASK_LEFT_OUT)}
+    if not bare or not any(entry.get("segmentation") for entry in asked.values()):
+        return targets
+    kept, named = [], []
+    for position, entry in enumerate(targets.annotations):
+        kept.append({**entry, MASK_LEFT_OUT: True} if position in bare else entry)
+        if position in bare:
+            name, reason = str(entry.get("id", f"#{position}")), "has no mask, as others of its file have."
+            named.append(refusal(targets.source, name, "segmentation", None, reason, mask_alone=True))
+    if strict:
+        raise CocoError(summary_of(named))
+    logger.warning("%s", summary_of(named))
+    return replace(targets, annotations=tuple(kept), left_out=(*targets.left_out, *named))
 
 
 def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:
