@@ -145,3 +145,7 @@ def test_image_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(key, 16) >= 0
     monkeypatch.chdir(tmp_path)
     assert image_key("a.png") == image_key(f"../{tmp_path.name}/a.png") == key != image_key("b.png")
+
+
+def test_image_key_of_names_that_are_no_text() -> None:
+    assert len({image_key(name) for name in ("/a/\ud800.png", "/a/gr\udcfc.png", "/a/gr.png")}) == 3

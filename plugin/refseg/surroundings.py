@@ -94,7 +94,7 @@ class KnownObject:
 
 def image_key(path: str) -> str:
     """What stands for an image among references and their surroundings: twelve hexadecimal digits of its path."""
-    return hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:12]
+    return hashlib.sha256(os.path.abspath(path).encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def look_around(candidates: Candidates | PackedCandidates, objects: Sequence[KnownObject], image: str) -> Surroundings:
