@@ -246,6 +246,8 @@ def _open(name: str) -> Image.Image | None:
     try:
         return Image.open(name)
     except UnidentifiedImageError:
+        if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
+            raise
         with Path(name).open("rb") as stream:
             start = stream.read(4)
         if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
