@@ -201,6 +201,8 @@ class _PngFacts:
 
 def png_facts(name: str) -> _PngFacts:
     """Walk through the chunks of a PNG, without reading its pixels."""
+    if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
+        return _PngFacts()
     significant, late, in_image = 0, False, False
     with Path(name).open("rb") as stream:
         stream.seek(8)
