@@ -21,18 +21,10 @@ from refseg.images import read_image, read_image_hw, read_orientation
 from refseg.loading import load_image
 from refseg.pixels import PixelSettings
 from refseg.thumbnails import crop_thumbnail, object_picture
+from tests.test_images import UPRIGHT
 
 ORIENTATION = 0x0112
-TURNED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
-    8: lambda a: np.rot90(a, -1),
-}
+TURNED = {**UPRIGHT, 6: UPRIGHT[8], 8: UPRIGHT[6]}
 """From the upright image to the one that is stored with an orientation."""
 
 

@@ -81,6 +81,37 @@ def read_annotations(
     return reader.read(entries)
 
 
+def mark_bare(
+    entries: Sequence[dict[str, Any]], source: str, reason: str, *, boxes_count: bool = True
+) -> tuple[tuple[dict[str, Any], ...], tuple[Refusal, ...]]:
+    """Name the objects that have no mask: they count by their boxes alone, or are left out.
+
+    Args:
+        entries: read annotations.
+        source: the file, for messages.
+        reason: the rest of a sentence that begins with the annotation.
+        boxes_count: such an object counts by its box; else it is left out.
+
+    Returns:
+        The annotations that stay, those without a mask marked, and what is to be said of these.
+
+    Example:
+        >>> kept, named = mark_bare([{"id": 7, "bbox": [0, 0, 2, 2]}], "a.json", "has no mask.")
+        >>> kept[0][MASK_LEFT_OUT], str(named[0])
+        (True, 'a.json: the annotation 7 has no mask. (segmentation: None)')
+    """
+    kept, named = [], []
+    for position, entry in enumerate(entries):
+        if entry.get("segmentation") or entry.get(MASK_LEFT_OUT):
+            kept.append(entry)
+            continue
+        name = str(entry.get("id", f"#{position}"))
+        named.append(refusal(source, name, "segmentation", None, reason, mask_alone=boxes_count))
+        if boxes_count:
+            kept.append({**entry, MASK_LEFT_OUT: True})
+    return tuple(kept), tuple(named)
+
+
 @dataclass
 class _Reader:
     source: str

@@ -29,12 +29,12 @@ from .coco import (
     with_file_sizes,
     write_json,
 )
-from .coco_annotations import MASK_LEFT_OUT
+from .coco_annotations import mark_bare
 from .coco_frames import framed_image
 from .coco_images import Proposer, scan
 from .coco_job import CocoJob, CocoReport
 from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
-from .coco_values import refusal, summary_of
+from .coco_values import summary_of
 from .errors import CocoError, ImageError, ModelError
 from .frames import FramedImage, frame_hint
 from .images import read_image_hw
@@ -324,20 +324,15 @@ def _read_targets(job: CocoJob, path: Path) -> CocoDataset:
 
 def _without_some_masks(targets: CocoDataset, category_ids: Collection[int], *, strict: bool) -> CocoDataset:
     """Where some objects of these classes have a mask, those that have none are named, and count by their boxes alone."""
-    asked = {row: entry for row, entry in enumerate(targets.annotations) if entry["category_id"] in category_ids}
-    bare = {row for row, entry in asked.items() if not entry.get("segmentation") and not entry.get(MASK_LEFT_OUT)}
-    if not bare or not any(entry.get("segmentation") for entry in asked.values()):
+    asked = [entry for entry in targets.annotations if entry["category_id"] in category_ids]
+    kept, named = mark_bare(asked, targets.source, "has no mask, as others of its file have.")
+    if not named or not any(entry.get("segmentation") for entry in kept):
         return targets
-    kept, named = [], []
-    for position, entry in enumerate(targets.annotations):
-        kept.append({**entry, MASK_LEFT_OUT: True} if position in bare else entry)
-        if position in bare:
-            name, reason = str(entry.get("id", f"#{position}")), "has no mask, as others of its file have."
-            named.append(refusal(targets.source, name, "segmentation", None, reason, mask_alone=True))
     if strict:
         raise CocoError(summary_of(named))
     logger.warning("%s", summary_of(named))
-    return replace(targets, annotations=tuple(kept), left_out=(*targets.left_out, *named))
+    others = (entry for entry in targets.annotations if entry["category_id"] not in category_ids)
+    return replace(targets, annotations=(*kept, *others), left_out=(*targets.left_out, *named))
 
 
 def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:

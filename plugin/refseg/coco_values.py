@@ -18,6 +18,8 @@ ImageId: TypeAlias = int | str
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 """Texts that are numbers everywhere: Python's own float() takes "nan" and "1_000" too."""
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "none": False, "null": False, "": False}
+MAX_SIDES = 4.0
+"""A box longer than so many sides of its image was made for another one."""
 MAX_DIGITS = 100
 """Of a whole number written as text: Python itself refuses to read some thousands."""
 MAX_VALUE = 80

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from .candidates import Candidates
+from .coco_values import MAX_SIDES
 from .packing import PackedCandidates, pack
 from .reference_vectors import paste_mask
 from .surroundings import KnownObject, Surroundings
@@ -22,8 +23,6 @@ MAX_EMPTY = 200
 """Images known to be empty whose candidates calibration keeps, evenly spread over all there are: each takes up to 96 KB."""
 MAX_STRANGERS = 20_000
 """Candidates that overlap no known object, of all images together: 40 MB of features of width 1024."""
-MAX_SIDES = 4
-"""A box longer than so many sides of its image was made for another one."""
 
 
 def known_object(

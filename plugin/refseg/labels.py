@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .coco_values import flag_of
+from .coco_values import MAX_SIDES, flag_of
 from .errors import DatasetError, ImageError, LabelError
 from .image_files import read_image_hw
 from .stored_masks import as_mask, read_mask_file
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}
 Box: TypeAlias = tuple[float, float, float, float]
-MAX_SIDES = 4.0
-"""A box longer than so many sides of its image was made for another one."""
 NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 """Overlaps nothing."""
 MIN_POINTS = 3

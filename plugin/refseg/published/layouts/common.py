@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ...coco import CocoDataset, read_coco
-from ...coco_annotations import MASK_LEFT_OUT, BadMasks
-from ...coco_values import Refusal, refusal
+from ...coco_annotations import BadMasks, mark_bare
+from ...coco_values import Refusal
 from ...errors import CocoError, ImageError
 from ...images import read_image_hw
 from ..suite import Problems
@@ -133,17 +133,9 @@ def with_masks(coco: CocoDataset, left_out: LeftOut | None = None, *, boxes_coun
         left_out: see `read`.
         boxes_count: such an object counts by its box; else it is left out.
     """
-    kept, bare = [], []
-    for position, annotation in enumerate(coco.annotations):
-        if annotation.get("segmentation") or annotation.get(MASK_LEFT_OUT):
-            kept.append(annotation)
-            continue
-        name = str(annotation.get("id", f"#{position}"))
-        bare.append(refusal(coco.source, name, "segmentation", None, "has no mask.", mask_alone=boxes_count))
-        if boxes_count:
-            kept.append({**annotation, MASK_LEFT_OUT: True})
+    kept, bare = mark_bare(coco.annotations, coco.source, "has no mask.", boxes_count=boxes_count)
     note(bare, coco.source, left_out)
-    return replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *bare))
+    return replace(coco, annotations=kept, left_out=(*coco.left_out, *bare))
 
 
 def with_sizes(folder: Path, targets: CocoDataset, problems: Problems, left_out: LeftOut | None = None) -> CocoDataset:
