@@ -160,6 +160,8 @@ def build_there(pipe: Connection, name: str, full_after: int | None = None) -> N
         pipe.send((end.value.num_images, end.value.num_added))
     except CandidateIndexError as error:
         pipe.send((type(error).__name__, str(error)))
+    finally:
+        free_disk()
 
 
 def segment_there(pipe: Connection, name: str, prototypes: str) -> None:
@@ -171,7 +173,10 @@ def segment_there(pipe: Connection, name: str, prototypes: str) -> None:
         if step.done:
             fill_disk()
 
-    report = segment(dataset, loaded, model=models, min_confidence=0.0, num_workers=0, progress=watch)
+    try:
+        report = segment(dataset, loaded, model=models, min_confidence=0.0, num_workers=0, progress=watch)
+    finally:
+        free_disk()
     pipe.send((report.num_images, report.num_written, report.index_trouble))
 
 
@@ -180,7 +185,14 @@ def fill_disk() -> None:
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def free_disk() -> None:
+    """Files may grow again: the captured output is one, and a last flush that fails ends a process with 1 and no word."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
 
 
 def held(dataset: fo.Dataset) -> dict[str, PackedCandidates]:
