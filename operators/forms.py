@@ -339,19 +339,44 @@ def default_name(ctx: Any) -> str:
 def label_field_input(form: Form) -> None:
     """Where predictions go; labels that no run of RefSeg wrote are replaced only on request."""
     field = form.value("label_field", LABEL_FIELD)
-    detections = object_fields(form.ctx, (fo.Detections,))
-    existing = collection(form.ctx).get_field(field) if isinstance(field, str) else None
-    problem, foreign = None, False
-    if existing is not None and field not in detections:
+    problem = None
+    if _exists(form, field) and field not in object_fields(form.ctx, (fo.Detections,)):
         problem = f"The field {field!r} holds something else than detections: choose another, or a new name."
-    elif existing is not None and field not in segmented_fields(form.ctx):
-        foreign = True
-        if not form.value("overwrite_labels", False):
-            problem = f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
     description = "A new field, or one of an earlier run, whose labels on the same images are replaced"
+    problem = problem or _loss_of_labels(form, field)
     form.text("label_field", LABEL_FIELD, "Predictions", description, problem, segmented_fields(form.ctx))
-    if foreign:
-        form.switch("overwrite_labels", False, "Replace labels", f"Lose the labels in {field!r} of the images segmented")
+    if _is_foreign(form, field):
+        _replace_labels_input(form, field)
+
+
+def semantic_field_input(form: Form) -> None:
+    """Where semantic maps go, if anywhere; as for predictions, those of others are replaced only on request."""
+    field = form.value("semantic_field")
+    description = "Also write one map of classes an image to this field; optional"
+    form.text("semantic_field", None, "Semantic map", description, _loss_of_labels(form, field))
+    if _is_foreign(form, field) and not _is_foreign(form, form.value("label_field", LABEL_FIELD)):
+        _replace_labels_input(form, field)
+
+
+def _exists(form: Form, field: Any) -> bool:
+    return isinstance(field, str) and collection(form.ctx).get_field(field) is not None
+
+
+def _is_foreign(form: Form, field: Any) -> bool:
+    from refseg.fields import holds_labels_of_others
+
+    return _exists(form, field) and holds_labels_of_others(collection(form.ctx), field)
+
+
+def _loss_of_labels(form: Form, field: Any) -> str | None:
+    """What is wrong with writing to a field where nobody has said that its labels may be lost."""
+    if form.value("overwrite_labels", False) or not _is_foreign(form, field):
+        return None
+    return f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
+
+
+def _replace_labels_input(form: Form, field: str) -> None:
+    form.switch("overwrite_labels", False, "Replace labels", f"Lose the labels in {field!r} of the images segmented")
 
 
 def segmented_fields(ctx: Any) -> list[str]:

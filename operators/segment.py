@@ -22,6 +22,7 @@ from .forms import (
     limits_inputs,
     matching_inputs,
     prototypes_input,
+    semantic_field_input,
     thresholds_input,
 )
 from .indexes import coverage, find_record
@@ -63,7 +64,7 @@ class Segment(RefSegOperator):
             if chosen is not None:
                 calibrated_notice(form, chosen)
                 thresholds_input(form, kept_classes(ctx, chosen))
-            form.text("semantic_field", None, "Semantic map", "Also write one map of classes an image to this field; optional")
+            semantic_field_input(form)
             form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
             if chosen is not None:
@@ -117,7 +118,8 @@ class Segment(RefSegOperator):
             semantic_field: also write a `Segmentation` map here.
             mask_dir: write masks to files under this folder instead of into the database.
             run_key: of the FiftyOne run; by default made from the field's name.
-            overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            overwrite_labels: write to label_field and semantic_field even if their labels are not RefSeg's; those of the images
+                are lost.
             preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
             index: take candidates from the dataset's index, and add those that are computed; False neither reads nor fills it.
             classes: write only these; all others still compete for candidates.
@@ -218,6 +220,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         settings=settings,
         index=ctx.params.get("index") is not False,
         run_key=given("run_key"),
+        overwrite=bool(given("overwrite_labels")),
     )
     return result_of(report, settings.preview)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from refseg.errors import DatasetError
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, iter_segment
 from refseg.writing import SAME_OBJECT_IOU, Changes, Writer, pair_objects
@@ -125,9 +126,16 @@ class TestChanges:
         assert counts(report.changes) == ({"star": 2, "tee": 2}, {}, {})
         assert report.changes.sample_ids == tuple(trays[:2].values("id"))
 
-    def test_labels_of_others_count(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        """They have neither score nor predicted IoU, and one has no label and another no box."""
+    def test_labels_of_others_are_no_earlier_answer(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         trays.clone_sample_field("ground_truth", "predictions")
+        report = run(trays, prototypes, overwrite=True)
+        assert (report.changes, report.num_written) == (Changes(), 4)
+        assert set(trays.distinct("predictions.detections.run")) == {report.run_key}
+
+    def test_labels_that_others_have_added_count(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """They have neither score nor predicted IoU, and one has no label and another no box."""
+        run(trays, prototypes)
+        trays.set_values("predictions", trays.values("ground_truth"))
         sample = trays.first()
         sample.predictions.detections += [fo.Detection(bounding_box=[0, 0, 0.02, 0.02]), fo.Detection(label="boxless")]
         sample.save()
@@ -183,6 +191,44 @@ class TestChanges:
         assert report.changes.num_samples == report.changes.num_lost == 4
         config = trays.get_run_info(report.run_key).config
         assert config.changed_ids.split() == list(report.changes.sample_ids[:3])
+
+
+class TestLabelsOfOthers:
+    """Nothing that no run of RefSeg wrote is lost without being asked for."""
+
+    @pytest.fixture
+    def mine(self, trays: fo.Dataset) -> fo.Dataset:
+        """One image labelled by hand, in a field of detections, and in one of maps."""
+        sample = trays.first()
+        sample["mine"] = fo.Detections(detections=[fo.Detection(label="star", bounding_box=[0.1, 0.1, 0.2, 0.2])])
+        sample["map"] = fo.Segmentation(mask=np.ones((8, 8), np.uint8))
+        sample.save()
+        return trays
+
+    @pytest.mark.parametrize("images", ["all", "those without labels"])
+    def test_detections_are_refused(self, mine: fo.Dataset, prototypes: Prototypes, images: str) -> None:
+        words = f"'mine' of dataset {mine.name!r} holds labels that no run of RefSeg wrote.*another field, or pass overwrite=True"
+        with pytest.raises(DatasetError, match=words):
+            run(mine if images == "all" else mine[1:], prototypes, "mine")
+        assert mine.count("mine.detections") == 1
+        assert mine.list_runs() == []
+
+    def test_a_map_is_refused(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
+        with pytest.raises(DatasetError, match="'map' of dataset .* holds labels that no run of RefSeg wrote"):
+            run(mine, prototypes, semantic_field="map")
+        assert not mine.has_field("predictions")
+        run(mine, prototypes, semantic_field="map", overwrite=True)
+        run(mine, prototypes, semantic_field="map")
+        assert mine.first().map.mask.shape != (8, 8)
+
+    def test_a_field_without_labels_is_taken(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
+        mine.clear_sample_field("mine")
+        mine.set_values("mine", [fo.Detections()] * 4)
+        assert run(mine, prototypes, "mine").num_written == 4
+
+    def test_a_field_of_another_run_is_taken(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
+        mine.register_run("like", mine.init_run(method="refseg/similar", label_field="mine"))
+        assert run(mine, prototypes, "mine").num_written == 4
 
 
 class TestPortions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
+from fiftyone import ViewField as F
 from fiftyone.core.odm import get_db_conn, validate_field_name
 
 from .errors import DatasetError
@@ -76,6 +77,17 @@ def newest_run(dataset: Any, label_field: str) -> PastRun | None:
 def prediction_fields(dataset: Any) -> set[str]:
     """Fields whose labels the next run replaces, so that nothing a user decides can be kept there."""
     return {str(run.config["label_field"]) for run in past_runs(dataset, PREDICTING)}
+
+
+def holds_labels_of_others(dataset: Any, name: str) -> bool:
+    """Whether a field of Detections or of a Segmentation holds labels, and no run of RefSeg was asked to write to it."""
+    for run in past_runs(dataset, PREDICTING):
+        if name in (run.config.get("label_field"), run.config.get("semantic_field")):
+            return False
+    kind = getattr(dataset.get_field(name), "document_type", None)
+    whole = every_image(dataset)
+    labelled = whole.match(F(f"{name}.detections").length() > 0) if kind is fo.Detections else whole.exists(name)
+    return len(labelled.limit(1)) > 0
 
 
 def object_fields(dataset: Any) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from .candidates import Candidates, PresenceGate
 from .dataset_index import DatasetIndex
 from .errors import DatasetError
+from .fields import newest_run
 from .indexing import Builder, SkippedImage, ViewImages
 from .instances import Instances, Ranking
 from .labels import require_samples
@@ -122,6 +123,7 @@ def iter_segment(
     run_key: str | None = None,
     num_workers: int | None = None,
     pixels: PixelSettings = PLAIN,
+    overwrite: bool = False,
 ) -> Generator[Progress, None, SegmentReport]:
     """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
     started = time.monotonic()
@@ -133,7 +135,7 @@ def iter_segment(
     if isinstance(prototypes, str):
         prototypes = load_prototypes(dataset, prototypes)
     settings.require_classes(prototypes.classes)
-    fields = check_fields(dataset, label_field, settings)
+    fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
     key = run_key or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
     _check_key(dataset, key)
     source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview, pixels=pixels)
@@ -143,7 +145,8 @@ def iter_segment(
     if not settings.preview and images.missing:
         images = load_missing(source, images, view, prototypes)
     matcher = matcher_for(prototypes, source.preset, settings)
-    compares = dataset.has_field(label_field)
+    # What others wrote is no earlier answer, from which objects could be lost.
+    compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
     config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
     config.prototypes_name, config.index = name, index is not False
     writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold)
@@ -226,6 +229,7 @@ def segment(
     num_workers: int | None = None,
     pixel_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
+    overwrite: bool = False,
     progress: bool | Watcher | None = None,
 ) -> SegmentReport:
     """Find and segment the prototypes' classes in every image of a view.
@@ -240,7 +244,7 @@ def segment(
     Args:
         view: a dataset or view of images.
         prototypes: or the name under which the dataset keeps them.
-        label_field: where to write; a new field, or one of Detections.
+        label_field: where to write; a new field, or one of Detections that an earlier run wrote.
         model: preset's name or loaded models; by default the preset that built the prototypes.
         min_confidence: lower scores are not written; by default the threshold calibrated for each class, or else the preset's.
             A mapping gives the classes that it names their own.
@@ -260,11 +264,13 @@ def segment(
         num_workers: threads that decode images; 0 for none.
         pixel_range: see `refseg.build_index`; by default that of the prototypes, or of the index.
         channels: see `refseg.build_index`; by default those of the prototypes, or of the index.
+        overwrite: write to label_field and semantic_field even if they hold labels that no run of RefSeg wrote; those of the
+            images are lost, and later runs ask no more.
         progress: see `refseg.progress.drain`.
 
     Raises:
-        DatasetError: no images, an empty view, a field of another type, a limit out of range, unknown prototypes or classes, or
-            a preview of images none of which is indexed.
+        DatasetError: no images, an empty view, a field of another type or with labels of others, a limit out of range, unknown
+            prototypes or classes, or a preview of images none of which is indexed.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes, or reads
             pixels of more than 8 bits otherwise.
         IndexMismatchError: the index given is of another dataset or model, or its tiles are not those asked for.
@@ -285,6 +291,7 @@ def segment(
         run_key=run_key,
         num_workers=num_workers,
         pixels=pixel_settings(pixel_range, channels),
+        overwrite=overwrite,
     )
     return drain(work, progress)
 

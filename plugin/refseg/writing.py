@@ -17,7 +17,7 @@ from torchvision.ops import box_iou
 from .candidates import Candidates
 from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
-from .fields import check_name, every_image
+from .fields import check_name, every_image, holds_labels_of_others
 from .instances import Instances, Ranking
 from .labels import NO_BOX, is_box, needs_files, to_detections
 from .match_settings import MatchSettings
@@ -429,8 +429,18 @@ def _corners(detections: Iterable[Named]) -> torch.Tensor:
     return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
 
 
-def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> dict[str, type]:
-    """The fields to write and their label types; raises where one holds something else, before anything is changed."""
+def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, overwrite: bool = False) -> dict[str, type]:
+    """The fields to write and their label types.
+
+    Args:
+        dataset: that they are fields of.
+        label_field: of the predictions.
+        settings: may name a field of semantic maps.
+        overwrite: labels that no run of RefSeg wrote may be replaced too.
+
+    Raises:
+        DatasetError: one holds something else, or labels of others that may not be replaced.
+    """
     fields: dict[str, type] = {label_field: fo.Detections}
     if settings.semantic_field:
         if settings.semantic_field == label_field:
@@ -445,6 +455,11 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings) -> d
             raise DatasetError(
                 f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not {kind.__name__}: choose another field, "
                 "so that nothing is overwritten."
+            )
+        elif not overwrite and holds_labels_of_others(dataset, name):
+            raise DatasetError(
+                f"The field {name!r} of dataset {name_of(dataset)!r} holds labels that no run of RefSeg wrote, and they would be "
+                "replaced: choose another field, or pass overwrite=True to lose them (in the App: tick 'Replace labels')."
             )
     return fields
 

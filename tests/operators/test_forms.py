@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import fiftyone as fo
 import fiftyone.operators as foo
 import lance
+import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
@@ -204,6 +205,12 @@ def test_bad_values(with_prototypes: fo.Dataset, name: str, params: dict, field:
 def test_a_tick_allows_what_would_lose_labels(with_prototypes: fo.Dataset) -> None:
     params = {"label_field": "ground_truth", "overwrite_labels": True}
     assert problems_of(form_of(with_prototypes, "segment", params)) == {}
+    with_prototypes.set_values("drawn", [fo.Segmentation(mask=np.ones((2, 2), np.uint8))] * len(with_prototypes))
+    params = {"semantic_field": "drawn"}
+    form = form_of(with_prototypes, "segment", params)
+    assert problems_of(form)["semantic_field"].startswith("The labels in the field 'drawn' are not RefSeg's")
+    assert "overwrite_labels" in form
+    assert problems_of(form_of(with_prototypes, "segment", {**params, "overwrite_labels": True})) == {}
     assert problems_of(form_of(with_prototypes, "build_prototypes", {"name": "parts", "overwrite": True})) == {}
 
 
