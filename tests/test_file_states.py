@@ -290,6 +290,22 @@ class TestRange:
         assert segment(deep, prototypes, progress=False).num_from_index == 2
         assert deep.get_run_info(deep.list_runs()[-1]).config.pixels == [[0.0, 4095.0], None]
 
+    def test_without_an_index_references_take_that_of_their_whole_dataset(self, deep: fo.Dataset) -> None:
+        dark = deep.limit(1)
+        references = collect_references(dark, "ground_truth")
+        prototypes = build_prototypes(references, "demo", progress=False)
+        assert prototypes.pixels == PixelSettings((0, 4095))
+        segment(deep, prototypes, index=False, progress=False)
+        assert deep.get_run_info(deep.list_runs()[-1]).config.pixels == [[0.0, 4095.0], None]
+        alone = [replace(reference, beside=()) for reference in references]
+        assert build_prototypes(alone, "demo", progress=False).pixels == PixelSettings((0, 1023))
+
+    def test_without_an_index_a_view_takes_that_of_its_whole_dataset(self, photos: fo.Dataset, deep: fo.Dataset) -> None:
+        prototypes = build_prototypes(collect_references(photos, "ground_truth"), "demo", progress=False)
+        assert prototypes.pixels == PLAIN
+        segment(deep.limit(1), prototypes, index=False, run_key="one", progress=False)
+        assert deep.get_run_info("one").config.pixels == [[0.0, 4095.0], None]
+
     def test_another_than_that_of_the_index_is_refused(self, deep: fo.Dataset) -> None:
         build(deep)
         references = collect_references(deep, "ground_truth")

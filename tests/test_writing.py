@@ -207,14 +207,14 @@ class TestLabelsOfOthers:
 
     @pytest.mark.parametrize("images", ["all", "those without labels"])
     def test_detections_are_refused(self, mine: fo.Dataset, prototypes: Prototypes, images: str) -> None:
-        words = f"'mine' of dataset {mine.name!r} holds labels that no run of RefSeg wrote.*another field, or pass overwrite=True"
+        words = rf"'mine' of dataset {mine.name!r} holds labels that no run of RefSeg wrote.*, or pass overwrite=True"
         with pytest.raises(DatasetError, match=words):
             run(mine if images == "all" else mine[1:], prototypes, "mine")
         assert mine.count("mine.detections") == 1
         assert mine.list_runs() == []
 
     def test_a_map_is_refused(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
-        with pytest.raises(DatasetError, match="'map' of dataset .* holds labels that no run of RefSeg wrote"):
+        with pytest.raises(DatasetError, match=r"'map' of dataset .* holds labels that no run of RefSeg wrote"):
             run(mine, prototypes, semantic_field="map")
         assert not mine.has_field("predictions")
         run(mine, prototypes, semantic_field="map", overwrite=True)

@@ -110,7 +110,7 @@ def build_prototypes(
         reuse: prototypes of an earlier build by the same encoder, or they are ignored: a reference or negative whose image, box
             and mask have not changed since takes its vector from there. The result is the one of a build from nothing.
         pixel_range: see `refseg.build_index`; by default that of the dataset's index where the references come from a dataset
-            that has one, or of the earlier prototypes, else it is found from the images of the references.
+            that has one, or of the earlier prototypes, else it is found from all images of that dataset, or of the references.
         channels: see `refseg.build_index`; by default as those of pixel_range.
         progress: see `refseg.progress.drain`.
 
@@ -125,11 +125,12 @@ def build_prototypes(
 
 
 def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: PixelSettings) -> PixelSettings:
-    """How the images of references are read: as was given, else as in the index of their dataset, else as before, else anew."""
+    """How the images of references are read: as was given, else as in their dataset's index, else as before, else anew."""
     earlier = [item.pixels for item in objects] + ([] if reuse is None else [reuse.pixels])
     pixel_range = next((one.pixel_range for one in (given, *earlier) if one.pixel_range is not None), None)
     channels = next((one.channels for one in (given, *earlier) if one.channels is not None), None)
-    return find_pixels((item.image for item in objects), PixelSettings(pixel_range, channels))
+    paths = {item.image for item in objects}.union(*{item.beside for item in objects})
+    return find_pixels(paths, PixelSettings(pixel_range, channels))
 
 
 def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:

@@ -374,7 +374,7 @@ def index_with_range(
     if pixels.pixel_range is not None or not files_without_range(paths, first=True):
         return index
     wanted = PixelSettings(wanted.pixel_range or pixels_of_index(index.dataset).pixel_range, pixels.channels)
-    wanted = find_pixels(ids_and_paths(index.dataset)[1], wanted)
+    wanted = pixels_for(index.dataset, paths, wanted)
     if wanted.pixel_range is None:
         return index
     if index.uri != str(_default_place(index.dataset, settings)):
@@ -384,6 +384,13 @@ def index_with_range(
         )
     fitting = settings_of(index.dataset, models, settings.exact, settings.tiles, wanted)
     return _index_of(index.dataset, fitting, None, storage_options)
+
+
+def pixels_for(dataset: Any, paths: Sequence[str], known: PixelSettings) -> PixelSettings:
+    """How some images of a dataset are read: a range that they need and that is not known is found from all of its images."""
+    if known.pixel_range is not None or not files_without_range(paths, first=True):
+        return known
+    return find_pixels(ids_and_paths(dataset)[1], known)
 
 
 def _default_place(dataset: Any, settings: IndexSettings) -> Path:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .batch_sizes import BatchKey, in_batches
 from .candidates import encode_patches, patch_similarity
-from .dataset_index import pixels_of_index
+from .dataset_index import pixels_for, pixels_of_index
 from .errors import DatasetError
 from .fields import check_name
 from .images import encoder_pixels
@@ -29,7 +29,6 @@ from .labels import require_samples
 from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
 from .names import run_key_from
-from .pixel_ranges import find_pixels
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .runs import models_for
@@ -128,7 +127,7 @@ def iter_similarity_heatmap(
     yield Progress(0, len(ids), "images")
     device = models.device.type
     size = IMAGES_A_BATCH[device]
-    pixels = find_pixels(paths, pixels_of_index(dataset) if prototypes.pixels.is_plain else prototypes.pixels)
+    pixels = pixels_for(dataset, paths, pixels_of_index(dataset) if prototypes.pixels.is_plain else prototypes.pixels)
     for batch in load_batches(
         paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device, reading=pixels
     ):

@@ -58,6 +58,7 @@ class Reference:
         mask_box: xyxy whole pixels that the mask covers, which may reach beyond the box; None for the box rounded to pixels.
         problem: why it cannot be used, where that is known already; `build_prototypes` lists it.
         pixels: how the images of its dataset are read, where an index of it says so; plain where nothing is known.
+        beside: paths of all images of its dataset, where the range of their pixels has still to be found.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Reference:
     mask_box: tuple[int, int, int, int] | None = None
     problem: str = ""
     pixels: PixelSettings = PLAIN
+    beside: tuple[str, ...] = ()
 
     @property
     def extent(self) -> tuple[float, float, float, float]:

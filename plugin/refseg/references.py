@@ -10,7 +10,7 @@ from typing import Any
 from bson import ObjectId
 from fiftyone import ViewField as F
 
-from .dataset_index import pixels_of_index
+from .dataset_index import ids_and_paths, pixels_of_index
 from .errors import DatasetError, ImageError, LabelError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
@@ -26,6 +26,7 @@ from .labels import (
     require_object_field,
     require_samples,
 )
+from .pixel_ranges import files_without_range
 from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
 from .views import image_dataset, image_view, name_of, whole_of
@@ -275,8 +276,14 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
             references += found
     if num_boxless:
         logger.warning("The boxes of %d objects in the field %r are none: their masks' own were used", num_boxless, field)
-    pixels = pixels_of_index(whole_of(selected))
-    return references if pixels.is_plain else [replace(reference, pixels=pixels) for reference in references]
+    whole = whole_of(selected)
+    pixels = pixels_of_index(whole)
+    beside: tuple[str, ...] = ()
+    if pixels.pixel_range is None and files_without_range((item.image for item in references), first=True):
+        # Those of the references alone may be darker than all others.
+        beside = tuple(ids_and_paths(whole)[1])
+    is_plain = pixels.is_plain and not beside
+    return references if is_plain else [replace(item, pixels=pixels, beside=beside) for item in references]
 
 
 def _narrow(view: Any, field: str, tags: set[str], label_ids: set[str] | None) -> Any:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .candidates import Candidates
-from .dataset_index import DatasetIndex, find_index, index_for, index_with_range, settings_of
+from .dataset_index import DatasetIndex, find_index, index_for, index_with_range, pixels_for, settings_of
 from .errors import IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, ViewImages, images_of
 from .models import PRESETS, Models, Preset, get_preset, load_models
 from .packing import PackedCandidates
-from .pixel_ranges import find_pixels
 from .pixels import PLAIN, PixelSettings
 from .prototypes import Prototypes
 from .views import id_of, name_of, whole_of
@@ -177,12 +176,11 @@ def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prot
     """Load the models that missing images need; where they are not those of the index any more, change to their own index."""
     if source.models is None:
         source.models = models_for(prototypes, source.asked)
-    paths = [image.path for image in images.missing]
+    whole, paths = whole_of(view), [image.path for image in images.missing]
     if source.index is None:
-        source.wanted_pixels = find_pixels(paths, source.wanted_pixels)
+        source.wanted_pixels = pixels_for(whole, paths, source.wanted_pixels)
         return images
     settings = source.index.index.settings
-    whole = whole_of(view)
     own = settings_of(whole, source.models, settings.exact, settings.tiles, settings.pixel_settings)
     index = source.index
     if own.fingerprint != settings.fingerprint:

@@ -458,8 +458,8 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
             )
         elif not overwrite and holds_labels_of_others(dataset, name):
             raise DatasetError(
-                f"The field {name!r} of dataset {name_of(dataset)!r} holds labels that no run of RefSeg wrote, and they would be "
-                "replaced: choose another field, or pass overwrite=True to lose them (in the App: tick 'Replace labels')."
+                f"The field {name!r} of dataset {name_of(dataset)!r} holds labels that no run of RefSeg wrote, and they would "
+                "be replaced: choose another field, or pass overwrite=True to lose them (in the App: tick 'Replace labels')."
             )
     return fields
 
