@@ -153,6 +153,44 @@ def test_of_images_of_unknown_size_it_is_told_later() -> None:
     assert ["segmentation" in entry for entry in later.kept] == [False, True, False]
 
 
+SLIVER = [[4.1, 2.1, 4.3, 2.1, 4.3, 2.3, 4.1, 2.3]]
+LINE = [[2, 2, 8, 5, 14, 8]]
+
+
+@pytest.mark.parametrize("shape", [SLIVER, LINE, SLIVER + LINE], ids=["in a pixel", "a line", "both"])
+def test_a_mask_that_shows_no_pixel_is_none(shape: Any) -> None:
+    """pycocotools draws nothing of it, so that nothing could be found there."""
+    found = read({**CLEAN, "segmentation": shape}, bad_masks="box")
+    assert found.kept == ({**{key: CLEAN[key] for key in CLEAN if key != "segmentation"}, MASK_LEFT_OUT: True},)
+    (named,) = found.left_out
+    assert (named.annotation, named.field, named.mask_alone) == ("11", "segmentation", True)
+    assert "shows no pixel of its image of 20×12" in named.reason
+    assert read({**CLEAN, "segmentation": shape}).kept == ()
+    assert read({**CLEAN, "segmentation": [*shape, *SQUARE]}, bad_masks="box").left_out == ()
+
+
+def test_a_box_around_what_shows_no_pixel_is_one_all_the_same() -> None:
+    found = read({**CLEAN, "segmentation": LINE, "bbox": None}, bad_masks="box")
+    assert (found.kept[0]["bbox"], found.kept[0][MASK_LEFT_OUT]) == ([2, 2, 12, 6], True)
+    flat = [[2, 5, 8, 5, 14, 5]]
+    assert read({**CLEAN, "segmentation": flat, "bbox": None}, bad_masks="box").kept == ()
+    far = [[30, 30, 31, 31, 32, 32]]
+    assert read({**CLEAN, "segmentation": far, "bbox": None}, bad_masks="box").kept == ()
+
+
+def test_shares_of_the_sides_are_no_pixels() -> None:
+    shares = {"bbox": [0.2, 0.1, 0.5, 0.25], "segmentation": [[0.2, 0.1, 0.7, 0.1, 0.7, 0.35]]}
+    assert read({**CLEAN, **shares}, bad_masks="box").kept == ()
+    found = read({**CLEAN, "bbox": shares["bbox"], "segmentation": None}, bad_masks="box")
+    assert found.kept == ()
+    assert str(found.left_out[0]).startswith(
+        "f.json: the annotation 11 has the bbox [0.2, 0.1, 0.5, 0.25], in shares of its image's sides, but pixels are needed."
+    )
+    assert one(bbox=shares["bbox"])["bbox"] == CLEAN["bbox"]
+    # One pixel in the corner is an object.
+    assert one(bbox=[0, 0, 1, 1])["bbox"] == [0, 0, 1, 1]
+
+
 def test_boxes_that_are_turned_are_said() -> None:
     box = {key: CLEAN[key] for key in ("id", "image_id", "category_id", "bbox")}
     plain = [{**box, "rotation": 0}, {**box, "attributes": {"occluded": False, "rotation": 0.0}}, {**CLEAN, "rotation": 30}]

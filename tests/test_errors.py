@@ -18,6 +18,7 @@ from refseg.errors import (
     IndexNotFoundError,
     IndexWriteError,
     LabelError,
+    MaskError,
     ModelError,
     ModelMemoryError,
     ModelUnavailableError,
@@ -53,6 +54,7 @@ ONE_OF_EACH = [
     IndexWriteError("words"),
     DatasetError("words"),
     LabelError("label-1", None, "it has no class"),
+    MaskError("label-1", "star", "its mask cannot be read"),
     CocoError("words"),
     BenchmarkError("words"),
 ]

@@ -144,7 +144,7 @@ def test_the_report_reads_as_a_table(make_dataset: MakeDataset, tmp_path: Path) 
 def test_ground_truth_of_boxes_has_no_mask_figures(
     make_dataset: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    truth = [detection(0, 0, 20, 20, mask=None), detection(40, 40, 90, 90)]
+    truth = [detection(0, 0, 20, 20, mask=None), detection(40, 40, 90, 90, mask=None)]
     found = [detection(0, 0, 20, 20, confidence=0.9)]
     dataset = make_dataset([sample(tmp_path, "1.png", truth, found)])
     report = evaluate(dataset, "predictions", "ground_truth", progress=False)
@@ -153,8 +153,48 @@ def test_ground_truth_of_boxes_has_no_mask_figures(
     assert report.per_class["star"]["mask_ap"] is None
     assert report.eval_key is not None
     assert dataset.load_evaluation_results(report.eval_key).mAP() == pytest.approx(51 / 101)
-    assert "1 of 2 objects and 0 of 1 predictions have no mask" in caplog.text
+    assert "2 of 2 objects and 0 of 1 predictions have no mask" in caplog.text
     assert "mask" not in str(report)
+
+
+def test_objects_without_a_usable_mask_count_by_their_boxes(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    """Neither they nor what is found there count where masks are compared."""
+    lost = detection(30, 0, 50, 20, mask=None, mask_path=str(tmp_path / "gone.png"))
+    empty = detection(60, 0, 80, 20, mask=np.zeros((20, 20), bool))
+    bare = detection(0, 40, 20, 60, mask=None)
+    by_box = {lost.id: "gone.png does not exist", empty.id: "its mask holds no pixel", bare.id: "it has no mask, as others of"}
+    truth = [detection(0, 0, 20, 20), lost, empty, bare]
+    found = [detection(x, y, x + 20, y + 20, confidence=0.9) for x, y in ((0, 0), (30, 0), (60, 0), (0, 40))]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, found)])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.mask_ap, report.box_ap, report.num_ground_truth, report.left_out) == (1, 1, 4, ())
+    reasons = {label_id: reason for _, label_id, reason in report.by_box}
+    assert reasons.keys() == by_box.keys()
+    assert all(words in reasons[label_id] for label_id, words in by_box.items())
+    assert any(note.startswith("3 labels count by their boxes alone, such as ") for note in report.notes)
+    assert dataset.first()[report.eval_key + "_fn"] == 0
+
+
+def test_lines_thinner_than_a_pixel_count_by_their_boxes(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    thin = fo.Polyline(label="star", points=[[(0.401, 0.401), (0.403, 0.401), (0.403, 0.403)]], closed=True, filled=True)
+    right = detection(0, 0, 20, 20)
+    dataset = make_dataset([sample(tmp_path, "1.png", [right], [detection(0, 0, 20, 20, confidence=0.9)])])
+    dataset.set_values("lines", [fo.Polylines(polylines=[thin, right.to_polyline()])])
+    report = evaluate(dataset, "predictions", "lines", progress=False)
+    assert report.by_box == ((dataset.first().filepath, thin.id, "it is smaller than a pixel of its image of 100×100"),)
+    assert (report.num_ground_truth, report.box_ap50) == (2, pytest.approx(51 / 101))
+
+
+def test_predictions_whose_masks_are_lost_count_by_their_boxes(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    truth = [detection(0, 0, 20, 20), detection(40, 40, 60, 60)]
+    gone = detection(0, 0, 20, 20, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.9)
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, [gone, detection(40, 40, 60, 60, confidence=0.5)])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.box_ap, report.mask_ap) == (1, pytest.approx(51 / 101))
+    assert [label_id for _, label_id, _ in report.by_box] == [gone.id]
+    dataset.set_values("predictions", [fo.Detections(detections=[gone])])
+    none = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (none.mask_ap, none.box_ap) == (None, pytest.approx(51 / 101))
 
 
 def test_masks_in_files_count_like_masks_in_the_document(make_dataset: MakeDataset, tmp_path: Path) -> None:
@@ -184,18 +224,16 @@ def test_labels_that_cannot_be_used_are_left_out_and_listed(make_dataset: MakeDa
         "not finite": detection(30, 0, 50, 20, bounding_box=[float("nan")] * 4),
         "neither yes nor no": detection(60, 0, 80, 20, iscrowd="perhaps"),
     }
-    gone = detection(60, 60, 80, 80, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.9)
     unsure = detection(30, 60, 50, 80, confidence=float("nan"))
-    dataset = make_dataset([sample(tmp_path, "1.png", [right, *bad.values()], [found, gone, unsure])])
+    dataset = make_dataset([sample(tmp_path, "1.png", [right, *bad.values()], [found, unsure])])
     report = evaluate(dataset, "predictions", "ground_truth", progress=False)
     assert (report.mask_ap, report.fiftyone_mask_ap, report.box_ap) == (1, pytest.approx(1), 1)
     assert (report.num_ground_truth, report.num_predictions) == (1, 1)
     reasons = {label_id: reason for _, label_id, reason in report.left_out}
-    assert reasons.keys() == {label.id for label in (*bad.values(), gone, unsure)}
+    assert reasons.keys() == {label.id for label in (*bad.values(), unsure)}
     assert all(words in reasons[label.id] for words, label in bad.items())
-    assert "gone.png does not exist" in reasons[gone.id]
     assert reasons[unsure.id] == "its confidence is nan"
-    assert f"left out the label {gone.id} of " in str(report)
+    assert f"left out the label {unsure.id} of " in str(report)
     # What was left out is not judged in the App either.
     assert dataset.first()[report.eval_key + "_fn"] == 0
 
@@ -475,7 +513,7 @@ class TestRecord:
         assert kept["per_class"] == [["$c", 0.0, 0.0], ["a.b", pytest.approx(1), pytest.approx(1)]]
         assert (kept["pred_field"], kept["gt_field"], kept["num_skipped"]) == ("predictions", "ground_truth", 1)
         assert (kept["num_left_out"], kept["without_references"]) == (0, [])
-        left_out = ("per_class", "skipped", "left_out", "without_references", "notes")
+        left_out = ("per_class", "skipped", "left_out", "by_box", "without_references", "notes")
         expected = {name: value for name, value in asdict(report).items() if name not in left_out}
         assert {name: kept[name] for name in expected} == expected
         age = datetime.now(timezone.utc) - datetime.fromisoformat(kept["evaluated_at"])

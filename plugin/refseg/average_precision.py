@@ -83,7 +83,8 @@ def evaluate_results(
     """Compare results with ground truth.
 
     Results of equal score are ranked by image, ascending by id as in pycocotools, and in an image as they are listed: the order
-    of the images and objects of a file is of no account. An object whose mask alone was left out counts for boxes alone.
+    of the images and objects of a file is of no account. An object whose mask alone was left out counts for boxes alone; where
+    masks are compared, what is found in its box counts neither as right nor as wrong.
 
     The size of an object is its own 'area' where it has one, else the pixels of its mask, else of its box; that of a
     detection the pixels of what is compared, its mask or its box.
@@ -134,7 +135,8 @@ def precision_table(
         if result["image_id"] not in rows:
             raise CocoError(f"A result belongs to the image {result['image_id']!r}, which {ground_truth.source} does not list.")
     masked = iou_type == "segm"
-    truth = _by_class((entry for entry in ground_truth.annotations if not (masked and entry.get(MASK_LEFT_OUT))), categories)
+    known = map(_as_crowd, ground_truth.annotations) if masked else ground_truth.annotations
+    truth = _by_class(known, categories)
     found = _by_class(results, categories)
     table = {}
     for category_id in categories:
@@ -239,6 +241,14 @@ def _precision(
         evaluator.accumulate()
     precision: NDArray[np.float64] = evaluator.eval["precision"][:, :, 0, :, 0]
     return precision
+
+
+def _as_crowd(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An object whose mask was left out as a crowd that fills its box; any other as it is."""
+    if not entry.get(MASK_LEFT_OUT):
+        return entry
+    x, y, w, h = entry["bbox"]
+    return {**entry, "iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
 
 
 def _by_class(entries: Iterable[Mapping[str, Any]], category_ids: Collection[int]) -> dict[int, list[Mapping[str, Any]]]:

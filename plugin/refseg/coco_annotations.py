@@ -16,6 +16,7 @@ from .coco_values import (
     Ids,
     ImageId,
     Refusal,
+    are_shares,
     box_of,
     flag_of,
     id_of,
@@ -164,6 +165,8 @@ class _Reader:
         height, width = image_hw or (inf, inf)
         if not (0 < w < MAX_AREA and 0 < h < MAX_AREA and -w < x < width and -h < y < height):
             return "unclear"
+        if x + w <= 1 and y + h <= 1 and are_shares(box):
+            return "unclear"
         if not shape and ("rotation" in entry or "attributes" in entry):
             return "unclear"
         if shape is None or self.bad_masks == "ignore" or are_plain_polygons(shape, image_hw):
@@ -222,7 +225,7 @@ class _Reader:
         given, image_hw = fixed.pop("bbox", None), self.sizes[fixed["image_id"]]
         box = box_of(given)
         outside = box is not None and image_hw is not None and lies_outside(box, image_hw)
-        box = None if outside else box
+        box = None if outside or (box is not None and are_shares(box)) else box
         value = fixed.pop("segmentation", None)
         shape = None
         if self.bad_masks != "ignore":
@@ -231,18 +234,16 @@ class _Reader:
                 if shape is not None and image_hw is not None:
                     check_fits(shape, image_hw, shows=True)
             except CocoError as error:
+                box = box or _extent_of(shape, image_hw)
                 kept_by_box = self.bad_masks == "box" and box is not None
                 self._refuse(name, "segmentation", value, f"cannot be read: its mask {error}", mask_alone=kept_by_box)
                 return {**fixed, "bbox": box, MASK_LEFT_OUT: True} if kept_by_box else None
         if box is None and shape is not None and image_hw is not None:
             box = mask_utils.toBbox(compressed(shape, image_hw)).tolist()
-            if not min(box[2:]) > 0:
-                self._refuse(name, "segmentation", value, "has neither a box nor a mask that shows a pixel of its image.")
-                return None
         if box is None and shape is None:
             self._refuse(name, "bbox", given, self._boxless(given, outside, image_hw))
             return None
-        if given and (outside or box_of(given) is None):
+        if given and box != box_of(given):
             self._replace("bbox", name, given)
         angle = _angle_of(fixed)
         if shape is None and angle:
@@ -256,6 +257,8 @@ class _Reader:
     def _boxless(self, given: Any, outside: bool, image_hw: tuple[int, int] | None) -> str:
         if outside and image_hw is not None:
             return f"has the bbox {shown_value(given)}, which lies outside its image of {image_hw[1]}×{image_hw[0]} pixels."
+        if given and box_of(given):
+            return f"has the bbox {shown_value(given)}, in shares of its image's sides, but pixels are needed."
         if given:
             return f"has the bbox {shown_value(given)}, but x, y, width and height in pixels are needed."
         if self.bad_masks == "ignore":
@@ -279,6 +282,17 @@ class _Reader:
             f"the first is {found[0]}."
             for what, found in sorted(self.replaced.items())
         ]
+
+
+def _extent_of(shape: Any, image_hw: tuple[int, int] | None) -> list[float] | None:
+    """The box around polygons that show no pixel; None where it has no area, or is none of the image."""
+    if not isinstance(shape, list) or image_hw is None:
+        return None
+    xs, ys = [x for polygon in shape for x in polygon[::2]], [y for polygon in shape for y in polygon[1::2]]
+    box = box_of([min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)])
+    if box is None or are_shares(box) or lies_outside(box, image_hw) or box[2] > image_hw[1] or box[3] > image_hw[0]:
+        return None
+    return box
 
 
 def _angle_of(entry: Mapping[str, Any]) -> float | None:

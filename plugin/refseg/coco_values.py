@@ -178,6 +178,17 @@ def lies_outside(box: Sequence[float], image_hw: tuple[int, int]) -> bool:
     return x >= image_hw[1] or y >= image_hw[0] or x + w <= 0 or y + h <= 0
 
 
+def are_shares(box: Sequence[float]) -> bool:
+    """Whether a box, x, y, width and height, lies within the image's first pixel, as one in shares of the image's sides does.
+
+    Example:
+        >>> are_shares([0.2, 0.1, 0.5, 0.3]), are_shares([0, 0, 1, 1]), are_shares([0.5, 0.5, 3, 3])
+        (True, False, False)
+    """
+    x, y, w, h = box
+    return min(x, y) >= 0 and x + w <= 1 and y + h <= 1 and any(value != int(value) for value in box)
+
+
 class Ids:
     """Finds the id that another list of a file means: 7, 7.0 and "7" are one where the file has only one of them.
 

@@ -21,6 +21,7 @@ RefSegError
 │   └── IndexWriteError          no space or no right to write; what was written before is kept
 ├── DatasetError                 a view, field, media type or label that does not fit
 │   ├── LabelError               one label that cannot be used (recorded as a skip)
+│   │   └── MaskError            its mask alone cannot
 │   └── CocoError                a COCO file that cannot be used
 └── BenchmarkError               a published benchmark cannot start; the message names all that is missing
 """
@@ -140,6 +141,10 @@ class LabelError(DatasetError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.label_id, self.label, self.reason)
+
+
+class MaskError(LabelError):
+    """Of one label the mask alone cannot be used."""
 
 
 class CocoError(DatasetError):

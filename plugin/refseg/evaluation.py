@@ -15,10 +15,12 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone import ViewField as F
+from pycocotools import mask as mask_utils
 
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
 from .coco import CocoDataset, CocoImage, ImageId
-from .errors import DatasetError, ImageError, LabelError
+from .coco_annotations import MASK_LEFT_OUT
+from .errors import DatasetError, ImageError, LabelError, MaskError
 from .fields import newest_run
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .frames import FramedImage, frame_hint
@@ -28,6 +30,7 @@ from .labels import (
     has_box,
     image_hw_of,
     is_crowd,
+    object_box,
     object_region,
     objects_of,
     require_object_field,
@@ -70,7 +73,9 @@ class EvaluationReport:
         eval_key: of FiftyOne's evaluation; None where FiftyOne cannot compare the two fields.
         skipped: path and reason of each image left out, because neither its file nor its metadata tells its size.
         left_out: path, label id and reason of each object or prediction left out, because it has no class, no place in its
-            image, no readable mask, or a confidence that is no number.
+            image, or a confidence that is no number.
+        by_box: path, label id and reason of each that counts by its box alone, because it has no mask as others of its field
+            have, or one that cannot be read or holds no pixel.
         without_references: classes of ground truth of which the run that wrote the predictions had no reference; they count as
             never found.
         notes: what else was assumed, a sentence each.
@@ -97,6 +102,7 @@ class EvaluationReport:
     eval_key: str | None
     skipped: tuple[tuple[str, str], ...] = ()
     left_out: tuple[tuple[str, str, str], ...] = ()
+    by_box: tuple[tuple[str, str, str], ...] = ()
     without_references: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hint: str = ""
@@ -164,7 +170,7 @@ def iter_evaluate(
         return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
     try:
         mean = yield from iter_evaluate_in_fiftyone(
-            gathered.usable(view, pred_field, gt_field),
+            gathered.usable(view, pred_field, gt_field, masked=masks is not None),
             pred_field,
             gt_field,
             key=key,
@@ -256,6 +262,7 @@ class _Gathered:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     skipped_ids: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    by_box: list[tuple[str, str, str]] = field(default_factory=list)
     framed: list[FramedImage] = field(default_factory=list)
     misstated: list[str] = field(default_factory=list)
     boxless: list[tuple[str, str]] = field(default_factory=list)
@@ -284,6 +291,10 @@ class _Gathered:
             {**entry, "score": _confidence(label, sample, pred_field)}
             for label, entry in self._entries(sample, pred_field, image_hw, _check_confidence)
         ]
+        for entry in truth:
+            if "segmentation" in entry and not mask_utils.area(entry["segmentation"]):
+                # Nothing could be found there.
+                self._count_by_box(entry, "its mask holds no pixel")
         self.truth += truth
         self.predictions += found
         self._frame(sample, image_hw, truth, found)
@@ -303,13 +314,20 @@ class _Gathered:
                 f"{len(self.boxless)} labels have a mask of the whole image and no box, such as {label_id} of {path}: its"
                 " own box was used; FiftyOne's evaluation, which cannot do without, was left out."
             )
+        if self.by_box:
+            path, label_id, reason = self.by_box[0]
+            many = len(self.by_box) > 1
+            notes.append(
+                f"{len(self.by_box)} label{'s count by their boxes' if many else ' counts by its box'} alone, such as {label_id}"
+                f" of {path}: {reason}."
+            )
         return (*notes, self.failure) if self.failure else tuple(notes)
 
-    def usable(self, view: Any, *fields: str) -> Any:
-        """The view without what was left out."""
+    def usable(self, view: Any, *fields: str, masked: bool) -> Any:
+        """The view without what was left out, of masks also without what counts by its box."""
         if self.skipped_ids:
             view = view.exclude(self.skipped_ids)
-        gone = [label_id for _, label_id, _ in self.left_out]
+        gone = [label_id for _, label_id, _ in (*self.left_out, *(self.by_box if masked else ()))]
         for name in fields if gone else ():
             view = view.exclude_labels(ids=gone, fields=name, omit_empty=False)
         return view
@@ -326,8 +344,13 @@ class _Gathered:
             self.class_ids.setdefault(name, len(self.class_ids) + 1)
         names = {number: name for name, number in sorted(self.class_ids.items())}
         boxes = evaluate_results(self._dataset(self.truth, names), self.predictions, "bbox")
+        if any("segmentation" in entry for entry in self.truth):
+            for entry in self.truth:
+                if "segmentation" not in entry and MASK_LEFT_OUT not in entry:
+                    self._count_by_box(entry, "it has no mask, as others of its field have")
         if has_masks(self.truth) and has_masks(self.predictions):
-            return evaluate_results(self._dataset(self.truth, names), self.predictions, "segm"), boxes
+            masked = [entry for entry in self.predictions if MASK_LEFT_OUT not in entry]
+            return evaluate_results(self._dataset(self.truth, names), masked, "segm"), boxes
         bare = sum("segmentation" not in entry for entry in self.truth)
         bare_predictions = sum("segmentation" not in entry for entry in self.predictions)
         logger.warning(
@@ -335,6 +358,11 @@ class _Gathered:
             *(bare, len(self.truth), bare_predictions, len(self.predictions)),
         )
         return None, boxes
+
+    def _count_by_box(self, entry: dict[str, Any], reason: str) -> None:
+        entry.pop("segmentation", None)
+        entry[MASK_LEFT_OUT] = True
+        self.by_box.append((self.images[entry["image_id"]].file_name, entry["id"], reason))
 
     def _dataset(self, annotations: Sequence[dict[str, Any]], names: dict[int, str]) -> CocoDataset:
         return CocoDataset("the view", self.images, names, tuple(annotations))
@@ -373,9 +401,15 @@ class _Gathered:
     def _entry(self, label: Any, sample: Any, image_hw: tuple[int, int]) -> dict[str, Any]:
         if label.label is None:
             raise LabelError(label.id, None, "it has no class: name it or remove it")
-        box, mask = object_region(label, image_hw)
+        mask, reason = None, ""
+        try:
+            box, mask = object_region(label, image_hw)
+        except MaskError as error:
+            if not has_box(label):
+                raise
+            box, reason = object_box(label, image_hw), error.reason
         x0, y0, x1, y1 = box
-        entry = {
+        entry: dict[str, Any] = {
             "id": label.id,
             "image_id": sample.id,
             "category_id": self.class_ids.setdefault(label.label, len(self.class_ids) + 1),
@@ -383,6 +417,8 @@ class _Gathered:
         }
         if mask is not None:
             entry["segmentation"] = encode_mask(mask, box, image_hw)
+        elif reason:
+            self._count_by_box(entry, reason)
         return entry
 
 
@@ -432,7 +468,7 @@ def _confidence(label: Any, sample: Any, pred_field: str) -> float:
 def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
     dataset = whole_of(view)
-    lists = ("per_class", "skipped", "left_out", "notes", "without_references")
+    lists = ("per_class", "skipped", "left_out", "by_box", "notes", "without_references")
     figures = {name: value for name, value in asdict(report).items() if name not in lists}
     config = dataset.init_run(
         method=EVALUATION_METHOD,
@@ -475,6 +511,7 @@ def _report(
         eval_key=key,
         skipped=tuple(gathered.skipped),
         left_out=tuple(gathered.left_out),
+        by_box=tuple(gathered.by_box),
         without_references=() if known_classes is None else tuple(sorted(gathered.true_classes - known_classes)),
         notes=gathered.notes,
         hint=frame_hint(gathered.framed) or "",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .coco_values import MAX_SIDES, flag_of
-from .errors import DatasetError, ImageError, LabelError
+from .errors import DatasetError, ImageError, LabelError, MaskError
 from .image_files import read_image_hw
 from .stored_masks import as_mask, read_mask_file
 
@@ -115,7 +115,8 @@ def object_region(label: Any, image_hw: tuple[int, int]) -> tuple[Box, NDArray[n
         is none, the mask of a whole image has a box of its own.
 
     Raises:
-        LabelError: the label has no place in its image, or its mask cannot be read.
+        LabelError: the label has no place in its image.
+        MaskError: its mask cannot be read.
     """
     height, width = image_hw
     if isinstance(label, fo.Polyline):
@@ -162,7 +163,7 @@ def read_mask(label: Any) -> NDArray[np.bool_] | None:
     """The (h, w) bool mask of a Detection, from its document or its file; None where it has none.
 
     Raises:
-        LabelError: the mask cannot be read.
+        MaskError: the mask cannot be read.
     """
     try:
         if label.mask is None and label.mask_path is None:
@@ -172,10 +173,10 @@ def read_mask(label: Any) -> NDArray[np.bool_] | None:
             raise ValueError("it has no pixels")
         return mask
     except FileNotFoundError as error:
-        raise _unusable(label, f"its mask's file {label.mask_path} does not exist") from error
+        raise _bad_mask(label, f"its mask's file {label.mask_path} does not exist") from error
     except (OSError, ValueError) as error:
         where = f" from {label.mask_path}" if label.mask is None else ""
-        raise _unusable(label, f"its mask cannot be read{where} ({error})") from error
+        raise _bad_mask(label, f"its mask cannot be read{where} ({error})") from error
 
 
 def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:
@@ -203,7 +204,7 @@ def _as_detection(label: Any, image_hw: tuple[int, int]) -> Any:
     _, _, w, h = _box_of_shapes(label)
     height, width = image_hw
     if round(w * width) < 1 or round(h * height) < 1:
-        raise _unusable(label, f"it is smaller than a pixel of its image of {width}×{height}")
+        raise _bad_mask(label, f"it is smaller than a pixel of its image of {width}×{height}")
     drawn = fo.Polyline(
         label=label.label,
         points=[shape for shape in label.points if len(shape) >= MIN_POINTS],
@@ -235,6 +236,10 @@ def _box_of_shapes(label: Any) -> Box:
 
 def _unusable(label: Any, reason: str) -> LabelError:
     return LabelError(str(label.id), label.label, reason)
+
+
+def _bad_mask(label: Any, reason: str) -> MaskError:
+    return MaskError(str(label.id), label.label, reason)
 
 
 def to_detections(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from operator import mul
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,7 +64,7 @@ def check_fits(shape: Polygons | dict[str, Any], image_hw: tuple[int, int], *, s
     Args:
         shape: polygons or a code.
         image_hw: height and width of the image.
-        shows: it must show something too; polygons are not drawn for that, so the thinnest may pass.
+        shows: it must show something too.
 
     Raises:
         CocoError: the mask is made for another size, damaged, or lies far outside the image.
@@ -80,7 +81,8 @@ def check_fits(shape: Polygons | dict[str, Any], image_hw: tuple[int, int], *, s
         if left < -reach * width or right > (1 + reach) * width or top < -reach * height or bottom > (1 + reach) * height:
             raise CocoError(f"lies far outside its image of {width}×{height} pixels: coordinates must be pixels of it.")
         inside = inside or (left < width and right > 0 and top < height and bottom > 0 and right > left and bottom > top)
-    if shows and not inside:
+    # Only thin ones are drawn.
+    if shows and not (inside and (any(map(_is_broad, shape)) or mask_utils.area(compressed(shape, image_hw)))):
         raise CocoError(f"shows no pixel of its image of {width}×{height}.")
 
 
@@ -92,6 +94,7 @@ def are_plain_polygons(shape: Any, image_hw: tuple[int, int] | None) -> bool:
     height, width = image_hw or (inf, inf)
     if not shape:
         return False
+    broad = False
     try:
         for polygon in shape:
             if type(polygon) is not list or len(polygon) < 6 or len(polygon) % 2:
@@ -103,9 +106,17 @@ def are_plain_polygons(shape: Any, image_hw: tuple[int, int] | None) -> bool:
                 return False
             if not (left < width and right > 0 and top < height and bottom > 0) or not -inf < total < inf:
                 return False
+            broad = broad or _is_broad(polygon)
     except TypeError:
         return False
-    return True
+    return broad
+
+
+def _is_broad(polygon: Sequence[float]) -> bool:
+    """Whether a polygon is too broad to slip between the pixels, told by its area."""
+    xs, ys = polygon[::2], polygon[1::2]
+    area = abs(sum(map(mul, xs, (*ys[1:], ys[0]))) - sum(map(mul, ys, (*xs[1:], xs[0])))) / 2
+    return area > max(xs) - min(xs) + max(ys) - min(ys)
 
 
 def fitting_codes(codes: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[bool]:
