@@ -607,6 +607,12 @@ def test_errors_are_one_line(run: Run, content: dict[str, Any], tmp_path: Path, 
     assert not (tmp_path / "results.json").exists()
 
 
+def as_crowd(annotation: dict[str, Any]) -> dict[str, Any]:
+    """A crowd that fills the box of an annotation."""
+    x, y, w, h = annotation["bbox"]
+    return {**annotation, "iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+
+
 def test_what_cannot_be_used_is_left_out_and_listed(
     run: Run, content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -640,10 +646,11 @@ def test_what_cannot_be_used_is_left_out_and_listed(
         "1 annotation has a bbox that is no box of its image, that of the mask is used instead",
     ]
     assert all(note in out for note in report["notes"])
-    # The figures are those of a file without the faults: of masks two objects less, of boxes all but that which has none.
+    # The figures are those of a file without the faults, and without the object that has no place. Where masks are compared,
+    # what is found in the boxes of the two that have none does not count.
     results = json.loads((tmp_path / "results.json").read_text())
-    for kind, iou_type, without in (("mask", "segm", (0, 1, 2)), ("box", "bbox", (2,))):
-        kept = [a for n, a in enumerate(content["annotations"]) if n not in without]
+    for kind, iou_type, crowds in (("mask", "segm", (0, 1)), ("box", "bbox", ())):
+        kept = [as_crowd(a) if n in crowds else a for n, a in enumerate(content["annotations"]) if n != 2]
         (tmp_path / "right.json").write_text(json.dumps({**content, "annotations": kept}))
         right = evaluate_results(read_coco(tmp_path / "right.json"), results, iou_type)  # type: ignore[arg-type]
         assert report[kind]["ap"] == pytest.approx(right.ap, abs=1e-12)
@@ -823,7 +830,7 @@ def test_a_target_without_a_mask_among_others_is_named(run: Run, content: dict[s
         "has no mask, as others of its file have.",
     )
     results = json.loads((tmp_path / "results.json").read_text())
-    kept = [entry for number, entry in enumerate(content["annotations"]) if number != 1]
+    kept = [as_crowd(entry) if number == 1 else entry for number, entry in enumerate(content["annotations"])]
     (tmp_path / "right.json").write_text(json.dumps({**content, "annotations": kept}))
     assert report["mask"]["ap"] == pytest.approx(
         evaluate_results(read_coco(tmp_path / "right.json"), results, "segm").ap, abs=1e-12

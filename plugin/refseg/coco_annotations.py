@@ -243,7 +243,7 @@ class _Reader:
         if box is None and shape is None:
             self._refuse(name, "bbox", given, self._boxless(given, outside, image_hw))
             return None
-        if given and box != box_of(given):
+        if given and (box is None or box != box_of(given)):
             self._replace("bbox", name, given)
         angle = _angle_of(fixed)
         if shape is None and angle:

@@ -316,11 +316,8 @@ class _Gathered:
             )
         if self.by_box:
             path, label_id, reason = self.by_box[0]
-            many = len(self.by_box) > 1
-            notes.append(
-                f"{len(self.by_box)} label{'s count by their boxes' if many else ' counts by its box'} alone, such as {label_id}"
-                f" of {path}: {reason}."
-            )
+            what = "labels count by their boxes" if len(self.by_box) > 1 else "label counts by its box"
+            notes.append(f"{len(self.by_box)} {what} alone, such as {label_id} of {path}: {reason}.")
         return (*notes, self.failure) if self.failure else tuple(notes)
 
     def usable(self, view: Any, *fields: str, masked: bool) -> Any:
