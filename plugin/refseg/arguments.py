@@ -34,6 +34,12 @@ def add_pixel_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--channels", type=whole_number, nargs="+", metavar="BAND", help=channels_help)
 
 
+def pixels_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of pixels, as fields of a job; None where nothing was, or the subcommand does not ask."""
+    given = vars(arguments)
+    return {name: None if given.get(name) is None else tuple(given[name]) for name in ("pixel_range", "channels")}
+
+
 def add_matching_arguments(group: argparse._ArgumentGroup) -> None:
     """How candidates are compared with prototypes."""
     background_help = "drop masks that are more like the surroundings of references than like any class"

@@ -21,6 +21,7 @@ from .arguments import (
     add_pixel_arguments,
     count,
     matching_of,
+    pixels_of,
     score,
     whole_number,
 )
@@ -160,8 +161,7 @@ def _run(arguments: argparse.Namespace) -> int:
         empty=arguments.empty,
         semantic=arguments.semantic,
         strict=arguments.strict,
-        pixel_range=None if arguments.pixel_range is None else tuple(arguments.pixel_range),
-        channels=None if arguments.channels is None else tuple(arguments.channels),
+        **pixels_of(arguments),
     )
     report = run_coco(job, progress=progress)
     print(report)

@@ -22,7 +22,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
-from .image_samples import WHOLE, Samples, plain_values, png_facts, recorded_range, samples_of, wide_values
+from .image_samples import (
+    WHOLE,
+    Samples,
+    in_machine_order,
+    plain_values,
+    png_facts,
+    recorded_range,
+    samples_of,
+    wide_values,
+)
 from .pixels import PLAIN, PixelSettings, Range, range_of, to_eight_bits, to_rgb
 
 logger = logging.getLogger(__name__)
@@ -66,7 +75,7 @@ class ImageHeader:
     Attributes:
         image_hw: height and width of the upright image, as decoding gives it.
         orientation: as stored, 1 to 8.
-        is_deep: its values have more than eight bits, or Pillow alone cannot read them.
+        is_deep: its values have more than eight bits, or eight with a sign, or Pillow alone cannot read them.
         needs_range: the file does not say which of its values is white.
         num_bands: more than three where a choice of channels counts.
     """
@@ -91,8 +100,8 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
             from . import tiff_bands
 
             found = tiff_bands.describe(name)
-            deep = found.dtype != np.dtype(np.uint8)
-            return ImageHeader(_upright(found.image_hw, found.orientation), found.orientation, True, deep, found.num_bands)
+            unsaid = found.meaning.is_deep and found.meaning.certain is None
+            return ImageHeader(_upright(found.image_hw, found.orientation), found.orientation, True, unsaid, found.num_bands)
         with opened:
             orientation = _orientation_of(opened, name)
             samples = samples_of(opened, name)
@@ -244,7 +253,7 @@ def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = N
 def _open(name: str) -> Image.Image | None:
     """The opened file; None for a TIFF that Pillow does not know."""
     try:
-        return Image.open(name)
+        return in_machine_order(Image.open(name))
     except UnidentifiedImageError:
         if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
             raise
@@ -327,7 +336,8 @@ def _scaled(upright: Image.Image, samples: Samples, pixels: PixelSettings, name:
     given = samples.certain or pixels.pixel_range or samples.said
     if not samples.wide:
         values = plain_values(upright, samples)
-        eight = to_eight_bits(values, given or _say_own_range(range_of(values, samples.nodata)), samples.nodata)
+        pixel_range = given or _say_own_range(range_of(values, samples.nodata))
+        eight = to_eight_bits(values, pixel_range, samples.nodata, is_inverted=samples.is_inverted)
         return Image.fromarray(eight).convert("RGB")
     pixel_range = given or _say_own_range(recorded_range(upright, samples))
     if pixel_range == WHOLE:
@@ -343,11 +353,11 @@ def _decode_bands(name: str, pixels: PixelSettings, admit: Callable[[int], objec
 
     found = tiff_bands.describe(name)
     if admit is not None:
-        admit(found.image_hw[0] * found.image_hw[1] * max(1, found.num_bands * found.dtype.itemsize // 4))
+        admit(found.image_hw[0] * found.image_hw[1] * max(1, found.num_bands * found.meaning.dtype.itemsize // 4))
     values = tiff_bands.read(name, found, pixels.channels)
-    if values.dtype != np.uint8:
-        pixel_range = pixels.pixel_range or found.said or _say_own_range(range_of(values, found.nodata))
-        values = to_eight_bits(values, pixel_range, found.nodata)
+    said = found.meaning
+    pixel_range = said.certain or pixels.pixel_range or said.said or _say_own_range(range_of(values, said.nodata))
+    values = to_eight_bits(values, pixel_range, said.nodata, is_inverted=said.is_inverted)
     image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] < 3 else values[..., :3])).convert("RGB")
     if found.orientation in TURNS:
         image = image.transpose(TURNS[found.orientation])
@@ -358,9 +368,10 @@ def _range_of_bands(name: str, channels: tuple[int, ...] | None) -> Range | None
     from . import tiff_bands
 
     found = tiff_bands.describe(name)
-    if found.dtype == np.uint8:
+    said = found.meaning
+    if not said.is_deep:
         return None
-    return found.said or range_of(tiff_bands.read(name, found, channels), found.nodata)
+    return said.certain or said.said or range_of(tiff_bands.read(name, found, channels), said.nodata)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .pixels import Range, is_deep, range_of, snapped
+from .pixels import Range, is_deep, most_of, range_of, snapped
 
 SCALED = {"JPEG2000", "PPM"}
 """Formats whose deep values Pillow scales to 16 bits by what the file says."""
@@ -26,7 +26,56 @@ LEAST, GREATEST, LOWEST, HIGHEST, NODATA = 280, 281, 340, 341, 42113
 """TIFF tags: the least and greatest value in use, the lowest and highest there can be, and the one that stands for none."""
 COLOURED = (2, 5, 6, 8, 9, 10)
 """Photometric interpretations whose bands are the parts of a colour."""
+WHITE_IS_LEAST = 0
+"""The photometric interpretation of TIFFs whose least value is white, as in faxes and X-rays."""
+SIGNED = 2
+"""The sample format of whole numbers with a sign."""
+IN_MACHINE_ORDER = {
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+}
+"""What to take libtiff's values for, by what Pillow takes them for: libtiff gives them in the machine's order of bytes."""
 WHOLE: Range = (0.0, 65535.0)
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the values of a TIFF mean, by its own word: the same whoever reads them.
+
+    Attributes:
+        dtype: of a value.
+        is_deep: it takes a range to make eight bits of them; not of whole numbers of at most eight bits without a sign.
+        certain: the range, where no other can be meant.
+        said: the range, where the file claims one; many programs write what the one image happens to hold.
+        nodata: the value that stands for none; of deep values alone, as readers of pictures do.
+        is_inverted: the low end of the range is white.
+    """
+
+    dtype: np.dtype[Any]
+    is_deep: bool
+    certain: Range | None
+    said: Range | None
+    nodata: float | None
+    is_inverted: bool
+
+
+def tiff_meaning(tag: Callable[[int], Any], dtype: np.dtype[Any], bits: int) -> Meaning:
+    """What the values of a TIFF mean.
+
+    Args:
+        tag: gives the value of a tag, or None.
+        dtype: of a value.
+        bits: that a value takes in the file.
+    """
+    is_whole, is_inverted = dtype.kind in "bu", tag(PHOTOMETRIC) == WHITE_IS_LEAST
+    certain = (0.0, 2.0**bits - 1) if is_whole and bits < 16 else None
+    if is_whole and bits <= 8:
+        return Meaning(dtype, False, certain, None, None, is_inverted)
+    return Meaning(dtype, True, certain, _tiff_range(tag, dtype), _tiff_nodata(tag(NODATA)), is_inverted)
 
 
 @dataclass(frozen=True)
@@ -34,13 +83,14 @@ class Samples:
     """What kind of values a file holds.
 
     Attributes:
-        is_deep: more than eight bits.
+        is_deep: more than eight bits, or eight with a sign.
         num_bands: of a TIFF whose bands are no ordinary picture; else 3.
         wide: the raw mode of colours of 16 bits, of which Pillow gives the higher byte; "" for all others.
         certain: the range, where no other can be meant.
         said: the range, where the file claims one; many programs write what the one image happens to hold.
         nodata: the value that stands for none.
-        is_unsigned: whole numbers of 32 bits of which Pillow makes negative ones.
+        dtype: of a value of one band, where Pillow may make another of it; None where it does not.
+        is_inverted: the low end of the range is white; never where Pillow turns the values round itself.
     """
 
     is_deep: bool = False
@@ -49,7 +99,8 @@ class Samples:
     certain: Range | None = None
     said: Range | None = None
     nodata: float | None = None
-    is_unsigned: bool = False
+    dtype: np.dtype[Any] | None = None
+    is_inverted: bool = False
 
     @property
     def is_for_tifffile(self) -> bool:
@@ -79,39 +130,44 @@ def _tiff_samples(tags: Any, opened: Image.Image, raw: str) -> Samples:
         num_bands = 3
     elif num_bands < 3 and getattr(opened, "is_animated", False):
         num_bands = 4  # one to a page, as OME-TIFF has them: how many there are takes longer to find out
+    said = tiff_meaning(tags.get, _dtype_of(tags, opened.mode, deepest), deepest)
     # Inks of 16 bits are prints, which fill them: Pillow's eight are enough.
-    if (deepest <= 8 and not is_deep(opened.mode)) or opened.mode == "CMYK":
+    if not said.is_deep or opened.mode == "CMYK":
         return Samples(num_bands=num_bands)
-    is_float = opened.mode == "F" or 3 in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1))
-    return Samples(
-        True,
-        num_bands,
-        raw if not is_deep(opened.mode) else "",
-        (0.0, 2.0**deepest - 1) if 8 < deepest < 16 and not is_float else None,
-        tiff_range(tags.get, is_float),
-        tiff_nodata(tags.get(NODATA)),
-        deepest == 32 and not is_float and 1 in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)),
-    )
+    is_wide = deepest > 8 and not is_deep(opened.mode)
+    return Samples(True, num_bands, raw if is_wide else "", said.certain, said.said, said.nodata, said.dtype, said.is_inverted)
 
 
-def tiff_range(tag: Callable[[int], Any], is_float: bool) -> Range | None:
-    """The range that a TIFF claims, where it does.
+def _dtype_of(tags: Any, mode: str, bits: int) -> np.dtype[Any]:
+    """The type of a value of a TIFF that Pillow opens."""
+    if mode == "F":
+        return np.dtype(np.float32)
+    size = next((size for size in (1, 2, 4) if bits <= 8 * size), 8)
+    return np.dtype(f"{'i' if SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1)) else 'u'}{size}")
 
-    Args:
-        tag: gives the value of a tag, or None.
-        is_float: whether its values are floats.
-    """
+
+def in_machine_order(opened: Image.Image) -> Image.Image:
+    """An opened file whose compressed values Pillow would turn round once more than they are."""
+    tiles: Any = getattr(opened, "tile", None) if opened.format == "TIFF" else None
+    if tiles and tiles[0].codec_name == "libtiff":
+        mended = [tile._replace(args=(IN_MACHINE_ORDER.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in tiles]
+        opened.tile = mended  # type: ignore[attr-defined]
+    return opened
+
+
+def _tiff_range(tag: Callable[[int], Any], dtype: np.dtype[Any]) -> Range | None:
+    """The range that a TIFF claims, where it does."""
     lowest, highest = (_extreme(tag(name), pick) for name, pick in ((LOWEST, min), (HIGHEST, max)))
     if highest is not None and (lowest or 0.0) < highest:
         return lowest or 0.0, highest
     lowest, highest = (_extreme(tag(name), pick) for name, pick in ((LEAST, min), (GREATEST, max)))
     if highest is not None and (lowest or 0.0) < highest:
         # What the image holds, not what it could hold.
-        return snapped(lowest or 0.0, highest, is_float)
+        return snapped(lowest or 0.0, highest, dtype.kind == "f", most_of(dtype))
     return None
 
 
-def tiff_nodata(text: Any) -> float | None:
+def _tiff_nodata(text: Any) -> float | None:
     """The number that stands for no measurement, as GDAL writes it; None for none."""
     try:
         return None if text is None else float(str(text).strip("\0 "))
@@ -146,7 +202,8 @@ def recorded_range(loaded: Image.Image, samples: Samples) -> Range:
 def plain_values(loaded: Image.Image, samples: Samples) -> NDArray[Any]:
     """(H, W) values of a loaded image of one band."""
     values = np.asarray(loaded)
-    return values.view(np.uint32) if samples.is_unsigned and values.dtype == np.int32 else values
+    # Pillow makes int32 of several types, and bytes without a sign of those that have one.
+    return values if samples.dtype is None else values.astype(samples.dtype, copy=False)
 
 
 def wide_values(

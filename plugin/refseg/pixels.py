@@ -36,7 +36,7 @@ class PixelSettings:
 
     Attributes:
         pixel_range: the values that are black and white where pixels have more than eight bits and their file does not say it;
-            None where no file needs it.
+            None where no file needs it. In a TIFF that says that its least value is white, they change places.
         channels: which bands, counted from 0, are red, green and blue where a TIFF has more than three of them, or one to be
             shown grey; None takes the first three.
     """
@@ -116,14 +116,22 @@ def pixel_settings(pixel_range: Sequence[float] | None, channels: Sequence[int] 
         raise DatasetError(f"Needed are two numbers as pixel_range, and one or three bands as channels: {error}.") from error
 
 
-def snapped(lowest: float, highest: float, is_float: bool) -> Range:
+def snapped(lowest: float, highest: float, is_float: bool, most: float = math.inf) -> Range:
     """The range in which values that reach from lowest to highest are likely to have been recorded.
+
+    Args:
+        lowest: of the values.
+        highest: of the values.
+        is_float: whether they are no whole numbers.
+        most: the greatest that their type can be: white is no value that cannot be.
 
     Example:
         >>> snapped(3, 3871, False)
         (0.0, 4095.0)
         >>> snapped(0, 0.93, True), snapped(-700.0, 180.5, True)
         ((0.0, 1.0), (-1024.0, 255.0))
+        >>> snapped(-90, 60, False, 127)
+        (-128.0, 127.0)
     """
     low = -_power_of_two(-lowest) if lowest < 0 else 0.0
     if is_float:
@@ -131,7 +139,12 @@ def snapped(lowest: float, highest: float, is_float: bool) -> Range:
         high = 1.0 if highest <= 1 else 255.0 if SHARES_END < highest <= 255 else _power_of_two(highest)
     else:
         high = float(next((2**bits - 1 for bits in DEPTHS if highest <= 2**bits - 1), highest))
-    return low, high
+    return low, float(min(high, most))
+
+
+def most_of(dtype: np.dtype[Any]) -> float:
+    """The greatest value of a type of whole numbers; infinity for others."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else math.inf
 
 
 def range_of(values: NDArray[Any], nodata: float | None = None) -> Range:
@@ -149,29 +162,40 @@ def range_of(values: NDArray[Any], nodata: float | None = None) -> Range:
             strip = strip[_measured(strip, nodata)]
         if strip.size:
             lowest, highest = min(lowest, float(strip.min())), max(highest, float(strip.max()))
-    return snapped(lowest, highest, is_float)
+    return snapped(lowest, highest, is_float, most_of(values.dtype))
 
 
-def to_eight_bits(values: NDArray[Any], pixel_range: Range, nodata: float | None = None) -> NDArray[np.uint8]:
+def to_eight_bits(
+    values: NDArray[Any], pixel_range: Range, nodata: float | None = None, *, is_inverted: bool = False
+) -> NDArray[np.uint8]:
     """Values scaled so that the range becomes 0 to 255; what lies beyond is cut, what is missing is black.
 
     Args:
         values: (H, W) or (H, W, C).
         pixel_range: the values of black and white.
         nodata: the value that stands for none.
+        is_inverted: the low end of the range is white, the high end black.
+
+    Example:
+        >>> values = np.array([[0, 1000, 4095]], np.uint16)
+        >>> to_eight_bits(values, (0, 4095)).tolist(), to_eight_bits(values, (0, 4095), is_inverted=True).tolist()
+        ([[0, 62, 255]], [[255, 193, 0]])
     """
+    if values.dtype == np.dtype(np.uint8) and pixel_range == (0.0, 255.0) and nodata is None:
+        return ~values if is_inverted else values
     low, high = pixel_range
+    black = high if is_inverted else low
     scale = 255.0 / (high - low)
     eight = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), ROWS_A_STRIP):
         rows = slice(start, start + ROWS_A_STRIP)
         strip = values[rows].astype(np.float64)
         if values.dtype.kind == "f" or nodata is not None:
-            strip[~_measured(strip, nodata)] = low
+            strip[~_measured(strip, nodata)] = black
         if low:
             strip -= low
         eight[rows] = np.clip(strip * scale, 0, 255).round()
-    return eight
+    return ~eight if is_inverted else eight
 
 
 def is_deep(mode: str) -> bool:

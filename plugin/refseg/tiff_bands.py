@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError
+from .image_samples import Meaning, tiff_meaning
 
-_ORIENTATION, _NODATA = 274, 42113
+_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,17 @@ class Bands:
         image_hw: height and width as stored, before it is turned.
         orientation: 1 to 8.
         num_bands: of the image.
-        dtype: of a value.
+        meaning: of its values.
         axis: of the bands, in the array that tifffile gives; None where there is one band and no axis for it.
         axes: a letter an axis, as tifffile names them.
-        said: the range that the file claims; None where it does not.
-        nodata: the value that stands for none.
     """
 
     image_hw: tuple[int, int]
     orientation: int
     num_bands: int
-    dtype: np.dtype[Any]
+    meaning: Meaning
     axis: int | None
     axes: str
-    said: tuple[float, float] | None
-    nodata: float | None
 
 
 def describe(path: str | os.PathLike[str]) -> Bands:
@@ -50,18 +47,19 @@ def describe(path: str | os.PathLike[str]) -> Bands:
     """
     import tifffile
 
-    from .image_samples import tiff_nodata, tiff_range
-
     name = os.fspath(path)
     try:
         with tifffile.TiffFile(name) as file:
             series, page = file.series[0], file.pages.first
-            axes, shape, dtype = series.axes, series.shape, np.dtype(series.dtype)
-            if "Y" not in axes or "X" not in axes or dtype.kind not in "buif":
+            axes, shape = series.axes, series.shape
+            # NumPy takes no type at all for that of floats.
+            dtype = None if series.dtype is None else np.dtype(series.dtype).newbyteorder("=")
+            if "Y" not in axes or "X" not in axes or dtype is None or dtype.kind not in "buif":
                 raise ImageError(name, f"it holds no picture, but values of type {dtype} over the axes {axes}")
             tag: Any = page.tags.valueof
             value = tag(_ORIENTATION, 1)
-            said, nodata = tiff_range(tag, dtype.kind == "f"), tiff_nodata(tag(_NODATA))
+            bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * dtype.itemsize
+            meaning = tiff_meaning(tag, dtype, bits)
     except (ImageError, FileNotFoundError):
         raise
     except Exception as error:  # of a damaged file any
@@ -72,7 +70,7 @@ def describe(path: str | os.PathLike[str]) -> Bands:
     image_hw = shape[axes.index("Y")], shape[axes.index("X")]
     orientation = int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
     num_bands = 1 if axis is None else int(shape[axis])
-    return Bands((int(image_hw[0]), int(image_hw[1])), orientation, num_bands, dtype, axis, axes, said, nodata)
+    return Bands((int(image_hw[0]), int(image_hw[1])), orientation, num_bands, meaning, axis, axes)
 
 
 def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] | None) -> NDArray[Any]:
@@ -113,4 +111,4 @@ def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] |
     order = [axes.index("Y"), axes.index("X"), *([] if letter is None else [axes.index(letter)])]
     picture = values.transpose(order)
     picture = picture[..., None] if picture.ndim == 2 else picture[..., list(chosen)]
-    return picture.astype(np.uint8) * 255 if bands.dtype.kind == "b" else picture
+    return picture.astype(np.uint8) if bands.meaning.dtype.kind == "b" else picture

@@ -381,6 +381,40 @@ class TestWhatFiguresDependOn:
         assert run["skipped_references"][-1][0] == "all"
 
 
+def test_custom_of_deep_pictures_of_many_bands(tmp_path: Path) -> None:
+    """Read as they are meant they answer as the same pictures of eight bits do, else not; nothing is answered from before."""
+    paths = trees.write_custom(tmp_path / "own")
+
+    def run(own: trees.CustomPaths, *arguments: str) -> tuple[dict[str, Any], Any]:
+        files = ["--data", str(own.images), "--references", str(own.references), "--targets", str(own.targets)]
+        out = tmp_path / f"out-{own.images.name}"
+        assert main(["benchmark", "custom", *files, "--model", "demo", "--quiet", "--out", str(out), *arguments]) == 0
+        results: dict[str, Any] = json.loads((out / "results.json").read_text())
+        return results, json.loads((out / results["runs"][0]["detections"]).read_text())
+
+    try:
+        eight, expected = run(trees.as_tiffs(paths, deep=False))
+        assert (eight["settings"]["pixels"], len(expected) > 10) == ({"": None}, True)
+        deep = trees.as_tiffs(paths, deep=True)
+        meant = ("--pixel-range", "0", "4080", "--channels", "4", "2", "0")
+        results, found = run(deep, *meant)
+        assert results["settings"]["pixels"] == {"": [[0.0, 4080.0], [4, 2, 0]]}
+        assert found == expected
+        assert results["runs"][0]["figures"] == eight["runs"][0]["figures"]
+        # Without a word the range is found, and no index or run of another one is taken for it.
+        results, found = run(deep, *meant[3:])
+        assert results["settings"]["pixels"] == {"": [[0.0, 4095.0], [4, 2, 0]]}
+        assert results["runs"][0]["figures"]["box AP"] > 0
+        results, found = run(deep, "--pixel-range", "0", "300000", *meant[3:])
+        assert results["settings"]["pixels"] == {"": [[0.0, 300000.0], [4, 2, 0]]}
+        assert found != expected
+        assert run(deep, *meant)[1] == expected
+        assert len(list((tmp_path / "out-deep" / "runs").iterdir())) == 3
+    finally:
+        for name in [name for name in fo.list_datasets() if name.startswith("refseg-custom")]:
+            fo.delete_dataset(name)
+
+
 def test_custom_in_processes(place: Path) -> None:
     paths = trees.write_custom(place / "custom")
     job = BenchmarkJob(

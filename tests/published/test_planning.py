@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from refseg.cli import main
 from refseg.errors import BenchmarkError, ModelError, UnknownModelError
+from refseg.pixels import PixelSettings
 from refseg.published import checking
 from refseg.published.datasets import KnownDataset
 from refseg.published.job import BenchmarkJob, Plan
@@ -249,3 +252,57 @@ class TestMissing:
         assert main([*arguments, "--shots", "2,1", "--check"]) == 0
         assert "2 runs of 1, 2 references a class" in capsys.readouterr().out
         assert not (tmp_path / "out").exists()
+
+
+class TestPixels:
+    @pytest.fixture
+    def deep(self, tmp_path: Path) -> trees.CustomPaths:
+        return trees.as_tiffs(trees.write_custom(tmp_path / "own"), deep=True)
+
+    @pytest.fixture
+    def plan_of(self, plan: Callable[..., Plan], deep: trees.CustomPaths) -> Callable[..., Plan]:
+        return lambda **chosen: plan(deep.images, "custom", references=str(deep.references), targets=deep.targets, **chosen)
+
+    def test_targets_and_references_are_looked_at_together(self, plan_of: Callable[..., Plan], deep: trees.CustomPaths) -> None:
+        assert plan_of().pixels == {"": PixelSettings((0, 4095))}
+        bright = np.full((240, 320, 5), 60000, np.uint16)
+        tifffile.imwrite(deep.images / "shots_0.tif", bright, photometric="minisblack", planarconfig="contig")
+        made = plan_of(channels=(4, 2, 0))
+        assert made.pixels == {"": PixelSettings((0, 65535), (4, 2, 0))}
+        assert "  - Images are read with pixel_range=(0, 65535), channels=(4, 2, 0)." in describe_plan(made).splitlines()
+        # What is drawn does not count: all draws share one index.
+        assert plan_of(shots=(1,), num_seeds=2).pixels == {"": PixelSettings((0, 65535))}
+
+    def test_what_is_given_counts(self, plan_of: Callable[..., Plan]) -> None:
+        assert plan_of(pixel_range=(100, 900)).pixels == {"": PixelSettings((100, 900))}
+
+    def test_eight_bits_need_nothing(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        made = plan(coco)
+        assert all(pixels.is_plain for pixels in made.pixels.values())
+        assert "Images are read with" not in describe_plan(made)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--pixel-range", "5", "5"], "two numbers"),
+            (["--channels", "0", "1"], "one or three bands"),
+            (["--channels", "-1"], "whole number"),
+            (["--pixel-range", "1"], "expected 2 arguments"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["custom", "coco-fsod", "lvis", "voc-fsod", "cd-fsod"])
+    def test_settings_that_cannot_be(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, arguments: list[str], words: str
+    ) -> None:
+        own = ["--references", "r.json", "--targets", "t.json"] if name == "custom" else []
+        out = ["--out", str(tmp_path / "out")]
+        assert main(["benchmark", name, "--data", str(tmp_path), *own, *out, "--model", "demo", *arguments]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("name", ["toy", "coco-20i"])
+    def test_benchmarks_without_files_of_ones_own_do_not_ask(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        assert main(["benchmark", name, "--data", str(tmp_path), "--pixel-range", "0", "1"]) == 2
+        assert "unrecognized arguments: --pixel-range" in capsys.readouterr().err

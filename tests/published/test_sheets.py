@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from refseg.coco import CocoDataset, CocoImage
+from refseg.pixels import PixelSettings
 from refseg.published import sheets
 from refseg.published.judging import Judgement, Shown, judge
 from refseg.published.sheets import Pictured, count, draw_confused, draw_sheet, write_sheets
@@ -49,8 +50,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of what a page shows, in order; no file is needed."""
     paths: list[str] = []
 
-    def open_nothing(path: str) -> Image.Image:
-        paths.append(path)
+    def open_nothing(each: Pictured) -> Image.Image:
+        paths.append(each.path)
         return Image.new("RGB", (90, 60))
 
     monkeypatch.setattr(sheets, "_open", open_nothing)
@@ -153,3 +154,14 @@ class TestDrawConfused:
         monkeypatch.setattr(sheets, "line", keep)
         draw_confused("Title", [], tmp_path / "page.png")
         assert said[-1] == "No object was taken for another class in 0 images."
+
+
+def test_deep_images_are_shown_as_they_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.full((60, 90), 1000, np.uint16)).save(tmp_path / "a.png")
+    missed = {"id": 1, "image_id": 1, "category_id": 1, "bbox": LEFT}
+    shown = CocoDataset("t.json", {1: CocoImage(1, "a.png", (60, 90))}, {1: "cow"}, (missed,))
+    seen = []
+    monkeypatch.setattr(sheets, "draw_panel", lambda image, *_: seen.append(image.getpixel((5, 5))) or image)
+    for pixel_range in ((0, 1000), (0, 2000)):
+        write_sheets(shown, [1], [], tmp_path, 0.5, tmp_path / "out", "title", PixelSettings(pixel_range))
+    assert [seen[0], seen[-1]] == [(255, 255, 255), (128, 128, 128)]

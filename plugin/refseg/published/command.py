@@ -11,8 +11,10 @@ from ..arguments import (
     STRICT_HELP,
     add_matching_arguments,
     add_model_arguments,
+    add_pixel_arguments,
     count,
     matching_of,
+    pixels_of,
     score,
     whole_number,
 )
@@ -29,6 +31,8 @@ BENCHMARKS = {
     "toy": "ten COCO images with birds and boats, one reference each",
     "custom": "any two COCO files",
 }
+DRAWN_ALONE = ("toy", "coco-20i")
+"""Benchmarks that take no file of the user's own: their images are those released, of eight bits."""
 DESCRIPTION = (
     "Run a published benchmark on data of your own disk and put the figures beside the published ones. Everything is checked "
     "first. The candidate index is shared by all shots and seeds, what is done is kept in --out, and the same command goes on "
@@ -57,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     if name == "custom":
         parser.add_argument("--references", required=True, metavar="JSON", help="COCO file of the objects to show")
         parser.add_argument("--targets", type=Path, required=True, metavar="JSON", help="COCO file of the objects to find")
-    elif name not in ("toy", "coco-20i"):
+    elif name not in DRAWN_ALONE:
         given_help = (
             "references to use in place of drawn ones: a COCO file, or {class: [{image, bbox}]}; {shots} and {seed} in the "
             "name are filled in"
@@ -76,7 +80,10 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     limit_help = "episodes a fold, to try it out" if name == "coco-20i" else "only so many images, evenly spread, to try it out"
     parser.add_argument("--limit", type=count, metavar="N", help=limit_help)
     parser.add_argument("--check", action="store_true", help="only say whether everything is there, and what would be done")
-    add_model_arguments(parser.add_argument_group("model"), default="paper")
+    model = parser.add_argument_group("model")
+    add_model_arguments(model, default="paper")
+    if name not in DRAWN_ALONE:
+        add_pixel_arguments(model)
     add_matching_arguments(parser.add_argument_group("matching", "Without these, as suits the preset."))
     score_help = "least score of what is pictured, written to the dataset, or part of a map; by default the preset's"
     parser.add_argument("--min-score", type=score, metavar="S", help=score_help)
@@ -132,6 +139,7 @@ def _job(arguments: argparse.Namespace) -> BenchmarkJob:
         num_workers=arguments.workers,
         num_processes=arguments.processes,
         strict=arguments.strict,
+        **pixels_of(arguments),
     )
 
 

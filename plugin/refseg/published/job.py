@@ -9,6 +9,7 @@ from pathlib import Path
 from ..coco import CocoDataset
 from ..coco_values import Refusal
 from ..match_settings import MatchSettings
+from ..pixels import PLAIN, PixelSettings
 from .miou import Episode
 from .suite import Draw, Part, Split, Suite
 
@@ -42,6 +43,8 @@ class BenchmarkJob:
         num_workers: threads that decode images.
         num_processes: that match and score; by default as many as there are cores where there is much to do.
         strict: an annotation that cannot be used is an error; by default it is left out and listed.
+        pixel_range: see `refseg.build_index`; by default found, for each part, from its targets and references together.
+        channels: see `refseg.build_index`.
     """
 
     name: str
@@ -64,6 +67,8 @@ class BenchmarkJob:
     num_workers: int | None = None
     num_processes: int | None = None
     strict: bool = False
+    pixel_range: tuple[float, float] | None = None
+    channels: tuple[int, ...] | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -122,6 +127,7 @@ class Plan:
         left_out: annotations that cannot be used, or whose mask cannot, by the file they are in.
         index_bytes: estimate of the disk that candidates of all targets take.
         downloads: what is to be downloaded before the models can run, a sentence each.
+        pixels: how the images of each part are read, targets and references alike, by its key.
     """
 
     job: BenchmarkJob
@@ -131,6 +137,11 @@ class Plan:
     left_out: Mapping[str, Sequence[Refusal]] = field(default_factory=dict)
     index_bytes: int = 0
     downloads: tuple[str, ...] = ()
+    pixels: Mapping[str, PixelSettings] = field(default_factory=dict)
+
+    def pixels_of(self, part: Part) -> PixelSettings:
+        """How the images of a part are read."""
+        return self.pixels.get(part.key, PLAIN)
 
     @property
     def num_images(self) -> int:

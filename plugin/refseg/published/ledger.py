@@ -110,6 +110,7 @@ class Ledger:
             "model": [self.models.preset.name, self.models.revisions, str(self.models.dtype)],
             "matching": None if job.matching is None else job.matching.as_dict(),
             "min_score": self.threshold if run.episodes else None,
+            "pixels": self.plan.pixels_of(run.part).as_lists(),
         }
 
     def _truth(self, part: Part, split: Split, image_ids: Iterable[ImageId]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from ..images import read_image_hw
 from ..known_objects import spread
 from ..models import get_preset, parse_device
 from ..models.weights import missing_weights, wrong_weights
+from ..pixel_ranges import find_pixels
+from ..pixels import pixel_settings
 from .checking import NAMED, as_size, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
@@ -38,7 +40,9 @@ def make_plan(job: BenchmarkJob) -> Plan:
         BenchmarkError: something is missing; the message names all of it.
         UnknownModelError: no preset has this name.
         ModelError: there is no such device.
+        DatasetError: a range of pixels or channels that cannot be.
     """
+    given = pixel_settings(job.pixel_range, job.channels)
     # Without links: samples, and what was done, are found again by their paths.
     job = replace(job, data=Path(os.path.realpath(job.data.expanduser())), out=job.out.expanduser())
     preset = get_preset(job.model)
@@ -76,7 +80,17 @@ def make_plan(job: BenchmarkJob) -> Plan:
             "\n".join([f"The benchmark {job.name!r} cannot start, {many} missing:", *(f"  - {x}" for x in lines)])
         )
     assert suite is not None
-    return Plan(job, suite, tuple(runs), tuple(dict.fromkeys(notes)), left_out, estimate, tuple(missing))
+    pixels = {part.key: find_pixels(_paths_of(part, runs, suite), given) for part in suite.parts}
+    return Plan(job, suite, tuple(runs), tuple(dict.fromkeys(notes)), left_out, estimate, tuple(missing), pixels)
+
+
+def _paths_of(part: Part, runs: Sequence[Run], suite: Suite) -> Iterator[str]:
+    """All images of a part: its targets, and all that show a reference, drawn or not, so that every draw reads them alike."""
+    pools = {id(run.pool): run.pool for run in runs if run.part.key == part.key}
+    names = {image.file_name for image in part.targets.images.values()}
+    for pool in pools.values():
+        names |= {pool.images[annotation["image_id"]].file_name for annotation in pool.annotations}
+    return (str(suite.folder / name) for name in names)
 
 
 def find_suite(job: BenchmarkJob, problems: Problems, left_out: LeftOut) -> Suite | None:
@@ -255,6 +269,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "min_score": job.min_score,
         "matching": None if job.matching is None else job.matching.as_dict(),
         "max_detections": plan.suite.max_detections,
+        "pixels": {part.key: plan.pixels_of(part).as_lists() for part in plan.suite.parts},
     }
 
 
@@ -270,11 +285,17 @@ def describe_plan(plan: Plan) -> str:
         f"preset {plan.job.model!r}",
         f"about {as_size(plan.index_bytes)} for the candidate index",
     ]
-    notes = [*plan.notes, *plan.downloads]
+    notes = [*plan.notes, *plan.downloads, *_said_of_pixels(plan)]
     refused = [one for members in plan.left_out.values() for one in members]
     if refused:
         notes += [f"{line} {RESULTS_FILE} will list all." for line in summary_of(refused).splitlines()]
     return "\n".join([f"{plan.suite.title}: {', '.join(head)}", *(f"  - {note}" for note in notes)])
+
+
+def _said_of_pixels(plan: Plan) -> list[str]:
+    """How images that need it are read, part by part."""
+    said = ((part.key, plan.pixels_of(part)) for part in plan.suite.parts)
+    return [f"{f'{key}: ' if key else ''}Images are read with {pixels}." for key, pixels in said if not pixels.is_plain]
 
 
 def _counted(number: int, what: str) -> str:

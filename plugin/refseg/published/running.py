@@ -152,7 +152,7 @@ def _iter_part(ledger: Ledger, runs: Sequence[Run], crew: Executor) -> Generator
     """All runs on one set of images."""
     plan, part = ledger.plan, runs[0].part
     targets = yield from iter_dataset(plan.suite, part, plan.job)
-    index = yield from _iter_index(ledger, targets)
+    index = yield from _iter_index(ledger, targets, plan.pixels_of(part))
     place = _Place(ledger, _of_listed_size(ledger, part, targets, index), index, crew)
     for split in part.splits:
         write_json(ledger.ground_truth(part, split), ground_truth_file(part, split))
@@ -197,9 +197,15 @@ def _label(ledger: Ledger, run: Run) -> str:
     )
 
 
-def _iter_index(ledger: Ledger, targets: TargetSamples) -> Generator[Progress, None, DatasetIndex]:
+def _iter_index(ledger: Ledger, targets: TargetSamples, pixels: PixelSettings) -> Generator[Progress, None, DatasetIndex]:
     """The candidate index of the targets, with all of them in it."""
-    work = iter_build_index(targets.view, ledger.models, num_workers=ledger.plan.job.num_workers)
+    work = iter_build_index(
+        targets.view,
+        ledger.models,
+        num_workers=ledger.plan.job.num_workers,
+        pixel_range=pixels.pixel_range,
+        channels=pixels.channels,
+    )
     report = yield from labelled(work, "index: ")
     index = open_index(targets.dataset, ledger.models, uri=report.uri)
     facts = next(record for record in index_records(targets.dataset) if record["uri"] == index.uri)
@@ -250,8 +256,7 @@ def _iter_prototypes(
     if path.is_file():  # of a run that was interrupted after they were built
         reuse = _joined(reuse, Prototypes.load(path))
     try:
-        read = next((facts["pixels"] for facts in ledger.datasets.values() if facts.get("pixels")), None)
-        pixels = PixelSettings.from_lists(read)
+        pixels = ledger.plan.pixels_of(run.part)
         work = iter_build_prototypes(references, ledger.models, reuse, drops_classes=True, pixels=pixels)
         prototypes = yield from labelled(work, label)
         prototypes.save(path)

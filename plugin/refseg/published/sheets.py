@@ -17,6 +17,7 @@ from ..errors import ImageError
 from ..images import read_image
 from ..outputs import replacing
 from ..pictures import sheet
+from ..pixels import PLAIN, PixelSettings
 from .judging import Judgement, Shown, judge, shown_of
 from .panels import GAP, PANEL, draw_crop, draw_panel, line
 
@@ -39,6 +40,7 @@ class Pictured:
         found: predictions above their threshold.
         judgement: of the two.
         iou: of all pixels, where an image is worth that and not its F1.
+        pixels: how the file is read.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Pictured:
     found: Sequence[Shown]
     judgement: Judgement
     iou: float | None = None
+    pixels: PixelSettings = PLAIN
 
     @property
     def worth(self) -> float:
@@ -62,6 +65,7 @@ def write_sheets(
     thresholds: float | Mapping[str, float],
     out: Path,
     title: str,
+    pixels: PixelSettings = PLAIN,
 ) -> list[Path]:
     """Judge all images of a benchmark and write `best_and_worst.png`, `confused.png` and `confused.json`.
 
@@ -73,6 +77,7 @@ def write_sheets(
         thresholds: scores from which on a result counts; one for all or by class name, 0 for a class without.
         out: folder to write to, made where it is missing.
         title: of the pages.
+        pixels: how the images are read.
 
     Returns:
         What was written.
@@ -85,7 +90,8 @@ def write_sheets(
     for image in targets.images.values():
         truth = shown_of(targets, objects.get(image.id, ()), names, image.image_hw)
         found = shown_of(targets, kept.get(image.id, ()), names, image.image_hw)
-        pictured.append(Pictured(str(folder / image.file_name), image.file_name, truth, found, judge(truth, found)))
+        path = str(folder / image.file_name)
+        pictured.append(Pictured(path, image.file_name, truth, found, judge(truth, found), pixels=pixels))
     return write_pages(title, pictured, list(names.values()), out, thresholds={names[k]: lowest[k] for k in names})
 
 
@@ -183,7 +189,7 @@ def draw_confused(title: str, pictured: Sequence[Pictured], out: Path, *, num_pa
         places.sort(key=lambda place: -(place[2].score or 0.0))
         crops: list[Image.Image] = []
         for each, item, prediction in places[: TRIES * num_crops]:
-            image = _open(each.path) if len(crops) < num_crops else None
+            image = _open(each) if len(crops) < num_crops else None
             if image is not None:
                 crops.append(draw_crop(image, item, prediction, each.name))
         if crops:
@@ -196,7 +202,7 @@ def _rows(ranked: Sequence[Pictured], classes: Sequence[str], wanted: int, shown
     """The first so many that can be opened, each a line of text and two panels; they are added to `shown`."""
     rows: list[list[Image.Image]] = []
     for each in ranked[: TRIES * wanted]:
-        image = _open(each.path) if len(rows) < 2 * wanted else None
+        image = _open(each) if len(rows) < 2 * wanted else None
         if image is None:
             continue
         judgement = each.judgement
@@ -228,9 +234,9 @@ def _short(label: str) -> str:
     return label if len(label) <= MAX_NAME else f"{label[: MAX_NAME // 2]}…{label[-(MAX_NAME // 2 - 1) :]}"
 
 
-def _open(path: str) -> Image.Image | None:
+def _open(each: Pictured) -> Image.Image | None:
     try:
-        return read_image(path)
+        return read_image(each.path, pixels=each.pixels)
     except ImageError as error:
         logger.warning("An image is not shown: %s", error)
         return None

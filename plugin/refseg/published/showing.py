@@ -47,7 +47,8 @@ def iter_show(ledger: Ledger, run: Run, targets: TargetSamples) -> Generator[Pro
         write_episode_sheets(coco, results, suite.folder, out, title)
         show_maps(targets, class_maps(results, list(coco.categories)), list(coco.categories.values()), predictions)
     else:
-        write_sheets(coco, run.split.category_ids, results, suite.folder, ledger.threshold, out, title)
+        pixels = ledger.plan.pixels_of(run.part)
+        write_sheets(coco, run.split.category_ids, results, suite.folder, ledger.threshold, out, title, pixels)
         yield from iter_predictions(targets, coco, results, ledger.threshold, predictions)
         show_references(targets.dataset, references_of(run.pool, suite.folder, run.draw)[0], references)
     note_shown(targets.dataset, predictions, what)
