@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
@@ -32,7 +33,7 @@ from .image_samples import (
     samples_of,
     wide_values,
 )
-from .pixels import PLAIN, PixelSettings, Range, range_of, to_eight_bits, to_rgb
+from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ END = b"\xff\xd9"
 """The end marker of a JPEG."""
 FILLINGS = (bytes(range(1, 252)) * 8, bytes(range(250, 0, -7)) * 64)
 """What a JPEG that lacks rows would be continued with, differently each time."""
+
+MOST = 0.5
+"""The share of an image's values that a range of pixels may cut without a word."""
+_said_to_cut: set[Range] = set()
+"""Ranges of which it was said."""
 
 ERRORS = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -337,13 +343,13 @@ def _scaled(upright: Image.Image, samples: Samples, pixels: PixelSettings, name:
     if not samples.wide:
         values = plain_values(upright, samples)
         pixel_range = given or _say_own_range(range_of(values, samples.nodata))
-        eight = to_eight_bits(values, pixel_range, samples.nodata, is_inverted=samples.is_inverted)
+        eight = _eight_bits(values, pixel_range, name, samples.nodata, is_inverted=samples.is_inverted)
         return Image.fromarray(eight).convert("RGB")
     pixel_range = given or _say_own_range(recorded_range(upright, samples))
     if pixel_range == WHOLE:
         return to_rgb(upright)
     values = wide_values(upright, samples, name, lambda image: _turned(image, orientation))
-    eight = to_eight_bits(values, pixel_range, samples.nodata)
+    eight = _eight_bits(values, pixel_range, name, samples.nodata)
     return Image.fromarray(eight[..., 0] if eight.shape[2] < 3 else np.ascontiguousarray(eight[..., :3])).convert("RGB")
 
 
@@ -357,11 +363,25 @@ def _decode_bands(name: str, pixels: PixelSettings, admit: Callable[[int], objec
     values = tiff_bands.read(name, found, pixels.channels)
     said = found.meaning
     pixel_range = said.certain or pixels.pixel_range or said.said or _say_own_range(range_of(values, said.nodata))
-    values = to_eight_bits(values, pixel_range, said.nodata, is_inverted=said.is_inverted)
+    values = _eight_bits(values, pixel_range, name, said.nodata, is_inverted=said.is_inverted)
     image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] < 3 else values[..., :3])).convert("RGB")
     if found.orientation in TURNS:
         image = image.transpose(TURNS[found.orientation])
     return Decoded(image, found.orientation, (image.height, image.width))
+
+
+def _eight_bits(
+    values: NDArray[Any], pixel_range: Range, name: str, nodata: float | None, *, is_inverted: bool = False
+) -> NDArray[np.uint8]:
+    """Values scaled by a range; where it cuts most of an image, that is said of the first."""
+    if values.dtype != np.uint8 and pixel_range not in _said_to_cut and share_beyond(values, pixel_range, nodata) > MOST:
+        _said_to_cut.add(pixel_range)
+        logger.warning(
+            "Most values of %s lie beyond the range of pixels from %g to %g, so that little is seen of it, and perhaps of "
+            "other images: pixel_range= gives another to references and index",
+            *(name, *pixel_range),
+        )
+    return to_eight_bits(values, pixel_range, nodata, is_inverted=is_inverted)
 
 
 def _range_of_bands(name: str, channels: tuple[int, ...] | None) -> Range | None:

@@ -115,7 +115,7 @@ def are_plain_polygons(shape: Any, image_hw: tuple[int, int] | None) -> bool:
 def _is_broad(polygon: Sequence[float]) -> bool:
     """Whether a polygon is too broad to slip between the pixels, told by its area."""
     xs, ys = polygon[::2], polygon[1::2]
-    area = abs(sum(map(mul, xs, (*ys[1:], ys[0]))) - sum(map(mul, ys, (*xs[1:], xs[0])))) / 2
+    area: float = abs(sum(map(mul, xs, (*ys[1:], ys[0]))) - sum(map(mul, ys, (*xs[1:], xs[0])))) / 2
     return area > max(xs) - min(xs) + max(ys) - min(ys)
 
 
