@@ -245,8 +245,8 @@ class TestRange:
             assert build(deep).num_added == 1
         (record,) = caplog.records
         assert record.getMessage() == (
-            f"Most values of {tmp_path / 'bright.png'} lie beyond the range of pixels from 0 to 4095, so that little is seen of "
-            "it, and perhaps of other images: pixel_range= gives another to references and index"
+            f"Most values of {tmp_path / 'bright.png'} lie beyond the range of pixels from 0 to 4095, so that little is seen "
+            "of it, and perhaps of other images: pixel_range= gives another to references and index"
         )
         assert len(index_records(deep)) == 1
 
