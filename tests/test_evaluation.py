@@ -329,7 +329,8 @@ def test_polylines_are_compared_by_pycocotools_alone(
 
 
 @pytest.mark.parametrize(
-    ("flag", "is_crowd"), [("0", False), ("1", True), ("false", False), ("True", True), (0.0, False), (None, False), (True, True)]
+    ("flag", "is_crowd"),
+    [("0", False), ("1", True), ("false", False), ("True", True), (0.0, False), (None, False), (True, True)],
 )
 def test_both_judges_read_the_same_flags_of_crowds(
     make_dataset: MakeDataset, tmp_path: Path, flag: Any, is_crowd: bool

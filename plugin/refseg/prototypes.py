@@ -212,7 +212,11 @@ class Prototypes:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, complete or not at all; see `refseg.prototype_files`."""
+        """Write a safetensors file, complete or not at all, in place of an earlier one; see `refseg.prototype_files`.
+
+        Raises:
+            PrototypeFileError: there is a file of this name that holds something else.
+        """
         from .prototype_files import write_file
 
         write_file(self, path)
