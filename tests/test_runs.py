@@ -534,8 +534,8 @@ class TestRefused:
             ({"classes": ["gear"]}, r"know no class 'gear': choose from 'star', 'tee', or build them again with references of"),
             ({"classes": []}, r"no class to write: name at least one, or leave the choice of classes out"),
             ({"min_confidence": {"star": 0.2, "gear": 0.5}}, r"know no class 'gear': choose from 'star', 'tee'"),
-            ({"min_confidence": {"star": 1.2}}, r"minimum confidence of the class 'star' must lie between 0 and 1, not 1\.2"),
-            ({"min_confidence": {"star": float("nan")}}, r"of the class 'star' must lie between 0 and 1, not nan"),
+            ({"min_confidence": {"star": 1.2}}, r"min_confidence of the class 'star' must be a number from 0 to 1, not 1\.2"),
+            ({"min_confidence": {"star": float("nan")}}, r"of the class 'star' must be a number from 0 to 1, not nan"),
         ],
     )
     def test_classes(self, trays: fo.Dataset, prototypes: Prototypes, options: dict[str, Any], words: str) -> None:
