@@ -15,7 +15,7 @@ from torch import Tensor
 from .checks import require_items
 from .errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
 from .images import read_image
-from .models import Models, models_of
+from .models import Models, load_models, require_model
 from .negatives import Negatives
 from .pixel_ranges import find_pixels
 from .pixels import PLAIN, PixelSettings, pixel_settings
@@ -41,7 +41,8 @@ def iter_build_prototypes(
     require_items(Reference, "a list of references", references=references, negatives=negatives)
     if reuse is not None:
         require_prototypes(reuse=reuse)
-    models = models_of(model)
+    require_model(model)
+    models = load_models(model) if isinstance(model, str) else model
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
     _check_apart(references, negatives)

@@ -36,7 +36,7 @@ from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
 from .labels import require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models, Preset, get_preset, models_of, require_model
+from .models import Models, Preset, get_preset, load_models, require_model
 from .packing import PackedCandidates, pack
 from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
@@ -176,7 +176,7 @@ def iter_build_index(
     pixels = pixel_settings(pixel_range, channels)
     if isinstance(model, str) and uri is not None:
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
-    models = models_of(model)
+    models = model if isinstance(model, Models) else load_models(model)
     whole = whole_of(view)
     index = index_for(whole, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
     images = images_of(view, index, content_hash=content_hash)

@@ -31,7 +31,6 @@ __all__ = [
     "default_dtype",
     "get_preset",
     "load_models",
-    "models_of",
     "register_preset",
     "registered",
     "require_model",
@@ -142,16 +141,6 @@ def require_model(model: object, *, or_none: bool = False) -> None:
     if isinstance(model, Models) or (or_none and model is None) or (isinstance(model, str) and model):
         return
     raise refused("model", f"a preset's name or loaded models{' or None' if or_none else ''}", model, ModelError)
-
-
-def models_of(model: str | Models) -> Models:
-    """Models as they are, or those of a preset of this name.
-
-    Raises:
-        ModelError: see require_model and load_models.
-    """
-    require_model(model)
-    return model if isinstance(model, Models) else load_models(model)
 
 
 def _load(
