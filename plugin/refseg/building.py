@@ -42,9 +42,9 @@ def iter_build_prototypes(
     if reuse is not None:
         require_prototypes(reuse=reuse)
     require_model(model)
-    models = load_models(model) if isinstance(model, str) else model
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    models = load_models(model) if isinstance(model, str) else model
     _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
     objects = [*references, *negatives]

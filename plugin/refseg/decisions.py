@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import fiftyone as fo
 from bson import ObjectId
@@ -56,6 +56,10 @@ class Decision:
     sample_ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise DatasetError(f"kind must be one of {', '.join(map(repr, get_args(Kind)))}, not {self.kind!r}.")
+        fields = {name: getattr(self, name) for name in ("label_field", "accepted_field", "rejected_field")}
+        require_names(**fields)
         for name in ("accepted_ids", "rejected_ids", "prediction_ids", "sample_ids"):
             # JSON knows no tuples.
             object.__setattr__(self, name, names_of(name, getattr(self, name), like="ids"))

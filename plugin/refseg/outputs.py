@@ -91,6 +91,11 @@ def require_json(path: str | Path) -> None:
     require_replaceable(path, "a JSON file", _is_json)
 
 
+def require_png(path: str | Path) -> None:
+    """Refuse to write a picture over a file that is none, see require_replaceable."""
+    require_replaceable(path, "a PNG", is_png)
+
+
 def _is_json(path: Path) -> bool:
     """Whether a file looks like a JSON object or list."""
     return _beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -217,7 +218,7 @@ def segment(
     model: str | Models | None = None,
     min_confidence: float | Mapping[str, float] | None = None,
     max_detections: int = 100,
-    mask_dir: str | None = None,
+    mask_dir: str | os.PathLike[str] | None = None,
     semantic_field: str | None = None,
     preview: bool = False,
     classes: Sequence[str] | None = None,

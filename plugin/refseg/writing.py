@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +64,7 @@ class SegmentSettings:
 
     min_confidence: float | Mapping[str, float] | None = None
     max_detections: int = 100
-    mask_dir: str | None = None
+    mask_dir: str | os.PathLike[str] | None = None
     semantic_field: str | None = None
     preview: bool = False
     classes: tuple[str, ...] | None = None
