@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -506,7 +507,52 @@ class TestSemanticMaps:
         fails(capsys, run("--semantic", str(scenes[0])), "0.png would take the place of an image: choose another folder")
         (tmp_path / "file").write_text("")
         fails(capsys, run("--semantic", str(tmp_path / "file")), "file is a file: name a folder for the maps")
+        (tmp_path / "maps" / "sub").mkdir(parents=True)
+        for kind, mode in (("JPEG", "L"), ("PNG", "RGB")):
+            Image.new(mode, (4, 4)).save(tmp_path / "maps" / "sub" / "0.png", kind)
+            fails(capsys, run("--semantic", str(tmp_path / "maps")), "0.png exists and is not a map of classes")
         assert propose_objects == []
+
+    def test_none_goes_where_the_next_run_looks_for_images(
+        self,
+        run: Run,
+        scenes: tuple[Path, dict[str, Any]],
+        content: dict[str, Any],
+        tmp_path: Path,
+        capsys: Any,
+        propose_objects: Any,
+    ) -> None:
+        images = tmp_path / "images"
+        shutil.copytree(scenes[0], images)
+        maps = str(images / "sub" / "maps")
+        fails(
+            capsys, run("--semantic", maps, images=images), "where the next run would take it for one of the images of --images"
+        )
+        fails(capsys, run("--out", str(images / "x.png"), images=images), "--out would write")
+        given = ("--targets", str(tmp_path / "references.json"))
+        fails(capsys, run("--semantic", maps, "--empty", str(images), *given, images=images), "the images of --empty")
+        assert propose_objects == []
+        # Of images that a file lists the next run reads no others.
+        for _ in range(2):
+            assert run("--min-score", "0.3", "--semantic", maps, targets=content, images=images) == 0
+        assert len(list(Path(maps).rglob("*.png"))) == len(content["images"])
+
+
+def test_only_files_of_their_kind_are_replaced(
+    run: Run, scenes: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: Any
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes((scenes[0] / "sub" / "0.png").read_bytes())
+    notes = tmp_path / "notes.txt"
+    notes.write_text("kept")
+    for name, what in (("--out", "a JSON file"), ("--report", "a JSON file"), ("--prototypes", "a prototypes file")):
+        for path in (photo, notes):
+            fails(capsys, run(name, str(path)), f"{path.name} exists and is not {what}, which would take its place")
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "classes.json").write_text("star, tee")
+    fails(capsys, run("--semantic", str(tmp_path / "maps")), "classes.json exists and is not a JSON file")
+    assert photo.read_bytes() == (scenes[0] / "sub" / "0.png").read_bytes()
+    assert notes.read_text() == "kept"
 
 
 def test_bad_images_are_skipped_and_listed(
@@ -709,6 +755,7 @@ def test_nothing_is_written_over_what_is_read(
     saved.write_bytes(b"prototypes")
     fails(capsys, main(["inspect", str(saved), "--out", str(saved)]), "--out would be written over what the file of prototypes")
     assert saved.read_bytes() == b"prototypes"
+    fails(capsys, main(["inspect", str(saved), "--out", str(files["refs"])]), "refs.json exists and is not a PNG")
 
 
 def test_annotations_of_stored_images_are_hinted_at(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from refseg.coco_images import scan
+from refseg.coco_images import check_scanned, scan
 from refseg.errors import CocoError
 
 
@@ -69,3 +69,29 @@ def test_name_that_is_no_utf8(tmp_path: Path) -> None:
 def test_none(tmp_path: Path) -> None:
     with pytest.raises(CocoError, match="There is no image under"):
         scan(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_no_picture_is_written_where_images_are_looked_for(tmp_path: Path) -> None:
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    put(images / "day" / "a.png")
+    maps.mkdir()
+    (tmp_path / "link").symlink_to(images, target_is_directory=True)
+    for place in (
+        images,
+        images / "new",
+        images / "day" / "new" / "newer",
+        tmp_path / "link" / "day",
+        images / "day" / ".." / "x",
+    ):
+        with pytest.raises(CocoError, match=r"--semantic would write .*a\.png into .*images of --images: choose a place"):
+            check_scanned({place / "a.png": "--semantic"}, {"--images": images})
+    check_scanned({images / "results.json": "--out", images / "p.safetensors": "--prototypes"}, {"--images": images})
+    with pytest.raises(CocoError, match="--out would write"):
+        check_scanned({images / "results.JPG": "--out"}, {"--images": images})
+    outside = {maps / "a.png": "--semantic", tmp_path / "a.png": "--semantic", tmp_path / "images2" / "a.png": "--semantic"}
+    check_scanned(outside, {"--images": images})
+    # By this link the next run comes to the maps too.
+    (images / "seen").symlink_to(maps, target_is_directory=True)
+    with pytest.raises(CocoError, match="--semantic would write"):
+        check_scanned(outside, {"--images": images})

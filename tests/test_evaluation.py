@@ -366,6 +366,24 @@ def test_polylines_are_compared_by_pycocotools_alone(
     assert "the Polylines of the field 'shapes': only pycocotools is asked" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("flag", "is_crowd"),
+    [("0", False), ("1", True), ("false", False), ("True", True), (0.0, False), (None, False), (True, True)],
+)
+def test_both_judges_read_the_same_flags_of_crowds(
+    make_dataset: MakeDataset, tmp_path: Path, flag: Any, is_crowd: bool
+) -> None:
+    # The second is missed: an object lowers the figure, a crowd does not.
+    truth = [detection(0, 0, 20, 20), detection(40, 40, 90, 90, iscrowd=flag)]
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, [detection(0, 0, 20, 20, confidence=0.9)])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert report.mask_ap == pytest.approx(1.0 if is_crowd else 51 / 101)
+    assert report.fiftyone_mask_ap == pytest.approx(report.mask_ap, abs=1e-4)
+    assert report.num_ground_truth == 2 - is_crowd
+    # The user's own values stay as they are.
+    assert dataset.first().ground_truth.detections[1].get_attribute_value("iscrowd", None) == flag
+
+
 def test_predictions_in_a_crowd_do_not_count(make_dataset: MakeDataset, tmp_path: Path) -> None:
     crowd = detection(40, 40, 100, 100, iscrowd=1)
     found = [detection(45, 45, 60, 60, confidence=0.9), detection(0, 0, 20, 20, confidence=0.5)]

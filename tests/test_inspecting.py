@@ -156,7 +156,7 @@ class TestInspect:
             refseg.inspect("none", trays, progress=False)
         with pytest.raises(DatasetError, match="give the dataset too"):
             refseg.inspect("parts")
-        with pytest.raises(DatasetError, match="No fewer than 0"):
+        with pytest.raises(DatasetError, match="num_suggestions must be a whole number of at least 0, not -1"):
             report_of(prototypes, trays, num_suggestions=-1)
         with pytest.raises(DatasetError, match=r"'nowhere' of dataset .* does not exist"):
             refseg.inspect(prototypes, trays, label_fields=["nowhere"], progress=False)

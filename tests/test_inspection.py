@@ -188,7 +188,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("numbers", [{"num_parts": 0}, {"max_references": 0}])
     def test_numbers_below_one(self, trays: fo.Dataset, prototypes: Prototypes, numbers: dict[str, int]) -> None:
-        with pytest.raises(DatasetError, match="At least one part and one reference"):
+        with pytest.raises(DatasetError, match="must be a whole number of at least 1, not 0"):
             refseg.inspect_references(trays, prototypes, **numbers)
 
     def test_another_encoder(self, trays: fo.Dataset, prototypes: Prototypes) -> None:

@@ -246,8 +246,8 @@ class TestMine:
         for words, options in (
             ("know no class 'cog'", {"classes": ["cog"]}),
             ("There is no class to write", {"classes": []}),
-            ("must lie between 0 and 1, not 2", {"min_confidence": 2.0}),
-            ("At least one mined negative a class is needed, not 0", {"max_negatives": 0}),
+            ("min_confidence must be a number from 0 to 1, not 2", {"min_confidence": 2.0}),
+            ("max_negatives must be a whole number of at least 1, not 0", {"max_negatives": 0}),
         ):
             with pytest.raises(DatasetError, match=words):
                 self.mine(trays, prototypes, **options)

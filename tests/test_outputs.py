@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from refseg.errors import CocoError
-from refseg.outputs import check_outputs, replacing
+from refseg.outputs import check_outputs, is_png, replacing, require_json
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -85,3 +86,31 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
         draft.write_text("new")
     assert link.is_symlink()
     assert real.read_text() == "new"
+
+
+def test_only_a_file_of_its_kind_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    for content, is_kept in (
+        (b"\xff\xd8photo", True),
+        (b"notes", True),
+        (b"", False),
+        (b"\xef\xbb\xbf {}", False),
+        (b"[1]", False),
+    ):
+        path.write_bytes(content)
+        if is_kept:
+            with pytest.raises(CocoError, match=r"photo\.jpg exists and is not a JSON file, .*: name another file"):
+                require_json(path)
+        else:
+            require_json(path)
+    require_json(tmp_path / "none.json")
+    path.write_bytes(b"notes")
+    (tmp_path / "link.json").symlink_to(path)
+    with pytest.raises(CocoError, match=r"link\.json exists and is not a JSON file"):
+        require_json(tmp_path / "link.json")
+
+
+def test_what_a_png_is(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a", "PNG")
+    Image.new("RGB", (2, 2)).save(tmp_path / "b.png", "JPEG")
+    assert [is_png(tmp_path / name) for name in ("a", "b.png")] == [True, False]

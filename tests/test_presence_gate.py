@@ -111,7 +111,7 @@ class TestGate:
 
     @pytest.mark.parametrize("value", [-0.1, 1.5])
     def test_out_of_range(self, value: float) -> None:
-        with pytest.raises(DatasetError, match=f"presence gate must lie between 0 and 1, not {value}"):
+        with pytest.raises(DatasetError, match=f"presence_gate must be a number from 0 to 1, not {value}"):
             SegmentSettings(presence_gate=value)
 
     def test_of_the_classes_that_are_written(self, prototypes: Prototypes) -> None:
@@ -227,5 +227,5 @@ class TestSegment:
         answers = segmenter.predict_all(images)
         assert [len(answer.detections) > 0 for answer in answers] == [True, False, True]
         assert sum(seen) == 2
-        with pytest.raises(DatasetError, match="presence gate"):
+        with pytest.raises(DatasetError, match="presence_gate must be"):
             Segmenter(prototypes, model=models, presence_gate=2.0)

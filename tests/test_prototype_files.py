@@ -98,6 +98,27 @@ class TestFile:
         make_prototypes([0, 1, 1]).save(path)
         assert Prototypes.load(path).shots == {"gear": 1, "nut": 2}
 
+    def test_save_replaces_no_other_file(self, tmp_path: Path) -> None:
+        photo, weights, link = (tmp_path / name for name in ("photo.png", "model.safetensors", "link"))
+        photo.write_bytes(b"\x89PNG")
+        save_file({"vectors": torch.zeros(2)}, weights)
+        link.symlink_to(photo)
+        before = photo.read_bytes(), weights.read_bytes()
+        for path in (photo, weights, link):
+            with pytest.raises(
+                PrototypeFileError, match=f"{path.name} exists and is not a prototypes file, .*: name another file"
+            ):
+                make_prototypes([0, 1]).save(path)
+        assert (photo.read_bytes(), weights.read_bytes()) == before
+
+    def test_save_replaces_empty_files_and_those_of_newer_versions(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        path.touch()
+        make_prototypes([0, 1]).save(path)
+        save_file({"vectors": torch.zeros(2)}, path, metadata={"refseg_prototypes": json.dumps({"version": 99})})
+        make_prototypes([0, 1, 1]).save(path)
+        assert Prototypes.load(path).shots == {"gear": 1, "nut": 2}
+
     def test_save_of_removed_rows(self, tmp_path: Path) -> None:
         make_prototypes([0, 1, 1]).remove(["label-1"]).save(tmp_path / "a.safetensors")
         assert Prototypes.load(tmp_path / "a.safetensors").reference_ids == ("label-0", "label-2")

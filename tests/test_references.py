@@ -462,7 +462,7 @@ class TestSample:
         assert sample_references(dataset, "objects", 1, min_side=19).short == {}
 
     def test_no_shots(self, trays: fo.Dataset) -> None:
-        with pytest.raises(DatasetError, match="At least one shot a class is needed, not 0"):
+        with pytest.raises(DatasetError, match="shots must be a whole number of at least 1, not 0"):
             sample_references(trays, "ground_truth", 0)
 
     def test_empty_view(self, trays: fo.Dataset) -> None:

@@ -277,8 +277,8 @@ class TestRelabel:
         assert labels_in(dataset, "accepted") == []
         assert [(label.label, label.decision) for label in labels_in(dataset, "rejected")] == [("star", "reject")]
 
-    @pytest.mark.parametrize("name", ["", "  ", None])
-    def test_without_a_name(self, dataset: fo.Dataset, name: Any) -> None:
+    @pytest.mark.parametrize("name", ["", "  "])
+    def test_without_a_name(self, dataset: fo.Dataset, name: str) -> None:
         with pytest.raises(DatasetError, match="cannot name a class: give the name"):
             relabel(dataset, ids_of(dataset)[:1], name)
 

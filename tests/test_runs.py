@@ -232,6 +232,17 @@ class TestPredictions:
                 np.testing.assert_array_equal(outside.get_mask() > 0, inside.mask)
         assert len(list((tmp_path / "masks").rglob("*.png"))) == 8
 
+    def test_a_mask_dir_that_is_a_file(self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path) -> None:
+        (tmp_path / "notes").write_text("kept")
+        for place in ("notes", "notes/masks"):
+            with pytest.raises(DatasetError, match=r"mask_dir must be a folder, but .*notes is a file: name another folder"):
+                run(trays, prototypes, mask_dir=tmp_path / place)
+        assert (trays.has_field("predictions"), trays.list_runs()) == (False, [])
+
+    def test_a_mask_dir_may_be_a_path(self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path) -> None:
+        report = run(trays[:1], prototypes, mask_dir=tmp_path / "masks")
+        assert trays.get_run_info(report.run_key).config.mask_dir == str(tmp_path / "masks")
+
     def test_too_many_masks_for_a_document_go_to_files(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -534,8 +545,8 @@ class TestRefused:
             ({"classes": ["gear"]}, r"know no class 'gear': choose from 'star', 'tee', or build them again with references of"),
             ({"classes": []}, r"no class to write: name at least one, or leave the choice of classes out"),
             ({"min_confidence": {"star": 0.2, "gear": 0.5}}, r"know no class 'gear': choose from 'star', 'tee'"),
-            ({"min_confidence": {"star": 1.2}}, r"minimum confidence of the class 'star' must lie between 0 and 1, not 1\.2"),
-            ({"min_confidence": {"star": float("nan")}}, r"of the class 'star' must lie between 0 and 1, not nan"),
+            ({"min_confidence": {"star": 1.2}}, r"min_confidence of the class 'star' must be a number from 0 to 1, not 1\.2"),
+            ({"min_confidence": {"star": float("nan")}}, r"of the class 'star' must be a number from 0 to 1, not nan"),
         ],
     )
     def test_classes(self, trays: fo.Dataset, prototypes: Prototypes, options: dict[str, Any], words: str) -> None:

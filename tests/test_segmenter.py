@@ -46,7 +46,7 @@ def test_what_fiftyone_asks(prototypes: Prototypes) -> None:
 
 
 def test_limits_are_checked(prototypes: Prototypes) -> None:
-    with pytest.raises(DatasetError, match="must be at least 1, not 0"):
+    with pytest.raises(DatasetError, match="max_detections must be a whole number of at least 1, not 0"):
         Segmenter(prototypes, max_detections=0)
 
 

@@ -165,7 +165,7 @@ class TestRefused:
         assert trays.count("ground_truth.detections") == 12
 
     def test_k_below_one(self, trays: fo.Dataset) -> None:
-        with pytest.raises(DatasetError, match="At least one candidate"):
+        with pytest.raises(DatasetError, match="k must be a whole number of at least 1, not 0"):
             refseg.find_similar(trays, star_of(trays), 0, progress=False)
 
     def test_object_too_thin(self, trays: fo.Dataset) -> None:

@@ -12,14 +12,15 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from .checks import require_items
 from .errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
 from .images import read_image
-from .models import Models, load_models
+from .models import Models, load_models, require_model
 from .negatives import Negatives
 from .pixel_ranges import find_pixels
 from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
+from .prototypes import Prototypes, require_prototypes
 from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
 from .surroundings import image_key
 
@@ -37,9 +38,13 @@ def iter_build_prototypes(
 
     With drops_classes, a class none of whose references can be used is left out, and only an error where no other is left.
     """
-    models = load_models(model) if isinstance(model, str) else model
+    require_items(Reference, "a list of references", references=references, negatives=negatives)
+    if reuse is not None:
+        require_prototypes(reuse=reuse)
+    require_model(model)
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
+    models = load_models(model) if isinstance(model, str) else model
     _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
     objects = [*references, *negatives]

@@ -172,11 +172,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _inspect(file: Path, out: Path | None) -> int:
     from .assessment import assess
-    from .outputs import check_outputs, replacing
+    from .outputs import check_outputs, replacing, require_png
     from .prototypes import Prototypes
 
     if out is not None:
         check_outputs({"--out": out}, {"the file of prototypes": file})
+        require_png(out)
     report = assess(Prototypes.load(file))
     print(report)
     if out is not None:

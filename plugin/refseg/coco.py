@@ -19,7 +19,7 @@ from .coco_values import ImageId, Refusal, id_of, listed, refusal, shown_value, 
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
 from .instances import Instances
-from .outputs import replacing
+from .outputs import replacing, require_json
 from .printing import one_line
 from .reference_vectors import Reference
 from .rle import annotation_rle, decode_mask, encode_mask
@@ -353,7 +353,12 @@ def to_listing(images: Sequence[CocoImage], categories: Mapping[int, str]) -> di
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, complete or not at all; its folder is made."""
+    """Write a JSON file, complete or not at all, in place of an earlier one; its folder is made.
+
+    Raises:
+        CocoError: there is a file of this name that holds something else.
+    """
+    require_json(path)
     with replacing(path) as draft:
         draft.write_text(as_json(content), encoding="utf-8")
 

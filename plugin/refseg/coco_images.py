@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from .candidates import Candidates, PresenceGate, propose_from_pixels
 from .coco import CocoDataset, CocoImage, size_mismatch
@@ -19,6 +20,9 @@ from .tiles import propose_tiles
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"}
 IMAGE_SUFFIXES |= {".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga"}
+
+FolderId: TypeAlias = tuple[int, int]
+"""Device and number of a folder."""
 
 
 @dataclass(frozen=True)
@@ -109,28 +113,67 @@ def scan(folder: Path) -> CocoDataset:
     return CocoDataset(str(folder), {row: CocoImage(row, name) for row, name in enumerate(names, 1)}, {}, ())
 
 
+def check_scanned(outputs: Mapping[Path, str], scanned: Mapping[str, Path]) -> None:
+    """Refuse pictures that would be written where images are looked for: the next run would take them for images.
+
+    Args:
+        outputs: what each is called, by path; those whose name is not that of a picture may lie anywhere.
+        scanned: folders whose images all count, by what they are called.
+
+    Raises:
+        CocoError: one lies in such a folder; the message names both.
+    """
+    pictures = {path.parent: path for path in outputs if path.suffix.lower() in IMAGE_SUFFIXES}
+    for name, folder in scanned.items() if pictures else ():
+        here = {place for place, _, _ in _walk(folder)}
+        for place, path in pictures.items():
+            if not here.isdisjoint(_folders_from(place)):
+                raise CocoError(
+                    f"{outputs[path]} would write {path} into {folder}, where the next run would take it for one of the images"
+                    f" of {name}: choose a place outside this folder."
+                )
+
+
+def _folders_from(place: Path) -> Iterator[FolderId]:
+    """A folder and those above it, as far as they are there."""
+    real = Path(os.path.realpath(place))
+    return (_folder_id(folder) for folder in (real, *real.parents) if folder.is_dir())
+
+
 def _image_names(folder: Path) -> Iterator[str]:
     """Path of each image file relative to a folder, with slashes."""
-    above: dict[str, frozenset[tuple[int, int]]] = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        here = os.stat(place)
-        inside = above.pop(place, frozenset()) | {(here.st_dev, here.st_ino)}
-        for name in list(folders):
-            below = os.path.join(place, name)
-            try:
-                found = os.stat(below)
-            except OSError:
-                folders.remove(name)
-                continue
-            if (found.st_dev, found.st_ino) in inside:
-                # A link to a folder that this one lies in.
-                folders.remove(name)
-            else:
-                above[below] = inside
+    for _, place, files in _walk(folder):
         for name in files:
             path = Path(place, name)
             if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("._") and path.is_file():
                 yield path.relative_to(folder).as_posix()
+
+
+def _walk(folder: Path) -> Iterator[tuple[FolderId, str, list[str]]]:
+    """Each folder in which images are looked for, and the names of its files."""
+    above: dict[str, frozenset[FolderId]] = {}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = _folder_id(place)
+        inside = above.pop(place, frozenset()) | {here}
+        for name in list(folders):
+            below = os.path.join(place, name)
+            try:
+                found = _folder_id(below)
+            except OSError:
+                folders.remove(name)
+                continue
+            if found in inside:
+                # A link to a folder that this one lies in.
+                folders.remove(name)
+            else:
+                above[below] = inside
+        yield here, place, files
+
+
+def _folder_id(place: str | Path) -> FolderId:
+    """The same by whatever link it is reached."""
+    found = os.stat(place)
+    return found.st_dev, found.st_ino
 
 
 def _unusable(loaded: LoadedImage, image: CocoImage) -> str:

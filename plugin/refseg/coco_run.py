@@ -31,7 +31,7 @@ from .coco import (
 )
 from .coco_annotations import mark_bare
 from .coco_frames import framed_image
-from .coco_images import Proposer, scan
+from .coco_images import Proposer, check_scanned, scan
 from .coco_job import CocoJob, CocoReport
 from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
 from .coco_values import summary_of
@@ -42,14 +42,15 @@ from .match_settings import settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import add_mined, num_mined
 from .models import Models, load_models
-from .outputs import DRAFT, check_outputs
+from .outputs import DRAFT, check_outputs, require_json, require_replaceable
 from .packing import PackedCandidates
 from .pixel_ranges import find_pixels
 from .pixels import pixel_settings
 from .progress import Progress, Watcher, drain
+from .prototype_files import require_own
 from .prototypes import Prototypes
 from .reference_vectors import Reference
-from .semantic import map_paths, semantic_map, write_map
+from .semantic import is_map, map_paths, semantic_map, write_map
 from .surroundings import image_key
 
 logger = logging.getLogger(__name__)
@@ -93,8 +94,10 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     outputs = _outputs_of(job)
     listed_images = (str(job.images / image.file_name) for image in targets.images.values())
     check_outputs(outputs | _outputs_of_maps(job), _inputs_of(job), (*listed_images, *shown_images))
+    pictures = dict.fromkeys(maps.values(), "--semantic") | {path: name for name, path in outputs.items()}
+    check_scanned(pictures, _scanned_by(job))
     for path in outputs.values():
-        _check_writable(path)
+        _check_writable(path, are_prototypes=path == job.prototypes)
     paths = [*shown_images, *(str(job.images / image.file_name) for image in targets.images.values())]
     pixels = find_pixels(paths, pixel_settings(job.pixel_range, job.channels))
     models = _load(job)
@@ -370,6 +373,12 @@ def _inputs_of(job: CocoJob) -> dict[str, Path]:
     return {name: path for name, path in named.items() if path is not None and not (folder and name == "--empty")}
 
 
+def _scanned_by(job: CocoJob) -> dict[str, Path]:
+    """Folders of which every image is read, by what they are called."""
+    named = {"--images": None if job.targets is not None else job.images, "--empty": job.empty}
+    return {name: path for name, path in named.items() if path is not None and path.is_dir()}
+
+
 def _what(name: str) -> str:
     return name if name.startswith(NEGATIVE) else f"reference {name}"
 
@@ -389,6 +398,7 @@ def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> di
             raise CocoError(f"The map {path} would take the place of an image: choose another folder than that of the images.")
         if path.resolve() in files:
             raise CocoError(f"The map {path} would take the place of another file that is named: choose another folder.")
+        require_replaceable(path, "a map of classes", is_map)
     _check_writable(job.semantic / NAMES_FILE)
     return {image.id: path for image, path in zip(images, paths, strict=True)}
 
@@ -406,10 +416,14 @@ def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]
     return {label: by_name[label] for label in labels}
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, *, are_prototypes: bool = False) -> None:
     """Find out before the work that a result cannot be written."""
     if path.is_dir():
         raise CocoError(f"{path} is a folder: name a file to write.")
+    if are_prototypes:
+        require_own(path)
+    else:
+        require_json(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + DRAFT)
     draft.touch()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,12 +18,13 @@ import torch
 
 from . import decoding
 from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
+from .checks import require_flags, require_kind, require_paths
 from .errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from .image_files import read_header
 from .images import file_sha256
 from .index import CandidateIndex, delete_tables
 from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
-from .models import Models, get_preset
+from .models import Models, get_preset, require_model
 from .names import folder_from, free_run_key
 from .pixel_ranges import files_without_range, find_pixels
 from .pixels import PLAIN, PixelSettings
@@ -262,6 +263,9 @@ def open_index(
         IndexMismatchError: the index at this URI is of another model or dataset.
         IndexDamagedError: it cannot be read.
     """
+    require_model(model, or_none=True)
+    require_flags(or_none=True, tiles=tiles)
+    require_place(uri, exact, storage_options)
     whole = image_dataset(dataset)
     name = model.preset.name if isinstance(model, Models) else model
     if uri is None:
@@ -288,6 +292,18 @@ def open_index(
     )
     index.require(wanted_settings)
     return DatasetIndex(whole, index)
+
+
+def require_place(uri: object, exact: object, storage_options: object) -> None:
+    """Refuse what cannot say where an index lies, and which.
+
+    Raises:
+        DatasetError: the message names the argument.
+    """
+    require_paths(or_none=True, uri=uri)
+    require_flags(or_none=True, exact=exact)
+    if storage_options is not None:
+        require_kind(Mapping, "a mapping of texts or None", storage_options=storage_options)
 
 
 def index_for(

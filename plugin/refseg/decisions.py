@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import fiftyone as fo
 from bson import ObjectId
 
+from .checks import names_of, names_or_none, require_flags, require_kind, require_names
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, every_image, prediction_fields
 from .labels import is_box, require_object_field
@@ -55,9 +56,13 @@ class Decision:
     sample_ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise DatasetError(f"kind must be one of {', '.join(map(repr, get_args(Kind)))}, not {self.kind!r}.")
+        fields = {name: getattr(self, name) for name in ("label_field", "accepted_field", "rejected_field")}
+        require_names(**fields)
         for name in ("accepted_ids", "rejected_ids", "prediction_ids", "sample_ids"):
             # JSON knows no tuples.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, names_of(name, getattr(self, name), like="ids"))
 
 
 def accept(
@@ -144,7 +149,8 @@ def relabel(
     Raises:
         DatasetError: a blank name, a prediction that is not there, no images, or a field that cannot serve.
     """
-    if not isinstance(label, str) or not label.strip():
+    require_kind(str, "a class's name", label=label)
+    if not label.strip():
         raise DatasetError(f"{label!r} cannot name a class: give the name of what the object is.")
     request = _Request("relabel", label.strip(), label_field, accepted_field, rejected_field, as_references)
     return _decide(dataset, label_ids, request, sample_ids)
@@ -165,6 +171,7 @@ def fix(
     Arguments and errors are those of `accept`. The copy counts as corrected by hand.
     """
     request = _Request("fix", None, label_field, accepted_field, rejected_field, as_references)
+    require_names(label_id=label_id)
     return _decide(dataset, [label_id], request, sample_ids)
 
 
@@ -174,6 +181,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
     Returns:
         Whether any of them was still there.
     """
+    require_kind(Decision, "a decision, such as refseg.accept returns", decision=decision)
     dataset = image_dataset(dataset)
     with _lock:
         fields = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
@@ -209,6 +217,12 @@ class _Request:
     accepted_field: str
     rejected_field: str
     as_references: bool
+
+    def check(self) -> None:
+        """Refuse what is no field's name, or neither yes nor no."""
+        fields = {name: getattr(self, name) for name in ("label_field", "accepted_field", "rejected_field")}
+        require_names(**fields)
+        require_flags(as_references=self.as_references)
 
     def name_of(self, prediction: Any) -> Any:
         """What the object is called once it is accepted."""
@@ -288,8 +302,10 @@ class _Decided:
 
 
 def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_ids: Iterable[str] | None) -> Decision:
+    request.check()
+    ids = list(dict.fromkeys(names_of("label_ids", label_ids, like="ids")))
+    sample_ids = names_or_none("sample_ids", sample_ids, like="ids")
     dataset = image_dataset(dataset)
-    ids = list(dict.fromkeys([label_ids] if isinstance(label_ids, str) else label_ids))
     with _lock:
         _check_fields(dataset, request)
         by_sample = _find(dataset, request.label_field, set(ids), sample_ids)

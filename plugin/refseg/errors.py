@@ -19,7 +19,7 @@ RefSegError
 │   ├── IndexMismatchError       an index of another model, other settings or another dataset
 │   ├── IndexDamagedError        an index that cannot be read
 │   └── IndexWriteError          no space or no right to write; what was written before is kept
-├── DatasetError                 a view, field, media type or label that does not fit
+├── DatasetError                 a view, field, media type, label or other argument that does not fit
 │   ├── LabelError               one label that cannot be used (recorded as a skip)
 │   │   └── MaskError            its mask alone cannot
 │   └── CocoError                a COCO file that cannot be used
@@ -127,7 +127,7 @@ class PrototypeFileError(PrototypeError):
 
 
 class DatasetError(RefSegError):
-    """A dataset, view, field or media type does not fit the request."""
+    """A dataset, view, field, media type or other argument does not fit the request."""
 
 
 class LabelError(DatasetError):

@@ -18,6 +18,7 @@ from fiftyone import ViewField as F
 from pycocotools import mask as mask_utils
 
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from .checks import names_or_none, require_names
 from .coco import CocoDataset, CocoImage, ImageId
 from .coco_annotations import MASK_LEFT_OUT
 from .errors import DatasetError, ImageError, LabelError, MaskError
@@ -140,6 +141,9 @@ def iter_evaluate(
     classes: Sequence[str] | None = None,
 ) -> Generator[Progress, None, EvaluationReport]:
     """The generator behind evaluate: yields after each image; closing it removes the unfinished evaluation."""
+    require_names(pred_field=pred_field, gt_field=gt_field)
+    require_names(or_none=True, eval_key=eval_key)
+    classes = names_or_none("classes", classes)
     view = image_view(view)
     kind = _check_fields(view, pred_field, gt_field)
     key = default_key(whole_of(view), pred_field) if eval_key is None else eval_key

@@ -11,10 +11,14 @@ from typing import Any
 import fiftyone as fo
 
 from . import labels
+from .coco_values import flag_of
 from .errors import DatasetError
 from .names import run_key_from
 from .progress import Progress
 from .views import name_of
+
+CROWD = "iscrowd"
+"""The attribute of crowds: FiftyOne's default."""
 
 _settings_lock = threading.Lock()
 """Beside a watcher FiftyOne draws a bar unless its global setting forbids it: one evaluation at a time changes that."""
@@ -82,7 +86,7 @@ def iter_evaluate_in_fiftyone(
             before = fo.config.show_progress_bars
             fo.config.show_progress_bars = False
             try:
-                with _our_masks():
+                with _our_readers():
                     return view.evaluate_detections(
                         *(pred_field, gt_field, key, list(classes)),
                         method="coco",
@@ -106,18 +110,25 @@ def iter_evaluate_in_fiftyone(
 
 
 @contextmanager
-def _our_masks() -> Iterator[None]:
-    """Let FiftyOne see masks as RefSeg does, in this thread alone: by itself it fails on those with colours or alpha."""
-    reads, thread = fo.Detection.get_mask, threading.get_ident()
+def _our_readers() -> Iterator[None]:
+    """Let FiftyOne see masks and crowds as RefSeg does, in this thread alone.
+
+    By itself it fails on masks with colours or alpha, and takes the text "0" for a crowd.
+    """
+    read_mask, read_value, thread = fo.Detection.get_mask, fo.Detection.get_attribute_value, threading.get_ident()
 
     def get_mask(label: Any) -> Any:
-        return labels.read_mask(label) if threading.get_ident() == thread else reads(label)
+        return labels.read_mask(label) if threading.get_ident() == thread else read_mask(label)
 
-    fo.Detection.get_mask = get_mask
+    def get_attribute_value(label: Any, name: str, *default: Any) -> Any:
+        value = read_value(label, name, *default)
+        return flag_of(value) if name == CROWD and threading.get_ident() == thread else value
+
+    fo.Detection.get_mask, fo.Detection.get_attribute_value = get_mask, get_attribute_value
     try:
         yield
     finally:
-        fo.Detection.get_mask = reads
+        fo.Detection.get_mask, fo.Detection.get_attribute_value = read_mask, read_value
 
 
 def _watch(work: Callable[[Callable[[Any], None]], Any], start: int, total: int) -> Generator[Progress, None, Any]:

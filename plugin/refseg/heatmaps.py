@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .batch_sizes import BatchKey, in_batches
 from .candidates import encode_patches, patch_similarity
+from .checks import require_names, require_whole
 from .dataset_index import pixels_for, pixels_of_index
 from .errors import DatasetError
 from .fields import check_name
@@ -32,7 +33,7 @@ from .names import run_key_from
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .runs import models_for
-from .store import load_prototypes
+from .store import named_prototypes
 from .views import image_view, name_of, whole_of, write_values
 from .writing import create_fields
 
@@ -109,13 +110,15 @@ def iter_similarity_heatmap(
     num_workers: int | None = None,
 ) -> Generator[Progress, None, HeatmapReport]:
     """The generator behind similarity_heatmap: yields after each batch; what is written when it is closed stays."""
+    require_names(label=label)
+    require_names(or_none=True, field=field)
+    require_whole(0, or_none=True, num_workers=num_workers)
     view = image_view(view)
     require_samples(view)
     dataset = whole_of(view)
-    if isinstance(prototypes, str):
-        prototypes = load_prototypes(dataset, prototypes)
+    _, prototypes = named_prototypes(dataset, prototypes)
     check_classes(prototypes, [label])
-    name = field or run_key_from(f"heatmap_{label}")
+    name = run_key_from(f"heatmap_{label}") if field is None else field
     _check_field(dataset, name)
     models = models_for(prototypes, model)
     prototype = prototypes.matrix[prototypes.classes.index(label)]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .ahead import run_ahead
 from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
+from .checks import require_flags, require_whole
 from .dataset_index import (
     DatasetIndex,
     file_state,
@@ -28,13 +29,14 @@ from .dataset_index import (
     index_with_range,
     open_index,
     record_index,
+    require_place,
     still_held,
 )
 from .errors import IndexNotFoundError, IndexWriteError
 from .index_tables import FileState, IndexedImage
 from .labels import require_samples
 from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models, Preset, get_preset, load_models
+from .models import Models, Preset, get_preset, load_models, require_model
 from .packing import PackedCandidates, pack
 from .pixels import PLAIN, PixelSettings, pixel_settings
 from .progress import Progress, Watcher, drain
@@ -167,6 +169,10 @@ def iter_build_index(
     started = time.monotonic()
     view = image_view(view)
     require_samples(view)
+    require_model(model)
+    require_flags(tiles=tiles, content_hash=content_hash)
+    require_whole(0, or_none=True, num_workers=num_workers)
+    require_place(uri, exact, storage_options)
     pixels = pixel_settings(pixel_range, channels)
     if isinstance(model, str) and uri is not None:
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .assessment import assess, default_threshold, settings_of
+from .checks import names_or_none, require_whole
 from .dataset_index import find_index
 from .errors import DatasetError, IndexDamagedError, LabelError
 from .fields import every_image
@@ -16,7 +17,7 @@ from .labels import objects_of, relative_box, require_object_field
 from .match_settings import MatchSettings
 from .progress import Progress, Watcher, drain
 from .prototype_report import PrototypeReport, Suggestion
-from .prototypes import Prototypes
+from .prototypes import Prototypes, require_prototypes
 from .references import label_fields as fields_of_labels
 from .references import views_of_labels
 from .store import load_prototypes
@@ -69,8 +70,8 @@ def iter_inspect(
     label_fields: Sequence[str] | None = None,
 ) -> Generator[Progress, None, PrototypeReport]:
     """The generator behind inspect."""
-    if num_suggestions < 0:
-        raise DatasetError(f"No fewer than 0 suggestions can be asked for, not {num_suggestions}.")
+    require_whole(0, num_suggestions=num_suggestions)
+    label_fields = names_or_none("label_fields", label_fields)
     if dataset is not None:
         dataset = image_view(dataset)
         for name in label_fields or ():
@@ -79,6 +80,7 @@ def iter_inspect(
         if dataset is None:
             raise DatasetError(f"Prototypes named {prototypes!r} are kept with a dataset: give the dataset too.")
         prototypes = load_prototypes(whole_of(dataset), prototypes)
+    require_prototypes(prototypes=prototypes)
     yield Progress(0, 1, "reports")
     report = assess(prototypes, matching)
     yield Progress(1, 1, "reports")

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from .candidates import encode_patches
+from .checks import names_or_none, require_items, require_whole
 from .clusters import find_clusters, nearest
 from .errors import DatasetError, ImageError
 from .images import encoder_pixels, read_image
@@ -34,7 +35,7 @@ from .quality import ReferenceQuality, reference_quality
 from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box
 from .references import references_by_id
 from .runs import models_for
-from .store import load_prototypes
+from .store import named_prototypes
 from .views import image_view
 
 logger = logging.getLogger(__name__)
@@ -142,11 +143,9 @@ def iter_inspect_references(
 ) -> Generator[Progress, None, Inspection]:
     """The generator behind inspect_references: yields after each reference."""
     dataset = image_view(dataset)
-    if min(num_parts, max_references) < 1:
-        raise DatasetError(f"At least one part and one reference a class are needed, not {num_parts} and {max_references}.")
-    if isinstance(prototypes, str):
-        prototypes = load_prototypes(dataset, prototypes)
-    groups = _groups(prototypes, classes)
+    require_whole(1, num_parts=num_parts, max_references=max_references)
+    _, prototypes = named_prototypes(dataset, prototypes)
+    groups = _groups(prototypes, names_or_none("classes", classes))
     num_left_out = sum(max(0, len(group.ids) - max_references) for group in groups)
     groups = [replace(group, ids=group.ids[:max_references]) for group in groups]
     labels = references_by_id(dataset, [name for group in groups for name in group.ids])
@@ -182,6 +181,7 @@ def inspection_sheet(inspected: Sequence[InspectedReference]) -> Image.Image:
     Args:
         inspected: in the order to be shown; none give an empty page that says so.
     """
+    require_items(InspectedReference, "a list of what refseg.inspect_references gives", inspected=inspected)
     if not inspected:
         return paragraph("No reference can be shown.", 3 * CELL_SIDE)
     width = 3 * (CELL_SIDE + 8) + CAPTION_WIDTH

@@ -12,7 +12,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from fiftyone.core.collections import SampleCollection
+
 from .candidates import Candidates
+from .checks import names_or_none, require_kind, require_whole
 from .dataset_index import DatasetIndex, ids_and_paths
 from .errors import CandidateIndexError, DatasetError
 from .fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
@@ -27,7 +30,7 @@ from .prototypes import Prototypes
 from .references import views_of_labels
 from .runs import matcher_for
 from .sources import find_source, iter_candidates
-from .store import load_prototypes, save_prototypes
+from .store import named_prototypes, save_prototypes
 from .surroundings import KnownObject, Surroundings, image_key, look_around
 from .views import image_dataset, image_view, name_of, whole_of
 from .writing import SegmentSettings
@@ -89,7 +92,8 @@ def iter_calibrate(
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind calibrate: yields after each image; closing it changes no prototypes."""
     dataset = image_dataset(dataset)
-    name, prototypes = _named(dataset, prototypes)
+    require_whole(0, or_none=True, num_workers=num_workers)
+    name, prototypes = named_prototypes(dataset, prototypes)
     whole = every_image(dataset)
     views = views_of_labels(whole, prototypes.reference_ids)
     fields = [*views, ACCEPTED_FIELD] if whole.has_field(ACCEPTED_FIELD) and ACCEPTED_FIELD not in views else list(views)
@@ -198,10 +202,10 @@ def iter_mine_negatives(
     """The generator behind mine_negatives: yields after each image; closing it changes no prototypes."""
     view = image_view(view)
     require_samples(view)
-    if max_negatives < 1:
-        raise DatasetError(f"At least one mined negative a class is needed, not {max_negatives}.")
-    name, prototypes = _named(view, prototypes)
-    chosen = None if classes is None else tuple(classes)
+    require_whole(1, max_negatives=max_negatives)
+    require_whole(0, or_none=True, num_workers=num_workers)
+    name, prototypes = named_prototypes(view, prototypes)
+    chosen = names_or_none("classes", classes)
     settings = SegmentSettings(min_confidence, classes=chosen, matching=matching)
     settings.require_classes(prototypes.classes)
     # As if nothing had been mined: what a mined negative keeps quiet would not be found again, and would be lost.
@@ -265,16 +269,11 @@ def iter_use_known(
     return prototypes
 
 
-def _named(view: Any, prototypes: Prototypes | str) -> tuple[str | None, Prototypes]:
-    if isinstance(prototypes, str):
-        return prototypes, load_prototypes(view, prototypes)
-    return None, prototypes
-
-
 def _blank(whole: Any, empty: Any, shown: Collection[str]) -> dict[str, str]:
     """Path of each image known to be empty that counts, by sample id."""
     if empty is None:
         return {}
+    require_kind((str, SampleCollection), "a view of the dataset or None", empty=empty)
     empty = image_view(empty)
     if empty._root_dataset != whole._root_dataset:
         raise DatasetError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args
 
+from .checks import require_flags, require_kind
 from .errors import DatasetError
 
 ClassSimilarity: TypeAlias = Literal["mean", "nearest", "clusters"]
@@ -42,6 +44,7 @@ class MatchSettings:
     calibrated: bool = True
 
     def __post_init__(self) -> None:
+        require_flags(negatives=self.negatives, background=self.background, scenes=self.scenes, calibrated=self.calibrated)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DatasetError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}.")
@@ -63,4 +66,5 @@ PUBLISHED = MatchSettings(background=False, class_similarity="mean", scenes=Fals
 
 def settings_for(as_published: bool, chosen: MatchSettings | None = None) -> MatchSettings:
     """What was chosen, else what is the default of a preset that matches as published, or of one that does not."""
+    require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=chosen)
     return chosen or (PUBLISHED if as_published else MatchSettings())

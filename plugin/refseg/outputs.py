@@ -1,16 +1,19 @@
-"""Files that are written: complete or not at all, and never over a file that is read. No FiftyOne."""
+"""Files that are written: complete or not at all, never over a file that is read nor over one of another kind. No FiftyOne."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import CocoError
+from .errors import CocoError, RefSegError
 
 DRAFT = ".part"
 """Ending of what is being written."""
+PNG_START = b"\x89PNG\r\n\x1a\n"
+LOOKED_AT = 256
+"""Bytes of a file that tell what it holds."""
 
 
 @contextmanager
@@ -65,6 +68,47 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], image
         place = os.path.realpath(image)
         if place in doubtful:
             raise CocoError(f"{written[place]} would be written over the image {image}: name another file.")
+
+
+def require_replaceable(
+    path: str | Path, what: str, is_one: Callable[[Path], bool], error: type[RefSegError] = CocoError
+) -> None:
+    """Refuse to write over a file that holds something else, such as an image whose name was given by mistake.
+
+    Args:
+        path: where is to be written; a file that is missing or empty holds nothing.
+        what: is to be written there, such as "a JSON file".
+        is_one: tells whether a file is one of these, which may be replaced.
+        error: that is raised.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_file() and place.stat().st_size and not is_one(place):
+        raise error(f"{path} exists and is not {what}, which would take its place: name another file, or remove this one.")
+
+
+def require_json(path: str | Path) -> None:
+    """Refuse to write JSON over a file that holds something else, see require_replaceable."""
+    require_replaceable(path, "a JSON file", _is_json)
+
+
+def require_png(path: str | Path) -> None:
+    """Refuse to write a picture over a file that is none, see require_replaceable."""
+    require_replaceable(path, "a PNG", is_png)
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file looks like a JSON object or list."""
+    return _beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+
+
+def is_png(path: Path) -> bool:
+    """Whether a file begins like a PNG."""
+    return _beginning(path).startswith(PNG_START)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LOOKED_AT)
 
 
 def _is_same(first: str, second: Path) -> bool:

@@ -50,13 +50,13 @@ class PixelSettings:
         if self.pixel_range is not None:
             if not _are_numbers(self.pixel_range, (2,)) or not self.pixel_range[0] < self.pixel_range[1]:
                 raise DatasetError(
-                    f"The range of pixels must be two numbers, of black and the higher one of white, not {self.pixel_range!r}."
+                    f"pixel_range must be two numbers, of black and the higher one of white, not {self.pixel_range!r}."
                 )
             object.__setattr__(self, "pixel_range", tuple(float(value) for value in self.pixel_range))
         if self.channels is not None:
             whole = _are_numbers(self.channels, (1, 3)) and all(int(value) == value >= 0 for value in self.channels)
             if not whole:
-                raise DatasetError(f"The channels must be one or three bands, counted from 0, not {self.channels!r}.")
+                raise DatasetError(f"channels must be one or three bands, counted from 0, not {self.channels!r}.")
             object.__setattr__(self, "channels", tuple(int(value) for value in self.channels))
 
     @property

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TextIO, TypeVar
 
+from .checks import refused
+
 Report = TypeVar("Report")
 
 
@@ -42,6 +44,7 @@ def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | No
         progress: a function called with every Progress; True for a bar on the console, False for silence, None for a bar
             where the console is a terminal.
     """
+    require_progress(progress)
     watch = progress if callable(progress) else None
     if watch is None and (progress or (progress is None and sys.stderr.isatty())):
         watch = ConsoleBar(sys.stderr)
@@ -56,6 +59,16 @@ def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | No
     finally:
         if isinstance(watch, ConsoleBar):
             watch.close()
+
+
+def require_progress(progress: object) -> None:
+    """Refuse what nobody can be told progress by.
+
+    Raises:
+        DatasetError: it is neither True, False, None nor a function.
+    """
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise refused("progress", "True, False, None or a function", progress)
 
 
 def labelled(work: Generator[Progress, None, Report], label: str) -> Generator[Progress, None, Report]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import PrototypeFileError, RefSegError
 from .negatives import Negatives
-from .outputs import replacing
+from .outputs import replacing, require_replaceable
 from .pixels import PixelSettings
 from .prototypes import Prototypes
 from .surroundings import Surroundings
@@ -25,7 +25,12 @@ HEADER = "refseg_prototypes"
 
 
 def write_file(prototypes: Prototypes, path: str | Path) -> None:
-    """Write a file, complete or not at all."""
+    """Write a file, complete or not at all.
+
+    Raises:
+        PrototypeFileError: there is a file that holds something else.
+    """
+    require_own(path)
     about: dict[str, Any] = {
         "version": FILE_VERSION,
         "classes": prototypes.classes,
@@ -56,6 +61,23 @@ def write_file(prototypes: Prototypes, path: str | Path) -> None:
         tensors["surroundings"] = around.features
     with replacing(path) as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata={HEADER: json.dumps(about)})
+
+
+def require_own(path: str | Path) -> None:
+    """Refuse to write over a file that holds no prototypes; those of any version may be replaced.
+
+    Raises:
+        PrototypeFileError: there is such a file.
+    """
+    require_replaceable(path, "a prototypes file", _holds_prototypes, PrototypeFileError)
+
+
+def _holds_prototypes(path: Path) -> bool:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return HEADER in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_file(path: str | Path) -> Prototypes:

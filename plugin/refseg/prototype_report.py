@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from .errors import DatasetError
 from .printing import one_line
 
 if TYPE_CHECKING:
@@ -180,6 +181,8 @@ class PrototypeReport:
         Args:
             part: which; "similarities" has a row for each pair of classes.
         """
+        if part not in get_args(Part):
+            raise DatasetError(f"part must be one of {', '.join(map(repr, get_args(Part)))}, not {part!r}.")
         if part == "classes":
             return [_row(item, [entry.name for entry in fields(item)]) for item in self.classes]
         if part == "similarities":

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import ClassWithoutReferencesError, PrototypeMismatchError, ShapeError
+from .checks import names_of, require_flags, require_kind, require_paths
+from .errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from .negatives import Negatives
 from .pixels import PLAIN, PixelSettings
 from .printing import counted, listing
@@ -73,6 +76,7 @@ class Prototypes:
         return f"Prototypes({'; '.join(parts)})"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if not len(self.vectors) == len(self.labels) == len(self.reference_ids):
             raise ShapeError(
                 f"Prototypes need one vector, label and id a reference, but there are {len(self.vectors)}, "
@@ -98,6 +102,27 @@ class Prototypes:
         for row, name in enumerate(self.classes):
             if not bool((self.labels == row).any()):
                 raise ClassWithoutReferencesError(name, ())
+
+    def _check_kinds(self) -> None:
+        require_kind(tuple, "a tuple of names", error=PrototypeError, classes=self.classes, reference_ids=self.reference_ids)
+        names_of("classes", self.classes)
+        names_of("reference_ids", self.reference_ids, like="ids")
+        require_kind(Tensor, "a tensor", error=PrototypeError, vectors=self.vectors, labels=self.labels)
+        if self.vectors.ndim != 2 or self.labels.ndim != 1:
+            raise ShapeError(
+                f"vectors must be of shape (R, C) and labels of shape (R,), not {tuple(self.vectors.shape)} and "
+                f"{tuple(self.labels.shape)}."
+            )
+        require_kind(str, "a text", error=PrototypeError, model=self.model, fingerprint=self.fingerprint)
+        require_kind(tuple, "a tuple", error=PrototypeError, skipped=self.skipped, digests=self.digests, images=self.images)
+        others: dict[str, tuple[type, Any]] = {
+            "background": (Tensor, self.background),
+            "negatives": (Negatives, self.negatives),
+            "surroundings": (Surroundings, self.surroundings),
+        }
+        for name, (kind, value) in others.items():
+            require_kind((kind, NoneType), f"{kind.__name__} or None", error=PrototypeError, **{name: value})
+        require_kind(PixelSettings, "PixelSettings", error=PrototypeError, pixels=self.pixels)
 
     @property
     def matrix(self) -> Tensor:
@@ -136,6 +161,7 @@ class Prototypes:
 
     def num_shared(self, other: Prototypes) -> int:
         """Number of objects whose vector is the same in other: by the same encoder, from the same object."""
+        require_prototypes(other=other)
         if other.fingerprint != self.fingerprint:
             return 0
         return len(self.known_vectors.keys() & other.known_vectors.keys())
@@ -146,6 +172,7 @@ class Prototypes:
         Raises:
             PrototypeMismatchError: the two come from different encoders.
         """
+        require_prototypes(other=other)
         if other.fingerprint != self.fingerprint:
             raise PrototypeMismatchError(
                 f"Prototypes of the model {self.model!r} and of {other.model!r} cannot be joined: build both with one model."
@@ -186,7 +213,8 @@ class Prototypes:
         Raises:
             ClassWithoutReferencesError: keep_classes is set and a class would be left empty.
         """
-        gone = set(reference_ids)
+        require_flags(keep_classes=keep_classes)
+        gone = set(names_of("reference_ids", reference_ids, like="ids"))
         keep = [row for row, name in enumerate(self.reference_ids) if name not in gone]
         labels = self.labels[keep]
         if keep_classes:
@@ -212,9 +240,14 @@ class Prototypes:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, complete or not at all; see `refseg.prototype_files`."""
+        """Write a safetensors file, complete or not at all, in place of an earlier one; see `refseg.prototype_files`.
+
+        Raises:
+            PrototypeFileError: there is a file of this name that holds something else.
+        """
         from .prototype_files import write_file
 
+        require_paths(path=path)
         write_file(self, path)
 
     @classmethod
@@ -226,7 +259,17 @@ class Prototypes:
         """
         from .prototype_files import read_file
 
+        require_paths(path=path)
         return read_file(path)
+
+
+def require_prototypes(**given: object) -> None:
+    """Refuse arguments that are no prototypes.
+
+    Raises:
+        PrototypeError: one is something else.
+    """
+    require_kind(Prototypes, "prototypes, such as refseg.build_prototypes makes", error=PrototypeError, **given)
 
 
 def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:

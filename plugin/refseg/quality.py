@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .prototypes import Prototypes, class_prototypes
+from .prototypes import Prototypes, class_prototypes, require_prototypes
 
 MIN_SHOTS = 3
 """Of two references neither can be told to be the odd one."""
@@ -63,6 +63,7 @@ def reference_quality(prototypes: Prototypes) -> tuple[ReferenceQuality, ...]:
         >>> last.problem
         "more like 'tee' (0.80) than like the other references of 'star' (0.60)"
     """
+    require_prototypes(prototypes=prototypes)
     own = _leave_one_out(prototypes)
     nearest = _nearest_others(prototypes)
     rows = prototypes.labels.tolist()

@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from .candidates import encode_patches
+from .checks import refused, require_kind, require_list_of_numbers
 from .clusters import find_clusters
 from .decoding import ImageEmbeddings, decode_boxes, embed_images
-from .errors import ImageError
+from .errors import BadReferenceError, ImageError
 from .image_files import read_header
 from .images import encoder_pixels, segmenter_pixels
 from .models import Models
@@ -70,6 +71,17 @@ class Reference:
     problem: str = ""
     pixels: PixelSettings = PLAIN
     beside: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_kind(str, "a text", error=BadReferenceError, id=self.id, label=self.label, problem=self.problem)
+        require_kind((str, os.PathLike), "a path", error=BadReferenceError, image=self.image)
+        object.__setattr__(self, "image", os.fspath(self.image))
+        require_kind(PixelSettings, "PixelSettings", error=BadReferenceError, pixels=self.pixels)
+        require_list_of_numbers(4, error=BadReferenceError, box=self.box)
+        if self.mask_box is not None:
+            require_list_of_numbers(4, error=BadReferenceError, mask_box=self.mask_box)
+        if self.mask is not None and (not isinstance(self.mask, np.ndarray) or self.mask.ndim != 2):
+            raise refused("mask", "an (h, w) array or None", self.mask, BadReferenceError)
 
     @property
     def extent(self) -> tuple[float, float, float, float]:

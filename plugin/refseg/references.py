@@ -10,8 +10,9 @@ from typing import Any
 from bson import ObjectId
 from fiftyone import ViewField as F
 
+from .checks import names_of, names_or_none, require_names, require_numbers, require_whole
 from .dataset_index import ids_and_paths, pixels_of_index
-from .errors import DatasetError, ImageError, LabelError, NoReferencesError
+from .errors import ImageError, LabelError, NoReferencesError
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
@@ -66,22 +67,24 @@ def collect_references(
         view: a dataset or view of images.
         field: holds Detections, Detection, Polylines or Polyline.
         tags: an object counts when it carries one of these tags, or its sample does and it is not tagged `negative`.
-        label_ids: only these objects, such as the App's selection.
-        classes: only these classes.
+        label_ids: only these objects, such as the App's selection, or this one.
+        classes: only these classes, or this one.
 
     Returns:
         One reference per object, in the view's order. Without tags and label_ids: every object of the view.
 
     Raises:
-        DatasetError: no images, no such field, or a field of another type.
+        DatasetError: no images, no such field, a field of another type, or an argument of another kind.
         NoReferencesError: nothing matches.
     """
+    require_names(field=field)
     view = image_view(view)
     require_object_field(view, field)
-    wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
+    wanted_tags = set(names_or_none("tags", tags, like="tags") or ())
     if tags is not None and not wanted_tags:
         raise NoReferencesError("No tag is named, so no object carries it: name one, or leave the choice of tags out.")
-    wanted_ids = None if label_ids is None else set(label_ids)
+    wanted_ids = None if label_ids is None else set(names_of("label_ids", label_ids, like="ids"))
+    classes = names_or_none("classes", classes)
     selected = _narrow(view, field, wanted_tags, wanted_ids)
 
     def is_wanted(sample: Any, label: Any) -> bool:
@@ -202,10 +205,12 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
     Raises:
         DatasetError: no images, or the field holds no objects.
     """
+    require_names(field=field, tag=tag)
+    ids = list(names_of("label_ids", label_ids, like="ids"))
     # Labels are named by their ids, so that patches can stand for the images that they were cut from.
     view = every_image(image_dataset(view))
     require_object_field(view, field)
-    chosen = view.select_labels(ids=list(label_ids), fields=field)
+    chosen = view.select_labels(ids=ids, fields=field)
     chosen.tag_labels(tag, label_fields=field)
     return int(chosen.count_label_tags(label_fields=field).get(tag, 0))
 
@@ -240,11 +245,14 @@ def sample_references(
     Raises:
         DatasetError: no images, an empty view, no such field, or a shot count below one.
     """
+    require_names(field=field, tag=tag)
+    require_whole(1, shots=shots)
+    require_whole(0, seed=seed)
+    require_numbers(0, min_side=min_side, border=border)
+    classes = names_or_none("classes", classes)
     view = image_view(view)
     require_samples(view)
     require_object_field(view, field)
-    if shots < 1:
-        raise DatasetError(f"At least one shot a class is needed, not {shots}.")
     left_out: list[tuple[str, str]] = []
     suitable = _suitable(view, field, min_side, border, left_out)
     names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)

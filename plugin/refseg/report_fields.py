@@ -10,6 +10,7 @@ from typing import Any
 
 import fiftyone as fo
 
+from .checks import require_kind, require_names
 from .errors import DatasetError
 from .fields import INSPECTING, check_name, every_image, past_runs
 from .labels import LIST_FIELDS, require_object_field
@@ -57,6 +58,8 @@ def write_fields(report: PrototypeReport, dataset: Any, label_field: str = SUGGE
     Raises:
         DatasetError: the field, or an attribute of these names, was not written here.
     """
+    require_kind(PrototypeReport, "a report, such as refseg.inspect gives", report=report)
+    require_names(label_field=label_field)
     whole = image_dataset(dataset)
     known = _record_of(whole, label_field)
     if known is None and whole.has_field(label_field):
@@ -95,6 +98,7 @@ def delete_fields(dataset: Any, label_field: str = SUGGESTIONS_FIELD) -> bool:
         dataset: a FiftyOne dataset.
         label_field: of the suggestions.
     """
+    require_names(label_field=label_field)
     whole = image_dataset(dataset)
     record = _record_of(whole, label_field)
     if record is None:

@@ -15,6 +15,7 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import require_names
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
 from .errors import DatasetError
 from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
@@ -194,6 +195,7 @@ def review_queue(
     """
     if order not in ("teaching", "score"):
         raise DatasetError(f"There is no order {order!r} of review: choose 'teaching' or 'score'.")
+    require_names(label_field=label_field, accepted_field=accepted_field, rejected_field=rejected_field)
     view = image_view(view)
     predictions = _read_predictions(view, label_field)
     decided = _read_decided(view, accepted_field, rejected_field)

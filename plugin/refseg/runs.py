@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .candidates import Candidates, PresenceGate
+from .checks import names_or_none, require_flags, require_names, require_whole
 from .dataset_index import DatasetIndex
 from .errors import DatasetError
 from .fields import newest_run
@@ -28,9 +30,9 @@ from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .sources import Source, find_source, load_missing
 from .sources import models_for as models_for
-from .store import load_prototypes, write_prototypes
+from .store import named_prototypes, write_prototypes
 from .views import image_view, name_of, whole_of
-from .writing import Changes, SegmentSettings, Writer, check_fields, create_fields
+from .writing import Changes, SegmentSettings, Writer, check_fields, check_mask_folder, create_fields
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +130,17 @@ def iter_segment(
     """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
     started = time.monotonic()
     settings = settings or SegmentSettings()
+    require_names(label_field=label_field)
+    require_names(or_none=True, run_key=run_key)
+    require_flags(overwrite=overwrite)
+    require_whole(0, or_none=True, num_workers=num_workers)
     view = image_view(view)
     require_samples(view)
     dataset = whole_of(view)
-    name = prototypes if isinstance(prototypes, str) else None
-    if isinstance(prototypes, str):
-        prototypes = load_prototypes(dataset, prototypes)
+    name, prototypes = named_prototypes(dataset, prototypes)
     settings.require_classes(prototypes.classes)
     fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
+    check_mask_folder(settings)
     key = run_key or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
     _check_key(dataset, key)
     source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview, pixels=pixels)
@@ -217,7 +222,7 @@ def segment(
     model: str | Models | None = None,
     min_confidence: float | Mapping[str, float] | None = None,
     max_detections: int = 100,
-    mask_dir: str | None = None,
+    mask_dir: str | os.PathLike[str] | None = None,
     semantic_field: str | None = None,
     preview: bool = False,
     classes: Sequence[str] | None = None,
@@ -252,7 +257,7 @@ def segment(
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
-        classes: write only these; all others still compete for candidates. By default every class.
+        classes: write only these, or this one; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
         tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects; they have an
             index of their own. False never does; by default the index used last decides, and without an index there are none.
@@ -277,7 +282,7 @@ def segment(
         IndexNotFoundError: the index given was deleted.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    chosen = None if classes is None else tuple(classes)
+    chosen = names_or_none("classes", classes)
     settings = SegmentSettings(
         min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, tiles, matching
     )

@@ -9,9 +9,11 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.models as fom
 import fiftyone.utils.torch as fout
+import numpy as np
 from PIL import Image
 
 from .candidates import Candidates, propose_from_pixels
+from .checks import names_or_none, require_flags, require_kind
 from .images import segmenter_pixels, to_rgb
 from .labels import to_detections
 from .loading import LoadedImage, as_list, load_image, stack_pixels
@@ -19,7 +21,7 @@ from .match_settings import MatchSettings
 from .models import Models
 from .packing import PackedCandidates
 from .pixels import PLAIN, PixelSettings, pixel_settings
-from .prototypes import Prototypes
+from .prototypes import Prototypes, require_prototypes
 from .runs import gate_of, match_image, models_for
 from .sources import require_pixels
 from .tiles import propose_tiles
@@ -87,6 +89,8 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         pixel_range: tuple[float, float] | None = None,
         channels: Sequence[int] | None = None,
     ) -> None:
+        require_prototypes(prototypes=prototypes)
+        require_flags(tiles=tiles)
         given = pixel_settings(pixel_range, channels)
         require_pixels(prototypes, given, "the images are to be read with")
         self.pixels = PixelSettings(
@@ -94,7 +98,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         )
         self.config = None
         self.prototypes = prototypes
-        chosen = None if classes is None else tuple(classes)
+        chosen = names_or_none("classes", classes)
         self.settings = SegmentSettings(
             min_confidence,
             max_detections,
@@ -185,6 +189,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         return iter(propose_from_pixels(stack_pixels(good), sizes, self.models, gate=gate) if good else [])
 
     def _loaded(self, image: Any) -> LoadedImage:
+        require_kind((Image.Image, np.ndarray), "an (H, W, 3) uint8 array or a Pillow image", image=image)
         picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image), self.pixels.pixel_range)
         image_hw = picture.height, picture.width
         if self.settings.tiles:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .instances import Instances
-from .outputs import replacing
+from .outputs import is_png, replacing
 
 MAX_8_BIT = 255
 """The highest class index that a PNG of 8 bits a pixel can hold."""
@@ -36,6 +36,17 @@ def write_map(path: Path, canvas: NDArray[np.uint16], num_classes: int) -> None:
     """
     with replacing(path) as draft:
         Image.fromarray(canvas.astype(np.uint8) if num_classes <= MAX_8_BIT else canvas).save(draft, format="PNG")
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file is what write_map writes, as far as its head tells: a grey PNG."""
+    if not is_png(path):
+        return False
+    try:
+        with Image.open(path) as head:
+            return head.mode in ("L", "I;16", "I")
+    except (OSError, ValueError):
+        return False
 
 
 def map_paths(folder: Path, names: Sequence[str]) -> list[Path]:

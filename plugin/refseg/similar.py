@@ -16,6 +16,7 @@ import torch
 from bson import ObjectId
 
 from .building import iter_build_prototypes
+from .checks import refused, require_names, require_whole
 from .cropping import crop_instances
 from .dataset_index import DatasetIndex, open_index
 from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
@@ -24,7 +25,7 @@ from .index_search import Found, make_vector_index, search_all, search_vectors
 from .indexing import images_of
 from .instances import Ranking
 from .labels import OBJECT_TYPES, require_samples, to_detections
-from .models import Models, load_models
+from .models import Models, load_models, require_model
 from .names import free_run_key
 from .packing import PackedCandidates, join
 from .progress import Progress, Watcher, drain
@@ -112,8 +113,9 @@ def iter_find_similar(
     """The generator behind find_similar."""
     view = image_view(view)
     require_samples(view)
-    if k < 1:
-        raise DatasetError(f"At least one candidate must be asked for, not {k}.")
+    require_whole(1, k=k)
+    require_names(label_field=label_field)
+    require_model(model, or_none=True)
     dataset = whole_of(view)
     _check_field(dataset, label_field)
     references = _references(every_image(dataset), query)
@@ -136,6 +138,8 @@ def similar_patches(dataset: Any, report: SimilarReport) -> Any:
 
 def _references(dataset: Any, query: Any) -> list[Reference]:
     queries = query if isinstance(query, list | tuple | set) else [query]
+    if not queries or not all(isinstance(item, str | fo.Label) for item in queries):
+        raise refused("query", "a label of the dataset, its id, or a list of these", query)
     ids = {item if isinstance(item, str) else str(getattr(item, "id", item)) for item in queries}
     usable = [name for name in ids if ObjectId.is_valid(name)]
     schema = dataset.get_field_schema(ftype=fo.EmbeddedDocumentField)

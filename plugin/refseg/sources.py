@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .candidates import Candidates
+from .checks import require_flags, require_kind
 from .dataset_index import DatasetIndex, find_index, index_for, index_with_range, pixels_for, settings_of
 from .errors import IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, ViewImages, images_of
-from .models import PRESETS, Models, Preset, get_preset, load_models
+from .models import PRESETS, Models, Preset, get_preset, load_models, require_model
 from .packing import PackedCandidates
 from .pixels import PLAIN, PixelSettings
 from .prototypes import Prototypes
@@ -31,6 +32,7 @@ def models_for(prototypes: Prototypes, model: str | Models | None) -> Models:
         PrototypeMismatchError: the model's encoder is another than the one that built the prototypes.
         UnknownModelError: no preset has this name.
     """
+    require_model(model, or_none=True)
     if isinstance(model, str):
         _require_encoder(prototypes, get_preset(model))
     models = model if isinstance(model, Models) else load_models(model or prototypes.model)
@@ -115,6 +117,9 @@ def find_source(
         IndexNotFoundError: the index was deleted.
         UnknownModelError: no preset has this name.
     """
+    require_model(model, or_none=True)
+    require_kind((bool, DatasetIndex), "True, False, or an index opened by open_index", index=index)
+    require_flags(or_none=True, tiles=tiles)
     require_pixels(prototypes, pixels, "the images are to be read with")
     # What was found for the references holds for all other images too.
     wanted = PixelSettings(pixels.pixel_range or prototypes.pixels.pixel_range, pixels.channels or prototypes.pixels.channels)

@@ -12,6 +12,7 @@ from typing import Any
 import fiftyone as fo
 
 from .calibration import calibrated_thresholds
+from .checks import require_flags, require_names
 from .errors import DatasetError, PrototypeFileError
 from .fields import EMPTY_TAG, every_image, past_runs
 from .images import file_sha256
@@ -19,7 +20,7 @@ from .match_settings import settings_for
 from .mining import labelled_ids, num_mined
 from .models import PRESETS
 from .names import run_key_from as run_key_from
-from .prototypes import Prototypes
+from .prototypes import Prototypes, require_prototypes
 from .quality import reference_quality
 from .views import id_of, kept_with, name_of, open_collection, whole_of
 
@@ -72,6 +73,9 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
     Raises:
         DatasetError: the name is no identifier, or taken.
     """
+    require_names(name=name)
+    require_flags(overwrite=overwrite)
+    require_prototypes(prototypes=prototypes)
     if not name.isidentifier():
         raise DatasetError(
             f"{name!r} cannot name prototypes: use letters, digits and underscores, such as {run_key_from(name)!r}."
@@ -127,6 +131,7 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
         DatasetError: the dataset keeps none of this name; the message lists those it does.
         PrototypeFileError: the file is gone, cannot be read, or was changed.
     """
+    require_names(name=name)
     dataset = kept_with(dataset)
     if not dataset.has_run(name) or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
         known = ", ".join(map(repr, list_prototypes(dataset))) or "none yet: build some first"
@@ -141,6 +146,20 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
     if sha256 != config.sha256:
         raise PrototypeFileError(f"The file of the prototypes {name!r} was changed ({config.path}): build them again.")
     return Prototypes.load(config.path)
+
+
+def named_prototypes(dataset: Any, given: Prototypes | str) -> tuple[str | None, Prototypes]:
+    """Prototypes as they are, or those kept under a name, and this name.
+
+    Raises:
+        DatasetError: the dataset keeps none of this name.
+        PrototypeError: they are neither.
+        PrototypeFileError: see load_prototypes.
+    """
+    if isinstance(given, str):
+        return given, load_prototypes(dataset, given)
+    require_prototypes(prototypes=given)
+    return None, given
 
 
 def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | None:

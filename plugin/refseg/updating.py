@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .building import iter_build_prototypes
+from .checks import require_flags, require_names, require_whole
 from .errors import DatasetError, PrototypeFileError
 from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
 from .known_images import iter_use_known
 from .match_settings import MatchSettings
 from .mining import labelled_ids, num_mined
-from .models import Models
+from .models import Models, require_model
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference
@@ -204,6 +205,10 @@ def iter_update(
     Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.iter_segment`, the new
     prototypes being kept.
     """
+    require_names(label_field=label_field, rejected_field=rejected_field, tag=tag, negative_tag=negative_tag)
+    require_flags(calibrates=calibrates)
+    require_whole(0, or_none=True, num_workers=num_workers)
+    require_model(model, or_none=True)
     view = image_view(view)
     dataset = whole_of(view)
     run = newest_run(dataset, label_field)
@@ -272,7 +277,7 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
     return SegmentSettings(
         min_confidence=least,
         max_detections=int(config["max_detections"]),
-        mask_dir=config.get("mask_dir"),
+        mask_dir=config.get("mask_dir") or None,
         semantic_field=config.get("semantic_field"),
         classes=chosen,
         presence_gate=config.get("presence_gate"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import fiftyone as fo
@@ -15,6 +17,7 @@ import torch
 from torchvision.ops import box_iou
 
 from .candidates import Candidates
+from .checks import names_of, names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
 from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
 from .fields import check_name, every_image, holds_labels_of_others
@@ -61,7 +64,7 @@ class SegmentSettings:
 
     min_confidence: float | Mapping[str, float] | None = None
     max_detections: int = 100
-    mask_dir: str | None = None
+    mask_dir: str | os.PathLike[str] | None = None
     semantic_field: str | None = None
     preview: bool = False
     classes: tuple[str, ...] | None = None
@@ -70,16 +73,21 @@ class SegmentSettings:
     matching: MatchSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.presence_gate is not None and not 0 <= self.presence_gate <= 1:
-            raise DatasetError(f"The presence gate must lie between 0 and 1, not {self.presence_gate}.")
-        if isinstance(self.min_confidence, Mapping):
-            for name, least in self.min_confidence.items():
-                if not 0 <= least <= 1:
-                    raise DatasetError(f"The minimum confidence of the class {name!r} must lie between 0 and 1, not {least}.")
-        elif self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise DatasetError(f"The minimum confidence must lie between 0 and 1, not {self.min_confidence}.")
-        if self.max_detections < 1:
-            raise DatasetError(f"The maximum number of detections must be at least 1, not {self.max_detections}.")
+        require_whole(1, max_detections=self.max_detections)
+        require_flags(preview=self.preview)
+        require_flags(or_none=True, tiles=self.tiles)
+        require_names(or_none=True, semantic_field=self.semantic_field)
+        require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
+        plain = {
+            "min_confidence": _least_scores(self.min_confidence),
+            "max_detections": int(self.max_detections),
+            "mask_dir": None if self.mask_dir is None else path_of("mask_dir", self.mask_dir),
+            "classes": names_or_none("classes", self.classes),
+            "presence_gate": None if self.presence_gate is None else share_of("presence_gate", self.presence_gate),
+        }
+        for name, value in plain.items():
+            # NumPy's numbers and paths could not be kept with the run.
+            object.__setattr__(self, name, value)
         if self.classes is not None and not self.classes:
             raise DatasetError("There is no class to write: name at least one, or leave the choice of classes out.")
 
@@ -112,6 +120,13 @@ class SegmentSettings:
         self.require_classes(classes)
         own = self.own_confidences(classes)
         return {name: own.get(name, defaults[name]) for name in classes if self.classes is None or name in self.classes}
+
+
+def _least_scores(given: float | Mapping[str, float] | None) -> float | dict[str, float] | None:
+    if isinstance(given, Mapping):
+        names = names_of("min_confidence", list(given), like="classes")
+        return {name: share_of(f"min_confidence of the class {name!r}", given[name]) for name in names}
+    return None if given is None else share_of("min_confidence", given)
 
 
 @dataclass(frozen=True)
@@ -462,6 +477,15 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
                 "be replaced: choose another field, or pass overwrite=True to lose them (in the App: tick 'Replace labels')."
             )
     return fields
+
+
+def check_mask_folder(settings: SegmentSettings) -> None:
+    """Refuse a folder of masks that is a file, before the work."""
+    if settings.mask_dir is not None:
+        place = Path(settings.mask_dir).expanduser().absolute()
+        taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
+        if taken is not None:
+            raise DatasetError(f"mask_dir must be a folder, but {taken} is a file: name another folder for the masks.")
 
 
 def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:

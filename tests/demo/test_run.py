@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from refseg.demo.run import run_demo
+from refseg.errors import CocoError
 
 
 @pytest.mark.slow
@@ -26,3 +27,12 @@ def test_run_demo_writes_a_report_and_a_picture(tmp_path, capsys):
         assert "See it in the App" in capsys.readouterr().out
     finally:
         fo.delete_dataset("refseg-demo-run")
+
+
+def test_run_demo_replaces_no_other_file(tmp_path):
+    for name in ("report.json", "overview.png"):
+        (tmp_path / name).write_text("notes")
+        with pytest.raises(CocoError, match=f"{name} exists and is not a"):
+            run_demo(tmp_path, progress=False, name="refseg-demo-none")
+        (tmp_path / name).unlink()
+    assert not fo.dataset_exists("refseg-demo-none")

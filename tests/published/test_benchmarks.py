@@ -181,6 +181,9 @@ class TestCocoFsod:
         assert main(["benchmark", "report", folder, folder, "--out", str(tmp_path)]) == 0
         assert capsys.readouterr().out.count("29.5 ± 2.0") == 1
         assert (tmp_path / "report.png").stat().st_size > 5000
+        (tmp_path / "report.png").write_text("notes")
+        assert main(["benchmark", "report", folder, "--out", str(tmp_path)]) == 2
+        assert "report.png exists and is not a PNG" in capsys.readouterr().err
         assert "29.5 ± 2.0" in (tmp_path / "report.md").read_text()
         assert main(["benchmark", "report", str(tmp_path)]) == 2
         assert "no results of a benchmark" in capsys.readouterr().err

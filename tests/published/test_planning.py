@@ -121,6 +121,19 @@ class TestRuns:
             with pytest.raises(BenchmarkError, match="lies where pictures or results go"):
                 plan(folder, "custom", references=str(paths.references), targets=paths.targets)
 
+    def test_only_files_of_their_kind_are_replaced(self, coco: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        for name in ("results.json", "shots.png"):
+            (tmp_path / "out" / name).write_text("notes")
+        with pytest.raises(
+            BenchmarkError, match=r"(?s)results.json exists and is not a JSON file.*shots.png exists and is not a"
+        ):
+            plan(coco, shots=(1,))
+
+    def test_an_unknown_name(self, coco: Path, plan: Callable[..., Plan]) -> None:
+        with pytest.raises(BenchmarkError, match=r"There is no benchmark 'coco': its name is one of coco-fsod, .*, custom"):
+            plan(coco, "coco")
+
     def test_downloads_are_said(
         self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -19,7 +19,7 @@ from ..labels import object_region, objects_of
 from ..match_settings import MatchSettings
 from ..matcher import default_thresholds
 from ..models import load_models
-from ..outputs import replacing
+from ..outputs import replacing, require_json, require_png
 from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..progress import Watcher
 from ..reference_vectors import crop_corners
@@ -49,6 +49,8 @@ def run_demo(
     Returns:
         What `report.json` holds.
     """
+    require_json(out / "report.json")
+    require_png(out / "overview.png")
     print(f"Drawing {num_images} trays of parts…")
     dataset = build_demo_dataset(name=name, num_images=num_images)
     sample_references(dataset, "ground_truth", SHOTS)

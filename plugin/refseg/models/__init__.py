@@ -12,11 +12,13 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import refused, require_kind, require_names, require_paths
 from ..errors import ModelError, UnsafeCheckpointError
 from ..images import file_sha256
 from .presets import PRESETS, Preset, get_preset, register_preset, registered
@@ -31,6 +33,7 @@ __all__ = [
     "load_models",
     "register_preset",
     "registered",
+    "require_model",
     "unload_models",
 ]
 
@@ -121,9 +124,23 @@ def load_models(
         ModelUnavailableError: weights are missing and cannot be downloaded.
         UnsafeCheckpointError: a file holds something other than this model's tensors.
     """
+    require_names(name=name)
+    require_paths(or_none=True, sam2_path=sam2_path, dinov2_path=dinov2_path)
+    require_kind((torch.dtype, NoneType), "a torch.dtype or None", dtype=dtype)
     preset = get_preset(name)
     place = parse_device(device)
     return _load(preset, place, dtype or default_dtype(preset, place), sam2_path, dinov2_path)
+
+
+def require_model(model: object, *, or_none: bool = False) -> None:
+    """Refuse what is neither the name of a preset, known or not, nor loaded models.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if isinstance(model, Models) or (or_none and model is None) or (isinstance(model, str) and model):
+        return
+    raise refused("model", f"a preset's name or loaded models{' or None' if or_none else ''}", model, ModelError)
 
 
 def _load(
@@ -166,6 +183,7 @@ def parse_device(name: str | None) -> torch.device:
     Raises:
         ModelError: torch knows no such device, or this machine has none.
     """
+    require_kind((str, NoneType), "a device's name or None", error=ModelError, device=name)
     if not name:
         return default_device()
     try:

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..errors import CocoError
 from ..models import Preset, get_preset
+from ..outputs import require_json, require_png
 from .datasets import find_dataset
 from .job import BenchmarkJob, Run, group_of
 from .layouts.common import missing_files, shorten
@@ -94,6 +96,11 @@ def check_out(job: BenchmarkJob, suite: Suite | None, runs: Sequence[Run], probl
     for image in _images_in(job.out, suite):
         problems.add(f"The image {image} lies where pictures or results go: name another folder than {job.out} as --out.")
         break
+    for check, name in ((require_json, "results.json"), (require_png, "shots.png")):
+        try:
+            check(job.out / name)
+        except CocoError as error:
+            problems.add(str(error))
     place = _existing(job.out)
     if not place.is_dir():
         problems.add(f"{place} is a file: name a folder as --out.")

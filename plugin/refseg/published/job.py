@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 
+from ..checks import names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
 from ..coco import CocoDataset
 from ..coco_values import Refusal
 from ..match_settings import MatchSettings
@@ -69,6 +71,30 @@ class BenchmarkJob:
     strict: bool = False
     pixel_range: tuple[float, float] | None = None
     channels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require_names(name=self.name, model=self.model)
+        require_names(or_none=True, references=self.references, device=self.device)
+        require_whole(0, seed=self.seed)
+        # Too small ones are listed with all else that is missing.
+        require_whole(None, num_seeds=self.num_seeds)
+        require_whole(None, or_none=True, limit=self.limit)
+        if self.shots is not None:
+            require_kind((tuple, list), "whole numbers, such as (1, 5), or None", shots=self.shots)
+            for number in self.shots:
+                require_whole(None, shots=number)
+        require_whole(0, or_none=True, num_workers=self.num_workers, num_processes=self.num_processes)
+        require_flags(strict=self.strict)
+        require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
+        if self.min_score is not None:
+            share_of("min_score", self.min_score)
+        for name in ("data", "out"):
+            object.__setattr__(self, name, Path(path_of(name, getattr(self, name))))
+        for name in ("targets", "sam2_path", "dinov2_path"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else Path(path_of(name, given)))
+        for name in ("classes", "only"):
+            object.__setattr__(self, name, names_or_none(name, getattr(self, name)))
 
     @property
     def seeds(self) -> tuple[int, ...]:

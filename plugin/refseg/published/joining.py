@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BenchmarkError
-from ..outputs import check_outputs, replacing
+from ..outputs import check_outputs, replacing, require_png
 from .plots import draw_shots
 from .tables import join_tables
 
@@ -31,6 +31,7 @@ def join_results(folders: Sequence[Path], out: Path | None = None) -> str:
     if out is not None:
         text, picture = out / "report.md", out / "report.png"
         check_outputs({str(text): text, str(picture): picture}, {str(path): _results_at(path) for path in folders})
+        require_png(picture)
         with replacing(text) as draft:
             draft.write_text(table + "\n", encoding="utf-8")
         draw_shots(results, picture)

@@ -118,6 +118,9 @@ def find_suite(job: BenchmarkJob, problems: Problems, left_out: LeftOut) -> Suit
         "coco-20i": lambda: coco.find_20i(job.data, problems, only=job.only, left_out=left_out),
         "toy": lambda: coco.find_toy(job.data, problems, left_out=left_out),
     }
+    if job.name not in finders:
+        problems.add(f"There is no benchmark {job.name!r}: its name is one of {', '.join((*finders, 'custom'))}.")
+        return None
     return finders[job.name]()
 
 

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from ..building import iter_build_prototypes
+from ..checks import require_kind
 from ..coco import ImageId, size_mismatch, write_json
 from ..coco_frames import framed_images
 from ..dataset_index import DatasetIndex, index_records, open_index
-from ..errors import ClassWithoutReferencesError, NoReferencesError
+from ..errors import BenchmarkError, ClassWithoutReferencesError, NoReferencesError
 from ..frames import frame_hint
 from ..indexing import iter_build_index
 from ..match_settings import settings_for
 from ..models import load_models
 from ..outputs import replacing
 from ..pixels import PixelSettings
-from ..progress import Progress, Watcher, drain, duration, labelled
+from ..progress import Progress, Watcher, drain, duration, labelled, require_progress
 from ..prototypes import Prototypes
 from .crew import make_crew
 from .datasets import TargetSamples, iter_dataset
@@ -87,6 +88,8 @@ def run_benchmark(job: BenchmarkJob, *, progress: bool | Watcher | None = None) 
         BenchmarkError: something is missing; the message names all of it.
         ModelError: the model is not to be had.
     """
+    require_kind(BenchmarkJob, "a refseg.BenchmarkJob", error=BenchmarkError, job=job)
+    require_progress(progress)
     return drain(iter_benchmark(make_plan(job)), progress)
 
 
