@@ -123,6 +123,7 @@ WANTED = {
         ),
         *("decision", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
+        *("beside",),
     ),
 }
 OTHERWISE = {
@@ -175,6 +176,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, prototypes: Prototypes) -> I
     dataset = fo.Dataset()
     dataset.add_samples(tray_samples(folder), progress=False)
     dataset.clone_sample_field("ground_truth", "predictions")
+    dataset.register_run("earlier", dataset.init_run(method="refseg/similar", label_field="predictions"))
     for sample in dataset:
         for label in sample.predictions.detections:
             label.confidence = 0.5
@@ -262,7 +264,7 @@ def test_nothing_was_written(given: dict[str, Any]) -> None:
         if wanted(target, name) == "name" and name in ("run_key", "label_field"):
             with pytest.raises(RefSegError, match=name):
                 call(target, given, {name: 5})
-    assert given["dataset"].list_runs() == []
+    assert given["dataset"].list_runs() == ["earlier"]
     assert set(given["dataset"].get_field_schema(embedded_doc_type=fo.Detections)) == {"ground_truth", "predictions"}
 
 

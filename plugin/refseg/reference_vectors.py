@@ -78,6 +78,8 @@ class Reference:
         object.__setattr__(self, "image", os.fspath(self.image))
         require_kind(PixelSettings, "PixelSettings", error=BadReferenceError, pixels=self.pixels)
         require_list_of_numbers(4, error=BadReferenceError, box=self.box)
+        # Its paths are not looked at: there may be a hundred thousand, for each of a thousand references.
+        require_kind(tuple, "a tuple of paths", error=BadReferenceError, beside=self.beside)
         if self.mask_box is not None:
             require_list_of_numbers(4, error=BadReferenceError, mask_box=self.mask_box)
         if self.mask is not None and (not isinstance(self.mask, np.ndarray) or self.mask.ndim != 2):

@@ -11,7 +11,7 @@ from ..checks import names_or_none, path_of, require_flags, require_kind, requir
 from ..coco import CocoDataset
 from ..coco_values import Refusal
 from ..match_settings import MatchSettings
-from ..pixels import PLAIN, PixelSettings
+from ..pixels import PLAIN, PixelSettings, pixel_settings
 from .miou import Episode
 from .suite import Draw, Part, Split, Suite
 
@@ -85,6 +85,7 @@ class BenchmarkJob:
                 require_whole(None, shots=number)
         require_whole(0, or_none=True, num_workers=self.num_workers, num_processes=self.num_processes)
         require_flags(strict=self.strict)
+        pixel_settings(self.pixel_range, self.channels)
         require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
         if self.min_score is not None:
             share_of("min_score", self.min_score)
