@@ -23,7 +23,7 @@
 
   const box = ({ key, ...sx }, ...children) => h(mui.Box, { key, sx }, ...children);
   const row = ({ key, ...sx }, ...children) => box({ key, display: "flex", flexWrap: "wrap", alignItems: "center", gap: 1, ...sx }, ...children);
-  const text = (content, sx = {}) => h(mui.Typography, { variant: "body2", component: "div", sx }, content);
+  const text = (content, sx = {}, key = undefined) => h(mui.Typography, { key, variant: "body2", component: "div", sx }, content);
   const help = (content) => h(mui.Typography, { variant: "caption", component: "div", sx: { color: "text.secondary", lineHeight: 1.35 } }, content);
   const plural = (number, noun) => `${number.toLocaleString()} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
@@ -517,6 +517,7 @@
   function Results({ data, review, call, go, isNext, jobs }) {
     const own = jobs.filter((job) => job.operator === "evaluate");
     const measured = data && data.evaluation;
+    const leftOut = measured ? [[measured.num_skipped, "image"], [measured.num_left_out, "label"]].filter(([number]) => number).map(([number, noun]) => plural(number, noun)) : [];
     const decided = numDecided(review);
     const state = !data ? "…" : measured ? `mask AP ${figure(measured.mask_ap ?? measured.box_ap)}` : decided ? `${Math.round(100 * review.acceptance_rate)} % accepted` : "not measured yet";
     const cells = (values, sx) => values.map((value, number) => h("td", { key: number, style: { padding: "2px 14px 2px 0", ...sx } }, value));
@@ -532,8 +533,8 @@
           measured.per_class.map(([name, masks, boxes]) => h("tr", { key: name }, cells([name, figure(masks), "", figure(boxes)]))))),
       help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.ago}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`),
       measured.without_references.length ? text(`Without a reference, so never found: ${measured.without_references.join(", ")}. Add references of them to have them found.`, { color: "warning.main" }) : null,
-      measured.num_left_out ? text(`${plural(measured.num_left_out, "label or image")} could not be used and were left out; the evaluation's message names them.`, { color: "warning.main" }) : null,
-      measured.hint ? text(measured.hint, { color: "warning.main" }) : null) : null,
+      leftOut.length ? text(`Left out, as they cannot be used: ${leftOut.join(" and ")}. The evaluation's message names them.`, { color: "warning.main" }) : null,
+      [...measured.notes, measured.hint].map((note) => note && text(note, { color: "warning.main", overflowWrap: "anywhere" }, note))) : null,
     decided ? text(`Reviewed: ${review.num_accepted} accepted, ${review.num_rejected} rejected, ${review.num_relabelled} relabelled, ${review.num_fixed} fixed: ${Math.round(100 * review.acceptance_rate)} % accepted, ${Math.round(review.corrections_per_hundred)} corrections in a hundred objects`, { mb: 1 }) : null,
     data && data.histogram ? h(Histogram, data) : null,
     row({ mt: 1 },

@@ -358,7 +358,9 @@ def _describe_evaluation(config: Mapping[str, Any]) -> Section:
         **{name: config.get(name) for name in names},
         "per_class": config.get("per_class") or [],
         "without_references": config.get("without_references") or [],
-        "num_left_out": (config.get("num_left_out") or 0) + (config.get("num_skipped") or 0),
+        "num_left_out": config.get("num_left_out") or 0,
+        "num_skipped": config.get("num_skipped") or 0,
+        "notes": config.get("notes") or [],
         "hint": config.get("hint") or "",
         "ago": _ago(config.get("evaluated_at")),
     }

@@ -515,6 +515,34 @@ class TestReview:
         assert answer.data["overview"]["problem"] is None
 
 
+class TestResults:
+    def test_what_was_assumed_and_left_out(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        for number, sample in enumerate(trays.iter_samples(autosave=True)):
+            found = [label.copy() for label in sample.ground_truth.detections]
+            for label in found:
+                label.confidence = 0.9
+            sample["predictions"] = fo.Detections(detections=found)
+            if number < 2:
+                sample["metadata"] = fo.ImageMetadata(width=5, height=3)
+            else:
+                found[0].label = None
+            if number == 3:
+                sample.filepath = str(tmp_path / "gone.png")
+        measured = run_job(trays, "evaluate").data["results"]["evaluation"]
+        assert (measured["num_skipped"], measured["num_left_out"]) == (1, 1)
+        # One line, without a path.
+        assert measured["notes"] == [
+            "The metadata of 2 samples lists another size than their images have: the images' own was used; "
+            "dataset.compute_metadata(overwrite=True) renews it."
+        ]
+
+    def test_an_evaluation_of_an_earlier_version(self, trays: fo.Dataset) -> None:
+        config = trays.init_run(method="refseg/evaluation", pred_field="predictions", num_skipped=2, num_left_out=3)
+        trays.register_run("evaluation_of_predictions", config)
+        measured = section(trays, "results")["evaluation"]
+        assert (measured["num_skipped"], measured["num_left_out"], measured["notes"]) == (2, 3, [])
+
+
 class TestFieldsThatChanged:
     @pytest.mark.parametrize("held", [fo.Classification(label="x"), fo.Polylines(polylines=[])])
     def test_the_predictions_field_holds_something_else(self, labelled: Callable[..., fo.Dataset], held: fo.Label) -> None:
