@@ -544,18 +544,31 @@
     h(Jobs, { jobs: own, call }));
   }
 
-  /** Scores of the predictions, and the least scores written. */
+  /**
+   * Scores of the predictions, and the least score written of each class: a line down to its own row of names. All in one column
+   * of a grid, so that lines reach their names however many rows those above them take.
+   */
   function Histogram({ histogram, thresholds }) {
     const { counts, num } = histogram;
     const most = Math.max(1, ...counts);
     const width = 100 / counts.length;
-    return box({ mb: 1 },
-      text(`Scores of ${plural(num, "prediction")}`, { color: "text.secondary" }),
-      h("svg", { role: "img", "aria-label": "Histogram of scores", viewBox: "0 0 100 30", preserveAspectRatio: "none", style: { width: "100%", height: 90, display: "block" } },
+    // Names lie towards the middle of their line, and in this order no line crosses the names of another.
+    const isLeft = ({ value }) => value < 0.5;
+    const lines = [...thresholds.filter(isLeft).reverse(), ...thresholds.filter((line) => !isLeft(line))];
+    return box({ mb: 1, display: "grid", gridTemplateColumns: "minmax(0, 1fr)" },
+      text(`Scores of ${plural(num, "prediction")}, and the least score written of each class`, { color: "text.secondary" }),
+      h("svg", { role: "img", "aria-label": "Histogram of scores", viewBox: "0 0 100 30", preserveAspectRatio: "none", style: { width: "100%", height: 90, display: "block", gridRow: 2, gridColumn: 1 } },
         counts.map((count, number) => h("rect", { key: number, x: number * width + 0.3, width: width - 0.6, y: 29 - 28 * (count / most), height: 28 * (count / most), fill: GREEN }, h("title", null, `${(number / counts.length).toFixed(2)} to ${((number + 1) / counts.length).toFixed(2)}: ${count}`))),
-        h("line", { x1: 0, x2: 100, y1: 29, y2: 29, stroke: "currentColor", strokeWidth: 0.2 }),
-        thresholds.map((value) => h("line", { key: value, x1: 100 * value, x2: 100 * value, y1: 0, y2: 29, stroke: RED, strokeWidth: 0.4, strokeDasharray: "1 1" }))),
-      row({ justifyContent: "space-between" }, help("0"), help(`minimum score ${thresholds.length > 3 ? `${thresholds[0].toFixed(2)} to ${thresholds[thresholds.length - 1].toFixed(2)}` : thresholds.map((value) => value.toFixed(2)).join(", ")}`), help("1")));
+        h("line", { x1: 0, x2: 100, y1: 29, y2: 29, stroke: "currentColor", strokeWidth: 0.2 })),
+      row({ justifyContent: "space-between", gridRow: 3, gridColumn: 1 }, help("0"), help("1")),
+      lines.map(({ value }, number) => h("div", { key: value, style: { gridColumn: 1, gridRow: `2 / ${number + 5}`, marginLeft: `${100 * value}%`, width: 0, borderLeft: `1px dashed ${RED}` } })),
+      lines.map((line, number) => h(mui.Typography, {
+        key: line.value, variant: "caption", component: "div",
+        sx: {
+          gridColumn: 1, gridRow: number + 4, lineHeight: 1.35, px: 0.5, bgcolor: "background.paper", overflowWrap: "anywhere", width: "fit-content",
+          ...(isLeft(line) ? { ml: `calc(${100 * line.value}% + 1px)` } : { ml: "auto", mr: `${100 - 100 * line.value}%`, textAlign: "right" }),
+        },
+      }, `${line.value.toFixed(2)} ${line.names.join(", ") || "every class"}`)));
   }
 
   // The panel --------------------------------------------------------------------------------------------------------------

@@ -298,14 +298,18 @@ def _of_run(config: Mapping[str, Any]) -> Thresholds:
     return Thresholds(float(config.get("min_confidence") or 0.0), dict(config.get("min_confidences") or ()))
 
 
-def _lines(ctx: Any, settings: PanelSettings) -> list[float]:
-    """The different least scores of the classes that the newest prototypes know."""
+def _lines(ctx: Any, settings: PanelSettings) -> list[Section]:
+    """The different least scores, lowest first, each with those of the newest prototypes' classes that it is of."""
     from refseg.fields import newest_run
 
     kept, run = _newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
     least = thresholds(settings, kept, None if run is None else run.config)
-    names = [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]
-    return sorted({round(least.of(name), 2) for name in names}) or [least.default]
+    lines: dict[float, list[str]] = {}
+    for name in [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]:
+        lines.setdefault(round(least.of(name), 2), []).append(name)
+    if not lines:
+        return [{"value": least.default, "names": []}]
+    return [{"value": value, "names": sorted(lines[value])} for value in sorted(lines)]
 
 
 def _is_index_read_otherwise(ctx: Any, kept: Mapping[str, Any]) -> bool:
