@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -13,9 +13,13 @@ import fiftyone.operators.types as types
 from .base import RefSegOperator, Result, Work
 from .constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
 from .forms import Form, default_model, model_input
-from .indexes import IndexRecord, coverage, index_records
+from .indexes import IndexRecord, coverage, index_records, record_pixels
 from .messages import count, duration, size, skips
+from .pixel_inputs import index_pixels, pixel_inputs, pixel_params
 from .selection import target_images
+
+if TYPE_CHECKING:
+    from refseg.pixels import PixelSettings
 
 
 class BuildIndex(RefSegOperator):
@@ -55,8 +59,9 @@ class BuildIndex(RefSegOperator):
             tiles = form.switch("tiles", False, "Tiles", "Look at large images in overlapping tiles too, for small objects")
             description = "Tell by a file's bytes whether it has changed, not by its size and time alone: reads every file"
             form.switch("content_hash", False, "Compare file contents", description)
-            record = record_of(ctx, model, tiles=tiles, exact=exact)
+            record = record_of(ctx, model, tiles=tiles, exact=exact, pixels=_chosen_pixels(ctx))
             _location_input(form, record)
+            pixel_inputs(form)
             form.notice("coverage", coverage(ctx, record).describe("only files that have changed are computed again"))
         return form.done()
 
@@ -64,6 +69,7 @@ class BuildIndex(RefSegOperator):
         """Compute what is missing."""
         from refseg.indexing import iter_build_index
 
+        pixels = index_pixels(ctx)
         report = yield from iter_build_index(
             target_images(ctx),
             ctx.params.get("model") or default_model(ctx),
@@ -72,6 +78,8 @@ class BuildIndex(RefSegOperator):
             exact=True if ctx.params.get("exact") else None,
             tiles=bool(ctx.params.get("tiles", False)),
             content_hash=bool(ctx.params.get("content_hash", False)),
+            pixel_range=pixels.pixel_range,
+            channels=pixels.channels,
         )
         return {
             "uri": report.uri,
@@ -97,6 +105,8 @@ class BuildIndex(RefSegOperator):
         content_hash: bool = False,
         uri: str | None = None,
         tiles: bool = False,
+        pixel_range: Sequence[float] | None = None,
+        channels: Sequence[int] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -111,6 +121,10 @@ class BuildIndex(RefSegOperator):
                 folder.
             tiles: look at each image larger than the segmenter's input in overlapping tiles too, for small objects; an index of
                 its own.
+            pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
+                index used last, or for the newest prototypes, else found from all images.
+            channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+                default as for the range, else the first three.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -119,7 +133,14 @@ class BuildIndex(RefSegOperator):
             the collection, in the index now), `num_added`, `num_candidates`, `num_bytes` and `bytes_per_image` (of the whole
             index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
         """
-        params = {"model": model, "exact": exact, "content_hash": content_hash, "uri": uri, "tiles": tiles}
+        params = {
+            "model": model,
+            "exact": exact,
+            "content_hash": content_hash,
+            "uri": uri,
+            "tiles": tiles,
+            **pixel_params(pixel_range, channels),
+        }
         return self.call(sample_collection, params, delegate, delegation_target)
 
 
@@ -134,16 +155,38 @@ def describe(result: Result) -> str:
 
 
 def record_of(
-    ctx: Any, model: str, *, tiles: bool, exact: bool | None = None, encoder: str | None = None
+    ctx: Any,
+    model: str,
+    *,
+    tiles: bool,
+    exact: bool | None = None,
+    encoder: str | None = None,
+    pixels: PixelSettings | None = None,
 ) -> IndexRecord | None:
-    """The record of the index with tiles, or of that without, for this model, or None; otherwise as find_record."""
+    """The record of the index with tiles, or of that without, for this model, or None; otherwise as find_record.
+
+    With pixels, of one with these channels and with no other range: that which a build with them goes on with.
+    """
     by_default = model in MODELS_THAT_KEEP_DUPLICATES
     for record in sorted(index_records(ctx), key=lambda record: record.exact == by_default)[::-1]:
         # Records of earlier versions say nothing of tiles.
         has_tiles = bool(getattr(ctx.dataset.get_run_info(record.key).config, "tiles", False))
-        if (record.model, has_tiles) == (model, tiles) and exact in (None, record.exact) and encoder in (None, record.encoder):
+        own = record_pixels(record)
+        is_read_so = pixels is None or (own.channels == pixels.channels and own.fits(pixels))
+        is_of_kind = (record.model, has_tiles) == (model, tiles) and exact in (None, record.exact)
+        if is_of_kind and is_read_so and encoder in (None, record.encoder):
             return record
     return None
+
+
+def _chosen_pixels(ctx: Any) -> PixelSettings | None:
+    """How the index is to be built; None where the form will say that it cannot be."""
+    from refseg.errors import DatasetError
+
+    try:
+        return index_pixels(ctx)
+    except DatasetError:
+        return None
 
 
 def _location_input(form: Form, record: IndexRecord | None) -> None:

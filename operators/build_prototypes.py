@@ -24,6 +24,7 @@ from .forms import (
     source_input,
 )
 from .messages import count, listing, scores
+from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
 from .selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class BuildPrototypes(RefSegOperator):
             model_input(form)
             calibrates_input(form)
             name_input(form)
+            # The index is only looked at to calibrate.
+            calibrates = form.value("calibrates", True)
+            pixel_inputs(form, model=form.value("model", default_model(ctx)) if calibrates else None)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -83,6 +87,8 @@ class BuildPrototypes(RefSegOperator):
         overwrite: bool = False,
         negative_tag: str = NEGATIVE_TAG,
         calibrates: bool = True,
+        pixel_range: Sequence[float] | None = None,
+        channels: Sequence[int] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -101,6 +107,10 @@ class BuildPrototypes(RefSegOperator):
                 that is named like a class is a negative of that class; any other is one of every class.
             calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`, and make
                 negatives of what is taken for a class in the latter; images that are not indexed are computed.
+            pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
+                index used last, or for earlier prototypes, else found from the images of the references.
+            channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+                default as for the range, else the first three.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -120,6 +130,7 @@ class BuildPrototypes(RefSegOperator):
             "overwrite": overwrite,
             "negative_tag": negative_tag,
             "calibrates": calibrates,
+            **pixel_params(pixel_range, channels),
         }
         return self.call(sample_collection, params, delegate, delegation_target)
 
@@ -162,7 +173,7 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         references = [reference for reference in references if reference.id not in apart]
     earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
     model = ctx.params.get("model") or default_model(ctx)
-    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=given_pixels(ctx.params))
     num_reused = 0 if earlier is None else prototypes.num_shared(earlier)
     if ctx.params.get("calibrates", True):
         prototypes = yield from iter_use_known(collection(ctx), prototypes)

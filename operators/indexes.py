@@ -10,11 +10,14 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .constants import INDEX_METHOD, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
 from .selection import chose_whole_dataset, collection, every_sample, target_ids
+
+if TYPE_CHECKING:
+    from refseg.pixels import PixelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class IndexRecord:
         num_images: images it held when it was last built or completed.
         num_bytes: its size then.
         seconds_per_image: what computing an image took; None where none was computed yet.
+        pixels: how its images were read, as record_pixels reads it; None where nothing was said of it.
     """
 
     key: str
@@ -49,6 +53,7 @@ class IndexRecord:
     num_images: int
     num_bytes: int
     seconds_per_image: float | None
+    pixels: Any = None
 
     def describe(self) -> str:
         """One line for a list.
@@ -136,9 +141,17 @@ def index_records(ctx: Any) -> list[IndexRecord]:
         # A clone inherits the records of the dataset it was made from, whose indexes hold that dataset's samples.
         if config.dataset_id == str(dataset._doc.id) and not _is_outdated(config):
             names = ("uri", "model", "encoder", "exact", "num_images", "num_bytes", "seconds_per_image")
-            record = IndexRecord(key, *(getattr(config, name) for name in names))
+            # Records of earlier versions say nothing of pixels.
+            record = IndexRecord(key, *(getattr(config, name) for name in names), getattr(config, "pixels", None))
             found.append((str(config.updated_at), record))
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def record_pixels(record: IndexRecord) -> PixelSettings:
+    """How the images of an index were read."""
+    from refseg.pixels import PixelSettings
+
+    return PixelSettings.from_lists(record.pixels)
 
 
 def _is_outdated(config: Any) -> bool:
@@ -149,10 +162,11 @@ def _is_outdated(config: Any) -> bool:
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:
     """The record of the index for this model, of this encoder and kind where they are given, or None.
 
-    Of two kinds the one that the preset makes by default, as refseg.dataset_index.find_index does; of one kind the last used.
+    Of two kinds the one that the preset makes by default, as refseg.dataset_index.find_index does; of one kind one that says
+    how pixels are read, and the last used.
     """
     by_default = model in MODELS_THAT_KEEP_DUPLICATES
-    records = sorted(index_records(ctx), key=lambda record: record.exact == by_default)
+    records = sorted(index_records(ctx), key=lambda record: (record.exact == by_default, record.pixels is not None))
     for record in records[::-1]:
         if record.model == model and encoder in (None, record.encoder) and exact in (None, record.exact):
             return record

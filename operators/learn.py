@@ -12,6 +12,7 @@ from . import build_prototypes, segment
 from .base import RefSegOperator, Result, Work, relabel
 from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
 from .forms import Form, calibrates_input, default_model, label_field_input, limits_inputs, matching_inputs, model_input
+from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
 from .selection import all_images, chosen_classes, target_images
 
 
@@ -45,6 +46,7 @@ class Learn(RefSegOperator):
         if form.usable:
             model_input(form)
             calibrates_input(form)
+            pixel_inputs(form, model=form.value("model", default_model(ctx)))
             if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
                 label_field_input(form)
                 limits_inputs(form, MAX_DETECTIONS)
@@ -91,6 +93,8 @@ class Learn(RefSegOperator):
         scenes: bool | None = None,
         overlaps: str | None = None,
         calibrated: bool | None = None,
+        pixel_range: Sequence[float] | None = None,
+        channels: Sequence[int] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -120,6 +124,10 @@ class Learn(RefSegOperator):
             scenes: whether a class also looks like the masks that show its references in their own images.
             overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
             calibrated: whether classes without a threshold of their own take the calibrated one.
+            pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
+                index used last, or for earlier prototypes, else found from the images of the references.
+            channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+                default as for the range, else the first three.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -138,6 +146,7 @@ class Learn(RefSegOperator):
             "only_prototypes": only_prototypes,
             "overwrite_labels": overwrite_labels,
             "calibrates": calibrates,
+            **pixel_params(pixel_range, channels),
             **segment.matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
         }
         return self.call(sample_collection, params, delegate, delegation_target)
@@ -147,5 +156,6 @@ def _learn(ctx: Any) -> Work[Result]:
     from refseg.updating import iter_learn
 
     model, calibrates = ctx.params.get("model") or default_model(ctx), bool(ctx.params.get("calibrates", True))
-    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, model, calibrates=calibrates)
+    pixels = given_pixels(ctx.params)
+    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, model, calibrates=calibrates, pixels=pixels)
     return build_prototypes.result_of(ctx.dataset, learnt.stored, learnt.prototypes, learnt.num_reused)

@@ -29,7 +29,7 @@ from .constants import (
     SIMILARITIES,
 )
 from .forms import dataset_problem, default_matching, object_fields
-from .indexes import find_record
+from .indexes import find_record, record_pixels
 from .jobs import running_jobs
 from .mark_empty import count_empty
 from .messages import count, duration, size
@@ -132,7 +132,7 @@ def references(ctx: Any, settings: PanelSettings) -> Section:
         "num_references": sum(row["shots"] for row in rows),
         "num_negatives": len(examples) - sum(row["shots"] for row in rows),
         "num_empty": num_empty,
-        "pending": _pending(examples, kept, num_empty),
+        "pending": _pending(ctx, examples, kept, num_empty),
         "calibration": None if kept is None else _calibration(kept),
         "prototypes": None if kept is None else {"name": kept["key"], "model": kept["model"]},
     }
@@ -298,17 +298,29 @@ def _of_run(config: Mapping[str, Any]) -> Thresholds:
     return Thresholds(float(config.get("min_confidence") or 0.0), dict(config.get("min_confidences") or ()))
 
 
-def _lines(ctx: Any, settings: PanelSettings) -> list[float]:
-    """The different least scores of the classes that the newest prototypes know."""
+def _lines(ctx: Any, settings: PanelSettings) -> list[Section]:
+    """The different least scores, lowest first, each with those of the newest prototypes' classes that it is of."""
     from refseg.fields import newest_run
 
     kept, run = _newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
     least = thresholds(settings, kept, None if run is None else run.config)
-    names = [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]
-    return sorted({round(least.of(name), 2) for name in names}) or [least.default]
+    lines: dict[float, list[str]] = {}
+    for name in [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]:
+        lines.setdefault(round(least.of(name), 2), []).append(name)
+    if not lines:
+        return [{"value": least.default, "names": []}]
+    return [{"value": value, "names": sorted(lines[value])} for value in sorted(lines)]
 
 
-def _pending(examples: list[Section], kept: Mapping[str, Any] | None, num_empty: int) -> str | None:
+def _is_index_read_otherwise(ctx: Any, kept: Mapping[str, Any]) -> bool:
+    """Whether a run would refuse to compare the index with these prototypes, because pixels were read in two ways."""
+    from refseg.pixels import PixelSettings
+
+    record = find_record(ctx, kept["model"])
+    return record is not None and not record_pixels(record).fits(PixelSettings.from_lists(kept.get("pixels")))
+
+
+def _pending(ctx: Any, examples: list[Section], kept: Mapping[str, Any] | None, num_empty: int) -> str | None:
     """What the newest prototypes do not know yet."""
     if not examples:
         return None
@@ -323,6 +335,8 @@ def _pending(examples: list[Section], kept: Mapping[str, Any] | None, num_empty:
     if kept is None or kept.get("num_shown") or kept.get("num_surroundings"):
         new = num_empty - ((kept or {}).get("num_empty") or 0)
         parts += [count(new, "new empty image")] * (new > 0) + [f"{count(-new, 'empty image')} taken away"] * (new < 0)
+    if kept is not None and _is_index_read_otherwise(ctx, kept):
+        parts.append("how the index reads pixels")
     return ", ".join(parts) or None
 
 
@@ -348,7 +362,9 @@ def _describe_evaluation(config: Mapping[str, Any]) -> Section:
         **{name: config.get(name) for name in names},
         "per_class": config.get("per_class") or [],
         "without_references": config.get("without_references") or [],
-        "num_left_out": (config.get("num_left_out") or 0) + (config.get("num_skipped") or 0),
+        "num_left_out": config.get("num_left_out") or 0,
+        "num_skipped": config.get("num_skipped") or 0,
+        "notes": config.get("notes") or [],
         "hint": config.get("hint") or "",
         "ago": _ago(config.get("evaluated_at")),
     }

@@ -27,6 +27,7 @@ from .forms import (
 )
 from .indexes import coverage, find_record
 from .messages import count, skips
+from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
 from .selection import all_images, chosen_classes, target_images
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Segment(RefSegOperator):
             form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
             if chosen is not None:
+                pixel_inputs(form, prototypes=chosen)
                 matching_inputs(form, ctx.dataset.get_run_info(chosen).config.model)
         return form.done()
 
@@ -104,6 +106,8 @@ class Segment(RefSegOperator):
         scenes: bool | None = None,
         overlaps: str | None = None,
         calibrated: bool | None = None,
+        pixel_range: Sequence[float] | None = None,
+        channels: Sequence[int] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -134,6 +138,10 @@ class Segment(RefSegOperator):
             scenes: whether a class also looks like the masks that show its references in their own images.
             overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
             calibrated: whether classes without a threshold of their own take the calibrated one.
+            pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as for
+                the references of the prototypes.
+            channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+                default as for the range, else the first three.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -162,6 +170,7 @@ class Segment(RefSegOperator):
             "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
             "tiles": tiles,
             "presence_gate": presence_gate,
+            **pixel_params(pixel_range, channels),
             **matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
         }
         return self.call(sample_collection, params, delegate, delegation_target)
@@ -221,6 +230,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         index=ctx.params.get("index") is not False,
         run_key=given("run_key"),
         overwrite=bool(given("overwrite_labels")),
+        pixels=given_pixels(ctx.params),
     )
     return result_of(report, settings.preview)
 

@@ -27,6 +27,7 @@ from .forms import (
     source_input,
 )
 from .indexes import coverage, find_record
+from .pixel_inputs import pixel_inputs, pixel_params
 from .selection import all_images, target_images
 
 
@@ -74,6 +75,7 @@ class SegmentWithReferences(RefSegOperator):
             form.notice("coverage", coverage(ctx, find_record(ctx, model)).describe_segment())
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
+            pixel_inputs(form, model=model)
             if form.switch("evaluate", True, "Evaluate", "Compare the predictions with ground truth afterwards"):
                 evaluate.ground_truth_input(form, "gt_field", form.value("label_field", LABEL_FIELD))
                 evaluate.eval_key_input(form)
@@ -122,6 +124,8 @@ class SegmentWithReferences(RefSegOperator):
         eval_key: str | None = None,
         negative_tag: str = NEGATIVE_TAG,
         calibrates: bool = True,
+        pixel_range: Sequence[float] | None = None,
+        channels: Sequence[int] | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -146,6 +150,10 @@ class SegmentWithReferences(RefSegOperator):
             negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.
             calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
+            pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
+                index used last, or for earlier prototypes, else found from the images of the references.
+            channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
+                default as for the range, else the first three.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -169,5 +177,6 @@ class SegmentWithReferences(RefSegOperator):
             "eval_key": eval_key,
             "negative_tag": negative_tag,
             "calibrates": calibrates,
+            **pixel_params(pixel_range, channels),
         }
         return self.call(sample_collection, params, delegate, delegation_target)

@@ -248,6 +248,10 @@ def test_masks_without_boxes_count_by_their_own_and_that_is_said(make_dataset: M
     (note,) = report.notes
     assert note.startswith(f"1 labels have a mask of the whole image and no box, such as {truth.id} of ")
     assert note in str(report)
+    assert dataset.get_run_info("evaluation_of_predictions").config.notes == [
+        "1 labels have a mask of the whole image and no box: its own box was used; FiftyOne's evaluation, which cannot do "
+        "without, was left out."
+    ]
     # FiftyOne would place the mask in the box that is none.
     assert (report.eval_key, report.fiftyone_mask_ap, dataset.list_evaluations()) == (None, None, [])
 
@@ -282,19 +286,26 @@ def test_masks_in_files_of_every_mode(make_dataset: MakeDataset, tmp_path: Path,
 def test_metadata_that_is_wrong_changes_nothing_and_is_said_once(make_dataset: MakeDataset, tmp_path: Path) -> None:
     found = [detection(0, 0, 20, 30, confidence=0.9), detection(42, 0, 60, 20, confidence=0.5)]
     truth = [detection(0, 0, 20, 34), detection(40, 0, 60, 20)]
-    reports = []
+    datasets, reports = [], []
     for is_right in (True, False):
         samples = [sample(tmp_path, f"{number}.png", truth, found) for number in range(2)]
         for one in samples:
             height, width = read_image_hw(one.filepath)
             one["metadata"] = fo.ImageMetadata(width=width if is_right else 5 * height, height=height if is_right else width)
-        reports.append(evaluate(make_dataset(samples), "predictions", "ground_truth", progress=False))
+        datasets.append(make_dataset(samples))
+        reports.append(evaluate(datasets[-1], "predictions", "ground_truth", progress=False))
     assert reports[0].mask_ap == reports[1].mask_ap
     assert reports[0].box_ap == reports[1].box_ap
     assert reports[0].notes == ()
     (note,) = reports[1].notes
     assert "metadata of 2 samples lists another size" in note
     assert note in str(reports[1])
+    assert str(tmp_path) in note
+    (kept,) = datasets[1].get_run_info("evaluation_of_predictions").config.notes
+    assert kept == (
+        "The metadata of 2 samples lists another size than their images have: the images' own was used; "
+        "dataset.compute_metadata(overwrite=True) renews it."
+    )
 
 
 def test_the_order_of_a_view_moves_nothing(make_dataset: MakeDataset, tmp_path: Path) -> None:

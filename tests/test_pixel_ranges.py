@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from refseg import pixel_ranges
-from refseg.pixel_ranges import files_without_range, find_pixels
+from refseg.pixel_ranges import files_without_range, find_pixels, pixel_needs
 from refseg.pixels import PLAIN, PixelSettings
 
 
@@ -58,3 +59,21 @@ def test_some_files_are_decoded_and_of_photographs_none_opened(tmp_path: Path, m
     assert (decoded[0], decoded[-1]) == (paths[0], paths[-1])
     opened.clear()
     assert files_without_range(paths, first=True) == paths[:1] == opened
+
+
+def test_needs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep, bands, both = (str(tmp_path / f"{name}.tif") for name in ("deep", "bands", "both"))
+    tifffile.imwrite(deep, np.zeros((3, 4), np.uint16))
+    tifffile.imwrite(bands, np.zeros((3, 4, 5), np.uint8), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(both, np.zeros((3, 4, 5), np.uint16), photometric="minisblack", planarconfig="contig")
+    Image.new("RGBA", (4, 3)).save(tmp_path / "eight.png")
+    (tmp_path / "broken.tif").write_text("no image")
+    plain = [str(tmp_path / name) for name in ("eight.png", "broken.tif", "gone.tif")]
+    assert pixel_needs([]) == pixel_needs(plain) == (False, False)
+    assert pixel_needs([*plain, deep]) == (True, False)
+    assert pixel_needs([*plain, bands]) == (False, True)
+    assert pixel_needs([both]) == pixel_needs([deep, bands]) == (True, True)
+    # Of photographs none is opened.
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(pixel_ranges, "read_header", lambda path: pytest.fail(f"{path} was opened"))
+    assert pixel_needs([str(tmp_path / "a.jpg")]) == (False, False)

@@ -16,6 +16,7 @@ from refseg.errors import DatasetError, PrototypeFileError
 from refseg.images import file_sha256
 from refseg.models import PRESETS
 from refseg.negatives import Negatives
+from refseg.pixels import PixelSettings
 from refseg.prototypes import Prototypes
 from refseg.store import (
     PROTOTYPES_METHOD,
@@ -70,6 +71,10 @@ def test_run_holds_what_a_reader_wants_to_know(dataset: fo.Dataset) -> None:
     assert config.reference_ids == ["reference 0", "reference 1", "reference 2"]
     assert config.skipped == [["other", "too small"]]
     assert config.negative_ids == []
+    assert config.pixels is None
+    save_prototypes(dataset, replace(prototypes_of("a"), pixels=PixelSettings((0, 4095), (2, 1, 0))), "deep")
+    config = dataset.get_run_info("deep").config
+    assert str(PixelSettings.from_lists(config.pixels)) == "pixel_range=(0, 4095), channels=(2, 1, 0)"
 
 
 def test_negatives_are_kept_and_recorded(dataset: fo.Dataset) -> None:

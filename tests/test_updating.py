@@ -15,6 +15,7 @@ from refseg.decisions import accept, reject
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
 from refseg.fields import PastRun, newest_run
 from refseg.indexing import build_index
+from refseg.pixels import PixelSettings
 from refseg.progress import Progress, drain
 from refseg.references import collect_references
 from refseg.review import review_queue
@@ -211,6 +212,11 @@ class TestLearn:
         assert load_prototypes(trays, "prototypes").reference_ids == learnt.prototypes.reference_ids
         # Those of another name were the newest: both references were known.
         assert learnt.num_reused == 2
+
+    def test_pixels_are_read_as_is_said(self, trays: fo.Dataset) -> None:
+        pixels = PixelSettings((0, 4095), (2, 1, 0))
+        assert learn(trays, calibrates=False, pixels=pixels).prototypes.pixels == pixels
+        assert learn(trays, calibrates=False).prototypes.pixels == pixels
 
     def test_takes_the_place_of_the_same_name(self, trays: fo.Dataset) -> None:
         steps: list[Progress] = []

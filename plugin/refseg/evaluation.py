@@ -171,7 +171,7 @@ def iter_evaluate(
     known = _known_classes(whole_of(view), pred_field)
     if not comparable or not boxes.per_class or gathered.boxless:
         yield Progress(total, total, "evaluation steps")
-        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known), gathered)
     try:
         mean = yield from iter_evaluate_in_fiftyone(
             gathered.usable(view, pred_field, gt_field, masked=masks is not None),
@@ -187,10 +187,10 @@ def iter_evaluate(
         logger.warning("FiftyOne's own evaluation failed", exc_info=error)
         gathered.failure = f"FiftyOne's own evaluation failed ({type(error).__name__}: {error}), so the App shows none."
         yield Progress(total, total, "evaluation steps")
-        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known))
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known), gathered)
     yield Progress(total, total, "evaluation steps")
     report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key, known)
-    return _recorded(view, pred_field, gt_field, report)
+    return _recorded(view, pred_field, gt_field, report, gathered)
 
 
 def evaluate(
@@ -303,20 +303,21 @@ class _Gathered:
         self.predictions += found
         self._frame(sample, image_hw, truth, found)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was assumed, a sentence each."""
+    def notes(self, *, names_one: bool) -> tuple[str, ...]:
+        """What was assumed, a sentence each, with or without an example by name."""
         notes = []
         if self.misstated:
+            example = f", such as that of {self.misstated[0]}" if names_one else ""
             notes.append(
-                f"The metadata of {len(self.misstated)} samples lists another size than their images have, such as that of "
-                f"{self.misstated[0]}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+                f"The metadata of {len(self.misstated)} samples lists another size than their images have{example}: the "
+                "images' own was used; dataset.compute_metadata(overwrite=True) renews it."
             )
         if self.boxless:
             path, label_id = self.boxless[0]
+            example = f", such as {label_id} of {path}" if names_one else ""
             notes.append(
-                f"{len(self.boxless)} labels have a mask of the whole image and no box, such as {label_id} of {path}: its"
-                " own box was used; FiftyOne's evaluation, which cannot do without, was left out."
+                f"{len(self.boxless)} labels have a mask of the whole image and no box{example}: its own box was used; "
+                "FiftyOne's evaluation, which cannot do without, was left out."
             )
         if self.by_box:
             path, label_id, reason = self.by_box[0]
@@ -466,7 +467,7 @@ def _confidence(label: Any, sample: Any, pred_field: str) -> float:
     return float(label.confidence)
 
 
-def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport) -> EvaluationReport:
+def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport, gathered: _Gathered) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
     dataset = whole_of(view)
     lists = ("per_class", "skipped", "left_out", "by_box", "notes", "without_references")
@@ -480,6 +481,8 @@ def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationRepor
         num_skipped=len(report.skipped),
         num_left_out=len(report.left_out),
         without_references=list(report.without_references),
+        # For the panel, which shows neither paths nor ids.
+        notes=list(gathered.notes(names_one=False)),
         evaluated_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **figures,
     )
@@ -514,6 +517,6 @@ def _report(
         left_out=tuple(gathered.left_out),
         by_box=tuple(gathered.by_box),
         without_references=() if known_classes is None else tuple(sorted(gathered.true_classes - known_classes)),
-        notes=gathered.notes,
+        notes=gathered.notes(names_one=True),
         hint=frame_hint(gathered.framed) or "",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ImageError
-from .image_files import needs_range, own_range
+from .image_files import needs_range, own_range, read_header
 from .pixels import PLAIN, PixelSettings
 
 logger = logging.getLogger(__name__)
@@ -73,3 +73,19 @@ def files_without_range(paths: Iterable[str], *, first: bool = False) -> Sequenc
             if first:
                 break
     return deep
+
+
+def pixel_needs(paths: Iterable[str]) -> tuple[bool, bool]:
+    """Whether some files do not say what their values mean, and whether some have more than three bands to choose from.
+
+    Opens the header of each file whose format may hold such images; those that cannot be read do not count.
+    """
+    headers = []
+    for path in paths:
+        # What is no plain file may be read once alone.
+        if Path(path).suffix.lower() not in EIGHT_BITS and Path(path).is_file():
+            try:
+                headers.append(read_header(path))
+            except ImageError:
+                continue
+    return any(header.needs_range for header in headers), any(header.num_bands > 3 for header in headers)

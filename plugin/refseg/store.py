@@ -98,6 +98,8 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         quality=[list(astuple(item)) for item in reference_quality(prototypes)],
         negative_ids=list(labelled_ids(prototypes.negatives)),
         num_mined=num_mined(prototypes.negatives),
+        # So forms need not open the file.
+        pixels=prototypes.pixels.as_lists(),
         **_calibration(whole, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -19,6 +19,7 @@ from .known_images import iter_use_known
 from .match_settings import MatchSettings
 from .mining import labelled_ids, num_mined
 from .models import Models, require_model
+from .pixels import PLAIN, PixelSettings
 from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes
 from .reference_vectors import Reference
@@ -157,6 +158,7 @@ def iter_learn(
     negative_tag: str = NEGATIVE_TAG,
     calibrates: bool = True,
     num_workers: int | None = None,
+    pixels: PixelSettings = PLAIN,
 ) -> Generator[Progress, None, Learnt]:
     """Build prototypes from every reference and negative of a dataset, in place of those kept under a name.
 
@@ -171,6 +173,7 @@ def iter_learn(
         calibrates: whether to learn from what lies around references, and from images tagged `known_empty`, which are not
             computed again where the index holds them; see `refseg.calibrate` and `refseg.mine_negatives`.
         num_workers: threads that decode images; 0 for none.
+        pixels: how deep values and bands are read; by default as `refseg.build_prototypes` does.
 
     Raises:
         DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
@@ -182,7 +185,7 @@ def iter_learn(
     dataset = whole_of(view)
     references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
     earlier = reusable_prototypes(dataset, name)
-    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives)
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=pixels)
     if calibrates:
         prototypes = yield from iter_use_known(dataset, prototypes, model=model, num_workers=num_workers)
     stored = save_prototypes(dataset, prototypes, name, overwrite=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ def build_index(app: AppPage) -> None:
 
 def segment(app: AppPage) -> None:
     app.button("Segment", re.compile("^Segment")).click()
+    # What a preview found says nothing of this run, which replaces it.
+    expect(app.section("Segment")).not_to_contain_text("preview: ", timeout=60_000)
     app.expect_text("Segment", ANY_OBJECTS, seconds=60)
 
 
@@ -380,6 +383,38 @@ def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[in
     assert too_wide == []
     # No raw ids.
     assert re.search(r"\b[0-9a-f]{24}\b", app.words()) is None
+
+
+def test_least_scores_are_named(open_app: OpenApp, trays: fo.Dataset) -> None:
+    """At one line for classes that share it, and without a name over another, however long they are."""
+    import fiftyone.operators as foo
+
+    predict(trays)
+    long, longer = "a part with a long name, of many words", "without_any_space_" * 4
+    few = [("gear", 0.71), ("star", 0.71), (long, 0.05), ("arrow", 0.47), (longer, 0.97)]
+    chosen = few + [(f"no {number}", number / 20) for number in range(12)]
+    store = foo.ExecutionContext({"dataset_name": trays.name}).store("refseg_panel")
+    store.set("settings", {"model": "demo", "thresholds": [list(pair) for pair in chosen]})
+    for run in trays.list_runs(method="refseg/prototypes"):
+        trays.delete_run(run)
+    app = open_panel(open_app, trays, size=(1000, 700))
+    app.picture("least_scores", "Results")
+    plot = app.page.get_by_role("img", name="Histogram of scores").bounding_box()
+    lines: dict[float, list[str]] = {}
+    for name, value in chosen:
+        lines.setdefault(value, []).append(name)
+    boxes = []
+    for value, names in lines.items():
+        label = app.section("Results").get_by_text(f"{value:.2f} {', '.join(sorted(names))}", exact=True)
+        box = label.bounding_box()
+        edge = box["x"] if value < 0.5 else box["x"] + box["width"]
+        assert edge == pytest.approx(plot["x"] + value * plot["width"], abs=3), names
+        assert plot["x"] - 1 <= box["x"]
+        assert box["x"] + box["width"] <= plot["x"] + plot["width"] + 1
+        boxes.append(box)
+    boxes.sort(key=lambda box: box["y"])
+    assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in itertools.pairwise(boxes))
+    assert app.errors == []
 
 
 def predict(dataset: fo.Dataset) -> None:

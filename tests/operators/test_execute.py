@@ -316,6 +316,34 @@ def test_evaluate_in_the_app_opens_the_panel(predicted: fo.Dataset) -> None:
     }
 
 
+def test_evaluate_says_what_was_assumed_and_left_out(predicted: fo.Dataset, tmp_path: Path) -> None:
+    first, second, *_ = predicted
+    first["metadata"] = fo.ImageMetadata(width=5, height=3)
+    first.save()
+    nameless = second.predictions.detections[0]
+    nameless.label = None
+    second.save()
+    path = broken(predicted, tmp_path)
+    (note,) = named(run_in_app(predicted, "evaluate"), "notify")
+    assert note["variant"] == "warning"
+    words = note["message"].partition(" Left out 1 image: ")[2]
+    assert words == (
+        f"{path}: this is not an image that can be read. Left out 1 label: {nameless.id} of {second.filepath}: it has no "
+        "class: name it or remove it. The metadata of 1 samples lists another size than their images have, such as that of "
+        f"{first.filepath}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+    )
+
+
+def test_evaluate_counts_every_label_left_out(predicted: fo.Dataset) -> None:
+    sample = predicted.first()
+    nameless = [fo.Detection(bounding_box=[0, 0, 0.1, 0.1], confidence=0.5) for _ in range(104)]
+    sample.predictions.detections += nameless
+    sample.save()
+    (note,) = named(run_in_app(predicted, "evaluate"), "notify")
+    assert "Left out 104 labels: " in note["message"]
+    assert note["message"].endswith("; and 101 more.")
+
+
 def test_evaluate_delegated(predicted: fo.Dataset) -> None:
     done = run_delegated(foo.get_operator(uri("evaluate"))(predicted.limit(3), delegate=True))
     assert done.run_state == "completed"

@@ -139,7 +139,7 @@ def test_the_story(trays: fo.Dataset) -> None:
         "num_reference_images": 0,
         "truth_fields": ["ground_truth"],
         "histogram": None,
-        "thresholds": [0.3],
+        "thresholds": [{"value": 0.3, "names": []}],
     }
 
     # References of two classes.
@@ -183,7 +183,8 @@ def test_the_story(trays: fo.Dataset) -> None:
     assert (run["found"], run["images"], run["preview"]) == (f"{number} objects", "4 images", False)
     assert run["ago"].endswith(" ago")
     assert answer.data["results"]["histogram"]["num"] == sum(answer.data["results"]["histogram"]["counts"]) == number
-    assert answer.data["results"]["thresholds"] == sorted({round(least, 2) for least in calibrated.values()})
+    lines = {name: line["value"] for line in answer.data["results"]["thresholds"] for name in line["names"]}
+    assert lines == {name: round(least, 2) for name, least in calibrated.items()}
     (key,) = [key for key in trays.list_runs(method="refseg/segment") if not trays.get_run_info(key).config.preview]
     assert trays.get_run_info(key).config.min_confidences == [list(pair) for pair in calibrated.items()]
     shown = answer.data["review"]
@@ -403,12 +404,15 @@ class TestSegment:
             {"name": "$c", "threshold": 0.7, "origin": "later", "can_be_calibrated": True, "chosen": False},
             {"name": "a.b", "threshold": 0.4, "origin": "own", "can_be_calibrated": True, "chosen": True},
         ]
-        assert section(dataset, "results")["thresholds"] == [0.1, 0.4]
+        assert section(dataset, "results")["thresholds"] == [
+            {"value": 0.1, "names": ["gone"]},
+            {"value": 0.4, "names": ["a.b"]},
+        ]
         choose(dataset, threshold=["gone", None])
-        assert section(dataset, "results")["thresholds"] == [0.4]
+        assert section(dataset, "results")["thresholds"] == [{"value": 0.4, "names": ["a.b"]}]
         choose(dataset, thresholds=[])
         assert {entry["origin"] for entry in section(dataset, "segment")["classes"]} == {"later"}
-        assert section(dataset, "results")["thresholds"] == [0.7]
+        assert section(dataset, "results")["thresholds"] == [{"value": 0.7, "names": []}]
         choose(dataset, classes=None)
         assert all(entry["chosen"] for entry in section(dataset, "segment")["classes"])
 
@@ -513,6 +517,43 @@ class TestReview:
         answer = press(dataset, "load", {"anew": True})
         assert answer.data["review"]["num_open"] == 1
         assert answer.data["overview"]["problem"] is None
+
+
+class TestResults:
+    def test_what_was_assumed_and_left_out(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        for number, sample in enumerate(trays.iter_samples(autosave=True)):
+            found = [label.copy() for label in sample.ground_truth.detections]
+            for label in found:
+                label.confidence = 0.9
+            sample["predictions"] = fo.Detections(detections=found)
+            if number < 2:
+                sample["metadata"] = fo.ImageMetadata(width=5, height=3)
+            else:
+                found[0].label = None
+            if number == 3:
+                sample.filepath = str(tmp_path / "gone.png")
+        measured = run_job(trays, "evaluate").data["results"]["evaluation"]
+        assert (measured["num_skipped"], measured["num_left_out"]) == (1, 1)
+        # One line, without a path.
+        assert measured["notes"] == [
+            "The metadata of 2 samples lists another size than their images have: the images' own was used; "
+            "dataset.compute_metadata(overwrite=True) renews it."
+        ]
+
+    def test_classes_of_one_least_score_share_a_line(self, labelled: Callable[..., fo.Dataset]) -> None:
+        dataset = labelled([("a", [])])
+        choose(dataset, thresholds=[("c", 0.714), ("$b", 0.2), ("a", 0.706), ("d", 0.5)])
+        assert section(dataset, "results")["thresholds"] == [
+            {"value": 0.2, "names": ["$b"]},
+            {"value": 0.5, "names": ["d"]},
+            {"value": 0.71, "names": ["a", "c"]},
+        ]
+
+    def test_an_evaluation_of_an_earlier_version(self, trays: fo.Dataset) -> None:
+        config = trays.init_run(method="refseg/evaluation", pred_field="predictions", num_skipped=2, num_left_out=3)
+        trays.register_run("evaluation_of_predictions", config)
+        measured = section(trays, "results")["evaluation"]
+        assert (measured["num_skipped"], measured["num_left_out"], measured["notes"]) == (2, 3, [])
 
 
 class TestFieldsThatChanged:
