@@ -14,6 +14,7 @@ import fiftyone as fo
 import lance
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import refseg.dataset_index
@@ -328,6 +329,25 @@ class TestRange:
             Segmenter(other, pixel_range=(0, 4095))
         with pytest.raises(IndexMismatchError, match=r"was built with pixel_range=\(0, 4095\), not with"):
             segment(deep, replace(other, pixels=PLAIN), index=open_index(deep), pixel_range=(0, 9), progress=False)
+
+    def test_an_index_of_other_bands_is_not_compared(self, photos: fo.Dataset, tmp_path: Path) -> None:
+        """One of the first three bands, and prototypes of others; where no image has more than three there is no choice."""
+        references = collect_references(photos, "ground_truth")
+        prototypes = replace(build_prototypes(references, "demo", progress=False), pixels=PixelSettings(channels=(3, 2, 1)))
+        build(photos)
+        assert segment(photos, prototypes, progress=False).num_from_index == 2
+        bands = np.dstack([draw_trays(1)[0].image, draw_trays(1)[0].image[..., :1]])
+        tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="rgb")
+        photos.add_sample(fo.Sample(str(tmp_path / "bands.tif")))
+        build(photos)
+        plain = open_index(photos)
+        with pytest.raises(
+            PrototypeMismatchError, match=r"with channels=\(3, 2, 1\), but .* shows the first three bands"
+        ):
+            segment(photos, prototypes, index=plain, progress=False)
+        assert segment(photos, prototypes, progress=False).num_from_index == 0
+        assert [record["pixels"] for record in index_records(photos)] == [None, [None, [3, 2, 1]]]
+        assert segment(photos, prototypes, progress=False).num_from_index == 3
 
     def test_of_prototypes_holds_for_images_without_an_index(self, deep: fo.Dataset) -> None:
         references = collect_references(deep, "ground_truth")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .candidates import Candidates
 from .checks import require_flags, require_kind
-from .dataset_index import DatasetIndex, find_index, index_for, index_with_range, pixels_for, settings_of
+from .dataset_index import DatasetIndex, find_index, ids_and_paths, index_for, index_with_range, pixels_for, settings_of
 from .errors import IndexMismatchError, PrototypeMismatchError
 from .indexing import Builder, ViewImages, images_of
 from .models import PRESETS, Models, Preset, get_preset, load_models, require_model
 from .packing import PackedCandidates
+from .pixel_ranges import pixel_needs
 from .pixels import PLAIN, PixelSettings
 from .prototypes import Prototypes
 from .views import id_of, name_of, whole_of
@@ -151,17 +152,29 @@ def find_source(
                 "leave pixel_range and channels out."
             )
         require_pixels(prototypes, settings.pixel_settings, f"the index at {index.uri} was built with")
+        if settings.pixel_settings.channels is None and wanted.channels is not None and _has_bands(dataset):
+            raise PrototypeMismatchError(
+                f"These prototypes were built with channels={wanted.channels}, but the index at {index.uri} shows the first "
+                "three bands: leave the index out, so that another one is made, or build the prototypes again."
+            )
         index.index.refresh()
         preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
         return Source(preset, index, model if isinstance(model, Models) else None, settings.model, wanted_pixels=wanted)
     if index and not isinstance(model, Models):
-        found = find_index(dataset, name, prototypes.fingerprint, tiles, pixels)
+        found = find_index(dataset, name, prototypes.fingerprint, tiles, replace(pixels, channels=wanted.channels))
+        if found is None and wanted.channels != pixels.channels and not _has_bands(dataset):
+            found = find_index(dataset, name, prototypes.fingerprint, tiles, pixels)
         if found is not None:
             require_pixels(prototypes, found.index.settings.pixel_settings, f"the index at {found.uri} was built with")
             return Source(get_preset(name), found, None, name, wanted_pixels=wanted)
     models = models_for(prototypes, model)
     own = index_for(dataset, models, tiles=bool(tiles), pixels=wanted) if index and creates else None
     return Source(models.preset, own, models, name, bool(tiles), wanted)
+
+
+def _has_bands(dataset: Any) -> bool:
+    """Whether a choice of channels counts for some image of a dataset."""
+    return pixel_needs(ids_and_paths(dataset)[1])[1]
 
 
 def require_pixels(prototypes: Prototypes, pixels: PixelSettings, whose: str) -> None:
