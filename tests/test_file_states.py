@@ -341,9 +341,7 @@ class TestRange:
         photos.add_sample(fo.Sample(str(tmp_path / "bands.tif")))
         build(photos)
         plain = open_index(photos)
-        with pytest.raises(
-            PrototypeMismatchError, match=r"with channels=\(3, 2, 1\), but .* shows the first three bands"
-        ):
+        with pytest.raises(PrototypeMismatchError, match=r"with channels=\(3, 2, 1\), but .* shows the first three bands"):
             segment(photos, prototypes, index=plain, progress=False)
         assert segment(photos, prototypes, progress=False).num_from_index == 0
         assert [record["pixels"] for record in index_records(photos)] == [None, [None, [3, 2, 1]]]
