@@ -30,7 +30,7 @@ from refseg.models import Models, load_models
 from refseg.packing import PackedCandidates, pack
 from refseg.prototypes import Prototypes
 from refseg.references import collect_references
-from refseg.runs import SegmentSettings, iter_segment
+from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment
 from refseg.similarity import Gallery, classify
 from tests.test_runs import content_of
 from tests.tolerance import Score
@@ -458,6 +458,7 @@ class TestOnlyChangesAreWritten:
         trays.add_dynamic_sample_fields()
         assert trays.get_field("predictions.detections.predicted_iou") is not None
         assert trays.get_field("predictions.detections.margin") is None
+        trays.register_run("earlier", trays.init_run(method=SEGMENT_METHOD, label_field="predictions"))
         report = run(trays, prototypes)
         assert (report.num_written, report.changes.num_samples) == (4, 0)
         assert None not in trays.values("predictions.detections.margin", unwind=True)
@@ -475,7 +476,7 @@ class TestOnlyChangesAreWritten:
     def test_predictions_of_another_kind_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         """Without score or predicted IoU: somebody's labels."""
         trays.clone_sample_field("ground_truth", "predictions")
-        assert run(trays, prototypes).num_written == 4
+        assert run(trays, prototypes, overwrite=True).num_written == 4
         assert trays.count("predictions.detections.run") == 8
 
     def test_masks_in_files_and_semantic_maps_are_written_each_time(

@@ -322,7 +322,8 @@ class _Gathered:
         if self.by_box:
             path, label_id, reason = self.by_box[0]
             what = "labels count by their boxes" if len(self.by_box) > 1 else "label counts by its box"
-            notes.append(f"{len(self.by_box)} {what} alone, such as {label_id} of {path}: {reason}.")
+            example = f", such as {label_id} of {path}: {reason}" if names_one else ", without a mask that can be used"
+            notes.append(f"{len(self.by_box)} {what} alone{example}.")
         return (*notes, self.failure) if self.failure else tuple(notes)
 
     def usable(self, view: Any, *fields: str, masked: bool) -> Any:

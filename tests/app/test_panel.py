@@ -58,6 +58,8 @@ def segment(app: AppPage) -> None:
     # What a preview found says nothing of this run, which replaces it.
     expect(app.section("Segment")).not_to_contain_text("preview: ", timeout=60_000)
     app.expect_text("Segment", ANY_OBJECTS, seconds=60)
+    # A text of before may stand there until the run is at work.
+    expect(app.section("Segment").get_by_role("button", name="Cancel", exact=True)).to_have_count(0, timeout=60_000)
 
 
 def number_before(app: AppPage, section: str, word: str) -> int:

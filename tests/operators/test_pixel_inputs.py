@@ -80,13 +80,13 @@ class TestForms:
     @pytest.mark.parametrize(
         ("field", "given", "words"),
         [
-            ("pixel_range", "0", "The range of pixels must be two numbers, of black and the higher one of white, not (0,)."),
-            ("pixel_range", "low, high", "The range of pixels must be two numbers, of black and the higher one of white, not"),
-            ("pixel_range", "4095 0", "The range of pixels must be two numbers, of black and the higher one of white, not (4"),
-            ("pixel_range", "0 nan", "The range of pixels must be two numbers, of black and the higher one of white, not (0"),
-            ("channels", "1 2", "The channels must be one or three bands, counted from 0, not (1, 2)."),
-            ("channels", "0 1 -2", "The channels must be one or three bands, counted from 0, not (0, 1, -2)."),
-            ("channels", "red", "The channels must be one or three bands, counted from 0, not ('red',)."),
+            ("pixel_range", "0", "pixel_range must be two numbers, of black and the higher one of white, not (0,)."),
+            ("pixel_range", "low, high", "pixel_range must be two numbers, of black and the higher one of white, not"),
+            ("pixel_range", "4095 0", "pixel_range must be two numbers, of black and the higher one of white, not (4"),
+            ("pixel_range", "0 nan", "pixel_range must be two numbers, of black and the higher one of white, not (0"),
+            ("channels", "1 2", "channels must be one or three bands, counted from 0, not (1, 2)."),
+            ("channels", "0 1 -2", "channels must be one or three bands, counted from 0, not (0, 1, -2)."),
+            ("channels", "red", "channels must be one or three bands, counted from 0, not ('red',)."),
         ],
     )
     def test_what_cannot_be(self, with_prototypes: fo.Dataset, name: str, field: str, given: str, words: str) -> None:
