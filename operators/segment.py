@@ -149,7 +149,8 @@ class Segment(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `run_key`, `label_field`,
             `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions were not the
             same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not indexed),
-            `num_gated` (images that the presence gate spared, as a whole or in part), `num_skipped`, `skipped` (the first
+            `num_gated` (images that the presence gate spared, as a whole or in part), `num_protected` (images that stay as they
+            are, because no run wrote all of their labels in the field), `num_skipped`, `skipped` (the first
             hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id and best score of each image written,
             the best first), `index_trouble` (why candidates could not be kept, or None), `seconds`, and `changes`: what differs
             from earlier predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects),
@@ -246,6 +247,7 @@ def result_of(report: SegmentReport, preview: bool = False) -> Result:
         "num_from_index": report.num_from_index,
         "num_left_out": report.num_left_out,
         "num_gated": report.num_gated,
+        "num_protected": len(report.protected),
         "num_skipped": len(report.skipped),
         "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
         "preview": preview,
@@ -295,6 +297,11 @@ def describe(result: Result) -> str:
         text += f" Left out {count(result['num_left_out'], 'image')} not indexed: run 'Build index' to see them too."
     if result["num_gated"]:
         text += f" The presence gate spared {count(result['num_gated'], 'image')}, as a whole or in part."
+    if result["num_protected"]:
+        text += (
+            f" {count(result['num_protected'], 'image')} stayed as before, because somebody has added labels to this field: "
+            "move them to another one, and segment again."
+        )
     if result["index_trouble"]:
         text += f" Candidates are not kept: {result['index_trouble']}"
     return text + skips(result["skipped"], result["num_skipped"])
@@ -318,7 +325,8 @@ def _describe_changes(result: Result) -> str:
 
 def variant(result: Result) -> str:
     """The colour of a notification."""
-    return "warning" if result["num_skipped"] or result["num_left_out"] or result["index_trouble"] else "success"
+    wanting = ("num_skipped", "num_protected", "num_left_out", "index_trouble")
+    return "warning" if any(result[name] for name in wanting) else "success"
 
 
 def _index_inputs(form: Form, prototypes: Any) -> None:

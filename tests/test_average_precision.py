@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,6 +115,11 @@ def test_an_object_without_its_mask_counts_for_boxes_alone(tmp_path: Path) -> No
     assert has_masks(truth.annotations)
     assert evaluate_results(truth, found, "segm").ap == pytest.approx(1)
     assert evaluate_results(truth, found, "bbox").ap == pytest.approx(51 / 101)
+    # What is found in its box counts neither way, however far the box reaches.
+    there = [*found, thing(50, 50, 30, image_id=1, category_id=2, score=0.9)]
+    for box in ([50, 50, 40, 40], [50, 50, 9e5, 9e5]):
+        marked = replace(truth, annotations=(truth.annotations[0], {**truth.annotations[1], "bbox": box}))
+        assert evaluate_results(marked, there, "segm").ap == pytest.approx(1)
     # Where none has its mask nothing can be said of masks.
     assert not has_masks([entry for entry in truth.annotations if entry.get(MASK_LEFT_OUT)])
     assert has_masks([])

@@ -26,6 +26,7 @@ from refseg.calibration import calibrated_thresholds
 from refseg.candidates import Candidates
 from refseg.cli import main
 from refseg.coco import read_coco
+from refseg.coco_images import scan
 from refseg.coco_job import CocoJob
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import CocoError
@@ -536,6 +537,23 @@ class TestSemanticMaps:
         for _ in range(2):
             assert run("--min-score", "0.3", "--semantic", maps, targets=content, images=images) == 0
         assert len(list(Path(maps).rglob("*.png"))) == len(content["images"])
+        assert len(scan(images).images) == len(content["images"])
+
+    def test_somebodys_masks_are_not_replaced(self, run: Run, content: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+        """Grey pictures, named like the images; what an earlier run wrote is."""
+        mine = tmp_path / "masks" / "sub" / "1.png"
+        mine.parent.mkdir(parents=True)
+        Image.new("L", (4, 4), 7).save(mine)
+        kept = mine.read_bytes()
+        fails(capsys, run("--semantic", str(tmp_path / "masks")), "1.png would be replaced, and is not from an earlier run")
+        assert mine.read_bytes() == kept
+        given = ("--min-score", "0.3", "--semantic", str(tmp_path / "maps"))
+        assert run(*given, targets=content) == run(*given, targets=content) == 0
+
+    def test_two_images_never_share_a_map(self, run: Run, content: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+        targets = json.loads(json.dumps(content))
+        targets["images"][0]["file_name"] = "../" + targets["images"][1]["file_name"]
+        fails(capsys, run("--semantic", str(tmp_path / "maps"), targets=targets), "would have one map in")
 
 
 def test_only_files_of_their_kind_are_replaced(
@@ -545,12 +563,15 @@ def test_only_files_of_their_kind_are_replaced(
     photo.write_bytes((scenes[0] / "sub" / "0.png").read_bytes())
     notes = tmp_path / "notes.txt"
     notes.write_text("kept")
-    for name, what in (("--out", "a JSON file"), ("--report", "a JSON file"), ("--prototypes", "a prototypes file")):
+    for name, what in (("--out", "a list of results"), ("--report", "a JSON file"), ("--prototypes", "a prototypes file")):
         for path in (photo, notes):
             fails(capsys, run(name, str(path)), f"{path.name} exists and is not {what}, which would take its place")
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "classes.json").write_text("star, tee")
-    fails(capsys, run("--semantic", str(tmp_path / "maps")), "classes.json exists and is not a JSON file")
+    fails(capsys, run("--semantic", str(tmp_path / "maps")), "classes.json would be replaced, and is not from an earlier")
+    # A list does not take the place of annotations that this run does not read.
+    (tmp_path / "other.json").write_text('{"annotations": []}')
+    fails(capsys, run("--out", str(tmp_path / "other.json")), "other.json exists and is not a list of results")
     assert photo.read_bytes() == (scenes[0] / "sub" / "0.png").read_bytes()
     assert notes.read_text() == "kept"
 

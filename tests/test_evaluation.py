@@ -185,6 +185,15 @@ def test_lines_thinner_than_a_pixel_count_by_their_boxes(make_dataset: MakeDatas
     assert (report.num_ground_truth, report.box_ap50) == (2, pytest.approx(51 / 101))
 
 
+def test_a_prediction_without_a_mask_among_others_counts_by_its_box(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    truth = [detection(0, 0, 20, 20), detection(40, 40, 60, 60)]
+    bare = detection(40, 40, 60, 60, mask=None, confidence=0.5)
+    dataset = make_dataset([sample(tmp_path, "1.png", truth, [detection(0, 0, 20, 20, confidence=0.9), bare])])
+    report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+    assert (report.box_ap, report.mask_ap) == (1, pytest.approx(51 / 101))
+    assert [label_id for _, label_id, _ in report.by_box] == [bare.id]
+
+
 def test_predictions_whose_masks_are_lost_count_by_their_boxes(make_dataset: MakeDataset, tmp_path: Path) -> None:
     truth = [detection(0, 0, 20, 20), detection(40, 40, 60, 60)]
     gone = detection(0, 0, 20, 20, mask=None, mask_path=str(tmp_path / "gone.png"), confidence=0.9)

@@ -31,6 +31,7 @@ from refseg.reference_vectors import reference_digest
 from refseg.references import collect_references
 from refseg.runs import segment
 from refseg.segmenter import Segmenter
+from refseg.store import save_prototypes
 from tests.trays import draw_trays
 
 ORIENTATION = 0x0112
@@ -250,6 +251,21 @@ class TestRange:
             "of it, and perhaps of other images: pixel_range= gives another to references and index"
         )
         assert len(index_records(deep)) == 1
+
+    def test_what_was_given_once_holds_until_something_else_is(self, deep: fo.Dataset) -> None:
+        build(deep, pixel_range=(0, 8000))
+        assert build(deep).num_added == 0
+        build(deep, channels=(2, 1, 0))
+        # What was found for other bands says nothing of these.
+        assert [record["pixels"] for record in index_records(deep)] == [[[0.0, 8000.0], None], [[0.0, 4095.0], [2, 1, 0]]]
+        assert build(deep).num_added == 0
+        assert len(index_records(deep)) == 2
+
+    def test_an_index_is_read_as_prototypes_were(self, deep: fo.Dataset) -> None:
+        prototypes = build_prototypes(collect_references(deep, "ground_truth"), "demo", pixel_range=(0, 8000), progress=False)
+        save_prototypes(deep, prototypes, "parts")
+        build(deep)
+        assert [record["pixels"][0] for record in index_records(deep)] == [[0.0, 8000.0]]
 
     def test_eight_bits_have_the_fingerprint_they_always_had(self, photos: fo.Dataset) -> None:
         build(photos)

@@ -9,12 +9,14 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, features
 
+from refseg import image_files
 from refseg.errors import ImageError
 from refseg.image_files import decode, needs_range, own_range, read_header
 from refseg.images import read_image, read_image_hw, read_orientation
@@ -334,8 +336,7 @@ class TestBands:
             tifffile.imwrite(path, np.moveaxis(values, 2, 0), photometric="minisblack", planarconfig="separate")
         else:
             tifffile.imwrite(path, np.moveaxis(values, 2, 0), photometric="minisblack", metadata={"axes": "CYX"})
-        if layout != "ome":  # of pages Pillow reads the first, as it always did
-            np.testing.assert_array_equal(np.asarray(read_image(path)), values[..., :3])
+        np.testing.assert_array_equal(np.asarray(read_image(path)), values[..., :3])
         for channels in ((5, 3, 1), (0, 0, 4)):
             seen = read_image(path, pixels=PixelSettings(channels=channels))
             np.testing.assert_array_equal(np.asarray(seen), values[..., list(channels)])
@@ -343,6 +344,30 @@ class TestBands:
         np.testing.assert_array_equal(grey, np.repeat(values[..., 4:5], 3, -1))
         with pytest.raises(ImageError, match="it has no band 6, but 6, counted from 0"):
             read_image(path, pixels=PixelSettings(channels=(0, 1, 6)))
+
+    @pytest.mark.parametrize(("axes", "shape"), [("TCYX", (1, 6)), ("ZCYX", (2, 6)), ("CYX", (6,))])
+    @pytest.mark.parametrize("factor", [1, 16])
+    def test_channels_one_to_a_page(self, tmp_path: Path, values: np.ndarray, axes: str, shape: Any, factor: int) -> None:
+        stored = np.moveaxis(values, 2, 0).astype(np.uint8 if factor == 1 else np.uint16) * factor
+        path = tmp_path / "a.ome.tif"
+        tifffile.imwrite(path, np.broadcast_to(stored, (*shape, 12, 20)), photometric="minisblack", metadata={"axes": axes})
+        pixels = PixelSettings((0, 255 * 16))
+        np.testing.assert_array_equal(np.asarray(read_image(path, pixels=pixels)), values[..., :3])
+        assert own_range(path) == (None if factor == 1 else (0, 4095))
+
+    def test_of_pages_that_are_no_channels_the_first_is_taken_and_that_is_said(
+        self, tmp_path: Path, values: np.ndarray, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        image_files.say_first_page.cache_clear()
+        tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(values, 2, 0), photometric="minisblack", metadata=None)
+        with caplog.at_level(logging.WARNING, "refseg"):
+            seen = np.asarray(read_image(tmp_path / "a.tif"))
+            read_image(tmp_path / "a.tif")
+        np.testing.assert_array_equal(seen, np.repeat(values[..., :1], 3, -1))
+        said = "Of TIFFs of 6 pages the first is taken; channels= takes one of the others, or three"
+        assert [record.getMessage() for record in caplog.records] == [said]
+        chosen = read_image(tmp_path / "a.tif", pixels=PixelSettings(channels=(4,)))
+        np.testing.assert_array_equal(np.asarray(chosen)[..., 0], values[..., 4])
 
     def test_near_infrared_beside_colours(self, tmp_path: Path, values: np.ndarray) -> None:
         tifffile.imwrite(tmp_path / "a.tif", values[..., :4], photometric="rgb", extrasamples=[0])

@@ -119,6 +119,24 @@ class TestFile:
         make_prototypes([0, 1, 1]).save(path)
         assert Prototypes.load(path).shots == {"gear": 1, "nut": 2}
 
+    @pytest.mark.parametrize("name", ["folder", "file.txt/a.safetensors", "a" * 300, "a\0b", ""])
+    def test_where_none_can_be_written(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file.txt").write_text("x")
+        with pytest.raises(PrototypeFileError, match=r"\.$|written to"):
+            make_prototypes([0, 1]).save(f"{tmp_path}/{name}")
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["file.txt", "folder"]
+        with pytest.raises(PrototypeFileError, match=r"written to '/dev/null': .* pipe or a device"):
+            make_prototypes([0, 1]).save("/dev/null")
+
+    def test_save_leaves_other_files_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "a.safetensors.part").write_text("mine")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        make_prototypes([0, 1]).save("~/a.safetensors")
+        assert (tmp_path / "a.safetensors.part").read_text() == "mine"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "a.safetensors.part"]
+        assert Prototypes.load("~/a.safetensors").classes == make_prototypes([0, 1]).classes
+
     def test_save_of_removed_rows(self, tmp_path: Path) -> None:
         make_prototypes([0, 1, 1]).remove(["label-1"]).save(tmp_path / "a.safetensors")
         assert Prototypes.load(tmp_path / "a.safetensors").reference_ids == ("label-0", "label-2")
@@ -132,7 +150,7 @@ class TestFile:
             raise OSError("No space left on device")
 
         monkeypatch.setattr(prototype_files, "save_file", full_disk)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(PrototypeFileError, match="No space"):
             make_prototypes([0, 1, 1]).save(path)
         assert Prototypes.load(path).shots == {"gear": 1, "nut": 1}
 

@@ -275,7 +275,7 @@ class TestCollect:
             f"No object in the field 'ground_truth' of dataset {trays.name!r} with the tag 'neither' or 'none' can serve as a "
             "reference: tag or select at least one labelled object of each class."
         )
-        for options in ({"label_ids": []}, {"label_ids": ["0" * 24]}, {"classes": ["gear"]}):
+        for options in ({"label_ids": []}, {"label_ids": ["0" * 24]}, {"label_ids": ["abc"]}, {"classes": ["gear"]}):
             with pytest.raises(NoReferencesError, match="tag or select"):
                 collect_references(trays, "ground_truth", **options)
 

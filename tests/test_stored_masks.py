@@ -151,6 +151,14 @@ def test_a_mask_of_0_and_1_in_a_good_jpeg(tmp_path: Path) -> None:
     assert (read_mask_file(tmp_path / "mask.jpg") != LARGE).mean() < 0.01
 
 
+@pytest.mark.parametrize("quality", [75, 85, 95, 100])
+def test_some_pixels_that_a_jpeg_makes_brighter_hide_no_others(tmp_path: Path, quality: int) -> None:
+    disc = np.hypot(*np.mgrid[-30:30, -30:30]) < 20
+    Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "disc.jpg", quality=quality)
+    found = read_mask_file(tmp_path / "disc.jpg")
+    assert (found & disc).sum() > 0.85 * (found | disc).sum()
+
+
 @pytest.mark.parametrize("name", [name for name, (kind, _) in LOSSY_FILES.items() if kind in ("WEBP", "AVIF", "JPEG2000")])
 @pytest.mark.parametrize(
     ("picture", "expected"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from refseg.decisions import accept
 from refseg.errors import DatasetError
 from refseg.prototypes import Prototypes
 from refseg.runs import SegmentSettings, iter_segment
@@ -102,7 +103,7 @@ class TestChanges:
         gains, loses, renames, moves = trays
         star = next(label for label in gains.predictions.detections if label.label == "star")
         gains.predictions.detections.remove(star)
-        loses.predictions.detections.append(fo.Detection(label="$old.one", bounding_box=[0, 0, 0.02, 0.02]))
+        loses.predictions.detections.append(fo.Detection(label="$old.one", bounding_box=[0, 0, 0.02, 0.02], run="r"))
         tee = next(label for label in renames.predictions.detections if label.label == "tee")
         tee.label = "$old.one"
         x, y, w, h = moves.predictions.detections[0].bounding_box
@@ -139,7 +140,8 @@ class TestChanges:
         sample = trays.first()
         sample.predictions.detections += [fo.Detection(bounding_box=[0, 0, 0.02, 0.02]), fo.Detection(label="boxless")]
         sample.save()
-        report = run(trays, prototypes)
+        assert run(trays, prototypes).protected == tuple(trays.values("id"))
+        report = run(trays, prototypes, overwrite=True)
         labels = trays.values("predictions.detections.label"), trays.values("ground_truth.detections.label")
         relabelled = sum(sorted(now) != sorted(before) for now, before in zip(*labels, strict=True))
         assert report.changes.lost == {"unlabelled": 1, "boxless": 1}
@@ -225,6 +227,33 @@ class TestLabelsOfOthers:
         mine.clear_sample_field("mine")
         mine.set_values("mine", [fo.Detections()] * 4)
         assert run(mine, prototypes, "mine").num_written == 4
+
+    def test_a_part_of_a_dataset_has_its_predictions(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """And not its runs; decisions, which name a run too, are somebody's."""
+        run(trays, prototypes, run_key="r")
+        accept(trays, [trays.first().predictions.detections[0].id])
+        part = trays[:2].clone()
+        try:
+            assert run(part, prototypes).num_written == 2
+            with pytest.raises(DatasetError, match=r"'accepted' of dataset .* holds labels that no run of RefSeg wrote"):
+                run(part, prototypes, "accepted")
+        finally:
+            part.delete()
+
+    def test_what_comes_after_a_run_is_not_lost(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        run(trays, prototypes, max_detections=1)
+        trays.delete_sample_field("predictions")
+        sample = trays.first()
+        sample["predictions"] = fo.Detections(detections=[fo.Detection(label="mine", bounding_box=[0.1, 0.1, 0.2, 0.2])])
+        sample.save()
+        report = run(trays, prototypes)
+        assert (report.protected, report.num_written) == ((sample.id,), 3)
+        assert f"1 images stay as they are, such as that of the sample {sample.id}" in str(report)
+        trays.reload()
+        assert trays.first().predictions.detections[0].label == "mine"
+        assert trays.get_run_info(report.run_key).config.num_protected == 1
+        assert run(trays, prototypes, overwrite=True).protected == ()
+        assert "mine" not in trays.distinct("predictions.detections.label")
 
     def test_a_field_of_another_run_is_taken(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
         mine.register_run("like", mine.init_run(method="refseg/similar", label_field="mine"))

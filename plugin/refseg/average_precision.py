@@ -135,8 +135,10 @@ def precision_table(
         if result["image_id"] not in rows:
             raise CocoError(f"A result belongs to the image {result['image_id']!r}, which {ground_truth.source} does not list.")
     masked = iou_type == "segm"
-    known = map(_as_crowd, ground_truth.annotations) if masked else ground_truth.annotations
-    truth = _by_class(known, categories)
+    entries: Iterable[Mapping[str, Any]] = ground_truth.annotations
+    if masked:
+        entries = (_as_crowd(entry, ground_truth.images[entry["image_id"]]) for entry in entries)
+    truth = _by_class(entries, categories)
     found = _by_class(results, categories)
     table = {}
     for category_id in categories:
@@ -243,12 +245,13 @@ def _precision(
     return precision
 
 
-def _as_crowd(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An object whose mask was left out as a crowd that fills its box; any other as it is."""
-    if not entry.get(MASK_LEFT_OUT):
+def _as_crowd(entry: Mapping[str, Any], image: CocoImage) -> Mapping[str, Any]:
+    """An object whose mask was left out as a crowd that fills its box in the image; any other as it is."""
+    if not entry.get(MASK_LEFT_OUT) or image.image_hw is None:
         return entry
-    x, y, w, h = entry["bbox"]
-    return {**entry, "iscrowd": 1, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+    (x, y, w, h), (height, width) = entry["bbox"], image.image_hw
+    x0, y0, x1, y1 = max(0, x), max(0, y), min(width, x + w), min(height, y + h)
+    return {**entry, "iscrowd": 1, "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]]}
 
 
 def _by_class(entries: Iterable[Mapping[str, Any]], category_ids: Collection[int]) -> dict[int, list[Mapping[str, Any]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pycocotools import mask as mask_utils
 
-from .coco_annotations import BadMasks, read_annotations
+from .coco_annotations import BadMasks, mark_bare, read_annotations
 from .coco_values import ImageId, Refusal, id_of, listed, refusal, shown_value, size_of, summary_of, whole_number_of
 from .errors import CocoError, ImageError, NoReferencesError
 from .images import read_image_hw
@@ -271,6 +271,20 @@ def with_file_sizes(coco: CocoDataset, image_dir: str | Path, *, strict: bool = 
     _say(refused, notes, strict)
     coco = replace(coco, annotations=tuple(kept), left_out=(*coco.left_out, *refused), notes=(*coco.notes, *notes))
     return coco.with_sizes(sizes, strict=strict)
+
+
+def marked_where_bare(targets: CocoDataset, category_ids: Collection[int]) -> tuple[CocoDataset, tuple[Refusal, ...]]:
+    """Where some objects of these classes have a mask, those that have none count by their boxes alone, and are named.
+
+    Returns:
+        The targets, and what was named; it is in their `left_out` too.
+    """
+    asked = [entry for entry in targets.annotations if entry["category_id"] in category_ids]
+    kept, named = mark_bare(asked, targets.source, "has no mask, as others of its file have.")
+    if not named or not any(entry.get("segmentation") for entry in kept):
+        return targets, ()
+    others = (entry for entry in targets.annotations if entry["category_id"] not in category_ids)
+    return replace(targets, annotations=(*kept, *others), left_out=(*targets.left_out, *named)), named
 
 
 def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:

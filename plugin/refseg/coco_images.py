@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,7 +17,10 @@ from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
 from .models import Models
 from .packing import PackedCandidates
 from .pixels import PLAIN, PixelSettings
+from .semantic import NAMES_FILE, holds_maps
 from .tiles import propose_tiles
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".tif", ".tiff", ".webp", ".avif"}
 IMAGE_SUFFIXES |= {".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga"}
@@ -152,7 +156,11 @@ def _image_names(folder: Path) -> Iterator[str]:
 def _walk(folder: Path) -> Iterator[tuple[FolderId, str, list[str]]]:
     """Each folder in which images are looked for, and the names of its files."""
     above: dict[str, frozenset[FolderId]] = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_say_closed):
+        if NAMES_FILE in files and place != os.fspath(folder) and holds_maps(Path(place)):
+            logger.warning("%s holds maps of classes that were made of images, and is passed over", place)
+            folders.clear()
+            continue
         here = _folder_id(place)
         inside = above.pop(place, frozenset()) | {here}
         for name in list(folders):
@@ -168,6 +176,10 @@ def _walk(folder: Path) -> Iterator[tuple[FolderId, str, list[str]]]:
             else:
                 above[below] = inside
         yield here, place, files
+
+
+def _say_closed(error: OSError) -> None:
+    logger.warning("The folder %s cannot be read and is passed over: %s", error.filename, error.strerror)
 
 
 def _folder_id(place: str | Path) -> FolderId:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -22,6 +23,7 @@ from .coco import (
     ImageId,
     crowds_in,
     group_by_image,
+    marked_where_bare,
     read_coco,
     references_in,
     to_listing,
@@ -29,7 +31,6 @@ from .coco import (
     with_file_sizes,
     write_json,
 )
-from .coco_annotations import mark_bare
 from .coco_frames import framed_image
 from .coco_images import Proposer, check_scanned, scan
 from .coco_job import CocoJob, CocoReport
@@ -42,7 +43,7 @@ from .match_settings import settings_for
 from .matcher import Matcher, default_thresholds, make_matcher
 from .mining import add_mined, num_mined
 from .models import Models, load_models
-from .outputs import DRAFT, check_outputs, require_json, require_replaceable
+from .outputs import check_outputs, draft_of, require_json, require_replaceable
 from .packing import PackedCandidates
 from .pixel_ranges import find_pixels
 from .pixels import pixel_settings
@@ -50,7 +51,7 @@ from .progress import Progress, Watcher, drain
 from .prototype_files import require_own
 from .prototypes import Prototypes
 from .reference_vectors import Reference
-from .semantic import is_map, map_paths, semantic_map, write_map
+from .semantic import NAMES_FILE, holds_maps, is_map, map_paths, semantic_map, write_map, write_names
 from .surroundings import image_key
 
 logger = logging.getLogger(__name__)
@@ -90,14 +91,14 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     category_ids = _category_ids(labels, targets)
     targets = _without_some_masks(targets, set(category_ids.values()), strict=job.strict)
     shown_images = [*empty, *(item.image for item in (*references, *negatives))]
-    maps = _check_maps(job, targets, shown_images)
     outputs = _outputs_of(job)
     listed_images = (str(job.images / image.file_name) for image in targets.images.values())
     check_outputs(outputs | _outputs_of_maps(job), _inputs_of(job), (*listed_images, *shown_images))
+    maps = _check_maps(job, targets, shown_images)
     pictures = dict.fromkeys(maps.values(), "--semantic") | {path: name for name, path in outputs.items()}
     check_scanned(pictures, _scanned_by(job))
     for path in outputs.values():
-        _check_writable(path, are_prototypes=path == job.prototypes)
+        _check_writable(path, are_prototypes=path == job.prototypes, is_list=path == job.out)
     paths = [*shown_images, *(str(job.images / image.file_name) for image in targets.images.values())]
     pixels = find_pixels(paths, pixel_settings(job.pixel_range, job.channels))
     models = _load(job)
@@ -119,6 +120,9 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
     matcher = _matcher(job, prototypes, models, job.min_score)
+    if job.semantic is not None:
+        # Before the first map: the names tell the next run whose maps these are.
+        write_names(job.semantic, prototypes.classes)
     work = _Work(
         job,
         targets,
@@ -131,8 +135,6 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     found = drain(_iter_segment(work, proposer, seen.candidates), progress)
     seconds = time.monotonic() - started
     write_json(job.out, found.results)
-    if job.semantic is not None:
-        write_json(job.semantic / NAMES_FILE, dict(enumerate(["background", *prototypes.classes])))
     unlisted = {name: hw for name, hw in found.sizes.items() if targets.images[name].image_hw is None}
     listed = targets.with_sizes(unlisted).restrict(found.sizes)
     if job.targets is None:
@@ -165,8 +167,6 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     return report
 
 
-NAMES_FILE = "classes.json"
-"""Beside maps: what their numbers stand for."""
 NEGATIVE = "negative "
 """With which the ids of negatives begin here: they come from a file that may use the ids of the references' file."""
 
@@ -327,15 +327,12 @@ def _read_targets(job: CocoJob, path: Path) -> CocoDataset:
 
 def _without_some_masks(targets: CocoDataset, category_ids: Collection[int], *, strict: bool) -> CocoDataset:
     """Where some objects of these classes have a mask, those that have none are named, and count by their boxes alone."""
-    asked = [entry for entry in targets.annotations if entry["category_id"] in category_ids]
-    kept, named = mark_bare(asked, targets.source, "has no mask, as others of its file have.")
-    if not named or not any(entry.get("segmentation") for entry in kept):
-        return targets
-    if strict:
+    marked, named = marked_where_bare(targets, category_ids)
+    if named and strict:
         raise CocoError(summary_of(named))
-    logger.warning("%s", summary_of(named))
-    others = (entry for entry in targets.annotations if entry["category_id"] not in category_ids)
-    return replace(targets, annotations=(*kept, *others), left_out=(*targets.left_out, *named))
+    if named:
+        logger.warning("%s", summary_of(named))
+    return marked
 
 
 def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:
@@ -391,14 +388,23 @@ def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> di
         raise CocoError(f"{job.semantic} is a file: name a folder for the maps.")
     images = list(targets.images.values())
     paths = map_paths(job.semantic, [image.file_name for image in images])
-    taken = {path.resolve() for path in (*(job.images / image.file_name for image in images), *map(Path, others))}
-    files = {path.resolve() for path in (*_inputs_of(job).values(), *_outputs_of(job).values())}
+    taken = {os.path.realpath(path) for path in (*(str(job.images / image.file_name) for image in images), *others)}
+    files = set(map(os.path.realpath, [*_inputs_of(job).values(), *_outputs_of(job).values()]))
     for path in paths:
-        if path.resolve() in taken:
+        if os.path.realpath(path) in taken:
             raise CocoError(f"The map {path} would take the place of an image: choose another folder than that of the images.")
-        if path.resolve() in files:
+        if os.path.realpath(path) in files:
             raise CocoError(f"The map {path} would take the place of another file that is named: choose another folder.")
         require_replaceable(path, "a map of classes", is_map)
+    if not holds_maps(job.semantic):
+        held = next((path for path in (job.semantic / NAMES_FILE, *paths) if path.exists()), None)
+        if held is not None:
+            raise CocoError(f"{held} would be replaced, and is not from an earlier run: choose another folder for the maps.")
+    if len({str(path).lower() for path in paths}) < len(paths):
+        raise CocoError(
+            f"Two images of {targets.source} would have one map in {job.semantic}, because their names differ in '..' alone: "
+            "put them into one folder."
+        )
     _check_writable(job.semantic / NAMES_FILE)
     return {image.id: path for image, path in zip(images, paths, strict=True)}
 
@@ -416,16 +422,16 @@ def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]
     return {label: by_name[label] for label in labels}
 
 
-def _check_writable(path: Path, *, are_prototypes: bool = False) -> None:
+def _check_writable(path: Path, *, are_prototypes: bool = False, is_list: bool = False) -> None:
     """Find out before the work that a result cannot be written."""
     if path.is_dir():
         raise CocoError(f"{path} is a folder: name a file to write.")
     if are_prototypes:
         require_own(path)
     else:
-        require_json(path)
+        require_json(path, is_list=is_list)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + DRAFT)
+    draft = draft_of(path)
     draft.touch()
     draft.unlink()
 

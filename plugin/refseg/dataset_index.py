@@ -20,6 +20,7 @@ from . import decoding
 from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
 from .checks import require_flags, require_kind, require_paths
 from .errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from .fields import past_runs
 from .image_files import read_header
 from .images import file_sha256
 from .index import CandidateIndex, delete_tables
@@ -30,7 +31,7 @@ from .pixel_ranges import files_without_range, find_pixels
 from .pixels import PLAIN, PixelSettings
 from .progress import Progress, Watcher, drain
 from .prompts import PROMISING_IOU, SAME_MASK_IOU
-from .store import dataset_folder
+from .store import PROTOTYPES_METHOD, dataset_folder
 from .tiles import EDGE_CELLS, MIN_OVERLAP
 from .views import id_of, ids_in, image_dataset, name_of
 
@@ -564,6 +565,33 @@ def pixels_of_index(dataset: Any) -> PixelSettings:
     """How the images of a dataset are read, by its index used last that says so; plain where none does."""
     said = [record["pixels"] for record in index_records(dataset) if record["pixels"]]
     return PixelSettings.from_lists(said[-1]) if said else PLAIN
+
+
+def pixels_before(
+    dataset: Any,
+    given: PixelSettings,
+    uri: str | os.PathLike[str] | None = None,
+    storage_options: dict[str, str] | None = None,
+) -> PixelSettings:
+    """What is given, and where it says nothing how the images of a dataset were read before.
+
+    Before is by the index at a place where there is one, else by that used last, else for the newest prototypes kept. A range
+    that was found for other channels does not count.
+    """
+    before = _pixels_at(uri, storage_options) or pixels_of_index(dataset)
+    if before.is_plain:
+        kept = [run.config.get("pixels") for run in past_runs(dataset, [PROTOTYPES_METHOD])]
+        before = PixelSettings.from_lists(kept[-1] if kept else None)
+    if given.channels not in (None, before.channels):
+        return given
+    return PixelSettings(given.pixel_range or before.pixel_range, before.channels)
+
+
+def _pixels_at(uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None) -> PixelSettings | None:
+    try:
+        return None if uri is None else CandidateIndex.open(_whole(uri), storage_options).settings.pixel_settings
+    except IndexNotFoundError:
+        return None
 
 
 def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | None = None) -> None:

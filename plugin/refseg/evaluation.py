@@ -18,7 +18,7 @@ from fiftyone import ViewField as F
 from pycocotools import mask as mask_utils
 
 from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from .checks import names_or_none, require_names
+from .checks import names_or_none, require_names, share_of
 from .coco import CocoDataset, CocoImage, ImageId
 from .coco_annotations import MASK_LEFT_OUT
 from .errors import DatasetError, ImageError, LabelError, MaskError
@@ -205,10 +205,10 @@ def evaluate(
     """Compare predictions with ground truth by COCO's rules.
 
     Both judges use the same labels and agree to rounding, with two exceptions. Of predictions with equal confidence
-    FiftyOne ranks the right ones first. And pycocotools does not count predictions that lie in a crowd, while FiftyOne's
-    mask IoU takes a crowd for one large object, which such predictions miss. Objects of a class that was never predicted
-    count as not found, and so do those of images without predictions. A label that cannot be used is left out and listed. The
-    figures do not depend on the order of the view.
+    FiftyOne ranks the right ones first. And pycocotools does not count predictions that lie in a crowd, or where masks are
+    compared in the box of an object without one, while FiftyOne takes them for wrong. Objects of a class that was never
+    predicted count as not found, and so do those of images without predictions. A label that cannot be used is left out and
+    listed. The figures do not depend on the order of the view.
 
     Args:
         view: a dataset or view of images.
@@ -246,7 +246,9 @@ def false_positives_per_empty_image(
     """
     view = image_view(view)
     _check_fields(view, pred_field, gt_field)
-    own, general = (min_confidence, 0.0) if isinstance(min_confidence, Mapping) else ({}, min_confidence)
+    chosen = min_confidence if isinstance(min_confidence, Mapping) else {}
+    own = {name: share_of("min_confidence", least) for name, least in chosen.items()}
+    general = 0.0 if isinstance(min_confidence, Mapping) else share_of("min_confidence", min_confidence)
     counts = []
     for sample in view.select_fields([pred_field, gt_field]).iter_samples(progress=False):
         if not objects_of(sample[gt_field]):
@@ -323,7 +325,9 @@ class _Gathered:
             path, label_id, reason = self.by_box[0]
             what = "labels count by their boxes" if len(self.by_box) > 1 else "label counts by its box"
             example = f", such as {label_id} of {path}: {reason}" if names_one else ", without a mask that can be used"
-            notes.append(f"{len(self.by_box)} {what} alone{example}.")
+            notes.append(
+                f"{len(self.by_box)} {what} alone{example}. FiftyOne's own figure of masks takes what is found there for wrong."
+            )
         return (*notes, self.failure) if self.failure else tuple(notes)
 
     def usable(self, view: Any, *fields: str, masked: bool) -> Any:
@@ -347,10 +351,11 @@ class _Gathered:
             self.class_ids.setdefault(name, len(self.class_ids) + 1)
         names = {number: name for name, number in sorted(self.class_ids.items())}
         boxes = evaluate_results(self._dataset(self.truth, names), self.predictions, "bbox")
-        if any("segmentation" in entry for entry in self.truth):
-            for entry in self.truth:
-                if "segmentation" not in entry and MASK_LEFT_OUT not in entry:
-                    self._count_by_box(entry, "it has no mask, as others of its field have")
+        for entries in (self.truth, self.predictions):
+            if any("segmentation" in entry for entry in entries):
+                for entry in entries:
+                    if "segmentation" not in entry and MASK_LEFT_OUT not in entry:
+                        self._count_by_box(entry, "it has no mask, as others of its field have")
         if has_masks(self.truth) and has_masks(self.predictions):
             masked = [entry for entry in self.predictions if MASK_LEFT_OUT not in entry]
             return evaluate_results(self._dataset(self.truth, names), masked, "segm"), boxes

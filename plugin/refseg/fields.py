@@ -30,6 +30,8 @@ PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING)
 """Methods of the runs that fill a field with predictions and replace them when they run again."""
 
 
+RUN = "run"
+"""Attribute of predictions: the key of the run that wrote them."""
 LONG_LISTS = ("changed_ids", "skipped")
 """Settings of runs that are left in the database."""
 
@@ -80,13 +82,20 @@ def prediction_fields(dataset: Any) -> set[str]:
 
 
 def holds_labels_of_others(dataset: Any, name: str) -> bool:
-    """Whether a field of Detections or of a Segmentation holds labels, and no run of RefSeg was asked to write to it."""
+    """Whether a field of Detections or of a Segmentation holds labels, and no run of RefSeg seems to have written there.
+
+    A dataset made of a view of another has its labels and not its runs: predictions are known by the run that they name, while
+    decisions, which name it too, are somebody's.
+    """
     for run in past_runs(dataset, PREDICTING):
         if name in (run.config.get("label_field"), run.config.get("semantic_field")):
             return False
-    kind = getattr(dataset.get_field(name), "document_type", None)
     whole = every_image(dataset)
-    labelled = whole.match(F(f"{name}.detections").length() > 0) if kind is fo.Detections else whole.exists(name)
+    if getattr(dataset.get_field(name), "document_type", None) is fo.Detections:
+        is_foreign = (F(RUN) == None) | (F("decision") != None)  # noqa: E711
+        labelled = whole.match(F(f"{name}.detections").filter(is_foreign).length() > 0)
+    else:
+        labelled = whole.exists(name)
     return len(labelled.limit(1)) > 0
 
 

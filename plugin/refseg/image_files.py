@@ -204,7 +204,7 @@ def decode(
         with opened:
             orientation = _orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
             samples = samples_of(opened, name)
-            if samples.is_for_tifffile or (pixels.channels is not None and samples.num_bands > 3):
+            if _is_for_tifffile(opened, samples, name, pixels.channels):
                 return _decode_bands(name, pixels, admit)
             if samples.num_bands > 3 and opened.mode == "RGB":
                 say_first_three(samples.num_bands)
@@ -248,12 +248,29 @@ def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = N
             return _range_of_bands(name, channels)
         with opened:
             samples = samples_of(opened, name)
-            if samples.is_for_tifffile or (channels is not None and samples.num_bands > 3):
+            if _is_for_tifffile(opened, samples, name, channels):
                 return _range_of_bands(name, channels)
             if not samples.is_deep or samples.certain or samples.said:
                 return samples.certain or samples.said
             opened.load()
             return recorded_range(opened, samples)
+
+
+def _is_for_tifffile(opened: Image.Image, samples: Samples, name: str, channels: tuple[int, ...] | None) -> bool:
+    """Whether an opened file shows more than what Pillow makes of it: bands that are asked for, or channels one to a page."""
+    if samples.is_for_tifffile or (channels is not None and samples.num_bands > 3):
+        return True
+    if opened.format != "TIFF" or not getattr(opened, "is_animated", False):
+        return False
+    from . import tiff_bands
+
+    try:
+        found = tiff_bands.describe(name)
+    except ImageError:
+        return False
+    if not found.are_channels and found.num_planes > 1:
+        say_first_page(found.num_planes)
+    return found.are_channels and found.num_bands >= 3
 
 
 def _open(name: str) -> Image.Image | None:
@@ -411,6 +428,12 @@ def say_first_three(num_bands: int) -> None:
     logger.warning(
         "Of images of %d bands the first three are taken for red, green and blue; channels= says otherwise", num_bands
     )
+
+
+@lru_cache(maxsize=64)
+def say_first_page(num_pages: int) -> None:
+    """Say what becomes of pages that are no channels, once for each number of them."""
+    logger.warning("Of TIFFs of %d pages the first is taken; channels= takes one of the others, or three", num_pages)
 
 
 @contextmanager

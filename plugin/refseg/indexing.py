@@ -28,6 +28,7 @@ from .dataset_index import (
     index_for,
     index_with_range,
     open_index,
+    pixels_before,
     record_index,
     require_place,
     still_held,
@@ -125,10 +126,10 @@ def build_index(
         content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
         storage_options: for an object store, as Lance takes them; they are not kept.
         num_workers: threads that decode images; 0 does everything in the calling thread, one step after the other.
-        pixel_range: the values that are black and white in images of more than 8 bits that do not say it; by default those of
-            an index that there is, else of a range in which all are likely to have been recorded, which is logged.
+        pixel_range: the values that are black and white in images of more than 8 bits that do not say it; by default as before,
+            for an index or for prototypes kept, else a range in which all are likely to have been recorded, which is logged.
         channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
-            default the first three.
+            default as before, else the first three.
         progress: see `refseg.progress.drain`.
 
     Raises:
@@ -164,8 +165,12 @@ def iter_build_index(
     num_workers: int | None = None,
     pixel_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
+    as_before: bool = True,
 ) -> Generator[Progress, None, IndexReport]:
-    """The generator behind build_index: yields after each batch; closing it writes what is done."""
+    """The generator behind build_index: yields after each batch; closing it writes what is done.
+
+    Without as_before, what is not said of pixels is found anew.
+    """
     started = time.monotonic()
     view = image_view(view)
     require_samples(view)
@@ -178,6 +183,8 @@ def iter_build_index(
         _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
     models = model if isinstance(model, Models) else load_models(model)
     whole = whole_of(view)
+    if as_before:
+        pixels = pixels_before(whole, pixels, uri, storage_options)
     index = index_for(whole, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
     images = images_of(view, index, content_hash=content_hash)
     fitting = index_with_range(index, models, [image.path for image in images.missing], storage_options, wanted=pixels)

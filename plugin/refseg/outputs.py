@@ -11,6 +11,8 @@ from .errors import CocoError, RefSegError
 
 DRAFT = ".part"
 """Ending of what is being written."""
+MAX_NAME = 50
+"""Characters of a file's name that its draft's begins with: names end at 255 bytes."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
 LOOKED_AT = 256
 """Bytes of a file that tell what it holds."""
@@ -30,13 +32,18 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
     if target.exists() and not target.is_file() and not target.is_dir():
         raise CocoError(f"{path} is a pipe or a device, and results are written beside and renamed: name a file.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + DRAFT)
+    draft = draft_of(target)
     try:
         yield draft
         draft.replace(target)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def draft_of(path: Path) -> Path:
+    """Where this process writes what takes the place of a file: beside it, by a name that no file of somebody's has."""
+    return path.with_name(f"{path.name[:MAX_NAME]}.{os.getpid()}{DRAFT}")
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], images: Iterable[str | Path] = ()) -> None:
@@ -52,10 +59,10 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], image
     """
     written: dict[str, str] = {}
     for name, path in outputs.items():
-        for place in map(os.path.realpath, (path, path.with_name(path.name + DRAFT))):
-            if place in written:
-                raise CocoError(f"{written[place]} and {name} are one file, {path}: name another for one of them.")
-            written[place] = name
+        place = os.path.realpath(path)
+        if place in written:
+            raise CocoError(f"{written[place]} and {name} are one file, {path}: name another for one of them.")
+        written[place] = name
     for name, path in inputs.items():
         real = os.path.realpath(path)
         for place, output in written.items():
@@ -86,9 +93,15 @@ def require_replaceable(
         raise error(f"{path} exists and is not {what}, which would take its place: name another file, or remove this one.")
 
 
-def require_json(path: str | Path) -> None:
-    """Refuse to write JSON over a file that holds something else, see require_replaceable."""
-    require_replaceable(path, "a JSON file", _is_json)
+def require_json(path: str | Path, *, is_list: bool = False) -> None:
+    """Refuse to write JSON over a file that holds something else, see require_replaceable.
+
+    A list of results does not take the place of an object, such as a file of annotations.
+    """
+    if is_list:
+        require_replaceable(path, "a list of results", lambda place: _starts_with(place, b"["))
+    else:
+        require_replaceable(path, "a JSON file", lambda place: _starts_with(place, b"{["))
 
 
 def require_png(path: str | Path) -> None:
@@ -96,9 +109,10 @@ def require_png(path: str | Path) -> None:
     require_replaceable(path, "a PNG", is_png)
 
 
-def _is_json(path: Path) -> bool:
-    """Whether a file looks like a JSON object or list."""
-    return _beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+def _starts_with(path: Path, signs: bytes) -> bool:
+    """Whether a file begins with one of these signs, as JSON does."""
+    first = _beginning(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    return bool(first) and first in signs
 
 
 def is_png(path: Path) -> bool:

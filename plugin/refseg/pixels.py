@@ -109,13 +109,14 @@ def pixel_settings(pixel_range: Sequence[float] | None, channels: Sequence[int] 
     Raises:
         DatasetError: a range that is none, or channels that are not one or three.
     """
-    try:
-        return PixelSettings(
-            None if pixel_range is None else tuple(pixel_range),  # type: ignore[arg-type]
-            None if channels is None else tuple(channels),
-        )
-    except TypeError as error:
-        raise DatasetError(f"Needed are two numbers as pixel_range, and one or three bands as channels: {error}.") from error
+    for name, value in (("pixel_range", pixel_range), ("channels", channels)):
+        # Of a set nobody knows the order, and bytes are numbers by accident.
+        if value is not None and (not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes)):
+            raise DatasetError(f"{name} must be a list of numbers, not {value!r}.")
+    return PixelSettings(
+        None if pixel_range is None else tuple(pixel_range),  # type: ignore[arg-type]
+        None if channels is None else tuple(channels),
+    )
 
 
 def snapped(lowest: float, highest: float, is_float: bool, most: float = math.inf) -> Range:

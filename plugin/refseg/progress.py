@@ -67,7 +67,7 @@ def require_progress(progress: object) -> None:
     Raises:
         DatasetError: it is neither True, False, None nor a function.
     """
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+    if not (progress is None or isinstance(progress, bool) or (callable(progress) and not isinstance(progress, type))):
         raise refused("progress", "True, False, None or a function", progress)
 
 

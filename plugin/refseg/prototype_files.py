@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import PrototypeFileError, RefSegError
+from .errors import CocoError, PrototypeFileError, RefSegError
 from .negatives import Negatives
 from .outputs import replacing, require_replaceable
 from .pixels import PixelSettings
@@ -28,9 +28,8 @@ def write_file(prototypes: Prototypes, path: str | Path) -> None:
     """Write a file, complete or not at all.
 
     Raises:
-        PrototypeFileError: there is a file that holds something else.
+        PrototypeFileError: there is a file that holds something else, or none can be written there.
     """
-    require_own(path)
     about: dict[str, Any] = {
         "version": FILE_VERSION,
         "classes": prototypes.classes,
@@ -59,8 +58,13 @@ def write_file(prototypes: Prototypes, path: str | Path) -> None:
     if (around := prototypes.surroundings) is not None:
         about["surroundings"] = {"images": around.images, "shown": around.shown}
         tensors["surroundings"] = around.features
-    with replacing(path) as draft:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata={HEADER: json.dumps(about)})
+    held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        require_own(path)
+        with replacing(path) as draft:
+            save_file(held, draft, metadata={HEADER: json.dumps(about)})
+    except (OSError, ValueError, SafetensorError, CocoError) as error:
+        raise PrototypeFileError(f"The prototypes cannot be written to {str(path)!r}: {error}") from error
 
 
 def require_own(path: str | Path) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import names_of, require_flags, require_kind, require_paths
+from .checks import names_of, path_of, require_flags, require_kind
 from .errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from .negatives import Negatives
 from .pixels import PLAIN, PixelSettings
@@ -243,12 +243,11 @@ class Prototypes:
         """Write a safetensors file, complete or not at all, in place of an earlier one; see `refseg.prototype_files`.
 
         Raises:
-            PrototypeFileError: there is a file of this name that holds something else.
+            PrototypeFileError: there is a file of this name that holds something else, or none can be written there.
         """
         from .prototype_files import write_file
 
-        require_paths(path=path)
-        write_file(self, path)
+        write_file(self, Path(path_of("path", path)).expanduser())
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:
@@ -259,8 +258,7 @@ class Prototypes:
         """
         from .prototype_files import read_file
 
-        require_paths(path=path)
-        return read_file(path)
+        return read_file(Path(path_of("path", path)).expanduser())
 
 
 def require_prototypes(**given: object) -> None:

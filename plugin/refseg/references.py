@@ -83,7 +83,7 @@ def collect_references(
     wanted_tags = set(names_or_none("tags", tags, like="tags") or ())
     if tags is not None and not wanted_tags:
         raise NoReferencesError("No tag is named, so no object carries it: name one, or leave the choice of tags out.")
-    wanted_ids = None if label_ids is None else set(names_of("label_ids", label_ids, like="ids"))
+    wanted_ids = None if label_ids is None else _usable_ids(names_of("label_ids", label_ids, like="ids"))
     classes = names_or_none("classes", classes)
     selected = _narrow(view, field, wanted_tags, wanted_ids)
 
@@ -206,10 +206,12 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
         DatasetError: no images, or the field holds no objects.
     """
     require_names(field=field, tag=tag)
-    ids = list(names_of("label_ids", label_ids, like="ids"))
+    ids = sorted(_usable_ids(names_of("label_ids", label_ids, like="ids")))
     # Labels are named by their ids, so that patches can stand for the images that they were cut from.
     view = every_image(image_dataset(view))
     require_object_field(view, field)
+    if not ids:
+        return 0
     chosen = view.select_labels(ids=ids, fields=field)
     chosen.tag_labels(tag, label_fields=field)
     return int(chosen.count_label_tags(label_fields=field).get(tag, 0))
@@ -292,6 +294,11 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
         beside = tuple(ids_and_paths(whole)[1])
     is_plain = pixels.is_plain and not beside
     return references if is_plain else [replace(item, pixels=pixels, beside=beside) for item in references]
+
+
+def _usable_ids(ids: Iterable[str]) -> set[str]:
+    """Those that can be ids of labels: no label has another."""
+    return {name for name in ids if ObjectId.is_valid(name)}
 
 
 def _narrow(view: Any, field: str, tags: set[str], label_ids: set[str] | None) -> Any:

@@ -63,6 +63,7 @@ class SegmentReport:
         index_trouble: why candidates could not be kept in the index, or None.
         changes: what differs from earlier predictions in the same field.
         num_gated: images that the presence gate kept from the segmenter, as a whole or in part; the index does not keep them.
+        protected: ids of samples that stay as they are: somebody has labelled objects in the field that no run wrote.
     """
 
     run_key: str
@@ -78,6 +79,7 @@ class SegmentReport:
     index_trouble: str | None = None
     changes: Changes = field(default_factory=Changes)
     num_gated: int = 0
+    protected: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
@@ -89,6 +91,11 @@ class SegmentReport:
         ]
         if self.changes.num_samples:
             lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
+        if self.protected:
+            lines.append(
+                f"{len(self.protected)} images stay as they are, such as that of the sample {self.protected[0]}: no run wrote "
+                "some of their labels in this field; move those to another field, or pass overwrite=True to lose them"
+            )
         if self.num_left_out:
             lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
         if self.num_gated:
@@ -154,7 +161,7 @@ def iter_segment(
     compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
     config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
     config.prototypes_name, config.index = name, index is not False
-    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold)
+    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
     builder = None
     best: list[tuple[str, float]] = []
     num_held = 0
@@ -211,6 +218,7 @@ def iter_segment(
         index_trouble=None if builder is None else builder.trouble,
         changes=writer.changes,
         num_gated=0 if builder is None else builder.num_gated,
+        protected=tuple(writer.protected),
     )
 
 
@@ -244,7 +252,7 @@ def segment(
     `predicted_iou`, `margin` (by how much the class beat the second-best one), `runner_up` (that one) and `run`; those of an
     earlier run on the same image and field are replaced, unless they are the same: then nothing is written, and `run` names the
     run that wrote them. The report says which objects were gained, lost or relabelled. An image that cannot be read is skipped,
-    recorded on the run, and reported.
+    recorded on the run, and reported; one in which somebody has added labels to the field stays as it is, and is reported.
 
     Args:
         view: a dataset or view of images.
@@ -270,7 +278,7 @@ def segment(
         pixel_range: see `refseg.build_index`; by default that of the prototypes, or of the index.
         channels: see `refseg.build_index`; by default those of the prototypes, or of the index.
         overwrite: write to label_field and semantic_field even if they hold labels that no run of RefSeg wrote; those of the
-            images are lost, and later runs ask no more.
+            images are lost.
         progress: see `refseg.progress.drain`.
 
     Raises:
@@ -419,6 +427,7 @@ def _record_end(
     """Write down how a run ended and what it did."""
     config.num_images, config.num_instances = writer.num_images, writer.num_instances
     config.num_written, config.num_from_index = writer.num_written, num_held
+    config.num_protected = len(writer.protected)
     _record_changes(config, writer.changes)
     config.num_skipped, config.num_gated = len(skipped), 0 if builder is None else builder.num_gated
     config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped[:CHANGES_RECORDED]]

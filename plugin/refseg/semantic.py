@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -13,6 +14,9 @@ from PIL import Image
 from .instances import Instances
 from .outputs import is_png, replacing
 
+NAMES_FILE = "classes.json"
+"""Beside maps: what their numbers stand for."""
+BACKGROUND = "background"
 MAX_8_BIT = 255
 """The highest class index that a PNG of 8 bits a pixel can hold."""
 
@@ -36,6 +40,21 @@ def write_map(path: Path, canvas: NDArray[np.uint16], num_classes: int) -> None:
     """
     with replacing(path) as draft:
         Image.fromarray(canvas.astype(np.uint8) if num_classes <= MAX_8_BIT else canvas).save(draft, format="PNG")
+
+
+def write_names(folder: Path, classes: Sequence[str]) -> None:
+    """Write what the numbers of maps stand for beside them."""
+    with replacing(folder / NAMES_FILE) as draft:
+        draft.write_text(json.dumps(dict(enumerate([BACKGROUND, *classes]))), encoding="utf-8")
+
+
+def holds_maps(folder: Path) -> bool:
+    """Whether maps were written to a folder, told by the names beside them."""
+    try:
+        names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(names, dict) and list(names) == [str(number) for number in range(len(names))] and names["0"] == BACKGROUND
 
 
 def is_map(path: Path) -> bool:

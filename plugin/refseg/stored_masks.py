@@ -130,9 +130,10 @@ def _without_traces(image: Image.Image) -> NDArray[np.bool_]:
         return np.asarray(values > values.max(initial=0) / 2)
     bright = np.asarray(image.convert("RGB")).max(-1)
     colours = np.asarray(bright > bright.max() / 2)
-    # Of a JPEG in two numbers, such as 0 and 1, good quality leaves enough.
-    if bright.max() < FAINT and (image.format in ("WEBP", "AVIF", "HEIF") or np.ptp(bright) == 0):
-        colours = np.zeros_like(colours)
+    if bright.max() < FAINT:
+        # Of a JPEG in two numbers, such as 0 and 1, good quality leaves enough, but for some pixels that it makes brighter.
+        is_lost = image.format in ("WEBP", "AVIF", "HEIF") or np.ptp(bright) == 0
+        colours = np.zeros_like(colours) if is_lost else np.asarray(bright > 0)
     if not image.has_transparency_data:
         return colours
     alpha = np.asarray(image.convert("RGBA"))[..., 3]

@@ -5,6 +5,7 @@ By `tifffile`, imported only for these. What is compressed otherwise than by def
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Bands:
         meaning: of its values.
         axis: of the bands, in the array that tifffile gives; None where there is one band and no axis for it.
         axes: a letter an axis, as tifffile names them.
+        num_planes: pictures that one may be shown of, by all axes but those of rows, columns and samples together.
     """
 
     image_hw: tuple[int, int]
@@ -37,6 +39,12 @@ class Bands:
     meaning: Meaning
     axis: int | None
     axes: str
+    num_planes: int
+
+    @property
+    def are_channels(self) -> bool:
+        """Whether the bands lie one to a page, and the file says that they are channels."""
+        return self.axis is not None and self.axes[self.axis] == "C"
 
 
 def describe(path: str | os.PathLike[str]) -> Bands:
@@ -70,7 +78,8 @@ def describe(path: str | os.PathLike[str]) -> Bands:
     image_hw = shape[axes.index("Y")], shape[axes.index("X")]
     orientation = int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
     num_bands = 1 if axis is None else int(shape[axis])
-    return Bands((int(image_hw[0]), int(image_hw[1])), orientation, num_bands, meaning, axis, axes)
+    num_planes = math.prod(shape[number] for number in others if axes[number] != "S")
+    return Bands((int(image_hw[0]), int(image_hw[1])), orientation, num_bands, meaning, axis, axes, num_planes)
 
 
 def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] | None) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from .candidates import Candidates
 from .checks import names_of, names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
 from .cropping import crop_instances
 from .errors import DatasetError, IndexDamagedError
-from .fields import check_name, every_image, holds_labels_of_others
+from .fields import RUN, check_name, every_image, holds_labels_of_others
 from .instances import Instances, Ranking
 from .labels import NO_BOX, is_box, needs_files, to_detections
 from .match_settings import MatchSettings
@@ -194,7 +194,7 @@ def _listing(counts: Mapping[str, int]) -> str:
 
 
 Written = list[tuple[Any, ...]]
-"""Label, score, predicted IoU, margin and relative xywh box of each detection of a sample, as it holds them now."""
+"""Label, run, score, predicted IoU, margin and relative xywh box of each detection of a sample, as it holds them now."""
 
 
 @dataclass
@@ -209,10 +209,12 @@ class Writer:
         settings: of the run.
         compares: whether samples may hold an earlier answer; otherwise each is written, and none is a change.
         map_threshold: least score of an instance on a semantic map.
+        overwrite: labels that no run wrote are replaced too; else their images stay as they are.
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
         num_written: samples written.
+        protected: ids of samples that stay as they are, because no run wrote some of their labels in this field.
         changes: what differs from earlier answers, in the samples written.
     """
 
@@ -223,10 +225,12 @@ class Writer:
     settings: SegmentSettings
     compares: bool
     map_threshold: float = 0.0
+    overwrite: bool = False
     answers: dict[str, tuple[Candidates | PackedCandidates, Ranking]] = field(default_factory=dict)
     num_images: int = 0
     num_instances: int = 0
     num_written: int = 0
+    protected: list[str] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
     _tally: _Tally = field(default_factory=lambda: _Tally())
 
@@ -257,6 +261,9 @@ class Writer:
         for sample_id, (candidates, ranking) in answers.items():
             limit = self.settings.max_detections
             before = held.get(sample_id)
+            if before is not None and not self.overwrite and any(run is None for _, run, *_ in before):
+                self.protected.append(sample_id)
+                continue
             # Masks in files, and maps, are not compared: they are written again.
             same = None if self.settings.mask_dir or self.settings.semantic_field else before
             if same is not None and not _same_scores(same, candidates, ranking, self.classes, limit):
@@ -304,7 +311,7 @@ class Writer:
         dataset = whole_of(self.view)
         whole = every_image(dataset)
         path = f"{self.label_field}.detections"
-        names = ["label", "confidence", "predicted_iou", "margin", "bounding_box"]
+        names = ["label", RUN, "confidence", "predicted_iou", "margin", "bounding_box"]
         # Labels of others, and of earlier versions, lack some of these.
         known = [name for name in names if dataset.get_field(f"{path}.{name}") is not None]
         selected = whole.select(sample_ids)
@@ -345,7 +352,7 @@ def _same_scores(
         and _near(score, new_score, SAME_SCORE)
         and _near(quality, new_quality, SAME_SCORE)
         and _near(margin, new_margin, MARGIN_TOLERANCE)
-        for (label, score, quality, margin, _), (row, new_score, new_quality, new_margin) in zip(before, new, strict=False)
+        for (label, _, score, quality, margin, _), (row, new_score, new_quality, new_margin) in zip(before, new, strict=False)
     )
 
 

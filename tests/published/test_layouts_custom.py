@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from refseg.coco_annotations import MASK_LEFT_OUT
 from refseg.published.layouts.common import LeftOut
 from refseg.published.layouts.custom import find
 from refseg.published.suite import ANY_SHOTS, Problems, Suite
@@ -78,7 +79,8 @@ def test_a_class_that_the_targets_do_not_know_is_named(paths: trees.CustomPaths)
 
 def test_targets_without_masks_have_boxes_alone(paths: trees.CustomPaths) -> None:
     content = load(paths.targets)
-    del content["annotations"][0]["segmentation"]
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
     paths.targets.write_text(json.dumps(content))
     left_out = LeftOut()
     suite = look(paths, Problems(), left_out=left_out)
@@ -86,6 +88,20 @@ def test_targets_without_masks_have_boxes_alone(paths: trees.CustomPaths) -> Non
     assert suite.figures == ("box AP",)
     assert left_out == {}
     assert len(suite.parts[0].targets.annotations) == len(content["annotations"])
+
+
+def test_a_target_without_a_mask_among_others_counts_by_its_box(paths: trees.CustomPaths) -> None:
+    content = load(paths.targets)
+    content["annotations"][0]["segmentation"] = []
+    paths.targets.write_text(json.dumps(content))
+    left_out = LeftOut()
+    suite = look(paths, Problems(), left_out=left_out)
+    assert suite is not None
+    assert suite.figures == ("box AP", "mask AP")
+    ((named,),) = left_out.values()
+    assert (named.annotation, named.mask_alone) == (str(content["annotations"][0]["id"]), True)
+    marked = [entry for entry in suite.parts[0].targets.annotations if entry.get(MASK_LEFT_OUT)]
+    assert [entry["id"] for entry in marked] == [content["annotations"][0]["id"]]
 
 
 def test_a_target_with_a_bad_mask_and_bad_references_are_listed(paths: trees.CustomPaths) -> None:

@@ -208,8 +208,14 @@ def _iter_index(ledger: Ledger, targets: TargetSamples, pixels: PixelSettings) -
         num_workers=ledger.plan.job.num_workers,
         pixel_range=pixels.pixel_range,
         channels=pixels.channels,
+        as_before=False,
     )
     report = yield from labelled(work, "index: ")
+    if report.num_images == 0 and report.skipped:
+        first = report.skipped[0]
+        raise BenchmarkError(
+            f"None of the {len(report.skipped)} target images can be read; the first is {first.filepath}: {first.reason}."
+        )
     index = open_index(targets.dataset, ledger.models, uri=report.uri)
     facts = next(record for record in index_records(targets.dataset) if record["uri"] == index.uri)
     ledger.datasets[targets.dataset.name] = {

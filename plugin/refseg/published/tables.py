@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ..pixels import PixelSettings
 from .rows import ALL_SHOTS, AVERAGE, AVERAGED_OVER, AVERAGED_SHOTS, PublishedRow, rows_for
 from .summary import Cell, Spread, averaged_cells, spread_over_seeds
 
@@ -15,6 +16,8 @@ MAX_NAMED = 8
 """So many classes are named in a note; of more, how many there are."""
 SEEN = frozenset({"model", "shots", "seeds", "only", "limit"})
 """Settings that a table shows anyway."""
+PIXELS = "pixels."
+"""With which settings begin that are how the images of a part are read."""
 MANY_FIGURES = 2
 """More than these stand in one table, where there is one number of shots."""
 MAX_DIFFERENCES = 3
@@ -260,12 +263,14 @@ def _difference(results: Results, rivals: Sequence[Results]) -> str:
     if not 0 < len(names) <= MAX_DIFFERENCES:
         return str(results.get("label") or "")
     short = {name: name.rpartition(".")[2] for name in names}
-    return ", ".join(f"default {short[name]}" if own[name] is None else f"{short[name]} {own[name]}" for name in names)
+    return ", ".join(f"default {short[name]}" if own[name] is None else f"{short[name]} {own[name]}".strip() for name in names)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
+        if prefix == PIXELS:
+            value = str(PixelSettings.from_lists(value))
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
 

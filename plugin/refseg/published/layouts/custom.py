@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...average_precision import has_masks
-from ...coco import CocoDataset, with_file_sizes
+from ...coco import CocoDataset, marked_where_bare, with_file_sizes
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, ids_of_names, note, read, shorten, with_sizes
 
@@ -53,6 +53,8 @@ def find(
     if not category_ids:
         problems.add(f"{pool.source} and {found.source} share no class to look for: give the classes the same names.")
         return None
+    found, bare = marked_where_bare(found, category_ids)
+    note(bare, found.source, left_out)
     split = Split("all" if classes is None else "chosen", category_ids)
     masks = has_masks(entry for entry in found.annotations if entry["category_id"] in category_ids)
     figures = ("box AP", "mask AP") if masks else ("box AP",)
