@@ -412,7 +412,17 @@ def test_custom_of_deep_pictures_of_many_bands(tmp_path: Path) -> None:
         assert results["settings"]["pixels"] == {"": [[0.0, 300000.0], [4, 2, 0]]}
         assert found != expected
         assert run(deep, *meant)[1] == expected
-        assert len(list((tmp_path / "out-deep" / "runs").iterdir())) == 3
+        # Nor are the bands of an earlier run.
+        results, found = run(deep, "--pixel-range", "0", "4080")
+        assert results["settings"]["pixels"] == {"": [[0.0, 4080.0], None]}
+        assert found != expected
+        kept = tmp_path / "out-deep" / "results.json"
+        before = kept.read_bytes()
+        files = ["--data", str(deep.images), "--references", str(deep.references), "--targets", str(deep.targets)]
+        asked = ["benchmark", "custom", *files, "--model", "demo", "--quiet", "--out", str(kept.parent), "--channels", "9"]
+        assert main(asked) == 2
+        assert kept.read_bytes() == before
+        assert len(list((tmp_path / "out-deep" / "runs").iterdir())) == 4
     finally:
         for name in [name for name in fo.list_datasets() if name.startswith("refseg-custom")]:
             fo.delete_dataset(name)
