@@ -1,0 +1,302 @@
+"""From a preset's name to a segmenter (SAM 2) and an encoder (DINOv2) on a device, loaded once per process.
+
+`demo` takes half a second and 10 MB; `large` takes some ten seconds and 2.5 GB. Imports without FiftyOne; only downloading a
+SAM 2 checkpoint needs it.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import refused, require_kind, require_names, require_paths
+from ..errors import ModelError, UnsafeCheckpointError
+from ..images import file_sha256
+from .presets import PRESETS, Preset, get_preset, register_preset, registered
+from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
+
+__all__ = [
+    "PRESETS",
+    "Models",
+    "Preset",
+    "default_dtype",
+    "get_preset",
+    "load_models",
+    "register_preset",
+    "registered",
+    "require_model",
+    "unload_models",
+]
+
+logger = logging.getLogger(__name__)
+
+_lock = threading.RLock()
+_loaded: dict[tuple[Preset, str, str, str, str], Models] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """A segmenter and an encoder, ready to run.
+
+    Attributes:
+        preset: their settings.
+        sam2: `sam2.modeling.sam2_base.SAM2Base` in eval mode.
+        dinov2: `transformers.Dinov2Model` in eval mode.
+        device: where both are.
+        dtype: in which both run.
+        revisions: what exactly was loaded: SHA-256 of the checkpoint, revision or SHA-256 of the encoder.
+        lock: held while the models run; one batch at a time keeps memory bounded.
+    """
+
+    preset: Preset
+    sam2: Any
+    dinov2: Any
+    device: torch.device
+    dtype: torch.dtype
+    revisions: dict[str, str]
+    lock: threading.RLock
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Models({self.preset.name!r} on {self.device}, {dtype}; encoder {self.fingerprint})"
+
+    @property
+    def segmenter_side(self) -> int:
+        """S, pixels."""
+        return int(self.sam2.image_size)
+
+    @property
+    def grid_side(self) -> int:
+        """M, cells of the mask grid."""
+        return self.segmenter_side // 4
+
+    @property
+    def patches_side(self) -> int:
+        """G, patches of the encoder."""
+        return self.preset.encoder_side // int(self.dinov2.config.patch_size)
+
+    @property
+    def feature_width(self) -> int:
+        """C."""
+        return int(self.dinov2.config.hidden_size)
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """To which pooled features are rounded: half precision, as most indexes keep them, or float32, as published."""
+        return torch.float32 if self.preset.as_published else torch.float16
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with the encoder: prototypes of one fit features of the same only."""
+        name = f"{self.revisions['dinov2']} {self.preset.encoder_side}"
+        return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def load_models(
+    name: str = "large",
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    sam2_path: str | Path | None = None,
+    dinov2_path: str | Path | None = None,
+) -> Models:
+    """Load a preset, or hand out the one this process has loaded already.
+
+    Args:
+        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`; with `-fast` behind any but the last, asked at fewer prompts;
+            or what `register_preset` was told.
+        device: such as "cuda:1"; by default CUDA, MPS or the CPU, the first there is.
+        dtype: see default_dtype.
+        sam2_path: a checkpoint file to use instead of the download.
+        dinov2_path: a `save_pretrained` folder to use instead of the download.
+
+    Raises:
+        UnknownModelError: no preset has this name.
+        ModelUnavailableError: weights are missing and cannot be downloaded.
+        UnsafeCheckpointError: a file holds something other than this model's tensors.
+    """
+    require_names(name=name)
+    require_paths(or_none=True, sam2_path=sam2_path, dinov2_path=dinov2_path)
+    require_kind((torch.dtype, NoneType), "a torch.dtype or None", dtype=dtype)
+    preset = get_preset(name)
+    place = parse_device(device)
+    return _load(preset, place, dtype or default_dtype(preset, place), sam2_path, dinov2_path)
+
+
+def require_model(model: object, *, or_none: bool = False) -> None:
+    """Refuse what is neither the name of a preset, known or not, nor loaded models.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if isinstance(model, Models) or (or_none and model is None) or (isinstance(model, str) and model):
+        return
+    raise refused("model", f"a preset's name or loaded models{' or None' if or_none else ''}", model, ModelError)
+
+
+def _load(
+    preset: Preset, place: torch.device, kind: torch.dtype, sam2_path: str | Path | None, dinov2_path: str | Path | None
+) -> Models:
+    # The preset, not its name: another may have been registered under the name since.
+    key = (preset, str(place), str(kind), str(sam2_path), str(dinov2_path))
+    with _lock:
+        if key not in _loaded and preset.adaptive_prompts:
+            exact = _load(preset.exact, place, kind, sam2_path, dinov2_path)
+            _loaded[key] = replace(exact, preset=preset)
+        if key not in _loaded:
+            checkpoint = find_sam2_checkpoint(preset, sam2_path)
+            folder = find_dinov2_folder(preset, dinov2_path)
+            sam2, dinov2 = _build_sam2(preset, checkpoint), _build_dinov2(folder)
+            _loaded[key] = Models(
+                preset,
+                move_sam2(sam2, place, kind).eval(),
+                dinov2.to(place, kind).eval(),
+                place,
+                kind,
+                {"sam2": file_sha256(checkpoint), "dinov2": file_sha256(folder / "model.safetensors")},
+                threading.RLock(),
+            )
+        return _loaded[key]
+
+
+def unload_models() -> None:
+    """Forget every loaded model and give its memory back."""
+    with _lock:
+        _loaded.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def parse_device(name: str | None) -> torch.device:
+    """The device of this name, or the default one.
+
+    Raises:
+        ModelError: torch knows no such device, or this machine has none.
+    """
+    require_kind((str, NoneType), "a device's name or None", error=ModelError, device=name)
+    if not name:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"There is no device {name!r} on this machine: choose 'cuda', 'mps' or 'cpu'.") from error
+    return device
+
+
+def default_device() -> torch.device:
+    """CUDA, MPS or the CPU: the first there is."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def default_dtype(preset: Preset, device: torch.device) -> torch.dtype:
+    """In which a preset's models run unless told otherwise.
+
+    bfloat16 on CUDA, and for presets with adaptive prompts on a processor that computes in it; float32 elsewhere, and always
+    for `paper`. Its candidates differ a little: where two of the three masks of a prompt are nearly as good, the other may win.
+    An index does not part the two.
+    """
+    if not preset.half:
+        return torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if preset.adaptive_prompts and _cpu_computes_bfloat16() else torch.float32
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    if not hasattr(torch.cpu, "get_capabilities"):  # came with a later version than the earliest we accept
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def make_sam2(preset: Preset) -> nn.Module:
+    """A preset's SAM 2 with the weights its package starts training from.
+
+    Raises:
+        UnsafeCheckpointError: the preset's file is no configuration.
+    """
+    import sam2
+    from hydra.utils import instantiate
+    from omegaconf import DictConfig, OmegaConf
+
+    path = Path(preset.sam2_config)
+    config = OmegaConf.load(path if path.is_absolute() else Path(sam2.__path__[0]) / path)
+    if not isinstance(config, DictConfig):
+        raise UnsafeCheckpointError(f"{path} is not a SAM 2 configuration.")
+    # What sam2's own build_sam2 sets for images: a single mask that is not stable gives way to the best of three.
+    config.model.sam_mask_decoder_extra_args = {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+    model: nn.Module = instantiate(config.model, _recursive_=True)
+    return model
+
+
+def move_sam2(sam2: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move SAM 2 to a device and a dtype, in place; the frequencies that encode positions stay in float32.
+
+    It computes positions in float32 whatever its weights are, and in half precision a click would be pixels off.
+    """
+    positions = sam2.sam_prompt_encoder.pe_layer
+    frequencies = positions.positional_encoding_gaussian_matrix
+    sam2.to(device, dtype)
+    positions.positional_encoding_gaussian_matrix = frequencies.to(device)
+    return sam2
+
+
+def _build_sam2(preset: Preset, checkpoint: Path) -> nn.Module:
+    tensors = read_checkpoint(checkpoint)
+    model = make_sam2(preset)
+    _load_tensors(model, tensors, checkpoint)
+    return model
+
+
+def _build_dinov2(folder: Path) -> nn.Module:
+    from safetensors import SafetensorError
+    from transformers import Dinov2Model
+    from transformers.utils import logging as transformers_logging
+
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # a bar of a hundredth of a second
+    try:
+        loaded: Any = Dinov2Model.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnsafeCheckpointError(f"{folder} does not hold a DINOv2 that can be read: {error}") from error
+    finally:
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
+    model, report = loaded
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]} - {"embeddings.mask_token"})
+    if wrong:
+        raise UnsafeCheckpointError(f"{folder} belongs to another model than DINOv2: it lacks or adds {wrong[0]!r}.")
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+        raise UnsafeCheckpointError(f"{source} belongs to another model than this preset's: {first[:200]}") from error
