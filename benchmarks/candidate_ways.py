@@ -29,10 +29,10 @@ from benchmarks.baseline import (
 from benchmarks.equality import FOUND_IOU, SURE_IOU, Equality, recall
 from benchmarks.random_models import copy_models
 from benchmarks.report import Figure, at_least, at_most
-from refseg.candidates import Candidates, encode_patches, pool_features, propose_from_pixels
-from refseg.decoding import MIN_PREDICTED_IOU, decode_grid, embed_images
-from refseg.images import encoder_pixels
-from refseg.models import PRESETS, Models, default_dtype
+from refseg.candidates.decoding import MIN_PREDICTED_IOU, decode_grid, embed_images
+from refseg.candidates.proposing import Candidates, encode_patches, pool_features, propose_from_pixels
+from refseg.images.reading import encoder_pixels
+from refseg.models.loaded import PRESETS, Models, default_dtype
 
 BASELINE, EXACT, FAST = "baseline", "exact", "fast"
 WAYS = (BASELINE, EXACT, FAST)
@@ -71,7 +71,7 @@ def make_way(name: str, models: Models) -> Way:
     """One of WAYS on some models.
 
     The exact one asks at every prompt of the grid. The fast one is what a user gets of the preset's fast variant: it asks as
-    `refseg.prompts` says, and on a processor that computes in bfloat16 it does so, whatever the dtype of the models.
+    `refseg.candidates.prompts` says, and on a processor that computes in bfloat16 it does so, whatever the dtype of the models.
     """
     if name == BASELINE:
         run = partial(_baseline, models=models, encoder=eager_encoder(models))

@@ -19,14 +19,14 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, filters, segmentation
 
-from refseg.building import build_prototypes
-from refseg.candidates import propose
-from refseg.gallery import make_gallery
-from refseg.instances import Instances
-from refseg.matching import match
-from refseg.models import load_models
-from refseg.pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
-from refseg.reference_vectors import Reference
+from refseg.candidates.proposing import propose
+from refseg.images.drawing import DrawnObject, draw_objects, fit, line_of_text, sheet
+from refseg.matching.gallery import make_gallery
+from refseg.matching.instances import Instances
+from refseg.matching.ranking import match
+from refseg.models.loaded import load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.vectors import Reference
 
 FOUND_IOU = 0.5
 TILE = 0.6

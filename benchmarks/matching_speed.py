@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.report import Figure, as_table, at_most, seconds_of, spread
-from refseg.candidates import Candidates
-from refseg.cropping import crop_instances
-from refseg.instances import Ranking
-from refseg.matching import rank
-from refseg.packing import PackedCandidates, pack
-from refseg.similarity import Gallery, classify
+from refseg.candidates.packing import PackedCandidates, pack
+from refseg.candidates.proposing import Candidates
+from refseg.matching.cropping import crop_instances
+from refseg.matching.instances import Ranking
+from refseg.matching.ranking import rank
+from refseg.matching.similarity import Gallery, classify
 
 GRID = 256
 WIDTH = 1024

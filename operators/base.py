@@ -172,8 +172,8 @@ def _collection(given: Any) -> Any:
     """
     if isinstance(given, fo.Dataset | fo.DatasetView):
         return given
+    from refseg.dataset.views import open_collection
     from refseg.errors import DatasetError
-    from refseg.views import open_collection
 
     try:
         return open_collection(given)

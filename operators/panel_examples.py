@@ -51,7 +51,7 @@ def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = F
 
 def every_image(ctx: Any) -> Any:
     """The images of the whole dataset, of grouped data those of every slice: where the library looks for what is tagged."""
-    from refseg import fields
+    from refseg.dataset import fields
 
     return fields.every_image(collection(ctx))
 
@@ -63,7 +63,7 @@ def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
         ValueError: it is its image that is tagged.
     """
     if field == REJECTED_FIELD:
-        from refseg.views import delete_labels
+        from refseg.dataset.views import delete_labels
 
         delete_labels(collection(ctx), [{"label_id": label_id, "sample_id": sample_id, "field": field}])
         return
@@ -77,8 +77,8 @@ def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
 
 def draw(ctx: Any, settings: PanelSettings) -> tuple[str, str]:
     """Draw references of each class; returns what to say and in which colour."""
-    from refseg.fields import prediction_fields
-    from refseg.references import sample_references
+    from refseg.dataset.fields import prediction_fields
+    from refseg.dataset.references import sample_references
 
     if settings.field is None:
         raise ValueError("No field holds labelled objects: label some first.")
@@ -127,8 +127,8 @@ def _of_kind(items: Sequence[Any], kind: str) -> list[str]:
 
 
 def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str], kind: str) -> int:
-    from refseg import review
-    from refseg.fields import prediction_fields
+    from refseg.dataset.fields import prediction_fields
+    from refseg.review import queue as review
 
     if field in prediction_fields(ctx.dataset):
         if kind == "alt":

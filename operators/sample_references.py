@@ -54,8 +54,8 @@ class SampleReferences(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Draw and tag."""
+        from refseg.dataset.references import sample_references
         from refseg.progress import Progress
-        from refseg.references import sample_references
 
         def given(name: str, default: Any) -> Any:
             value = ctx.params.get(name)

@@ -21,9 +21,9 @@ from tests.private_mongod import PrivateMongod, find_mongod
 if TYPE_CHECKING:
     import fiftyone as fo
 
-    from refseg.models import Models
-    from refseg.prototypes import Prototypes
-    from refseg.reference_vectors import Reference
+    from refseg.models.loaded import Models
+    from refseg.prototypes.prototypes import Prototypes
+    from refseg.prototypes.vectors import Reference
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDER = "refseg"
@@ -210,7 +210,7 @@ def models() -> Models:
     """The demo models in float32 on the CPU, on any machine."""
     import torch
 
-    from refseg.models import load_models
+    from refseg.models.loaded import load_models
 
     return load_models("demo", device="cpu", dtype=torch.float32)
 
@@ -226,6 +226,6 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> list[Reference]:
 @pytest.fixture(scope="session")
 def built(references: list[Reference], models: Models) -> Prototypes:
     """Prototypes of `references`."""
-    from refseg.building import build_prototypes
+    from refseg.prototypes.building import build_prototypes
 
     return build_prototypes(references, models)

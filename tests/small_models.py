@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from refseg.models import PRESETS, Preset, make_sam2, unload_models
+from refseg.models.loaded import PRESETS, Preset, make_sam2, unload_models
 
 SIDE = 64
 """S: grids of 16 by 16 cells."""

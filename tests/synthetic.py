@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.candidates import Candidates
-from refseg.instances import Instances, Ranking
-from refseg.negatives import Negatives
-from refseg.packing import PackedCandidates
-from refseg.prototypes import Prototypes
-from refseg.surroundings import Surroundings
-from tests.test_packing import make_blobs
+from refseg.candidates.packing import PackedCandidates
+from refseg.candidates.proposing import Candidates
+from refseg.matching.instances import Instances, Ranking
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
+from tests.candidates.test_packing import make_blobs
 from tests.upsampling import upsample
 
 GRID = 16

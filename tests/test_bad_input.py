@@ -17,16 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg.building import build_prototypes
-from refseg.dataset_index import open_index
+from refseg.dataset.index import open_index
+from refseg.dataset.indexing import build_index
+from refseg.dataset.references import collect_references
 from refseg.demo.world import Scene
 from refseg.errors import ClassWithoutReferencesError, IndexDamagedError, RefSegError
-from refseg.images import read_image, segmenter_pixels
-from refseg.indexing import build_index
-from refseg.models import load_models
-from refseg.prototypes import Prototypes
-from refseg.references import collect_references
-from refseg.runs import SegmentReport, segment
+from refseg.images.reading import read_image, segmenter_pixels
+from refseg.models.loaded import load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenting import SegmentReport, segment
 from tests.tolerance import Score
 from tests.trays import (
     IMAGE_HW,
@@ -185,7 +185,7 @@ def no_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
     def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("candidates were computed")
 
-    monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
 
 
 class TestIndexOfOneDataset:
@@ -268,7 +268,7 @@ class TestRealSegmenter:
     def test_flat_images(
         self, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1)
         dataset = make_dataset(flat_samples(tmp_path))
         report = run(dataset, prototypes, model=quick_models())
         assert (report.num_images, report.skipped) == (2, ())
@@ -277,7 +277,7 @@ class TestRealSegmenter:
     def test_no_candidate(
         self, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 2)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 2)
         dataset = make_dataset(tray_samples(tmp_path, 1))
         report = run(dataset, prototypes, model=quick_models())
         assert (report.num_images, report.num_instances, report.skipped) == (1, 0, ())

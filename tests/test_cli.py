@@ -18,27 +18,27 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 import refseg
-import refseg.candidates
-import refseg.coco_images
-import refseg.tiles
-from refseg.average_precision import evaluate_results
-from refseg.calibration import calibrated_thresholds
-from refseg.candidates import Candidates
+import refseg.candidates.proposing
+import refseg.candidates.tiles
+import refseg.coco.images
+from refseg.calibration.thresholds import calibrated_thresholds
+from refseg.candidates.packing import PackedCandidates
+from refseg.candidates.prompts import prompt_grid
+from refseg.candidates.proposing import Candidates
 from refseg.cli import main
-from refseg.coco import read_coco
-from refseg.coco_images import scan
-from refseg.coco_job import CocoJob
+from refseg.coco.average_precision import evaluate_results
+from refseg.coco.files import read_coco
+from refseg.coco.frames import turned_boxes
+from refseg.coco.images import scan
+from refseg.coco.job import CocoJob
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import CocoError
-from refseg.frames import turned_boxes
-from refseg.images import read_image, segmenter_pixels
-from refseg.match_settings import PUBLISHED, MatchSettings, settings_for
-from refseg.models import PRESETS, Models, load_models
-from refseg.packing import PackedCandidates
-from refseg.prompts import prompt_grid
-from refseg.prototypes import Prototypes
-from refseg.rle import annotation_rle, decode_mask
-from refseg.surroundings import image_key
+from refseg.images.reading import read_image, segmenter_pixels
+from refseg.masks.rle import annotation_rle, decode_mask
+from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
+from refseg.models.loaded import PRESETS, Models, load_models
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import image_key
 from tests.trays import candidates_of
 
 CLASSES = ("star", "tee")
@@ -108,8 +108,8 @@ def content(scenes: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 def run(scenes: tuple[Path, dict[str, Any]], content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `refseg coco` in this process, on the content as it is by then; a dictionary as argument becomes a file."""
     # Formats are tested here, not the models: each of a few prompts gives a candidate, whatever the segmenter thinks of it.
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
-    monkeypatch.setattr("refseg.decoding.prompt_grid", lambda per_side, side: prompt_grid(5, side))
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.candidates.decoding.prompt_grid", lambda per_side, side: prompt_grid(5, side))
 
     def call(*more: str, references: Any = None, targets: Any = None, images: Path | None = None) -> int:
         arguments = ["coco", "--images", str(images or scenes[0]), "--model", "demo", "--out", str(tmp_path / "results.json")]
@@ -187,7 +187,7 @@ def test_targets_keep_their_ids_and_are_scored(
     assert {r["image_id"] for r in results} <= {11, 12}
     assert {r["category_id"] for r in results} <= {8, 9}
     loaded(tmp_path, content)
-    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
     labels = []
     for categories, numbers in (
         (content["categories"], {8: "tee", 9: "star"}),
@@ -239,7 +239,7 @@ def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Mo
 
 
 def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
     targets = {"images": content["images"][:2], "categories": content["categories"]}
 
     def results(*arguments: str) -> list[list[float]]:
@@ -264,9 +264,9 @@ def test_tiles_and_presence_gate(
 
     def propose_tiles(image: Image.Image, models: Models, **options: Any) -> PackedCandidates:
         looked_at.append(image.size)
-        return refseg.tiles.propose_tiles(image, models, **options)
+        return refseg.candidates.tiles.propose_tiles(image, models, **options)
 
-    monkeypatch.setattr(refseg.coco_images, "propose_tiles", propose_tiles)
+    monkeypatch.setattr(refseg.coco.images, "propose_tiles", propose_tiles)
     report = str(tmp_path / "report.json")
     asked = ((("--tiles",), 0), (("--presence-gate", "1"), 2), (("--tiles", "--presence-gate", "1"), 2))
     for arguments, num_gated in asked:
@@ -309,7 +309,7 @@ def propose_objects(monkeypatch: pytest.MonkeyPatch, scenes: tuple[Path, dict[st
             for row, hw in zip(pixels, sizes, strict=True)
         ]
 
-    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", propose)
+    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", propose)
     return looked_at
 
 
@@ -342,7 +342,7 @@ class TestKnownImages:
         least = ", ".join(f"{name} {value:.2f}" for name, value in report["thresholds"].items())
         assert f"\nLeast scores, calibrated: {least}\n" in capsys.readouterr().out
         # Candidates that are held until their image is segmented give what those that are computed again do.
-        monkeypatch.setattr("refseg.coco_known.MAX_HELD", 1)
+        monkeypatch.setattr("refseg.coco.known.MAX_HELD", 1)
         assert run(*told) == 0
         assert len(propose_objects) == NUM_IMAGES + 2 * NUM_IMAGES - 1
         assert told_of(tmp_path)["thresholds"] == report["thresholds"]
@@ -448,7 +448,7 @@ class TestKnownImages:
             asked.append(job.matching)
             raise CocoError("enough")
 
-        monkeypatch.setattr("refseg.coco_run.run_coco", run_coco)
+        monkeypatch.setattr("refseg.coco.running.run_coco", run_coco)
         plain = settings_for(False)
         for arguments, expected in (
             ((), None),
@@ -787,7 +787,7 @@ def test_annotations_of_stored_images_are_hinted_at(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(refseg.coco_images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
     exif = Image.Exif()
     exif[0x0112] = 3
     folder = tmp_path / "images"

@@ -16,15 +16,15 @@ import torch
 from bson import ObjectId
 from safetensors import safe_open
 
-from refseg.candidates import grid_boxes
-from refseg.dataset_index import INDEX_METHOD, index_records, open_index
-from refseg.index import CandidateIndex
-from refseg.index_tables import METADATA_KEY, FileState
-from refseg.indexing import build_index
-from refseg.models import Models
-from refseg.prototypes import Prototypes
-from refseg.runs import segment
-from tests.test_index import candidates_of, first_rows
+from refseg.candidates.proposing import grid_boxes
+from refseg.dataset.index import INDEX_METHOD, index_records, open_index
+from refseg.dataset.indexing import build_index
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.tables import METADATA_KEY, FileState
+from refseg.models.loaded import Models
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenting import segment
+from tests.index.test_candidate_index import candidates_of, first_rows
 
 WRITTEN = Path(__file__).parent / "fixtures" / "d27e48e"
 EXPECTED = json.loads((WRITTEN / "expected.json").read_text())
@@ -156,7 +156,7 @@ class TestPrototypes:
 class TestDataset:
     @pytest.mark.parametrize("tiles", [False, True])
     def test_is_segmented_from_the_index_alone(self, dataset: fo.Dataset, earlier: Path, tiles: bool, monkeypatch: Any) -> None:
-        monkeypatch.setattr("refseg.sources.load_models", lambda *names, **options: pytest.fail("no models are needed"))
+        monkeypatch.setattr("refseg.dataset.sources.load_models", lambda *names, **options: pytest.fail("no models are needed"))
         prototypes = Prototypes.load(earlier / "prototypes.safetensors")
         report = segment(dataset, prototypes, "found", min_confidence=0.1, tiles=tiles, num_workers=0, progress=False)
         assert (report.num_images, report.num_from_index, report.skipped) == (3, 3, ())

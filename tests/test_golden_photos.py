@@ -22,23 +22,23 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from refseg.building import build_prototypes
-from refseg.candidates import Candidates, encode_patches, propose
-from refseg.coco import read_references
-from refseg.coco_run import CocoJob, run_coco
-from refseg.dataset_index import open_index
-from refseg.decoding import click_decoder, embed_images
-from refseg.images import encoder_pixels, read_image, segmenter_pixels
-from refseg.indexing import build_index
-from refseg.instances import Instances
-from refseg.match_settings import settings_for
-from refseg.matcher import default_thresholds, make_matcher
-from refseg.models import PRESETS, Models, load_models, registered, unload_models
-from refseg.packing import PackedCandidates
-from refseg.prompts import prompt_grid
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import crop_corners, crop_weights
-from refseg.runs import segment
+from refseg.candidates.decoding import click_decoder, embed_images
+from refseg.candidates.packing import PackedCandidates
+from refseg.candidates.prompts import prompt_grid
+from refseg.candidates.proposing import Candidates, encode_patches, propose
+from refseg.coco.files import read_references
+from refseg.coco.running import CocoJob, run_coco
+from refseg.dataset.index import open_index
+from refseg.dataset.indexing import build_index
+from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
+from refseg.matching.instances import Instances
+from refseg.matching.matcher import default_thresholds, make_matcher
+from refseg.matching.settings import settings_for
+from refseg.models.loaded import PRESETS, Models, load_models, registered, unload_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.vectors import crop_corners, crop_weights
+from refseg.runs.segmenting import segment
 from tests.tolerance import assert_near
 
 FOLDER = Path(os.environ.get("REFSEG_GOLDEN", "/nonexistent")) / "photos"

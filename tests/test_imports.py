@@ -110,9 +110,9 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_functions_and_modules_do_not_collide() -> None:
-    import refseg.prototypes
-    import refseg.references
+    import refseg.dataset.references
+    import refseg.prototypes.prototypes
 
     assert callable(refseg.build_prototypes)
     assert callable(refseg.collect_references)
-    assert not callable(refseg.prototypes)
+    assert not callable(refseg.prototypes.prototypes)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import refseg
-from refseg.dataset_index import index_records
-from refseg.models import PRESETS, get_preset, registered
+from refseg.dataset.index import index_records
+from refseg.models.loaded import PRESETS, get_preset, registered
 from refseg.names import folder_from, free_run_key, run_key_from
 from tests.small_models import small_presets
 

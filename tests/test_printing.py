@@ -13,16 +13,16 @@ import pytest
 import torch
 
 import refseg
-from refseg.candidates import Candidates
-from refseg.index import CandidateIndex
-from refseg.instances import Instances
-from refseg.models import Models
-from refseg.negatives import Negatives
-from refseg.packing import PackedCandidates
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import Reference
-from refseg.surroundings import Surroundings
-from tests.test_index import make_index
+from refseg.candidates.packing import PackedCandidates
+from refseg.candidates.proposing import Candidates
+from refseg.index.candidate_index import CandidateIndex
+from refseg.matching.instances import Instances
+from refseg.models.loaded import Models
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
+from refseg.prototypes.vectors import Reference
+from tests.index.test_candidate_index import make_index
 
 
 def make_prototypes(shots: dict[str, int], **more: object) -> Prototypes:

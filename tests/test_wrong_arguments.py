@@ -14,8 +14,8 @@ from PIL import Image
 
 import refseg
 from refseg.errors import RefSegError
-from refseg.inspecting import inspect as inspect_prototypes
-from refseg.prototypes import Prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.inspecting import inspect as inspect_prototypes
 from tests.trays import tray_samples
 
 GIVEN_OUT = {

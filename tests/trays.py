@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from refseg.building import build_prototypes
-from refseg.candidates import Candidates, encode_patches, pool_features
+from refseg.candidates.proposing import Candidates, encode_patches, pool_features
 from refseg.demo.world import Scene, draw_family, render_scene
-from refseg.images import encoder_pixels, read_image, segmenter_pixels
-from refseg.models import Models, load_models
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import Reference
-from refseg.runs import SegmentReport, segment
+from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
+from refseg.models.loaded import Models, load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.vectors import Reference
+from refseg.runs.segmenting import SegmentReport, segment
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -147,8 +147,8 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
             for row, image_hw in zip(pixels, sizes, strict=True)
         ]
 
-    monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
-    monkeypatch.setattr("refseg.segmenter.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.runs.segmenter.propose_from_pixels", propose_from_pixels)
 
 
 def segment_all(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> SegmentReport:

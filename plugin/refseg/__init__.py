@@ -9,90 +9,90 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .building import build_prototypes
-    from .dataset_index import DatasetIndex, IndexStatus, VerifyReport, open_index
-    from .decisions import Decision, accept, fix, reject, relabel, undo
-    from .evaluation import EvaluationReport, evaluate
-    from .heatmaps import HeatmapReport, similarity_heatmap
-    from .indexing import IndexReport, SkippedImage, build_index
-    from .inspecting import inspect
-    from .inspection import InspectedReference, inspect_references, inspection_sheet
-    from .known_images import calibrate, mine_negatives
-    from .match_settings import MatchSettings
-    from .models import PRESETS, load_models, unload_models
-    from .prototype_report import PrototypeReport, Suggestion
-    from .prototypes import Prototypes
+    from .dataset.index import DatasetIndex, IndexStatus, VerifyReport, open_index
+    from .dataset.indexing import IndexReport, SkippedImage, build_index
+    from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
+    from .dataset.store import list_prototypes, load_prototypes, save_prototypes
+    from .evaluation.evaluating import EvaluationReport, evaluate
+    from .insight.quality import ReferenceQuality, reference_quality
+    from .insight.report import PrototypeReport, Suggestion
+    from .matching.settings import MatchSettings
+    from .models.loaded import PRESETS, load_models, unload_models
+    from .prototypes.building import build_prototypes
+    from .prototypes.prototypes import Prototypes
+    from .prototypes.vectors import Reference
     from .published.job import BenchmarkJob
     from .published.running import BenchmarkReport, run_benchmark
-    from .quality import ReferenceQuality, reference_quality
-    from .reference_vectors import Reference
-    from .references import SampledReferences, collect_references, sample_references, tag_references
-    from .report_fields import delete_fields, write_fields
-    from .review import QueueItem, review_queue
-    from .runs import SegmentReport, segment
-    from .segmenter import Segmenter
-    from .similar import SimilarReport, find_similar
-    from .store import list_prototypes, load_prototypes, save_prototypes
-    from .updating import UpdateReport, update
+    from .review.decisions import Decision, accept, fix, reject, relabel, undo
+    from .review.queue import QueueItem, review_queue
+    from .runs.heatmaps import HeatmapReport, similarity_heatmap
+    from .runs.inspecting import inspect
+    from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
+    from .runs.known_images import calibrate, mine_negatives
+    from .runs.report_fields import delete_fields, write_fields
+    from .runs.segmenter import Segmenter
+    from .runs.segmenting import SegmentReport, segment
+    from .runs.similar import SimilarReport, find_similar
+    from .runs.updating import UpdateReport, update
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BenchmarkJob": "published.job",
     "BenchmarkReport": "published.running",
-    "DatasetIndex": "dataset_index",
-    "Decision": "decisions",
-    "EvaluationReport": "evaluation",
-    "HeatmapReport": "heatmaps",
-    "IndexReport": "indexing",
-    "IndexStatus": "dataset_index",
-    "MatchSettings": "match_settings",
-    "InspectedReference": "inspection",
-    "PRESETS": "models",
-    "PrototypeReport": "prototype_report",
-    "Prototypes": "prototypes",
-    "QueueItem": "review",
-    "Reference": "reference_vectors",
-    "ReferenceQuality": "quality",
-    "SampledReferences": "references",
-    "SegmentReport": "runs",
-    "Segmenter": "segmenter",
-    "SimilarReport": "similar",
-    "SkippedImage": "indexing",
-    "Suggestion": "prototype_report",
-    "UpdateReport": "updating",
-    "VerifyReport": "dataset_index",
-    "accept": "decisions",
-    "build_index": "indexing",
-    "build_prototypes": "building",
-    "calibrate": "known_images",
-    "collect_references": "references",
-    "delete_fields": "report_fields",
-    "evaluate": "evaluation",
-    "find_similar": "similar",
-    "fix": "decisions",
-    "inspect": "inspecting",
-    "inspect_references": "inspection",
-    "inspection_sheet": "inspection",
-    "list_prototypes": "store",
-    "load_models": "models",
-    "load_prototypes": "store",
-    "mine_negatives": "known_images",
-    "open_index": "dataset_index",
-    "reference_quality": "quality",
-    "reject": "decisions",
-    "relabel": "decisions",
-    "review_queue": "review",
+    "DatasetIndex": "dataset.index",
+    "Decision": "review.decisions",
+    "EvaluationReport": "evaluation.evaluating",
+    "HeatmapReport": "runs.heatmaps",
+    "IndexReport": "dataset.indexing",
+    "IndexStatus": "dataset.index",
+    "MatchSettings": "matching.settings",
+    "InspectedReference": "runs.inspection",
+    "PRESETS": "models.loaded",
+    "PrototypeReport": "insight.report",
+    "Prototypes": "prototypes.prototypes",
+    "QueueItem": "review.queue",
+    "Reference": "prototypes.vectors",
+    "ReferenceQuality": "insight.quality",
+    "SampledReferences": "dataset.references",
+    "SegmentReport": "runs.segmenting",
+    "Segmenter": "runs.segmenter",
+    "SimilarReport": "runs.similar",
+    "SkippedImage": "dataset.indexing",
+    "Suggestion": "insight.report",
+    "UpdateReport": "runs.updating",
+    "VerifyReport": "dataset.index",
+    "accept": "review.decisions",
+    "build_index": "dataset.indexing",
+    "build_prototypes": "prototypes.building",
+    "calibrate": "runs.known_images",
+    "collect_references": "dataset.references",
+    "delete_fields": "runs.report_fields",
+    "evaluate": "evaluation.evaluating",
+    "find_similar": "runs.similar",
+    "fix": "review.decisions",
+    "inspect": "runs.inspecting",
+    "inspect_references": "runs.inspection",
+    "inspection_sheet": "runs.inspection",
+    "list_prototypes": "dataset.store",
+    "load_models": "models.loaded",
+    "load_prototypes": "dataset.store",
+    "mine_negatives": "runs.known_images",
+    "open_index": "dataset.index",
+    "reference_quality": "insight.quality",
+    "reject": "review.decisions",
+    "relabel": "review.decisions",
+    "review_queue": "review.queue",
     "run_benchmark": "published.running",
-    "sample_references": "references",
-    "save_prototypes": "store",
-    "segment": "runs",
-    "similarity_heatmap": "heatmaps",
-    "tag_references": "references",
-    "undo": "decisions",
-    "unload_models": "models",
-    "update": "updating",
-    "write_fields": "report_fields",
+    "sample_references": "dataset.references",
+    "save_prototypes": "dataset.store",
+    "segment": "runs.segmenting",
+    "similarity_heatmap": "runs.heatmaps",
+    "tag_references": "dataset.references",
+    "undo": "review.decisions",
+    "unload_models": "models.loaded",
+    "update": "runs.updating",
+    "write_fields": "runs.report_fields",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RefSegError
-from .match_settings import CHOICES, MatchSettings, settings_for
+from .matching.settings import CHOICES, MatchSettings, settings_for
 
 STRICT_HELP = "stop where an annotation cannot be used; by default it is left out and listed"
 

@@ -21,9 +21,9 @@ from benchmarks.baseline import (
 )
 from benchmarks.equality import compare
 from benchmarks.random_models import ask_at, copy_models, draw_pixels
-from refseg.candidates import Candidates, propose_from_pixels
+from refseg.candidates.proposing import Candidates, propose_from_pixels
 from refseg.errors import ModelError, ShapeError
-from refseg.models import Models, load_models
+from refseg.models.loaded import Models, load_models
 from tests.tolerance import assert_near
 
 POINTS = 6

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.equality import align, compare, mask_iou, pair_in_order, recall
-from refseg.candidates import Candidates
+from refseg.candidates.proposing import Candidates
 from refseg.errors import ShapeError
 
 GRID = 12

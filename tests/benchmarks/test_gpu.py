@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import MEMORY_GB, Run, best_run, run_table
-from refseg.models import default_dtype, get_preset
+from refseg.models.loaded import default_dtype, get_preset
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -17,8 +17,8 @@ from benchmarks.quality_scores import (
     presence_f1,
     reachable,
 )
-from refseg.coco import CocoDataset, CocoImage
-from refseg.rle import encode_mask
+from refseg.coco.files import CocoDataset, CocoImage
+from refseg.masks.rle import encode_mask
 
 STAR, TEE = 1, 2
 HW = (20, 40)

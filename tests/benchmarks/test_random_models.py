@@ -8,7 +8,7 @@ import torch
 from benchmarks.baseline import propose_as_published
 from benchmarks.candidate_ways import PRESET_NAMES
 from benchmarks.random_models import _make_dinov2, ask_at, copy_models, draw_pixels, make_random_models, set_kept_share
-from refseg.models import PRESETS, make_sam2
+from refseg.models.loaded import PRESETS, make_sam2
 
 
 @pytest.mark.parametrize("name", [name for name in PRESET_NAMES if name != "demo"])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-import refseg.known_objects
-from refseg.candidates import Candidates
-from refseg.known_objects import join_surroundings, known_object, spread
-from refseg.packing import pack
-from refseg.surroundings import Surroundings, look_around
+import refseg.calibration.known_objects
+from refseg.calibration.known_objects import join_surroundings, known_object, spread
+from refseg.candidates.packing import pack
+from refseg.candidates.proposing import Candidates
+from refseg.prototypes.surroundings import Surroundings, look_around
 
 IMAGE_HW = (64, 128)
 
@@ -75,7 +75,7 @@ def test_spread() -> None:
 
 
 def test_join_keeps_what_shows_references_and_some_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refseg.known_objects, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(refseg.calibration.known_objects, "MAX_STRANGERS", 3)
     features = torch.arange(8).half()[:, None]
     parts = [
         Surroundings(features[:4], ("a",) * 4, ("one", "", "", "")),

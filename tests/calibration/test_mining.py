@@ -7,23 +7,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from refseg.candidates import Candidates
+from refseg.calibration.mining import NOTHING, Mined, add_mined, best_mined, labelled_ids, mine, num_mined, without_mined
+from refseg.candidates.proposing import Candidates
 from refseg.errors import ShapeError
-from refseg.match_settings import MatchSettings
-from refseg.matcher import Matcher, make_matcher
-from refseg.mining import (
-    NOTHING,
-    Mined,
-    add_mined,
-    best_mined,
-    labelled_ids,
-    mine,
-    num_mined,
-    without_mined,
-)
-from refseg.models import get_preset
-from refseg.negatives import Negatives
-from refseg.prototypes import Prototypes
+from refseg.matching.matcher import Matcher, make_matcher
+from refseg.matching.settings import MatchSettings
+from refseg.models.loaded import get_preset
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
 
 CLASSES = ("nut", "tee")
 

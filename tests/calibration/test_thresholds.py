@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from refseg import calibration
-from refseg.calibration import LeftOut, calibrated_thresholds, expected_f1, leave_one_out
-from refseg.gallery import make_gallery
-from refseg.match_settings import MatchSettings
-from refseg.prototypes import Prototypes
-from refseg.similarity import classify
-from refseg.surroundings import Surroundings
+from refseg.calibration import thresholds as calibration
+from refseg.calibration.thresholds import LeftOut, calibrated_thresholds, expected_f1, leave_one_out
+from refseg.matching.gallery import make_gallery
+from refseg.matching.settings import MatchSettings
+from refseg.matching.similarity import classify
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
 from tests.synthetic import WIDTH, make_full, without_image
 
 DEFAULT = 0.5

@@ -7,7 +7,7 @@ import torch
 from sam2.modeling.sam.transformer import Attention
 from torch import Tensor
 
-from refseg.cross_attention import (
+from refseg.candidates.cross_attention import (
     add_attention_to_tokens,
     add_same_attention_to_tokens,
     attend_to_image,

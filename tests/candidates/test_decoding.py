@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg import decoding, upscaling
-from refseg.candidates import propose_from_pixels
-from refseg.decoding import MIN_PREDICTED_IOU, ImageEmbeddings, click_decoder, decode_grid, decode_points, embed_images
+from refseg.candidates import decoding, upscaling
+from refseg.candidates.decoding import (
+    MIN_PREDICTED_IOU,
+    ImageEmbeddings,
+    click_decoder,
+    decode_grid,
+    decode_points,
+    embed_images,
+)
+from refseg.candidates.prompts import coarse_prompts, open_prompts, prompt_grid
+from refseg.candidates.proposing import propose_from_pixels
 from refseg.errors import ModelMemoryError
-from refseg.images import segmenter_pixels
-from refseg.models import Models, load_models
-from refseg.prompts import coarse_prompts, open_prompts, prompt_grid
-from tests.test_candidates import make_image
+from refseg.images.reading import segmenter_pixels
+from refseg.models.loaded import Models, load_models
+from tests.candidates.test_proposing import make_image
 from tests.tolerance import assert_near
 
 SIDE = 256
@@ -105,7 +112,7 @@ class TestDecodePoints:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return real(self, prompts, terms)
 
-        monkeypatch.setattr("refseg.batch_sizes._sizes", {})
+        monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
         monkeypatch.setattr(decoding.ClickDecoder, "_transform", transform)
         monkeypatch.setitem(decoding.PROMPTS_A_BATCH, "cpu", 36)
         monkeypatch.setattr(decoding, "IMAGE_BYTES_A_BATCH", {})
@@ -121,7 +128,7 @@ class TestDecodePoints:
         def transform(*_: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-        monkeypatch.setattr("refseg.batch_sizes._sizes", {})
+        monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
         monkeypatch.setattr(decoding.ClickDecoder, "_transform", transform)
         with pytest.raises(ModelMemoryError, match="one at a time of its prompts"):
             decode_points(POINTS, embeddings, 0, models)

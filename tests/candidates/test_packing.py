@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refseg.candidates import Candidates, grid_boxes, propose
+from refseg.candidates.packing import FAR_LOGIT, LOGIT_STEP, LOWEST_LOGIT, PackedCandidates, edge_cells, pack
+from refseg.candidates.proposing import Candidates, grid_boxes, propose
 from refseg.errors import ShapeError
-from refseg.packing import FAR_LOGIT, LOGIT_STEP, LOWEST_LOGIT, PackedCandidates, edge_cells, pack
-from tests.test_rle import write_code
+from tests.masks.test_rle import write_code
 from tests.tolerance import assert_near
 from tests.upsampling import upsample
 

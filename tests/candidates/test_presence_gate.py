@@ -14,28 +14,23 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-import refseg.candidates
-from refseg.candidates import (
-    PresenceGate,
-    encode_patches,
-    patch_similarity,
-    propose,
-)
-from refseg.dataset_index import open_index
-from refseg.decoding import embed_images
+import refseg.candidates.proposing
+from refseg.candidates.decoding import embed_images
+from refseg.candidates.packing import join, pack
+from refseg.candidates.proposing import PresenceGate, encode_patches, patch_similarity, propose
+from refseg.candidates.tiles import propose_tiles, tile_windows
+from refseg.dataset.fields import newest_run
+from refseg.dataset.index import open_index
 from refseg.errors import DatasetError, ShapeError
-from refseg.fields import newest_run
-from refseg.images import encoder_pixels, segmenter_pixels
-from refseg.matching import match
-from refseg.models import Models
-from refseg.packing import join, pack
-from refseg.prototypes import Prototypes
-from refseg.runs import SegmentReport, SegmentSettings, gate_of, segment
-from refseg.segmenter import Segmenter
-from refseg.similarity import Gallery
-from refseg.tiles import propose_tiles, tile_windows
-from refseg.updating import settings_of
-from tests.test_tiles import SIDE, own_pixels, wide_image
+from refseg.images.reading import encoder_pixels, segmenter_pixels
+from refseg.matching.ranking import match
+from refseg.matching.similarity import Gallery
+from refseg.models.loaded import Models
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenter import Segmenter
+from refseg.runs.segmenting import SegmentReport, SegmentSettings, gate_of, segment
+from refseg.runs.updating import settings_of
+from tests.candidates.test_tiles import SIDE, own_pixels, wide_image
 from tests.tolerance import assert_near
 from tests.trays import draw_trays, quick_models, tray_prototypes
 
@@ -49,7 +44,7 @@ def models() -> Models:
 
 @pytest.fixture(autouse=True)
 def _keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
 
 
 @pytest.fixture
@@ -61,7 +56,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(pixels))
         return embed_images(pixels, models)
 
-    monkeypatch.setattr(refseg.candidates, "embed_images", embed)
+    monkeypatch.setattr(refseg.candidates.proposing, "embed_images", embed)
     return sizes
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg.prompts import PROMISING_IOU, SAME_MASK_IOU, coarse_prompts, open_prompts
+from refseg.candidates.prompts import PROMISING_IOU, SAME_MASK_IOU, coarse_prompts, open_prompts
 
 N, M = 5, 20
 CELL = [round(number * (M - 1) / (N - 1)) for number in range(N)]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from refseg.candidates import (
+from refseg.candidates.decoding import ImageEmbeddings, decode_boxes, decode_points, embed_images
+from refseg.candidates.prompts import prompt_grid
+from refseg.candidates.proposing import (
     Candidates,
     drop_near_duplicates,
     encode_patches,
@@ -24,12 +26,10 @@ from refseg.candidates import (
     share_in_groups,
     shares_of,
 )
-from refseg.decoding import ImageEmbeddings, decode_boxes, decode_points, embed_images
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import ShapeError
-from refseg.images import MEAN, STD, encoder_pixels, segmenter_pixels
-from refseg.models import Models, load_models
-from refseg.prompts import prompt_grid
+from refseg.images.reading import MEAN, STD, encoder_pixels, segmenter_pixels
+from refseg.models.loaded import Models, load_models
 from tests.synthetic import GRID, box_mask
 from tests.tolerance import assert_near
 
@@ -53,13 +53,13 @@ def embed(image: Image.Image, models: Models) -> ImageEmbeddings:
 @pytest.fixture
 def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask at 5 × 5 points: what is tested does not depend on their number, the time it takes does."""
-    monkeypatch.setattr("refseg.decoding.prompt_grid", lambda per_side, side: prompt_grid(5, side))
+    monkeypatch.setattr("refseg.candidates.decoding.prompt_grid", lambda per_side, side: prompt_grid(5, side))
 
 
 @pytest.fixture
 def keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may depend on how sure of its masks a segmenter is."""
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
 
 
 def random_candidates(count: int, seed: int = 0) -> Candidates:
@@ -395,7 +395,7 @@ class TestDecode:
     def test_prompts_a_batch_do_not_matter(self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
         points, embeddings = prompt_grid(3, SIDE), embed(image, models)
         at_once = decode_points(points, embeddings, 0, models)
-        monkeypatch.setattr("refseg.decoding.PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
+        monkeypatch.setattr("refseg.candidates.decoding.PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
         in_parts = decode_points(points, embeddings, 0, models)
         assert_near(in_parts[0], at_once[0], at_most=1e-3)
         assert_near(in_parts[1], at_once[1], at_most=1e-4)
@@ -404,10 +404,10 @@ class TestDecode:
         self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         points, embeddings = prompt_grid(4, SIDE), embed(image, models)
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
         every_logits, every_iou = decode_points(points, embeddings, 0, models)
         limit = float(every_iou.sort().values[8])
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", limit)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", limit)
         logits, predicted = decode_points(points, embeddings, 0, models)
         keep = every_iou > limit
         assert 0 < int(keep.sum()) < len(points)
@@ -461,7 +461,7 @@ class TestPropose:
 
     @pytest.mark.usefixtures("few_prompts")
     def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 1.1)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 1.1)
         for found in propose([make_image(1), make_image(2)], models):
             assert len(found) == 0
             assert found.logits.shape == (0, 64, 64)
@@ -490,7 +490,7 @@ class TestPropose:
 
     @pytest.mark.usefixtures("keep_every_mask")
     def test_near_duplicates_are_those_dropped_from_all(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.decoding.prompt_grid", lambda per_side, side: prompt_grid(8, side))
+        monkeypatch.setattr("refseg.candidates.decoding.prompt_grid", lambda per_side, side: prompt_grid(8, side))
         image = make_image(6)
         (every,) = propose([image], models)
         (found,) = propose([image], models, max_iou=0.95)
@@ -531,8 +531,8 @@ def test_images_that_do_not_fit_together_are_looked_at_one_by_one(models: Models
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return embed_images(some, models)
 
-    monkeypatch.setattr("refseg.batch_sizes._sizes", {})
-    monkeypatch.setattr("refseg.candidates.embed_images", embed_few)
+    monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
+    monkeypatch.setattr("refseg.candidates.proposing.embed_images", embed_few)
     found = propose_from_pixels(pixels, sizes, models)
     assert seen == [3, 1, 1, 1]
     assert [one.image_hw for one in found] == sizes

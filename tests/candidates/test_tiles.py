@@ -16,24 +16,33 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from refseg.candidates import Candidates, grid_boxes, propose, propose_from_pixels
-from refseg.cropping import crop_instances
-from refseg.dataset_index import find_index, index_records, open_index, settings_of
+from refseg.candidates.packing import MaskCrop, PackedCandidates, join, pack, pack_crops
+from refseg.candidates.proposing import Candidates, grid_boxes, propose, propose_from_pixels
+from refseg.candidates.tiles import (
+    MAX_TIMES_FINER,
+    MIN_OVERLAP,
+    WHOLE_UP_TO,
+    Window,
+    cut_off,
+    fine_grid_side,
+    propose_tiles,
+    tile_windows,
+)
+from refseg.dataset.index import find_index, index_records, open_index, settings_of
+from refseg.dataset.indexing import build_index
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import IndexMismatchError, IndexNotFoundError, ShapeError
-from refseg.images import segmenter_pixels
-from refseg.index import CandidateIndex
-from refseg.index_tables import FORMAT, FORMAT_WITH_TILES, METADATA_KEY, FileState, IndexSettings, images_schema, read_settings
-from refseg.indexing import build_index
-from refseg.instances import Ranking
-from refseg.loading import load_batches, load_image
-from refseg.models import Models
-from refseg.packing import MaskCrop, PackedCandidates, join, pack, pack_crops
-from refseg.prototypes import Prototypes
-from refseg.runs import SegmentReport, SegmentSettings, match_image, segment
-from refseg.segmenter import Segmenter
-from refseg.tiles import MAX_TIMES_FINER, MIN_OVERLAP, WHOLE_UP_TO, Window, cut_off, fine_grid_side, propose_tiles, tile_windows
-from tests.test_index import assert_same, contents
+from refseg.images.loading import load_batches, load_image
+from refseg.images.reading import segmenter_pixels
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.tables import FORMAT, FORMAT_WITH_TILES, METADATA_KEY, FileState, IndexSettings, images_schema, read_settings
+from refseg.matching.cropping import crop_instances
+from refseg.matching.instances import Ranking
+from refseg.models.loaded import Models
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenter import Segmenter
+from refseg.runs.segmenting import SegmentReport, SegmentSettings, match_image, segment
+from tests.index.test_candidate_index import assert_same, contents
 from tests.trays import PARTS, draw_trays, quick_models, tray_prototypes
 
 SIDE = 256
@@ -52,7 +61,7 @@ def models() -> Models:
 @pytest.fixture
 def keep_every_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every prompt gives a candidate, whatever the segmenter thinks of it."""
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
 
 
 def wide_scene(seed: int = 3, image_hw: tuple[int, int] = WIDE, radius: tuple[float, float] = (0.06, 0.09)) -> Scene:
@@ -188,7 +197,7 @@ class TestProposeTiles:
         assert set(found.codes.to_pylist()) <= set(every.codes.to_pylist())
 
     def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 2.0)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 2.0)
         found = propose_tiles(wide_image(), models)
         assert (len(found), found.grid_side, found.features.shape) == (0, 85, (0, models.feature_width))
 
@@ -270,7 +279,7 @@ class TestLoading:
             begun.append(index)
             return load_image(path, side, index, **options)
 
-        monkeypatch.setattr("refseg.loading.load_image", load)
+        monkeypatch.setattr("refseg.images.loading.load_image", load)
         batches = load_batches(paths[:2] * 10, SIDE, batch_size=8, num_workers=4, tiles=True)
         for number in range(10):
             assert next(batches)[0].index == number
@@ -295,7 +304,7 @@ class TestTables:
         assert read_settings(images_schema(plain)) == (FORMAT, plain)
 
     def test_each_image_has_its_own_grid(self, tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
         packed = {
             "wide": propose_tiles(wide_image(), models, max_iou=0.95),
             "small": propose_tiles(Image.fromarray(draw_trays(1)[0].image), models, max_iou=0.95),
@@ -321,7 +330,7 @@ def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
 @pytest.fixture
 def wide(make_dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
     """Two wide images, whose every prompt gives a candidate."""
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1.0)
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
     for number in range(2):
         wide_image(number).save(tmp_path / f"{number}.png")
     return make_dataset([fo.Sample(str(tmp_path / f"{number}.png")) for number in range(2)])

@@ -11,9 +11,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from refseg.average_precision import evaluate_results, has_masks
-from refseg.coco import read_coco
-from refseg.coco_annotations import MASK_LEFT_OUT
+from refseg.coco.annotations import MASK_LEFT_OUT
+from refseg.coco.average_precision import evaluate_results, has_masks
+from refseg.coco.files import read_coco
 
 SIDE = 100
 KINDS: tuple[Literal["segm", "bbox"], ...] = ("segm", "bbox")

@@ -13,8 +13,8 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from refseg.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from refseg.coco import (
+from refseg.coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from refseg.coco.files import (
     CocoDataset,
     CocoImage,
     read_coco,
@@ -26,8 +26,8 @@ from refseg.coco import (
     write_json,
 )
 from refseg.errors import CocoError, NoReferencesError
-from refseg.instances import Instances
-from refseg.rle import annotation_rle, decode_mask, encode_mask
+from refseg.masks.rle import annotation_rle, decode_mask, encode_mask
+from refseg.matching.instances import Instances
 
 WIDTH, HEIGHT = 20, 12
 SQUARE = [[4, 2, 10, 2, 10, 8, 4, 8]]  # x 4-9, y 2-7

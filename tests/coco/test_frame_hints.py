@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refseg.coco import CocoDataset, CocoImage
-from refseg.coco_frames import framed_images
+from refseg.coco.files import CocoDataset, CocoImage
+from refseg.coco.frame_hints import framed_images
 
 
 def test_images_that_are_turned_with_what_is_in_them(tmp_path: Path) -> None:

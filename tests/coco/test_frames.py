@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from refseg.frames import FramedImage, frame_hint, turned_boxes
-from refseg.images import read_orientation
+from refseg.coco.frames import FramedImage, frame_hint, turned_boxes
+from refseg.images.reading import read_orientation
 
 STORED = [(2, 1, 7, 4), (11, 6, 16, 10), (0, 5, 2, 12)]
 """x0, y0, x1, y1 of a stored image of 20 by 12."""

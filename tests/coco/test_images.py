@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from refseg.coco_images import check_scanned, scan
+from refseg.coco.images import check_scanned, scan
 from refseg.errors import CocoError
 
 

@@ -15,8 +15,8 @@ import tifffile
 from PIL import Image
 
 from refseg import cli
-from refseg.coco import as_json, read_coco
-from refseg.prototypes import Prototypes
+from refseg.coco.files import as_json, read_coco
+from refseg.prototypes.prototypes import Prototypes
 from tests.trays import draw_trays
 
 

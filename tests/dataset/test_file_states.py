@@ -17,21 +17,21 @@ import pytest
 import tifffile
 from PIL import Image
 
-import refseg.dataset_index
-from refseg import image_files
-from refseg.building import build_prototypes
-from refseg.dataset_index import file_state, index_records, open_index, settings_of, still_held
+import refseg.dataset.index
+from refseg.dataset.index import file_state, index_records, open_index, settings_of, still_held
+from refseg.dataset.indexing import IndexReport, build_index
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import save_prototypes
 from refseg.errors import IndexMismatchError, PrototypeMismatchError
-from refseg.images import read_image
-from refseg.indexing import IndexReport, build_index
-from refseg.models import load_models
-from refseg.pixels import PLAIN, PixelSettings
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import reference_digest
-from refseg.references import collect_references
-from refseg.runs import segment
-from refseg.segmenter import Segmenter
-from refseg.store import save_prototypes
+from refseg.images import files as image_files
+from refseg.images.pixels import PLAIN, PixelSettings
+from refseg.images.reading import read_image
+from refseg.models.loaded import load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.vectors import reference_digest
+from refseg.runs.segmenter import Segmenter
+from refseg.runs.segmenting import segment
 from tests.trays import draw_trays
 
 ORIENTATION = 0x0112
@@ -45,13 +45,13 @@ def build(view: Any, **options: Any) -> IndexReport:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the files whose headers are read to compare them with an index."""
     paths: list[str] = []
-    real = refseg.dataset_index.read_header
+    real = refseg.dataset.index.read_header
 
     def read_header(path: str) -> Any:
         paths.append(path)
         return real(path)
 
-    monkeypatch.setattr(refseg.dataset_index, "read_header", read_header)
+    monkeypatch.setattr(refseg.dataset.index, "read_header", read_header)
     return paths
 
 

@@ -18,19 +18,19 @@ import pytest
 import torch
 from PIL import Image
 
-import refseg.indexing
-from refseg.candidates import propose
-from refseg.dataset_index import INDEX_METHOD, DatasetIndex, find_index, index_records, open_index, settings_of
+import refseg.dataset.indexing
+from refseg.candidates.packing import PackedCandidates, pack
+from refseg.candidates.proposing import propose
+from refseg.dataset.index import INDEX_METHOD, DatasetIndex, find_index, index_records, open_index, settings_of
+from refseg.dataset.indexing import IndexReport, build_index, iter_build_index
+from refseg.dataset.store import dataset_folder
 from refseg.errors import DatasetError, IndexMismatchError, IndexNotFoundError
-from refseg.images import file_sha256, read_image
-from refseg.index import CandidateIndex
-from refseg.index_tables import FileState
-from refseg.indexing import IndexReport, build_index, iter_build_index
-from refseg.models import load_models
-from refseg.packing import PackedCandidates, pack
+from refseg.images.reading import file_sha256, read_image
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.tables import FileState
+from refseg.models.loaded import load_models
 from refseg.progress import Progress
-from refseg.store import dataset_folder
-from tests.test_index import assert_same, bytes_on_disk, contents
+from tests.index.test_candidate_index import assert_same, bytes_on_disk, contents
 from tests.trays import IMAGE_HW, draw_trays, propose_truth, quick_models, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -49,7 +49,7 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 @pytest.fixture
@@ -61,13 +61,13 @@ def computed(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that gets the number of images of each batch from now on."""
     batches: list[int] = []
-    real = refseg.indexing.propose_from_pixels
+    real = refseg.dataset.indexing.propose_from_pixels
 
     def propose_from_pixels(pixels: Any, *arguments: Any, **options: Any) -> Any:
         batches.append(len(pixels))
         return real(pixels, *arguments, **options)
 
-    monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
     return batches
 
 
@@ -151,7 +151,7 @@ class TestBuild:
     def test_the_models_are_a_batch_ahead(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """While nobody asks for the second batch it is computed; closed then, the build keeps what it had handed on."""
         second, batches = threading.Event(), 0
-        real = refseg.indexing.propose_from_pixels
+        real = refseg.dataset.indexing.propose_from_pixels
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -161,8 +161,8 @@ class TestBuild:
                 second.set()
             return found
 
-        monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
-        monkeypatch.setattr("refseg.indexing.BESIDE_PROCESSOR", {"cpu"})
+        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.dataset.indexing.BESIDE_PROCESSOR", {"cpu"})
         work = iter_build_index(trays, "demo", num_workers=1)
         assert [next(work).done, next(work).done] == [0, 2]
         assert second.wait(10)
@@ -174,8 +174,8 @@ class TestBuild:
     def test_an_error_of_the_models_comes_after_what_was_done(
         self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, beside: set[str]
     ) -> None:
-        monkeypatch.setattr("refseg.indexing.BESIDE_PROCESSOR", beside)
-        real, batches = refseg.indexing.propose_from_pixels, 0
+        monkeypatch.setattr("refseg.dataset.indexing.BESIDE_PROCESSOR", beside)
+        real, batches = refseg.dataset.indexing.propose_from_pixels, 0
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -184,7 +184,7 @@ class TestBuild:
                 raise ZeroDivisionError("a mistake in the code")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.indexing.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
         with pytest.raises(ZeroDivisionError, match="a mistake in the code"):
             build(trays, num_workers=1)
         assert held_by(trays).keys() == set(trays[:2].values("id"))
@@ -477,7 +477,7 @@ class TestModelsAndSettings:
             with_preset(points_per_side=7),
             with_preset(add_no_memory=False),
         ]
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", 0.5)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 0.5)
         others.append(settings_of(trays, models).fingerprint)
         assert len({own, *others}) == len(others) + 1
         monkeypatch.undo()
@@ -579,7 +579,7 @@ class TestCancelled:
         assert (status.num_samples, status.num_indexed) == (4, 0)
 
     def test_a_failure_keeps_what_is_done(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = refseg.indexing.propose_from_pixels, []
+        real, calls = refseg.dataset.indexing.propose_from_pixels, []
 
         def fails_at_the_second(*arguments: Any, **options: Any) -> Any:
             calls.append(1)
@@ -587,21 +587,21 @@ class TestCancelled:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.indexing.propose_from_pixels", fails_at_the_second)
+        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", fails_at_the_second)
         with pytest.raises(RuntimeError, match="out of memory"):
             build(trays)
         assert held_by(trays).keys() == set(trays[:2].values("id"))
 
     def test_writes_come_in_time(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each batch, where no second may be lost."""
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
         work = iter_build_index(trays, "demo", num_workers=0)
         held = [len(open_index(trays).index.images) for _ in work]
         assert held == [0, 0, 2]  # what was just reported is written next
         assert len(open_index(trays).index.images) == 4
 
     def test_writes_come_by_the_number(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.indexing.IMAGES_A_WRITE", 2)
+        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_WRITE", 2)
         build(trays)
         assert len(open_index(trays).index._candidates.get_fragments()) == 2
 
@@ -610,8 +610,8 @@ class TestTwoBuilders:
     def test_the_second_takes_what_the_first_has_written(
         self, trays: fo.Dataset, computed: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
         first = iter_build_index(trays, "demo", num_workers=0)
         assert [next(first).done, next(first).done] == [0, 2]
         second = build(trays)
@@ -629,9 +629,9 @@ class TestTwoBuilders:
         dataset = make_dataset(tray_samples(folder, 8))
         propose_truth(monkeypatch, dataset)
         batches = count_batches(monkeypatch)
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.indexing.IMAGES_A_STRETCH", 2)
-        monkeypatch.setattr("refseg.index.CandidateIndex.__init__", numbered(iter([5, 9])))
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.index.candidate_index.CandidateIndex.__init__", numbered(iter([5, 9])))
         builders = [iter_build_index(dataset, "demo", num_workers=0) for _ in range(2)]
         for _ in range(6):
             for work in builders:
@@ -712,7 +712,7 @@ class TestOpen:
         def fail(*arguments: Any, **options: Any) -> Any:
             raise AssertionError("models were loaded")
 
-        monkeypatch.setattr("refseg.indexing.load_models", fail)
+        monkeypatch.setattr("refseg.dataset.indexing.load_models", fail)
         index = open_index(trays)
         assert index.index.settings.model == "demo"
         assert index.status().num_indexed == 4
@@ -841,7 +841,7 @@ def spoil(packed: PackedCandidates, what: str) -> PackedCandidates:
 
 
 def pack_empty_code(side: int) -> bytes:
-    from tests.test_rle import encode
+    from tests.masks.test_rle import encode
 
     return encode(np.zeros((1, side, side), bool))[0]
 
@@ -922,7 +922,7 @@ class TestVerify:
 
 class TestCompactAndDelete:
     def test_compact_gives_space_back_and_renews_the_record(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
         build(trays)
         for path in map(Path, trays.values("filepath")):
             os.utime(path, ns=(1, 2))
@@ -987,7 +987,7 @@ class TestStatus:
         build(trays[:1])
         index: DatasetIndex = open_index(trays)
         ids, paths = trays.values(["id", "filepath"])
-        states = [refseg.dataset_index.file_state(path) for path in paths]
+        states = [refseg.dataset.index.file_state(path) for path in paths]
         assert [index.holds(*pair) for pair in zip(ids, states, strict=True)] == [True, False, False, False]
         assert not index.holds(ids[0], None)
         assert not index.holds(ids[0], states[1])

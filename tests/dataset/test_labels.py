@@ -14,10 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg import labels
-from refseg.errors import DatasetError, ImageError, LabelError
-from refseg.instances import Instances
-from refseg.labels import (
+from refseg.dataset import labels
+from refseg.dataset.labels import (
     has_box,
     image_hw_of,
     is_crowd,
@@ -30,6 +28,8 @@ from refseg.labels import (
     require_samples,
     to_detections,
 )
+from refseg.errors import DatasetError, ImageError, LabelError
+from refseg.matching.instances import Instances
 
 MakeDataset = Callable[..., fo.Dataset]
 IMAGE_HW = (60, 70)  # neither divides a power of two: relative boxes are inexact

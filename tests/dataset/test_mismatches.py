@@ -21,8 +21,8 @@ from refseg.errors import (
     PrototypeMismatchError,
     UnknownModelError,
 )
-from refseg.models import PRESETS, load_models
-from refseg.prototypes import Prototypes
+from refseg.models.loaded import PRESETS, load_models
+from refseg.prototypes.prototypes import Prototypes
 from tests.trays import tray_samples
 
 Ways = dict[str, Callable[..., Any]]

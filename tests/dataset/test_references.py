@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.building import build_prototypes
+from refseg.dataset.references import (
+    collect_negatives,
+    collect_references,
+    sample_references,
+    tag_references,
+    tagged_references,
+)
 from refseg.errors import DatasetError, NoReferencesError
-from refseg.images import read_image
-from refseg.references import collect_negatives, collect_references, sample_references, tag_references, tagged_references
+from refseg.images.reading import read_image
+from refseg.prototypes.building import build_prototypes
 from tests.trays import IMAGE_HW, PARTS, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]

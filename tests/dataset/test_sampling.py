@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from refseg.sampling import draw_one_each, is_whole
+from refseg.dataset.sampling import draw_one_each, is_whole
 
 
 @pytest.mark.parametrize(

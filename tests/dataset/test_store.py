@@ -11,14 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from refseg.calibration import calibrated_thresholds
-from refseg.errors import DatasetError, PrototypeFileError
-from refseg.images import file_sha256
-from refseg.models import PRESETS
-from refseg.negatives import Negatives
-from refseg.pixels import PixelSettings
-from refseg.prototypes import Prototypes
-from refseg.store import (
+from refseg.calibration.thresholds import calibrated_thresholds
+from refseg.dataset.store import (
     PROTOTYPES_METHOD,
     dataset_folder,
     list_prototypes,
@@ -28,7 +22,13 @@ from refseg.store import (
     save_prototypes,
     write_prototypes,
 )
-from refseg.surroundings import Surroundings
+from refseg.errors import DatasetError, PrototypeFileError
+from refseg.images.pixels import PixelSettings
+from refseg.images.reading import file_sha256
+from refseg.models.loaded import PRESETS
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_written_leaves_those_of_the_name(dataset: fo.Dataset, mo
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("refseg.store.write_prototypes", fail)
+        patch.setattr("refseg.dataset.store.write_prototypes", fail)
         with pytest.raises(OSError, match="no space left"):
             save_prototypes(dataset, prototypes_of("tee"), "parts", overwrite=True)
     assert load_prototypes(dataset, "parts").classes == ("star",)
@@ -233,7 +233,7 @@ def test_reusable_are_those_of_the_name_or_the_newest(dataset: fo.Dataset) -> No
 
 def test_file_unreadable(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     save_prototypes(dataset, prototypes_of("a"), "parts")
-    monkeypatch.setattr("refseg.store.file_sha256", deny)
+    monkeypatch.setattr("refseg.dataset.store.file_sha256", deny)
     with pytest.raises(PrototypeFileError, match=r"prototypes 'parts' cannot be read .*Permission denied.*: build them again"):
         load_prototypes(dataset, "parts")
 
@@ -247,7 +247,7 @@ def test_damaged_prototypes_are_not_reused(
     if damage == "changed":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "unreadable":
-        monkeypatch.setattr("refseg.store.file_sha256", deny)  # root, who may run the tests, can read every file
+        monkeypatch.setattr("refseg.dataset.store.file_sha256", deny)  # root, who may run the tests, can read every file
     else:
         path.unlink()
         if damage == "a folder":

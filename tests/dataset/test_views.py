@@ -12,10 +12,10 @@ import fiftyone as fo
 import pytest
 
 import refseg
+from refseg.dataset.fields import SEGMENTING, every_image, past_runs
+from refseg.dataset.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
 from refseg.errors import DatasetError
-from refseg.fields import SEGMENTING, every_image, past_runs
-from refseg.prototypes import Prototypes
-from refseg.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
+from refseg.prototypes.prototypes import Prototypes
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -330,7 +330,7 @@ def test_refused(refused: tuple[str, World], monkeypatch: pytest.MonkeyPatch) ->
     def no_models(*_: Any) -> None:
         raise AssertionError("models are loaded before the view is looked at")
 
-    monkeypatch.setattr("refseg.models._load", no_models)
+    monkeypatch.setattr("refseg.models.loaded._load", no_models)
     kind, world = refused
     words, taken = REFUSED[kind]
     for name in CALLS.keys() - taken:

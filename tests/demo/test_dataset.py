@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from refseg.dataset.labels import object_region, objects_of
 from refseg.demo.dataset import CLASSES, IMAGE_HW, build_demo_dataset, draw_classes, draw_tray
 from refseg.demo.world import NOVEL_PARTS, TRAINING_PARTS
-from refseg.images import read_image
-from refseg.labels import object_region, objects_of
+from refseg.images.reading import read_image
 
 NUM_IMAGES = 9
 

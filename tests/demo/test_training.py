@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from refseg.candidates import encode_patches
+from refseg.candidates.proposing import encode_patches
 from refseg.demo import train_encoder, train_segmenter
 from refseg.demo.pool import POOL_HW, load_pool
 from refseg.demo.train_state import cosine_rate
-from refseg.models import load_models, unload_models
+from refseg.models.loaded import load_models, unload_models
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refseg.dataset.fields import SEGMENTING
 from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
 from refseg.errors import DatasetError
-from refseg.evaluation import EVALUATION_METHOD, EvaluationReport, evaluate, false_positives_per_empty_image, iter_evaluate
-from refseg.fields import SEGMENTING
-from refseg.images import read_image_hw
+from refseg.evaluation.evaluating import (
+    EVALUATION_METHOD,
+    EvaluationReport,
+    evaluate,
+    false_positives_per_empty_image,
+    iter_evaluate,
+)
+from refseg.images.reading import read_image_hw
 from refseg.progress import Progress
 
 MakeDataset = Callable[..., Any]

@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from refseg.ahead import run_ahead
+from refseg.images.ahead import run_ahead
 
 PATIENCE = 10.0
 """Seconds after which a wait for another thread gives up, so that a mistake fails instead of hanging."""
@@ -100,7 +100,7 @@ def test_an_interrupted_wait_leaves_work_to_its_thread() -> None:
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("refseg.ahead.ThreadPoolExecutor.shutdown", interrupted)
+        patch.setattr("refseg.images.ahead.ThreadPoolExecutor.shutdown", interrupted)
         with pytest.raises(KeyboardInterrupt):
             items.close()
     let_go.set()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from refseg.errors import ShapeError
-from refseg.pictures import (
+from refseg.images.drawing import (
     BRIGHT,
     COLORS,
     INK,

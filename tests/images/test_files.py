@@ -16,14 +16,14 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from refseg import image_files
 from refseg.errors import ImageError
-from refseg.image_files import decode, needs_range, own_range, read_header
-from refseg.images import read_image, read_image_hw, read_orientation
-from refseg.loading import load_image
-from refseg.pixels import PixelSettings
-from refseg.thumbnails import crop_thumbnail, object_picture
-from tests.test_images import UPRIGHT
+from refseg.images import files as image_files
+from refseg.images.files import decode, needs_range, own_range, read_header
+from refseg.images.loading import load_image
+from refseg.images.pixels import PixelSettings
+from refseg.images.reading import read_image, read_image_hw, read_orientation
+from refseg.images.thumbnails import crop_thumbnail, object_picture
+from tests.images.test_reading import UPRIGHT
 
 ORIENTATION = 0x0112
 TURNED = {**UPRIGHT, 6: UPRIGHT[8], 8: UPRIGHT[6]}
@@ -397,7 +397,7 @@ class TestBands:
         np.testing.assert_array_equal(np.asarray(seen), values[..., [2, 1, 0]])
 
     def test_said_once(self, tmp_path: Path, values: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
-        from refseg import image_files
+        from refseg.images import files as image_files
 
         image_files.say_first_three.cache_clear()
         tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig")

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg import loading
-from refseg.images import read_image, segmenter_pixels
-from refseg.loading import LoadedImage, Room, default_workers, load_batches, load_image, stack_pixels
+from refseg.images import loading
+from refseg.images.loading import LoadedImage, Room, default_workers, load_batches, load_image, stack_pixels
+from refseg.images.reading import read_image, segmenter_pixels
 
 SIDE = 32
 PATIENCE = 10.0

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from refseg import pixel_ranges
-from refseg.pixel_ranges import files_without_range, find_pixels, pixel_needs
-from refseg.pixels import PLAIN, PixelSettings
+from refseg.images import pixel_ranges
+from refseg.images.pixel_ranges import files_without_range, find_pixels, pixel_needs
+from refseg.images.pixels import PLAIN, PixelSettings
 
 
 def save(path: Path, highest: int) -> str:

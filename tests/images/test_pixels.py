@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refseg.errors import DatasetError
-from refseg.pixels import PLAIN, PixelSettings, pixel_settings, range_of, snapped, to_eight_bits
+from refseg.images.pixels import PLAIN, PixelSettings, pixel_settings, range_of, snapped, to_eight_bits
 
 
 @pytest.mark.parametrize(

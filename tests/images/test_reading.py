@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from refseg.errors import ImageError
-from refseg.images import (
+from refseg.images.pixels import PixelSettings
+from refseg.images.reading import (
     MEAN,
     STD,
     encoder_pixels,
@@ -22,7 +23,6 @@ from refseg.images import (
     segmenter_pixels,
     to_rgb,
 )
-from refseg.pixels import PixelSettings
 from tests.tolerance import assert_near
 
 ORIENTATION = 0x0112

@@ -14,9 +14,9 @@ import tifffile
 from PIL import Image
 
 from refseg.errors import ImageError
-from refseg.image_files import needs_range, own_range, read_header
-from refseg.images import read_image
-from refseg.pixels import PixelSettings
+from refseg.images.files import needs_range, own_range, read_header
+from refseg.images.pixels import PixelSettings
+from refseg.images.reading import read_image
 
 RANGES = {
     "u1": (0, 255),

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from refseg.errors import ImageError
-from refseg.images import read_image
-from refseg.pictures import BRIGHT, INK
-from refseg.thumbnails import as_data_uri, crop_thumbnail, object_picture
+from refseg.images.drawing import BRIGHT, INK
+from refseg.images.reading import read_image
+from refseg.images.thumbnails import as_data_uri, crop_thumbnail, object_picture
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 60), (40, 60, 210)
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from refseg.candidates.packing import PackedCandidates, pack
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
-from refseg.index import CandidateIndex, local_path
-from refseg.index_tables import (
+from refseg.index.candidate_index import CandidateIndex, local_path
+from refseg.index.tables import (
     FORMAT,
     METADATA_KEY,
     NEWEST_FORMAT,
@@ -31,8 +32,7 @@ from refseg.index_tables import (
     images_schema,
     read_settings,
 )
-from refseg.packing import PackedCandidates, pack
-from tests.test_packing import WIDTH, make_blobs
+from tests.candidates.test_packing import WIDTH, make_blobs
 
 SETTINGS = IndexSettings(
     "demo",
@@ -410,7 +410,7 @@ class TestCompact:
         assert index.num_unread_rows == 0
 
     def test_merged_when_there_are_many_small_files(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.index.FRAGMENTS_TO_TIDY", 5)
+        monkeypatch.setattr("refseg.index.candidate_index.FRAGMENTS_TO_TIDY", 5)
         index = CandidateIndex.create(place, SETTINGS)
         counts = []
         for number in range(1, 12):

@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-import refseg.indexing
-from refseg.dataset_index import index_for, open_index
+import refseg.dataset.indexing
+from refseg.candidates.packing import PackedCandidates
+from refseg.dataset.index import index_for, open_index
+from refseg.dataset.indexing import build_index, iter_build_index
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexNotFoundError
-from refseg.index import CandidateIndex
-from refseg.indexing import build_index, iter_build_index
-from refseg.packing import PackedCandidates
-from refseg.prototypes import Prototypes
-from refseg.runs import segment
-from tests.test_index import assert_holds, assert_same, candidates_of, contents, items, make_index
+from refseg.index.candidate_index import CandidateIndex
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenting import segment
+from tests.index.test_candidate_index import assert_holds, assert_same, candidates_of, contents, items, make_index
 from tests.trays import quick_models, tray_prototypes, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -42,8 +42,8 @@ ANSWER_SECONDS = 120.0
 _servers = multiprocessing.get_context("forkserver")
 _servers.set_forkserver_preload(
     [
-        "refseg.matching",
-        "refseg.models",
+        "refseg.matching.ranking",
+        "refseg.models.loaded",
         "refseg.demo.world",
         "sam2.modeling.sam2_base",
         "hydra.utils",
@@ -71,7 +71,7 @@ def draw(folder: Path, num_images: int, seed: int = 33) -> list[fo.Sample]:
 def as_in_the_other_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Numbers can differ in the last bit with the images in a batch and with the threads; and threads of several processes
     stand in each other's way."""
-    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
+    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -137,9 +137,9 @@ def start() -> Iterator[Callable[..., Worker]]:
 def _prepare(pipe: Connection, name: str) -> Any:
     """In a worker: settings of the tests; dataset and models, as soon as it is told to begin."""
     torch.set_num_threads(1)
-    refseg.indexing.SECONDS_A_WRITE = 0.0
-    refseg.indexing.IMAGES_A_STRETCH = 4
-    refseg.indexing.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
+    refseg.dataset.indexing.SECONDS_A_WRITE = 0.0
+    refseg.dataset.indexing.IMAGES_A_STRETCH = 4
+    refseg.dataset.indexing.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
     dataset, models = fo.load_dataset(name), quick_models()
     pipe.send("ready")
     pipe.recv()
@@ -407,7 +407,7 @@ class TestTidiedUpMeanwhile:
         assert_holds(CandidateIndex.open(tmp_path), range(1, 24))
 
     def test_writers_beside_one_that_merges_small_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.index.FRAGMENTS_TO_TIDY", 3)
+        monkeypatch.setattr("refseg.index.candidate_index.FRAGMENTS_TO_TIDY", 3)
         make_index(tmp_path, range(1, 4))
         failures: list[BaseException] = []
 

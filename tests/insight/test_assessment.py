@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from refseg.assessment import assess, find_confusion
-from refseg.calibration import calibrated_thresholds
+from refseg.calibration.thresholds import calibrated_thresholds
 from refseg.cli import main
-from refseg.match_settings import MatchSettings
-from refseg.models import get_preset
-from refseg.prototype_report import CALIBRATE, Confusion
-from refseg.prototypes import Prototypes
-from refseg.quality import reference_quality
-from refseg.surroundings import Surroundings
+from refseg.insight.assessment import assess, find_confusion
+from refseg.insight.quality import reference_quality
+from refseg.insight.report import CALIBRATE, Confusion
+from refseg.matching.settings import MatchSettings
+from refseg.models.loaded import get_preset
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
 
 ODD = "r2"
 

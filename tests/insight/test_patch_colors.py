@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refseg.patch_colors import principal_colors
+from refseg.insight.patch_colors import principal_colors
 
 
 def seeded(number: int = 0) -> torch.Generator:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.prototypes import Prototypes
-from refseg.quality import ReferenceQuality, reference_quality
+from refseg.insight.quality import ReferenceQuality, reference_quality
+from refseg.prototypes.prototypes import Prototypes
 
 
 def prototypes(

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import refseg.removal as removal
-from refseg.calibration import THRESHOLDS, LeftOut, expected_f1, leave_one_out
-from refseg.match_settings import MatchSettings
-from refseg.negatives import Negatives
-from refseg.prototypes import Prototypes
-from refseg.removal import class_f1, f1_changes, score_surroundings
-from refseg.surroundings import Surroundings
+import refseg.insight.removal as removal
+from refseg.calibration.thresholds import THRESHOLDS, LeftOut, expected_f1, leave_one_out
+from refseg.insight.removal import class_f1, f1_changes, score_surroundings
+from refseg.matching.settings import MatchSettings
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
 
 CLASSES = ("gear", "nut", "star")
 WIDTH = 12

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from refseg.rle import decode_mask, decode_masks, run_lengths
+from refseg.masks.rle import decode_mask, decode_masks, run_lengths
 
 Masks = NDArray[np.bool_]
 

@@ -7,8 +7,8 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from refseg.errors import CocoError
-from refseg.rle import annotation_rle, decode_mask
-from refseg.segmentations import are_plain_polygons, check_fits, fitting_codes, read_shape
+from refseg.masks.rle import annotation_rle, decode_mask
+from refseg.masks.segmentations import are_plain_polygons, check_fits, fitting_codes, read_shape
 
 HW = (30, 40)
 OUTLINE = [5, 4, 25, 4, 25, 20, 5, 20]

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from refseg.stored_masks import as_mask, read_mask_file
+from refseg.masks.stored import as_mask, read_mask_file
 
 CIRCLE = np.hypot(*np.mgrid[-7:8, -9:10]) < 6
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from refseg.coco_values import (
+from refseg.masks.values import (
     Ids,
     Refusal,
     box_of,

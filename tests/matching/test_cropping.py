@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from refseg import cropping
-from refseg.candidates import Candidates, interpolation_matrix
-from refseg.cropping import crop_instances, full_size_codes
-from refseg.instances import Ranking
-from refseg.packing import pack
-from refseg.rle import decode_mask
+from refseg.candidates.packing import pack
+from refseg.candidates.proposing import Candidates, interpolation_matrix
+from refseg.masks.rle import decode_mask
+from refseg.matching import cropping
+from refseg.matching.cropping import crop_instances, full_size_codes
+from refseg.matching.instances import Ranking
+from tests.candidates.test_packing import make_blobs
 from tests.synthetic import (
     GRID,
     WIDTH,
@@ -23,7 +24,6 @@ from tests.synthetic import (
     take,
     whole_masks,
 )
-from tests.test_packing import make_blobs
 from tests.upsampling import upsample
 
 

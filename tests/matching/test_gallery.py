@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.gallery import Galleries, make_gallery
-from refseg.match_settings import PUBLISHED, ClassSimilarity, MatchSettings
-from refseg.prototypes import Prototypes
-from refseg.similarity import similarities
+from refseg.matching.gallery import Galleries, make_gallery
+from refseg.matching.settings import PUBLISHED, ClassSimilarity, MatchSettings
+from refseg.matching.similarity import similarities
+from refseg.prototypes.prototypes import Prototypes
 from tests.synthetic import WIDTH, make_full, random_unit, without_image
 from tests.tolerance import assert_near
 

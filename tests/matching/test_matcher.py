@@ -9,15 +9,15 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from refseg.calibration import calibrated_thresholds
-from refseg.candidates import Candidates
-from refseg.gallery import make_gallery
-from refseg.match_settings import MatchSettings, Overlaps
-from refseg.matcher import Matcher, default_thresholds, make_matcher
-from refseg.matching import match
-from refseg.models import get_preset
-from refseg.prototypes import Prototypes
-from refseg.similarity import classify
+from refseg.calibration.thresholds import calibrated_thresholds
+from refseg.candidates.proposing import Candidates
+from refseg.matching.gallery import make_gallery
+from refseg.matching.matcher import Matcher, default_thresholds, make_matcher
+from refseg.matching.ranking import match
+from refseg.matching.settings import MatchSettings, Overlaps
+from refseg.matching.similarity import classify
+from refseg.models.loaded import get_preset
+from refseg.prototypes.prototypes import Prototypes
 from tests.synthetic import GRID, WIDTH, assert_consistent, make_full, make_spots
 
 PRESET = get_preset("demo")

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refseg import overlaps
-from refseg.candidates import share_in_groups, shares_of
-from refseg.overlaps import diffuse_shares, merge_shares
-from refseg.similarity import Gallery, classify
+from refseg.candidates.proposing import share_in_groups, shares_of
+from refseg.matching import overlaps
+from refseg.matching.overlaps import diffuse_shares, merge_shares
+from refseg.matching.similarity import Gallery, classify
 from tests.synthetic import WIDTH, box_mask, make_candidates, make_matrix
 from tests.tolerance import assert_near
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg import cropping
-from refseg.candidates import Candidates
+from refseg.candidates.packing import pack
+from refseg.candidates.proposing import Candidates
 from refseg.errors import ShapeError
-from refseg.matching import match, rank
-from refseg.packing import pack
-from refseg.similarity import Gallery, classify
+from refseg.matching import cropping
+from refseg.matching.ranking import match, rank
+from refseg.matching.similarity import Gallery, classify
+from tests.candidates.test_packing import make_blobs
 from tests.synthetic import GRID, WIDTH, assert_consistent, make_candidates, make_matrix, make_spots, take, whole_masks
-from tests.test_packing import make_blobs
 from tests.tolerance import assert_near
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg.instances import Instances
-from refseg.semantic import map_paths, semantic_map, write_map
+from refseg.matching.instances import Instances
+from refseg.matching.semantic import map_paths, semantic_map, write_map
 
 
 def instances(*placed: tuple[tuple[int, int, int, int], int, float]) -> Instances:

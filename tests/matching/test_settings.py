@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from refseg.errors import DatasetError
-from refseg.match_settings import PUBLISHED, MatchSettings, settings_for
+from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
 
 
 class TestMatchSettings:
@@ -57,6 +57,8 @@ def test_settings_for() -> None:
 
 
 def test_costs_no_torch() -> None:
-    code = "import sys, refseg.match_settings; print([name for name in ('torch', 'numpy', 'fiftyone') if name in sys.modules])"
+    code = (
+        "import sys, refseg.matching.settings; print([name for name in ('torch', 'numpy', 'fiftyone') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

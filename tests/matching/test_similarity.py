@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg.errors import ShapeError
-from refseg.similarity import Gallery, classify, similarities
+from refseg.matching.similarity import Gallery, classify, similarities
 from tests.synthetic import WIDTH, make_candidates, make_matrix, random_unit
 from tests.tolerance import TOLERANCE, assert_near
 

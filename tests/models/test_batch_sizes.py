@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg.batch_sizes import BatchKey, forget_sizes, in_batches, is_out_of_memory, size_of
 from refseg.errors import ModelError, ModelMemoryError
-from refseg.models import load_models
+from refseg.models.batch_sizes import BatchKey, forget_sizes, in_batches, is_out_of_memory, size_of
+from refseg.models.loaded import load_models
 
 KEY = BatchKey("images", "cuda:1", "large", "torch.bfloat16", 1024)
 PROMPTS = BatchKey("prompts", "cuda:1", "large", "torch.bfloat16", 1024)

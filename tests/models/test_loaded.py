@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import refseg.models as models_module
-from refseg.candidates import encode_patches
-from refseg.decoding import decode_points, embed_images
+import refseg.models.loaded as models_module
+from refseg.candidates.decoding import decode_points, embed_images
+from refseg.candidates.proposing import encode_patches
 from refseg.errors import ModelUnavailableError, UnknownModelError, UnsafeCheckpointError
-from refseg.models import PRESETS, default_dtype, get_preset, load_models, unload_models
+from refseg.models.loaded import PRESETS, default_dtype, get_preset, load_models, unload_models
 from refseg.models.presets import DEMO_WEIGHTS
 from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, missing_weights, read_checkpoint, wrong_weights
 
@@ -375,7 +375,7 @@ class TestOfficialLayouts:
             assert embeddings.coarse.shape == (1, 256, 64, 64)
             points = torch.tensor([[100.0, 100.0], [900.0, 100.0], [512.0, 512.0], [0.0, 1023.0]])
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -float("inf"))
+                patch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -float("inf"))
                 logits, predicted = decode_points(points, embeddings, 0, models)
             assert logits.shape == (4, 256, 256)
             assert predicted.shape == (4,)

@@ -9,7 +9,7 @@ import sam2
 import torch
 
 from refseg.errors import ModelError, ModelUnavailableError, UnknownModelError
-from refseg.models import load_models
+from refseg.models.loaded import load_models
 from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset, register_preset, registered
 from refseg.models.weights import find_sam2_checkpoint, missing_weights, wrong_weights
 

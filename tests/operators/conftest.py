@@ -19,7 +19,7 @@ from refseg.demo.world import NOVEL_PARTS, Scene, draw_family, render_scene
 if TYPE_CHECKING:
     import fiftyone as fo
 
-    from refseg.prototypes import Prototypes
+    from refseg.prototypes.prototypes import Prototypes
 
 NUM_IMAGES = 4
 
@@ -59,8 +59,8 @@ def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scen
 @pytest.fixture(scope="session")
 def prototypes(scenes: list[tuple[Path, Scene]]) -> Prototypes:
     """One reference a class, from the first scene, by the demo preset."""
-    from refseg.building import build_prototypes
-    from refseg.reference_vectors import Reference
+    from refseg.prototypes.building import build_prototypes
+    from refseg.prototypes.vectors import Reference
 
     path, scene = scenes[0]
     references = []
@@ -75,7 +75,7 @@ def prototypes(scenes: list[tuple[Path, Scene]]) -> Prototypes:
 @pytest.fixture
 def with_prototypes(parts: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
     """The same with prototypes of the demo preset, kept as `parts`."""
-    from refseg.store import save_prototypes
+    from refseg.dataset.store import save_prototypes
 
     save_prototypes(parts, prototypes, "parts")
     return parts

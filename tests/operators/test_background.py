@@ -16,13 +16,13 @@ import pytest
 from fiftyone.core.odm import RunDocument
 from fiftyone.operators.delegated import DelegatedOperationService
 
-import refseg.runs
+import refseg.runs.segmenting
 from operators import background, jobs
-from refseg.building import build_prototypes
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
 from refseg.progress import Progress
-from refseg.references import collect_references
-from refseg.store import save_prototypes
+from refseg.prototypes.building import build_prototypes
 from tests.operators.app_panel import choose, context, press, run_job, watch_to_the_end
 from tests.operators.helpers import named, uri
 from tests.trays import propose_truth, tray_samples
@@ -57,7 +57,7 @@ def trays(
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """Segmentation that waits before its first image until it is let go."""
     hold = Held()
-    real = refseg.runs.iter_segment
+    real = refseg.runs.segmenting.iter_segment
 
     def iter_segment(*args: Any, **kwargs: Any) -> Generator[Progress, None, Any]:
         with closing(real(*args, **{**kwargs, "num_workers": 0})) as work:
@@ -71,7 +71,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
                     assert hold.go_on.wait(60)
                 yield step
 
-    monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
+    monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
     yield hold
     hold.go_on.set()
 
@@ -183,7 +183,7 @@ class TestInAThread:
             yield Progress(0, 1, "images")
             raise error
 
-        monkeypatch.setattr(refseg.runs, "iter_segment", fail)
+        monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", fail)
         assert run_job(trays, "segment").notes == [("error", told)]
         assert listed(trays) == []
 

@@ -17,7 +17,7 @@ from fiftyone.operators.delegated import DelegatedOperationService
 from fiftyone.operators.executor import ExecutionError, Executor
 from fiftyone.operators.store import ExecutionStore
 
-import refseg.runs
+import refseg.runs.segmenting
 from operators import base, jobs
 from refseg.errors import DatasetError
 from refseg.progress import Progress
@@ -126,7 +126,7 @@ def test_delegated_segmentation_is_cancelled_by_its_operations_id(
     with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, go_on = threading.Event(), threading.Event()
-    real = refseg.runs.iter_segment
+    real = refseg.runs.segmenting.iter_segment
 
     def iter_segment(*args: Any, **kwargs: Any) -> Generator[Progress, None, Any]:
         with closing(real(*args, **kwargs)) as work:
@@ -136,7 +136,7 @@ def test_delegated_segmentation_is_cancelled_by_its_operations_id(
                     assert go_on.wait(60)
                 yield step
 
-    monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
+    monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
     operator = foo.get_operator(uri("segment"))
     queued = operator(with_prototypes, "parts", min_confidence=0.0, run_key="stopped", delegate=True).result["id"]
     service = DelegatedOperationService()

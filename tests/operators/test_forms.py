@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
-import refseg.indexing
+import refseg.dataset.indexing
+from refseg.dataset.store import save_prototypes
 from refseg.demo.world import NOVEL_PARTS
-from refseg.index import CandidateIndex
-from refseg.index_tables import FileState, IndexedImage, IndexSettings, images_table
-from refseg.match_settings import PUBLISHED, MatchSettings
-from refseg.prototypes import Prototypes
-from refseg.store import save_prototypes
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.tables import FileState, IndexedImage, IndexSettings, images_table
+from refseg.matching.settings import PUBLISHED, MatchSettings
+from refseg.prototypes.prototypes import Prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
 PART = NOVEL_PARTS[0]
@@ -302,7 +302,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
     for start in range(0, len(indexed), 100):
         lance.write_dataset(images_table(indexed[start : start + 100], settings), f"{index.uri}/images.lance", mode="append")
     index.refresh()
-    refseg.dataset_index.record_index(refseg.dataset_index.DatasetIndex(dataset, index), 0.5)
+    refseg.dataset.index.record_index(refseg.dataset.index.DatasetIndex(dataset, index), 0.5)
     yield dataset
     dataset.delete()
 

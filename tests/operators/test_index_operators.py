@@ -20,10 +20,10 @@ import lance
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
-import refseg.indexing
+import refseg.dataset.indexing
 from operators.indexes import Coverage
-from refseg.dataset_index import DatasetIndex, index_records, open_index
-from refseg.store import dataset_folder
+from refseg.dataset.index import DatasetIndex, index_records, open_index
+from refseg.dataset.store import dataset_folder
 from tests.operators.helpers import (
     app_request,
     broken,
@@ -45,7 +45,7 @@ Notes = list[dict[str, Any]]
 def parts(parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
     """Four images whose candidates are their two labelled objects, computed one image at a time."""
     propose_truth(monkeypatch, parts)
-    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
+    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
     return parts
 
 
@@ -171,13 +171,13 @@ class TestBuildIndex:
 
     def test_unticked_box_leaves_the_choice_to_the_preset(self, parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[bool | None] = []
-        real = refseg.indexing.iter_build_index
+        real = refseg.dataset.indexing.iter_build_index
 
         def iter_build_index(*arguments: Any, exact: bool | None, **options: Any) -> Any:
             asked.append(exact)
             return real(*arguments, exact=exact, **options)
 
-        monkeypatch.setattr(refseg.indexing, "iter_build_index", iter_build_index)
+        monkeypatch.setattr(refseg.dataset.indexing, "iter_build_index", iter_build_index)
         for exact in (False, True):
             call("build_index", parts.limit(1), model="demo", exact=exact)
         assert asked == [None, True]

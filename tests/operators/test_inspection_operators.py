@@ -20,15 +20,15 @@ from operators.inspect_prototypes import NUM_PARTS as FORM_PARTS
 from operators.inspect_prototypes import NUM_SUGGESTIONS as FORM_SUGGESTIONS
 from operators.inspect_prototypes import SHOTS_SHOWN
 from operators.inspect_prototypes import SUGGESTIONS_FIELD as FORM_FIELD
-from refseg.building import build_prototypes
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import dataset_folder, save_prototypes
 from refseg.demo.world import NOVEL_PARTS
-from refseg.inspecting import NUM_SUGGESTIONS
-from refseg.inspection import MAX_REFERENCES, NUM_PARTS
-from refseg.prototypes import Prototypes
-from refseg.quality import reference_quality
-from refseg.references import collect_references
-from refseg.report_fields import SUGGESTIONS_FIELD
-from refseg.store import dataset_folder, save_prototypes
+from refseg.insight.quality import reference_quality
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.inspecting import NUM_SUGGESTIONS
+from refseg.runs.inspection import MAX_REFERENCES, NUM_PARTS
+from refseg.runs.report_fields import SUGGESTIONS_FIELD
 from tests.operators.helpers import broken, call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
 CLASSES = sorted(NOVEL_PARTS[:2])

@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
-from refseg.store import list_prototypes, load_prototypes
+from refseg.dataset.store import list_prototypes, load_prototypes
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
 from tests.trays import propose_truth, tray_samples
 
@@ -191,6 +191,6 @@ def test_matching_and_gate_reach_the_run(learnt: fo.Dataset) -> None:
 
 
 def defaults() -> dict[str, Any]:
-    from refseg.match_settings import MatchSettings
+    from refseg.matching.settings import MatchSettings
 
     return MatchSettings().as_dict()

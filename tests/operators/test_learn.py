@@ -10,8 +10,8 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
-from refseg.indexing import build_index
-from refseg.store import list_prototypes, load_prototypes
+from refseg.dataset.indexing import build_index
+from refseg.dataset.store import list_prototypes, load_prototypes
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
 from tests.trays import propose_truth, tray_samples
 

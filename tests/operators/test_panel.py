@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from refseg.errors import DatasetError
-from refseg.models import PRESETS
+from refseg.models.loaded import PRESETS
 from tests.operators.app_panel import NAME, SECTIONS, Answer, choose, label_of, press, section
 from tests.operators.helpers import named, uri
 

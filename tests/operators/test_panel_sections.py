@@ -9,10 +9,10 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
-from refseg.building import build_prototypes
-from refseg.evaluation import evaluate
-from refseg.references import collect_negatives, collect_references
-from refseg.store import save_prototypes
+from refseg.dataset.references import collect_negatives, collect_references
+from refseg.dataset.store import save_prototypes
+from refseg.evaluation.evaluating import evaluate
+from refseg.prototypes.building import build_prototypes
 from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
 from tests.trays import propose_truth, tray_samples
 

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from fiftyone.operators.executor import ExecutionError
 
+from refseg.dataset.store import load_prototypes, save_prototypes
 from refseg.demo.world import Scene
-from refseg.prototypes import Prototypes
-from refseg.store import load_prototypes, save_prototypes
+from refseg.prototypes.prototypes import Prototypes
 from tests.operators.app_panel import choose, press, run_job, section
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
@@ -71,9 +71,9 @@ class TestForms:
 
     def test_files_are_opened_once_a_while(self, deep: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         form_of(deep, "build_index")
-        import refseg.pixel_ranges
+        import refseg.images.pixel_ranges
 
-        monkeypatch.setattr(refseg.pixel_ranges, "pixel_needs", lambda paths: pytest.fail("files were opened again"))
+        monkeypatch.setattr(refseg.images.pixel_ranges, "pixel_needs", lambda paths: pytest.fail("files were opened again"))
         assert "channels" in form_of(deep, "build_index")
 
     @pytest.mark.parametrize("name", ASKING)

@@ -19,15 +19,15 @@ import pytest
 import yaml
 
 from operators.base import RefSegOperator
-from refseg.dataset_index import INDEX_METHOD
-from refseg.evaluation import EVALUATION_METHOD
-from refseg.indexing import build_index
-from refseg.match_settings import CHOICES
-from refseg.mining import MAX_MINED
-from refseg.models import PRESETS
-from refseg.runs import SEGMENT_METHOD
-from refseg.similar import SIMILAR_METHOD
-from refseg.store import PROTOTYPES_METHOD, dataset_folder
+from refseg.calibration.mining import MAX_MINED
+from refseg.dataset.index import INDEX_METHOD
+from refseg.dataset.indexing import build_index
+from refseg.dataset.store import PROTOTYPES_METHOD, dataset_folder
+from refseg.evaluation.evaluating import EVALUATION_METHOD
+from refseg.matching.settings import CHOICES
+from refseg.models.loaded import PRESETS
+from refseg.runs.segmenting import SEGMENT_METHOD
+from refseg.runs.similar import SIMILAR_METHOD
 from tests.operators.helpers import PLUGIN, call, uri
 from tests.trays import propose_truth
 
@@ -40,7 +40,7 @@ QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel", "
 
 HEAVY = (
     *("torch", "torchvision", "sam2", "transformers", "pycocotools", "lance"),
-    *("refseg.runs", "refseg.prototypes", "refseg.indexing", "refseg.similar"),
+    *("refseg.runs.segmenting", "refseg.prototypes.prototypes", "refseg.dataset.indexing", "refseg.runs.similar"),
 )
 
 
@@ -223,8 +223,8 @@ def test_nothing_heavy_is_loaded_when_forms_and_panel_are_asked(
 
 def test_repeated_constants_are_the_librarys() -> None:
     from operators import constants
-    from refseg import fields
-    from refseg.references import REFERENCE_TAG
+    from refseg.dataset import fields
+    from refseg.dataset.references import REFERENCE_TAG
 
     assert constants.PROTOTYPES_METHOD == PROTOTYPES_METHOD
     assert constants.SEGMENT_METHOD == SEGMENT_METHOD

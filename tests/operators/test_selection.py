@@ -9,8 +9,8 @@ import fiftyone as fo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
-from refseg.prototypes import Prototypes
-from refseg.store import save_prototypes
+from refseg.dataset.store import save_prototypes
+from refseg.prototypes.prototypes import Prototypes
 from tests.operators.helpers import call, form_of, problems_of, run_in_app
 
 MakeDataset = Callable[..., fo.Dataset]

@@ -20,16 +20,16 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
-import refseg.runs
+import refseg.runs.segmenting
 from operators.jobs import running_jobs
-from refseg.dataset_index import open_index
-from refseg.decisions import SAME_PLACE, box_iou
+from refseg.dataset.index import open_index
+from refseg.dataset.store import load_prototypes
 from refseg.demo.dataset import build_demo_dataset
-from refseg.loading import IMAGES_A_BATCH
-from refseg.models import load_models
+from refseg.images.loading import IMAGES_A_BATCH
+from refseg.models.loaded import load_models
 from refseg.progress import Progress
-from refseg.review import QueueItem, ReviewSummary, review_queue, summarize
-from refseg.store import load_prototypes
+from refseg.review.decisions import SAME_PLACE, box_iou
+from refseg.review.queue import QueueItem, ReviewSummary, review_queue, summarize
 from tests.operators.helpers import app_request, call, form_of, named, problems_of, run_in_app, uri
 from tests.operators.service import HeldImage, Service
 
@@ -532,7 +532,7 @@ class TestBadInput:
 
     @pytest.mark.usefixtures("every_step")
     def test_cancelled_call(self, with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = refseg.runs.iter_segment
+        real = refseg.runs.segmenting.iter_segment
 
         def iter_segment(*args: Any, **kwargs: Any) -> Generator[Progress, None, Any]:
             with closing(real(*args, **kwargs)) as work:
@@ -540,7 +540,7 @@ class TestBadInput:
                     call("cancel", with_prototypes)
                     yield step
 
-        monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
+        monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
         with pytest.raises(ExecutionError) as caught:
             call("segment", with_prototypes, "parts")
         assert str(caught.value) == "Segment was cancelled; the predictions written so far are kept."
@@ -549,7 +549,7 @@ class TestBadInput:
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("odd")
 
-        monkeypatch.setattr("refseg.decisions.accept", fail)
+        monkeypatch.setattr("refseg.review.decisions.accept", fail)
         with pytest.raises(ExecutionError) as caught:
             call("review", predicted, "accept", [UNKNOWN])
         assert str(caught.value).startswith("Traceback")

@@ -15,16 +15,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from refseg import building, reference_vectors
-from refseg.building import build_prototypes, iter_build_prototypes
-from refseg.candidates import encode_patches
+from refseg.candidates.proposing import encode_patches
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError, UnknownModelError
-from refseg.images import encoder_pixels, read_image
-from refseg.models import Models
+from refseg.images.reading import encoder_pixels, read_image
+from refseg.models.loaded import Models
 from refseg.progress import Progress
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import Reference, crop_corners, crop_weights, instance_vector, reference_vector
-from refseg.surroundings import image_key
+from refseg.prototypes import building
+from refseg.prototypes import vectors as reference_vectors
+from refseg.prototypes.building import build_prototypes, iter_build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import image_key
+from refseg.prototypes.vectors import Reference, crop_corners, crop_weights, instance_vector, reference_vector
 from tests.synthetic import assert_same, vector_of
 from tests.tolerance import assert_near
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from refseg.clusters import find_clusters, nearest
+from refseg.prototypes.clusters import find_clusters, nearest
 
 
 def seeded(number: int = 0) -> torch.Generator:

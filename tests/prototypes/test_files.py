@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from refseg import prototype_files
 from refseg.errors import PrototypeFileError
-from refseg.prototypes import Prototypes
-from refseg.surroundings import Surroundings
+from refseg.prototypes import files as prototype_files
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings
 from tests.synthetic import assert_same, make_full, make_negatives, make_prototypes
 
 

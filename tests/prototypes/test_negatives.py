@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refseg.errors import ShapeError
-from refseg.negatives import Negatives
+from refseg.prototypes.negatives import Negatives
 from tests.synthetic import make_negatives
 
 

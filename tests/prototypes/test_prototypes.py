@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from refseg.errors import ClassWithoutReferencesError, PrototypeMismatchError, ShapeError
-from refseg.negatives import Negatives
-from refseg.prototypes import Prototypes, class_prototypes
-from refseg.surroundings import Surroundings
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes, class_prototypes
+from refseg.prototypes.surroundings import Surroundings
 from tests.synthetic import (
     WIDTH,
     assert_same_negatives,

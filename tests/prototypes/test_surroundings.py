@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg import surroundings
-from refseg.candidates import Candidates
+from refseg.candidates.packing import pack
+from refseg.candidates.proposing import Candidates
 from refseg.errors import ShapeError
-from refseg.packing import pack
-from refseg.surroundings import KnownObject, Surroundings, image_key, look_around
+from refseg.prototypes import surroundings
+from refseg.prototypes.surroundings import KnownObject, Surroundings, image_key, look_around
 from tests.synthetic import GRID, WIDTH, box_mask, make_spots, random_unit
 
 IMAGE_HW = (32, 32)

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from refseg.candidates import encode_patches
-from refseg.images import encoder_pixels, read_image
-from refseg.models import Models
-from refseg.reference_vectors import (
+from refseg.candidates.proposing import encode_patches
+from refseg.images.reading import encoder_pixels, read_image
+from refseg.models.loaded import Models
+from refseg.prototypes.vectors import (
     BACKGROUND_VECTORS,
     Reference,
     ReferenceVector,

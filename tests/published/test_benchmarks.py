@@ -351,7 +351,7 @@ class TestWhatFiguresDependOn:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # One of the three objects lies where a turn by half hardly moves it.
-        monkeypatch.setattr("refseg.frames.MOST_AS_ANNOTATED", 0.4)
+        monkeypatch.setattr("refseg.coco.frames.MOST_AS_ANNOTATED", 0.4)
         content = json.loads(paths.targets.read_text())
         exif = Image.Exif()
         exif[0x0112] = 3

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from refseg.progress import drain
+from refseg.prototypes.vectors import Reference
 from refseg.published.datasets import find_dataset, iter_dataset, iter_predictions, show_maps, show_references
 from refseg.published.job import BenchmarkJob, Plan
 from refseg.published.planning import make_plan
-from refseg.reference_vectors import Reference
 from tests.published import trees
 
 

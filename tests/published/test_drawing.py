@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.coco import CocoDataset, CocoImage
+from refseg.coco.files import CocoDataset, CocoImage
 from refseg.errors import CocoError
 from refseg.published.drawing import Drawer, references_of
 from refseg.published.suite import Draw, DrawRule

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg.coco import CocoDataset
+from refseg.coco.files import CocoDataset
+from refseg.masks.rle import encode_mask
 from refseg.published.judging import Judgement, Shown, judge, overlap, shown_of
-from refseg.rle import encode_mask
 
 LEFT, RIGHT = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)
 COCO = CocoDataset("targets.json", {}, {1: "cow", 2: "horse"}, ())

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg.average_precision import has_masks
-from refseg.coco import CocoDataset
+from refseg.coco.average_precision import has_masks
+from refseg.coco.files import CocoDataset
+from refseg.masks.rle import annotation_rle, decode_mask
 from refseg.published.classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from refseg.published.layouts.coco import find_20i, find_fsod, find_toy
 from refseg.published.layouts.common import LeftOut, missing_files
 from refseg.published.suite import ANY_SHOTS, DrawRule, Problems, Suite
-from refseg.rle import annotation_rle, decode_mask
 
 from . import trees
 

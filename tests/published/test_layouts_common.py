@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from refseg.average_precision import has_masks
-from refseg.coco import CocoDataset, CocoImage, read_coco
+from refseg.coco.average_precision import has_masks
+from refseg.coco.files import CocoDataset, CocoImage, read_coco
 from refseg.errors import CocoError
 from refseg.published.layouts.common import (
     LeftOut,

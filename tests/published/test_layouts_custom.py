@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from refseg.coco_annotations import MASK_LEFT_OUT
+from refseg.coco.annotations import MASK_LEFT_OUT
 from refseg.published.layouts.common import LeftOut
 from refseg.published.layouts.custom import find
 from refseg.published.suite import ANY_SHOTS, Problems, Suite

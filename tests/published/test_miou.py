@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from refseg.coco import CocoDataset, CocoImage
+from refseg.coco.files import CocoDataset, CocoImage
 from refseg.errors import CocoError, ShapeError
 from refseg.published.miou import EpisodeDrawer, MeanIou, Overlap, class_mask, group_annotations, overlap_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from refseg.pictures import COLORS, INK, PAPER
+from refseg.images.drawing import COLORS, INK, PAPER
 from refseg.published import panels
 from refseg.published.judging import Shown
 from refseg.published.panels import CROP, PANEL, draw_crop, draw_panel, line

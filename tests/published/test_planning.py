@@ -14,7 +14,7 @@ import tifffile
 
 from refseg.cli import main
 from refseg.errors import BenchmarkError, ModelError, UnknownModelError
-from refseg.pixels import PixelSettings
+from refseg.images.pixels import PixelSettings
 from refseg.published import checking
 from refseg.published.datasets import KnownDataset
 from refseg.published.job import BenchmarkJob, Plan

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from refseg.coco import CocoDataset, CocoImage
+from refseg.coco.files import CocoDataset, CocoImage
 from refseg.errors import CocoError
 from refseg.published.drawing import Drawer, references_of
 from refseg.published.reference_files import depends_on, read_reference_file, reference_file_for

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.coco import CocoDataset, CocoImage
-from refseg.pixels import PixelSettings
+from refseg.coco.files import CocoDataset, CocoImage
+from refseg.images.pixels import PixelSettings
 from refseg.published import sheets
 from refseg.published.judging import Judgement, Shown, judge
 from refseg.published.sheets import Pictured, count, draw_confused, draw_sheet, write_sheets

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg import runs, similar
-from refseg.decisions import SAME_PLACE, box_iou
+from refseg.dataset.fields import INSPECTING, PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
 from refseg.errors import DatasetError
-from refseg.fields import INSPECTING, PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
-from refseg.review import (
+from refseg.review.decisions import SAME_PLACE, box_iou
+from refseg.review.queue import (
     ClassReview,
     Decision,
     QueueItem,
@@ -33,6 +32,8 @@ from refseg.review import (
     summarize,
     undo,
 )
+from refseg.runs import segmenting as runs
+from refseg.runs import similar
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -189,7 +190,7 @@ class TestAccept:
         assert (copy.label, copy.decision) == ("tee", "accept")
 
     def test_many_images_and_a_hint_that_is_wrong(self, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.decisions.SAMPLES_A_WRITE", 2)
+        monkeypatch.setattr("refseg.review.decisions.SAMPLES_A_WRITE", 2)
         samples = [
             fo.Sample(f"{number}.png", predictions=fo.Detections(detections=[predicted("star", LEFT, 0.9)]))
             for number in range(5)
@@ -462,7 +463,7 @@ class TestQueue:
     def test_like_a_plain_loop(
         self, make_dataset: MakeDataset, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.review.PREDICTIONS_A_CHUNK", 7)
+        monkeypatch.setattr("refseg.review.queue.PREDICTIONS_A_CHUNK", 7)
 
         def draw(number: int) -> list[fo.Detection]:
             corners = rng.integers(0, 3, (number, 2)) / 10
@@ -540,7 +541,7 @@ class TestFields:
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys, refseg.review, refseg.fields, refseg.decisions\n"
+        "import sys, refseg.review.queue, refseg.dataset.fields, refseg.review.decisions\n"
         "print([name for name in ('torch', 'lance', 'sam2', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

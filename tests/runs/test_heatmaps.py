@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 import refseg
-import refseg.heatmaps as heatmaps
-from refseg.candidates import encode_patches
+import refseg.runs.heatmaps as heatmaps
+from refseg.candidates.proposing import encode_patches
 from refseg.errors import DatasetError, PrototypeMismatchError
-from refseg.images import encoder_pixels, read_image, segmenter_pixels
-from refseg.models import load_models
+from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
+from refseg.models.loaded import load_models
 from refseg.progress import Progress
-from refseg.prototypes import Prototypes
+from refseg.prototypes.prototypes import Prototypes
 from tests.trays import IMAGE_HW, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]

@@ -12,15 +12,15 @@ import pytest
 import torch.nn.functional as F
 
 import refseg
-from refseg.dataset_index import open_index
+from refseg.dataset.fields import prediction_fields
+from refseg.dataset.index import open_index
+from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
-from refseg.fields import prediction_fields
-from refseg.gallery import make_gallery
-from refseg.prototypes import Prototypes
-from refseg.report_fields import ATTRIBUTES, delete_fields, suggestion_patches, write_fields
-from refseg.similarity import similarities
-from refseg.store import save_prototypes
-from refseg.suggestions import MIN_PREDICTED_IOU, UNCERTAIN
+from refseg.matching.gallery import make_gallery
+from refseg.matching.similarity import similarities
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.report_fields import ATTRIBUTES, delete_fields, suggestion_patches, write_fields
+from refseg.runs.suggestions import MIN_PREDICTED_IOU, UNCERTAIN
 from tests.trays import propose_truth, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]

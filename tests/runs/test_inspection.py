@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 import refseg
-from refseg.building import build_prototypes
+from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError, PrototypeMismatchError
-from refseg.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
-from refseg.pictures import COLORS, INK, PAPER
+from refseg.images.drawing import COLORS, INK, PAPER
 from refseg.progress import Progress, drain
-from refseg.prototypes import Prototypes
-from refseg.reference_vectors import crop_corners
-from refseg.references import collect_references
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.vectors import crop_corners
+from refseg.runs.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
 from tests.trays import tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -153,7 +153,7 @@ class TestGone:
         report = drain(iter_inspect_references(trays, prototypes), False)
         assert report.skipped == ((gone, "its label is not in the dataset any more"),)
         assert len(report.references) == 7
-        with caplog.at_level(logging.WARNING, "refseg.inspection"):
+        with caplog.at_level(logging.WARNING, "refseg.runs.inspection"):
             assert len(refseg.inspect_references(trays, prototypes, progress=False)) == 7
         assert gone in caplog.text
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from refseg import calibrate, mine_negatives
-from refseg.building import build_prototypes
+from refseg.calibration.mining import num_mined
+from refseg.dataset.fields import EMPTY_TAG, newest_run
+from refseg.dataset.indexing import build_index
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import load_prototypes, save_prototypes
 from refseg.errors import DatasetError, IndexDamagedError
-from refseg.fields import EMPTY_TAG, newest_run
-from refseg.indexing import build_index
-from refseg.known_images import iter_calibrate, iter_mine_negatives
-from refseg.mining import num_mined
 from refseg.progress import Progress, drain
-from refseg.prototypes import Prototypes
-from refseg.references import collect_references
-from refseg.runs import segment
-from refseg.store import load_prototypes, save_prototypes
-from refseg.surroundings import Surroundings, image_key
-from refseg.updating import iter_learn, update
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.prototypes.surroundings import Surroundings, image_key
+from refseg.runs.known_images import iter_calibrate, iter_mine_negatives
+from refseg.runs.segmenting import segment
+from refseg.runs.updating import iter_learn, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -121,7 +121,7 @@ class TestCalibrate:
         mixed = drain(iter_calibrate(trays[3:], "parts", num_workers=0), steps.append)
         assert [(step.done, step.total, step.label) for step in steps] == [(n, 2, "known images") for n in range(3)]
         # The first image is in the index by now: no model is asked for.
-        monkeypatch.setattr("refseg.sources.load_models", lambda *_, **__: pytest.fail("models are loaded"))
+        monkeypatch.setattr("refseg.dataset.sources.load_models", lambda *_, **__: pytest.fail("models are loaded"))
         again = calibrate(trays, "parts", **QUIET)
         for found in (mixed, again):
             assert around(found).shown == around(alone).shown
@@ -140,7 +140,7 @@ class TestCalibrate:
     def test_only_some_empty_images_count(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.known_objects.spread.__defaults__", (1,))
+        monkeypatch.setattr("refseg.calibration.known_objects.spread.__defaults__", (1,))
         found = around(calibrate(trays, prototypes, empty=trays[2:], **QUIET))
         assert set(found.images) == set(keys(trays)[:3])
 
@@ -293,7 +293,7 @@ class TestLoop:
         def fail(*_: Any, **__: Any) -> None:
             raise IndexDamagedError("the tables are torn")
 
-        monkeypatch.setattr("refseg.sources.find_index", fail)
+        monkeypatch.setattr("refseg.dataset.sources.find_index", fail)
         with caplog.at_level(logging.WARNING, "refseg"):
             learnt = drain(iter_learn(trays, "parts", "demo", num_workers=0))
         assert learnt.prototypes.surroundings is None

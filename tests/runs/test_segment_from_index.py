@@ -17,22 +17,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import refseg.indexing
-import refseg.matcher
-from refseg.building import build_prototypes
-from refseg.candidates import Candidates
-from refseg.dataset_index import DatasetIndex, file_state, index_for, index_records, open_index
+import refseg.dataset.indexing
+import refseg.matching.matcher
+from refseg.candidates.packing import PackedCandidates, pack
+from refseg.candidates.proposing import Candidates
+from refseg.dataset.index import DatasetIndex, file_state, index_for, index_records, open_index
+from refseg.dataset.indexing import build_index
+from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError, IndexDamagedError, IndexMismatchError, PrototypeMismatchError
-from refseg.index_tables import FileState
-from refseg.indexing import build_index
-from refseg.matching import match
-from refseg.models import Models, load_models
-from refseg.packing import PackedCandidates, pack
-from refseg.prototypes import Prototypes
-from refseg.references import collect_references
-from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment
-from refseg.similarity import Gallery, classify
-from tests.test_runs import content_of
+from refseg.index.tables import FileState
+from refseg.matching.ranking import match
+from refseg.matching.similarity import Gallery, classify
+from refseg.models.loaded import Models, load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenting import SEGMENT_METHOD, SegmentSettings, iter_segment
+from tests.runs.test_segmenting import content_of
 from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
@@ -53,7 +53,7 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def build(view: Any, model: Any = "demo", **options: Any) -> Any:
@@ -72,7 +72,12 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def forbid_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be computed, and no model loaded."""
-    forbid(monkeypatch, "refseg.sources.load_models", "refseg.indexing.load_models", "refseg.indexing.propose_from_pixels")
+    forbid(
+        monkeypatch,
+        "refseg.dataset.sources.load_models",
+        "refseg.dataset.indexing.load_models",
+        "refseg.dataset.indexing.propose_from_pixels",
+    )
 
 
 def modified_at(dataset: fo.Dataset) -> list[datetime]:
@@ -216,7 +221,7 @@ class TestFromIndex:
         steps: list[Any] = []
         run(trays, prototypes, progress=steps.append)
         assert [(step.done, step.total, step.label) for step in steps] == [(0, 4, "images"), (2, 4, "images"), (4, 4, "images")]
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
         steps.clear()
         run(trays, prototypes, progress=steps.append)
         assert [step.done for step in steps] == [0, 1, 2, 3, 4]
@@ -235,8 +240,8 @@ class TestFromIndex:
     def test_candidates_computed_by_another_builder_meanwhile(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
         work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
         assert [next(work).done, next(work).done] == [0, 2]
         build(trays)
@@ -389,7 +394,7 @@ class TestOnlyChangesAreWritten:
         self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A reference of one class, and images two of which show no object of it; only the margins of others move with it."""
-        monkeypatch.setattr("refseg.writing.MARGIN_TOLERANCE", 1.0)
+        monkeypatch.setattr("refseg.runs.writing.MARGIN_TOLERANCE", 1.0)
         dataset = make_dataset(tray_samples(tmp_path))
         references = collect_references(dataset[:2], "ground_truth")
         for sample in dataset[2:]:
@@ -583,8 +588,8 @@ class TestPreview:
         self, drawn: Any, monkeypatch: pytest.MonkeyPatch, previewed: int, look: int, seed: int
     ) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.PREVIEWED", previewed)
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", look)
+        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", previewed)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", look)
         forbid_models(monkeypatch)
         prototypes = draw_prototypes(seed)
         index = fill_index(dataset, packed)
@@ -600,21 +605,21 @@ class TestPreview:
 
     def test_looks_no_further_than_it_must(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.PREVIEWED", 2)
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 2)
-        real, looked_at = refseg.matcher.rank, []
+        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 2)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 2)
+        real, looked_at = refseg.matching.matcher.rank, []
 
         def rank(candidates: Any, *arguments: Any, **options: Any) -> Any:
             looked_at.append(candidates)
             return real(candidates, *arguments, **options)
 
-        monkeypatch.setattr("refseg.matcher.rank", rank)
+        monkeypatch.setattr("refseg.matching.matcher.rank", rank)
         run(dataset, draw_prototypes(), preview=True, index=fill_index(dataset, packed))
         assert 2 <= len(looked_at) < 16
 
     def test_is_what_a_whole_run_writes(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.PREVIEWED", 4)
+        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 4)
         fill_index(dataset, packed)
         preview = run(dataset, draw_prototypes(), "preview", preview=True)
         run(dataset, draw_prototypes(), "whole")
@@ -640,8 +645,8 @@ class TestPreview:
     def test_least_confidences_of_their_own(self, drawn: Any, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The best similarity in an image may be one of a class that is not written at all."""
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.PREVIEWED", 3)
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 3)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
         prototypes, index = draw_prototypes(), fill_index(dataset, packed)
         run(dataset, prototypes, "every", index=index)
         best = {
@@ -681,7 +686,7 @@ class TestPreview:
 
     def test_progress(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 10)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 10)
         fill_index(dataset, packed)
         steps: list[Any] = []
         run(dataset, draw_prototypes(), preview=True, progress=steps.append)
@@ -710,7 +715,7 @@ class TestTrouble:
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A file lies where Lance wants to make a folder."""
-        monkeypatch.setattr("refseg.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
         index = index_for(trays, load_models("demo"))
         blocked = Path(index.uri, "candidates.lance", "data")
         assert not blocked.exists()

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg.candidates import propose
+from refseg.candidates.proposing import propose
 from refseg.errors import DatasetError
-from refseg.images import read_image
-from refseg.loading import load_image
-from refseg.negatives import Negatives
-from refseg.prototypes import Prototypes
-from refseg.runs import SegmentSettings, match_image
-from refseg.segmenter import ReadImage, Segmenter
+from refseg.images.loading import load_image
+from refseg.images.reading import read_image
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenter import ReadImage, Segmenter
+from refseg.runs.segmenting import SegmentSettings, match_image
 from tests.trays import IMAGE_HW, quick_models, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -118,7 +118,7 @@ def test_bad_image_does_not_shift_its_batch(
 
 def test_real_segmenter(tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as candidates, then matching; without a threshold on predicted IoU there is always a candidate."""
-    monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
+    monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1)
     picture = read_image(tray_samples(tmp_path, 1)[0].filepath)
     models = quick_models()
     (candidates,) = propose([picture], models)

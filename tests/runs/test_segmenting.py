@@ -13,20 +13,20 @@ import pytest
 import torch
 from PIL import Image
 
-import refseg.candidates
-import refseg.matcher
-from refseg.building import build_prototypes
+import refseg.candidates.proposing
+import refseg.matching.matcher
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import dataset_folder, load_prototypes, save_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
-from refseg.images import file_sha256
-from refseg.match_settings import MatchSettings
-from refseg.models import get_preset, load_models
-from refseg.negatives import Negatives
-from refseg.prototypes import Prototypes
-from refseg.references import collect_references
-from refseg.runs import SEGMENT_METHOD, SegmentSettings, iter_segment, match_image
-from refseg.segmenter import Segmenter
-from refseg.similarity import Gallery, similarities
-from refseg.store import dataset_folder, load_prototypes, save_prototypes
+from refseg.images.reading import file_sha256
+from refseg.matching.settings import MatchSettings
+from refseg.matching.similarity import Gallery, similarities
+from refseg.models.loaded import get_preset, load_models
+from refseg.prototypes.building import build_prototypes
+from refseg.prototypes.negatives import Negatives
+from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.segmenter import Segmenter
+from refseg.runs.segmenting import SEGMENT_METHOD, SegmentSettings, iter_segment, match_image
 from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
@@ -38,7 +38,7 @@ ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def content_of(view: Any, field: str = "predictions", *, with_run: bool = True) -> list[Any]:
@@ -109,7 +109,7 @@ class TestPredictions:
         run(trays, prototypes)
         side = load_models("demo").segmenter_side
         sample = trays.last()
-        pixels = refseg.candidates.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), side)
+        pixels = refseg.candidates.proposing.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), side)
 
         masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
         candidates = candidates_of(pixels, masks, IMAGE_HW, load_models("demo"))
@@ -121,7 +121,7 @@ class TestPredictions:
         """Without a threshold on predicted IoU the segmenter answers at every prompt, whatever its weights."""
         dataset = make_dataset(tray_samples(tmp_path, 2))
         found = build_prototypes(collect_references(dataset, "ground_truth"), "demo", progress=False)
-        monkeypatch.setattr("refseg.decoding.MIN_PREDICTED_IOU", -1)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1)
         report = run(dataset, found, model=quick_models(), max_detections=7)
         assert report.num_instances == sum(len(ids) for ids in dataset.values("predictions.detections.id"))
         assert 2 <= report.num_instances <= 14
@@ -204,7 +204,9 @@ class TestPredictions:
         rows = torch.tensor([PARTS.index(name) if name in PARTS else -1])
         differs = False
         for sample in trays:
-            pixels = refseg.candidates.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), models.segmenter_side)
+            pixels = refseg.candidates.proposing.segmenter_pixels(
+                Image.open(sample.filepath).convert("RGB"), models.segmenter_side
+            )
             masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
             features = candidates_of(pixels, masks, IMAGE_HW, models).features
             vector = torch.nn.functional.normalize(negatives.vectors, dim=1)
@@ -246,7 +248,7 @@ class TestPredictions:
     def test_too_many_masks_for_a_document_go_to_files(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.labels.MASK_PIXELS_IN_DOCUMENT", 100)
+        monkeypatch.setattr("refseg.dataset.labels.MASK_PIXELS_IN_DOCUMENT", 100)
         run(trays[:1], prototypes)
         for label in trays.first().predictions.detections:
             assert label.mask is None
@@ -375,7 +377,9 @@ class TestProvenance:
         assert config.min_confidences == [["star", 0.125], ["tee", get_preset("demo").min_confidence]]
         models, settings = load_models("demo"), SegmentSettings({"star": 0.125}, matching=matching)
         for sample in trays:
-            pixels = refseg.candidates.segmenter_pixels(Image.open(sample.filepath).convert("RGB"), models.segmenter_side)
+            pixels = refseg.candidates.proposing.segmenter_pixels(
+                Image.open(sample.filepath).convert("RGB"), models.segmenter_side
+            )
             masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
             expected = match_image(candidates_of(pixels, masks, IMAGE_HW, models), prototypes, models, settings)
             found = [label.confidence for label in sample.predictions.detections]
@@ -414,14 +418,14 @@ class TestProvenance:
         work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
         assert [next(work).done, next(work).done] == [0, 2]
         assert trays.get_run_info("r").config.state == "running"
-        monkeypatch.setattr("refseg.writing.write_values", fails)
+        monkeypatch.setattr("refseg.runs.writing.write_values", fails)
         with pytest.raises(OSError, match="no space left"):
             work.close()
         config = trays.get_run_info("r").config
         assert (config.state, config.error) == ("failed", "OSError: no space left")
 
     def test_failed_half_way(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = refseg.matcher.rank, []
+        real, calls = refseg.matching.matcher.rank, []
 
         def fails_at_the_third(*arguments: Any, **options: Any) -> Any:
             calls.append(arguments)
@@ -429,7 +433,7 @@ class TestProvenance:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr(refseg.matcher, "rank", fails_at_the_third)
+        monkeypatch.setattr(refseg.matching.matcher, "rank", fails_at_the_third)
         with pytest.raises(RuntimeError, match="out of memory"):
             run(trays, prototypes, run_key="r")
         config = trays.get_run_info("r").config
@@ -573,7 +577,7 @@ def test_field_of_another_label_type_is_not_overwritten(trays: fo.Dataset, proto
 def test_labels_with_dots_dollars_and_emoji_go_all_the_way(
     make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from refseg.evaluation import evaluate
+    from refseg.evaluation.evaluating import evaluate
 
     dataset = make_dataset(tray_samples(tmp_path, labels=ODD_NAMES))
     propose_truth(monkeypatch, dataset)

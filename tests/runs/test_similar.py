@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from fiftyone import ViewField
 
 import refseg
-import refseg.similar as similar
+import refseg.runs.similar as similar
+from refseg.candidates.packing import PackedCandidates
 from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, IndexNotFoundError, NoReferencesError
-from refseg.index import CandidateIndex
-from refseg.index_search import make_vector_index, num_partitions, search_all, search_vectors
-from refseg.index_tables import FileState, IndexSettings
-from refseg.models import load_models
-from refseg.packing import PackedCandidates
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.search import make_vector_index, num_partitions, search_all, search_vectors
+from refseg.index.tables import FileState, IndexSettings
+from refseg.models.loaded import load_models
 from refseg.progress import drain
 from tests.trays import IMAGE_HW, propose_truth, tray_samples, whole_mask
 

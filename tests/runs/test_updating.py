@@ -10,18 +10,18 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
-from refseg.building import build_prototypes
-from refseg.decisions import accept, reject
+from refseg.dataset.fields import PastRun, newest_run
+from refseg.dataset.indexing import build_index
+from refseg.dataset.references import collect_references
+from refseg.dataset.store import list_prototypes, load_prototypes, save_prototypes
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
-from refseg.fields import PastRun, newest_run
-from refseg.indexing import build_index
-from refseg.pixels import PixelSettings
+from refseg.images.pixels import PixelSettings
 from refseg.progress import Progress, drain
-from refseg.references import collect_references
-from refseg.review import review_queue
-from refseg.runs import SegmentReport, segment
-from refseg.store import list_prototypes, load_prototypes, save_prototypes
-from refseg.updating import Learnt, UpdateReport, iter_learn, settings_of, update
+from refseg.prototypes.building import build_prototypes
+from refseg.review.decisions import accept, reject
+from refseg.review.queue import review_queue
+from refseg.runs.segmenting import SegmentReport, segment
+from refseg.runs.updating import Learnt, UpdateReport, iter_learn, settings_of, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -170,7 +170,7 @@ def test_images(trays: fo.Dataset) -> None:
 
 
 def test_after_a_preview_of_a_view(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refseg.runs.PREVIEWED", 1)
+    monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 1)
     build_index(trays, "demo", num_workers=0, progress=False)
     begin(trays, trays[:3], preview=True)
     assert len(trays.exists("predictions")) == 1

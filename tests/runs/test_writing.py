@@ -12,11 +12,11 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from refseg.decisions import accept
 from refseg.errors import DatasetError
-from refseg.prototypes import Prototypes
-from refseg.runs import SegmentSettings, iter_segment
-from refseg.writing import SAME_OBJECT_IOU, Changes, Writer, pair_objects
+from refseg.prototypes.prototypes import Prototypes
+from refseg.review.decisions import accept
+from refseg.runs.segmenting import SegmentSettings, iter_segment
+from refseg.runs.writing import SAME_OBJECT_IOU, Changes, Writer, pair_objects
 from tests.trays import PARTS, propose_truth, tray_samples
 from tests.trays import segment_all as run
 
@@ -162,7 +162,7 @@ class TestChanges:
     def test_a_preview_counts_what_it_writes(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.runs.PREVIEWED", 2)
+        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 2)
         run(trays, prototypes, max_detections=1)
         report = run(trays, prototypes, preview=True)
         assert report.changes.num_gained == report.changes.num_samples == 2
@@ -177,7 +177,7 @@ class TestChanges:
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run(trays, prototypes, max_detections=1)
-        monkeypatch.setattr("refseg.runs.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
         work = iter_segment(trays, prototypes, settings=SegmentSettings(0.0), run_key="r", num_workers=0)
         for _ in range(3):
             next(work)
@@ -187,7 +187,7 @@ class TestChanges:
         assert sum(number for _, number in config.changes["gained"]) == len(config.changed_ids.split()) == 2
 
     def test_so_many_ids_are_recorded(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.runs.CHANGES_RECORDED", 3)
+        monkeypatch.setattr("refseg.runs.segmenting.CHANGES_RECORDED", 3)
         run(trays, prototypes)
         report = run(trays, prototypes, max_detections=1)
         assert report.changes.num_samples == report.changes.num_lost == 4
@@ -282,7 +282,7 @@ class TestPortions:
         run(trays, prototypes, "at_once", index=False)
         assert max(writes) > 1
         writes.clear()
-        monkeypatch.setattr("refseg.writing.PIXELS_A_WRITE", 1)
+        monkeypatch.setattr("refseg.runs.writing.PIXELS_A_WRITE", 1)
         report = run(trays, prototypes, "apart", index=False)
         assert max(writes) == 1
         assert report.num_written == 4
@@ -291,8 +291,8 @@ class TestPortions:
     def test_candidates_that_are_not_packed_do_not_pile_up(
         self, trays: fo.Dataset, prototypes: Prototypes, writes: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), 1))
-        monkeypatch.setattr("refseg.writing.CELLS_HELD", 1)
+        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), 1))
+        monkeypatch.setattr("refseg.runs.writing.CELLS_HELD", 1)
         run(trays, prototypes, index=False)
         assert [size for size in writes if size] == [1, 1, 1, 1]
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from .candidates import Candidates
-from .coco_values import MAX_SIDES
-from .packing import PackedCandidates, pack
-from .reference_vectors import paste_mask
-from .surroundings import KnownObject, Surroundings
+from ..candidates.packing import PackedCandidates, pack
+from ..candidates.proposing import Candidates
+from ..masks.values import MAX_SIDES
+from ..prototypes.surroundings import KnownObject, Surroundings
+from ..prototypes.vectors import paste_mask
 
 BOX_IOU = 0.7
 """A box stands for the mask of the candidate that fits it best, where the two boxes have this IoU."""
@@ -28,7 +28,7 @@ MAX_STRANGERS = 20_000
 def known_object(
     name: str, box: Sequence[float], mask: NDArray[np.bool_] | None, candidates: Candidates | PackedCandidates
 ) -> KnownObject | None:
-    """A labelled object as `refseg.surroundings.look_around` takes it; None where its box is empty or outside the image.
+    """A labelled object as `refseg.prototypes.surroundings.look_around` takes it; None where its box is empty or outside the image.
 
     Of an object known by its box alone the candidate that fits the box best stands for the mask, so that no model is asked;
     where none fits, the whole box does.

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .candidates import Candidates
-from .errors import ShapeError
-from .matcher import Matcher
-from .negatives import Negatives
-from .packing import PackedCandidates
-from .printing import one_line
-from .prototypes import Prototypes
-from .similarity import Gallery, similarities
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates
+from ..errors import ShapeError
+from ..matching.matcher import Matcher
+from ..matching.similarity import Gallery, similarities
+from ..printing import one_line
+from ..prototypes.negatives import Negatives
+from ..prototypes.prototypes import Prototypes
 
 MINED_PREFIX = "mined "
 """With which the ids of negatives begin that nobody labelled."""
@@ -78,7 +78,7 @@ def mine(candidates: Candidates | PackedCandidates, matcher: Matcher, classes: S
         candidates: of an image known to hold none of the classes that the matcher writes.
         matcher: best of prototypes without mined negatives, so that mining again finds the same; its thresholds decide.
         classes: of the prototypes, by row.
-        image: its key, see `refseg.surroundings.image_key`.
+        image: its key, see `refseg.prototypes.surroundings.image_key`.
         source: id of the sample, or name of the file; the ids of the negatives tell it.
     """
     ranking = matcher.rank(candidates)

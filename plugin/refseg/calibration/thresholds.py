@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .gallery import Galleries
-from .match_settings import MatchSettings
-from .printing import one_line
-from .prototypes import Prototypes
-from .similarity import classify
+from ..matching.gallery import Galleries
+from ..matching.settings import MatchSettings
+from ..matching.similarity import classify
+from ..printing import one_line
+from ..prototypes.prototypes import Prototypes
 
 # Chosen on the tuning seeds of benchmarks/quality.py.
 OTHERS_WEIGHT = 0.1

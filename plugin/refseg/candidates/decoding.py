@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch_sizes import BatchKey, in_batches
+from ..images.reading import normalize
+from ..models.batch_sizes import BatchKey, in_batches
+from ..models.loaded import Models
+from ..printing import one_line
 from .cross_attention import (
     add_attention_to_tokens,
     add_same_attention_to_tokens,
@@ -25,9 +28,6 @@ from .cross_attention import (
     attend_to_same_image,
     split_heads,
 )
-from .images import normalize
-from .models import Models
-from .printing import one_line
 from .prompts import coarse_prompts, open_prompts, prompt_grid
 from .upscaling import Upscaling
 

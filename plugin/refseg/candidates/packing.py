@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from torch import Tensor
 
-from .candidates import Candidates, grid_boxes, share_in_groups
-from .errors import ShapeError
-from .printing import describe_candidates, one_line
-from .rle import decode_masks, encode_crop
+from ..errors import ShapeError
+from ..masks.rle import decode_masks, encode_crop
+from ..printing import describe_candidates, one_line
+from .proposing import Candidates, grid_boxes, share_in_groups
 
 LOWEST_LOGIT = 0.02
 LOGIT_STEP = 1.1

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .batch_sizes import BatchKey, in_batches
+from ..errors import ShapeError
+from ..images.reading import encoder_pixels, normalize, segmenter_pixels
+from ..models.batch_sizes import BatchKey, in_batches
+from ..models.loaded import Models
+from ..printing import describe_candidates, one_line
 from .decoding import decode_grid, embed_images
-from .errors import ShapeError
-from .images import encoder_pixels, normalize, segmenter_pixels
-from .models import Models
-from .printing import describe_candidates, one_line
 
 NEAR_DUPLICATE_IOU = 0.95
 """Masks that agree to this IoU count as one in an index that is not exact."""

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .batch_sizes import BatchKey, in_batches
-from .candidates import PresenceGate, Proposals, drop_near_duplicates, grid_boxes, interpolation_matrix, iter_proposals
-from .images import segmenter_pixels
-from .loading import IMAGES_A_BATCH
-from .models import Models
+from ..images.loading import IMAGES_A_BATCH
+from ..images.reading import segmenter_pixels
+from ..models.batch_sizes import BatchKey, in_batches
+from ..models.loaded import Models
 from .packing import MaskCrop, PackedCandidates, join, pack_crops
+from .proposing import PresenceGate, Proposals, drop_near_duplicates, grid_boxes, interpolation_matrix, iter_proposals
 
 # An index with tiles keeps no grid side: it follows from the size of the image by these three, and by fine_grid_side. Whoever
 # changes one must raise index_tables.FORMAT_WITH_TILES, and read what was written before by the old ones.

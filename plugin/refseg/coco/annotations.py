@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeAlias
 
 from pycocotools import mask as mask_utils
 
-from .coco_values import (
+from ..errors import CocoError
+from ..masks.segmentations import are_plain_polygons, check_fits, compressed, fitting_codes, read_shape
+from ..masks.values import (
     Ids,
     ImageId,
     Refusal,
@@ -26,8 +28,6 @@ from .coco_values import (
     shown_value,
     whole_number_of,
 )
-from .errors import CocoError
-from .segmentations import are_plain_polygons, check_fits, compressed, fitting_codes, read_shape
 
 BadMasks: TypeAlias = Literal["leave out", "box", "ignore"]
 """What becomes of an object whose mask cannot be used: it is left out, as of references; it counts by its box alone, as of

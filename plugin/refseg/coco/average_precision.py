@@ -15,12 +15,12 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from .coco import CocoDataset, CocoImage, ImageId
-from .coco_annotations import MASK_LEFT_OUT
-from .coco_values import id_order
-from .errors import CocoError
-from .rle import annotation_rle
-from .run_lengths import run_lengths
+from ..errors import CocoError
+from ..masks.rle import annotation_rle
+from ..masks.run_lengths import run_lengths
+from ..masks.values import id_order
+from .annotations import MASK_LEFT_OUT
+from .files import CocoDataset, CocoImage, ImageId
 
 IouType: TypeAlias = Literal["segm", "bbox"]
 

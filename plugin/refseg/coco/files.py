@@ -14,15 +14,15 @@ from typing import Any, TypeAlias, TypeVar
 
 from pycocotools import mask as mask_utils
 
-from .coco_annotations import BadMasks, mark_bare, read_annotations
-from .coco_values import ImageId, Refusal, id_of, listed, refusal, shown_value, size_of, summary_of, whole_number_of
-from .errors import CocoError, ImageError, NoReferencesError
-from .images import read_image_hw
-from .instances import Instances
-from .outputs import replacing, require_json
-from .printing import one_line
-from .reference_vectors import Reference
-from .rle import annotation_rle, decode_mask, encode_mask
+from ..errors import CocoError, ImageError, NoReferencesError
+from ..images.reading import read_image_hw
+from ..masks.rle import annotation_rle, decode_mask, encode_mask
+from ..masks.values import ImageId, Refusal, id_of, listed, refusal, shown_value, size_of, summary_of, whole_number_of
+from ..matching.instances import Instances
+from ..outputs import replacing, require_json
+from ..printing import one_line
+from ..prototypes.vectors import Reference
+from .annotations import BadMasks, mark_bare, read_annotations
 
 __all__ = [
     "Box",
@@ -75,7 +75,7 @@ class CocoDataset:
         source: the file, for messages.
         images: by id.
         categories: name by id.
-        annotations: those that can be used, in the form that `refseg.coco_annotations` gives them.
+        annotations: those that can be used, in the form that `refseg.coco.annotations` gives them.
         left_out: those that cannot, and masks that cannot of those that count by their box.
         notes: what was put in place of values that cannot be used, or ignored, a sentence each.
         bad_masks: what becomes of an object whose mask cannot be used.
@@ -330,7 +330,7 @@ def to_results(
     """Instances of one image as entries of a COCO results file.
 
     Args:
-        instances: from `refseg.matching.match`.
+        instances: from `refseg.matching.ranking.match`.
         category_ids: of each row of the prototypes.
         image_id: of the image.
         image_hw: its height and width.

@@ -1,4 +1,4 @@
-"""What `refseg.frames.frame_hint` asks for, of COCO files: opens the header of each image that has an object. No FiftyOne."""
+"""What `refseg.coco.frames.frame_hint` asks for, of COCO files: opens the header of each image that has an object. No FiftyOne."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .coco import Box, CocoDataset, group_by_image
-from .errors import ImageError
+from ..errors import ImageError
+from ..images.reading import read_orientation
+from .files import Box, CocoDataset, group_by_image
 from .frames import FramedImage
-from .images import read_orientation
 
 
 def framed_images(targets: CocoDataset, folder: Path, results: Iterable[Mapping[str, Any]]) -> Iterator[FramedImage]:

@@ -27,7 +27,7 @@ class FramedImage:
     """One image, what is annotated in it and what was found in it, of whatever class.
 
     Attributes:
-        orientation: of its file, from `refseg.images.read_orientation`: 1 to 8, where 1 is upright.
+        orientation: of its file, from `refseg.images.reading.read_orientation`: 1 to 8, where 1 is upright.
         image_hw: height and width of the upright image.
         truth: (N, 4) boxes of objects, x0, y0, x1, y1 pixels.
         found: (M, 4) boxes of predictions, pixels of the upright image.

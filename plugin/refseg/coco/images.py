@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from .candidates import Candidates, PresenceGate, propose_from_pixels
-from .coco import CocoDataset, CocoImage, size_mismatch
-from .errors import CocoError
-from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models
-from .packing import PackedCandidates
-from .pixels import PLAIN, PixelSettings
-from .semantic import NAMES_FILE, holds_maps
-from .tiles import propose_tiles
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates, PresenceGate, propose_from_pixels
+from ..candidates.tiles import propose_tiles
+from ..errors import CocoError
+from ..images.loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from ..images.pixels import PLAIN, PixelSettings
+from ..matching.semantic import NAMES_FILE, holds_maps
+from ..models.loaded import Models
+from .files import CocoDataset, CocoImage, size_mismatch
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..masks.values import Refusal, summary_of
+from ..matching.settings import MatchSettings
 from .average_precision import AveragePrecision, format_table
-from .coco_values import Refusal, summary_of
-from .match_settings import MatchSettings
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .coco import CocoImage, read_coco
-from .coco_images import Proposer, scan
-from .coco_values import summary_of
-from .errors import CocoError
-from .known_objects import join_surroundings, known_object, spread
-from .matcher import Matcher
-from .mining import FINDS_HELD, Mined, best_mined, mine
-from .packing import PackedCandidates, pack
-from .progress import Progress
-from .prototypes import Prototypes
-from .reference_vectors import Reference
-from .surroundings import Surroundings, image_key, look_around
+from ..calibration.known_objects import join_surroundings, known_object, spread
+from ..calibration.mining import FINDS_HELD, Mined, best_mined, mine
+from ..candidates.packing import PackedCandidates, pack
+from ..errors import CocoError
+from ..masks.values import summary_of
+from ..matching.matcher import Matcher
+from ..progress import Progress
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.surroundings import Surroundings, image_key, look_around
+from ..prototypes.vectors import Reference
+from .files import CocoImage, read_coco
+from .images import Proposer, scan
 
 MAX_HELD = 200
 """Images of references whose candidates are held until they are segmented themselves: each takes a few megabytes."""

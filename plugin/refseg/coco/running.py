@@ -13,11 +13,28 @@ from typing import Any
 
 import torch
 
+from ..calibration.mining import add_mined, num_mined
+from ..calibration.thresholds import calibrated_thresholds
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates, PresenceGate
+from ..errors import CocoError, ImageError, ModelError
+from ..images.pixel_ranges import find_pixels
+from ..images.pixels import pixel_settings
+from ..images.reading import read_image_hw
+from ..masks.values import summary_of
+from ..matching.matcher import Matcher, default_thresholds, make_matcher
+from ..matching.semantic import NAMES_FILE, holds_maps, is_map, map_paths, semantic_map, write_map, write_names
+from ..matching.settings import settings_for
+from ..models.loaded import Models, load_models
+from ..outputs import check_outputs, draft_of, require_json, require_replaceable
+from ..progress import Progress, Watcher, drain
+from ..prototypes.building import build_prototypes
+from ..prototypes.files import require_own
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.surroundings import image_key
+from ..prototypes.vectors import Reference
 from .average_precision import AveragePrecision, evaluate_results, has_masks
-from .building import build_prototypes
-from .calibration import calibrated_thresholds
-from .candidates import Candidates, PresenceGate
-from .coco import (
+from .files import (
     CocoDataset,
     CocoImage,
     ImageId,
@@ -31,28 +48,11 @@ from .coco import (
     with_file_sizes,
     write_json,
 )
-from .coco_frames import framed_image
-from .coco_images import Proposer, check_scanned, scan
-from .coco_job import CocoJob, CocoReport
-from .coco_known import KnownImages, Seen, calibrated, find_empty, iter_look
-from .coco_values import summary_of
-from .errors import CocoError, ImageError, ModelError
+from .frame_hints import framed_image
 from .frames import FramedImage, frame_hint
-from .images import read_image_hw
-from .match_settings import settings_for
-from .matcher import Matcher, default_thresholds, make_matcher
-from .mining import add_mined, num_mined
-from .models import Models, load_models
-from .outputs import check_outputs, draft_of, require_json, require_replaceable
-from .packing import PackedCandidates
-from .pixel_ranges import find_pixels
-from .pixels import pixel_settings
-from .progress import Progress, Watcher, drain
-from .prototype_files import require_own
-from .prototypes import Prototypes
-from .reference_vectors import Reference
-from .semantic import NAMES_FILE, holds_maps, is_map, map_paths, semantic_map, write_map, write_names
-from .surroundings import image_key
+from .images import Proposer, check_scanned, scan
+from .job import CocoJob, CocoReport
+from .known import KnownImages, Seen, calibrated, find_empty, iter_look
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.odm import get_db_conn, validate_field_name
 
-from .errors import DatasetError
+from ..errors import DatasetError
 from .labels import OBJECT_TYPES
 
 REFERENCE_TAG = "reference"

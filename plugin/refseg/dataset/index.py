@@ -16,23 +16,23 @@ from typing import Any
 
 import torch
 
-from . import decoding
-from .candidates import NEAR_DUPLICATE_IOU, grid_boxes
-from .checks import require_flags, require_kind, require_paths
-from .errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from ..candidates import decoding
+from ..candidates.prompts import PROMISING_IOU, SAME_MASK_IOU
+from ..candidates.proposing import NEAR_DUPLICATE_IOU, grid_boxes
+from ..candidates.tiles import EDGE_CELLS, MIN_OVERLAP
+from ..checks import require_flags, require_kind, require_paths
+from ..errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from ..images.files import read_header
+from ..images.pixel_ranges import files_without_range, find_pixels
+from ..images.pixels import PLAIN, PixelSettings
+from ..images.reading import file_sha256
+from ..index.candidate_index import CandidateIndex, delete_tables
+from ..index.tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
+from ..models.loaded import Models, get_preset, require_model
+from ..names import folder_from, free_run_key
+from ..progress import Progress, Watcher, drain
 from .fields import past_runs
-from .image_files import read_header
-from .images import file_sha256
-from .index import CandidateIndex, delete_tables
-from .index_tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
-from .models import Models, get_preset, require_model
-from .names import folder_from, free_run_key
-from .pixel_ranges import files_without_range, find_pixels
-from .pixels import PLAIN, PixelSettings
-from .progress import Progress, Watcher, drain
-from .prompts import PROMISING_IOU, SAME_MASK_IOU
 from .store import PROTOTYPES_METHOD, dataset_folder
-from .tiles import EDGE_CELLS, MIN_OVERLAP
 from .views import id_of, ids_in, image_dataset, name_of
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,18 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .ahead import run_ahead
-from .candidates import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
-from .checks import require_flags, require_whole
-from .dataset_index import (
+from ..candidates.packing import PackedCandidates, pack
+from ..candidates.proposing import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
+from ..candidates.tiles import propose_tiles
+from ..checks import require_flags, require_whole
+from ..errors import IndexNotFoundError, IndexWriteError
+from ..images.ahead import run_ahead
+from ..images.loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from ..images.pixels import PLAIN, PixelSettings, pixel_settings
+from ..index.tables import FileState, IndexedImage
+from ..models.loaded import Models, Preset, get_preset, load_models, require_model
+from ..progress import Progress, Watcher, drain
+from .index import (
     DatasetIndex,
     file_state,
     ids_and_paths,
@@ -33,15 +41,7 @@ from .dataset_index import (
     require_place,
     still_held,
 )
-from .errors import IndexNotFoundError, IndexWriteError
-from .index_tables import FileState, IndexedImage
 from .labels import require_samples
-from .loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models, Preset, get_preset, load_models, require_model
-from .packing import PackedCandidates, pack
-from .pixels import PLAIN, PixelSettings, pixel_settings
-from .progress import Progress, Watcher, drain
-from .tiles import propose_tiles
 from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .coco_values import MAX_SIDES, flag_of
-from .errors import DatasetError, ImageError, LabelError, MaskError
-from .image_files import read_image_hw
-from .stored_masks import as_mask, read_mask_file
+from ..errors import DatasetError, ImageError, LabelError, MaskError
+from ..images.files import read_image_hw
+from ..masks.stored import as_mask, read_mask_file
+from ..masks.values import MAX_SIDES, flag_of
 
 if TYPE_CHECKING:
-    from .instances import Instances
+    from ..matching.instances import Instances
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}
@@ -256,7 +256,7 @@ def to_detections(
     `runner_up` (None where there is one class alone); and `run`.
 
     Args:
-        instances: from `refseg.matching.match`.
+        instances: from `refseg.matching.ranking.match`.
         classes: name of each prototype's row.
         predicted_iou: of each instance, from the segmenter.
         image_hw: height and width of the upright image.

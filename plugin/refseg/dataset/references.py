@@ -10,13 +10,15 @@ from typing import Any
 from bson import ObjectId
 from fiftyone import ViewField as F
 
-from .checks import names_of, names_or_none, require_names, require_numbers, require_whole
-from .dataset_index import ids_and_paths, pixels_of_index
-from .errors import ImageError, LabelError, NoReferencesError
+from ..checks import names_of, names_or_none, require_names, require_numbers, require_whole
+from ..errors import ImageError, LabelError, NoReferencesError
+from ..images.pixel_ranges import files_without_range
+from ..images.reading import read_image_hw
+from ..prototypes.vectors import Reference
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
-from .images import read_image_hw
+from .index import ids_and_paths, pixels_of_index
 from .labels import (
     LIST_FIELDS,
     has_box,
@@ -27,8 +29,6 @@ from .labels import (
     require_object_field,
     require_samples,
 )
-from .pixel_ranges import files_without_range
-from .reference_vectors import Reference
 from .sampling import draw_one_each, is_whole
 from .views import image_dataset, image_view, name_of, whole_of
 

@@ -8,16 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .candidates import Candidates
-from .checks import require_flags, require_kind
-from .dataset_index import DatasetIndex, find_index, ids_and_paths, index_for, index_with_range, pixels_for, settings_of
-from .errors import IndexMismatchError, PrototypeMismatchError
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates
+from ..checks import require_flags, require_kind
+from ..errors import IndexMismatchError, PrototypeMismatchError
+from ..images.pixel_ranges import pixel_needs
+from ..images.pixels import PLAIN, PixelSettings
+from ..models.loaded import PRESETS, Models, Preset, get_preset, load_models, require_model
+from ..prototypes.prototypes import Prototypes
+from .index import DatasetIndex, find_index, ids_and_paths, index_for, index_with_range, pixels_for, settings_of
 from .indexing import Builder, ViewImages, images_of
-from .models import PRESETS, Models, Preset, get_preset, load_models, require_model
-from .packing import PackedCandidates
-from .pixel_ranges import pixel_needs
-from .pixels import PLAIN, PixelSettings
-from .prototypes import Prototypes
 from .views import id_of, name_of, whole_of
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import get_media_type
 
-from .errors import DatasetError
+from ..errors import DatasetError
 from .fields import every_image
 
 NAMES_LISTED = 10

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from fiftyone import ViewField as F
 
-from ..building import build_prototypes
-from ..evaluation import evaluate, false_positives_per_empty_image
-from ..images import read_image
-from ..known_images import calibrate
-from ..labels import object_region, objects_of
-from ..match_settings import MatchSettings
-from ..matcher import default_thresholds
-from ..models import load_models
+from ..dataset.labels import object_region, objects_of
+from ..dataset.references import REFERENCE_TAG, collect_references, sample_references
+from ..dataset.store import save_prototypes
+from ..evaluation.evaluating import evaluate, false_positives_per_empty_image
+from ..images.drawing import DrawnObject, draw_objects, fit, line_of_text, sheet
+from ..images.reading import read_image
+from ..matching.matcher import default_thresholds
+from ..matching.settings import MatchSettings
+from ..models.loaded import load_models
 from ..outputs import replacing, require_json, require_png
-from ..pictures import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..progress import Watcher
-from ..reference_vectors import crop_corners
-from ..references import REFERENCE_TAG, collect_references, sample_references
-from ..runs import segment
-from ..store import save_prototypes
+from ..prototypes.building import build_prototypes
+from ..prototypes.vectors import crop_corners
+from ..runs.known_images import calibrate
+from ..runs.segmenting import segment
 from .dataset import CLASSES, NAME, NUM_IMAGES, build_demo_dataset
 
 SHOTS = 3

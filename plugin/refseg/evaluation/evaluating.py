@@ -17,16 +17,13 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from pycocotools import mask as mask_utils
 
-from .average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from .checks import names_or_none, require_names, share_of
-from .coco import CocoDataset, CocoImage, ImageId
-from .coco_annotations import MASK_LEFT_OUT
-from .errors import DatasetError, ImageError, LabelError, MaskError
-from .fields import newest_run
-from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
-from .frames import FramedImage, frame_hint
-from .image_files import read_orientation
-from .labels import (
+from ..checks import names_or_none, require_names, share_of
+from ..coco.annotations import MASK_LEFT_OUT
+from ..coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from ..coco.files import CocoDataset, CocoImage, ImageId
+from ..coco.frames import FramedImage, frame_hint
+from ..dataset.fields import newest_run
+from ..dataset.labels import (
     LIST_FIELDS,
     has_box,
     image_hw_of,
@@ -37,10 +34,13 @@ from .labels import (
     require_object_field,
     require_samples,
 )
-from .names import free_run_key
-from .progress import Progress, Watcher, drain
-from .rle import encode_mask
-from .views import image_view, whole_of
+from ..dataset.views import image_view, whole_of
+from ..errors import DatasetError, ImageError, LabelError, MaskError
+from ..images.files import read_orientation
+from ..masks.rle import encode_mask
+from ..names import free_run_key
+from ..progress import Progress, Watcher, drain
+from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import fiftyone as fo
 
-from . import labels
-from .coco_values import flag_of
-from .errors import DatasetError
-from .names import run_key_from
-from .progress import Progress
-from .views import name_of
+from ..dataset import labels
+from ..dataset.views import name_of
+from ..errors import DatasetError
+from ..masks.values import flag_of
+from ..names import run_key_from
+from ..progress import Progress
 
 CROWD = "iscrowd"
 """The attribute of crowds: FiftyOne's default."""

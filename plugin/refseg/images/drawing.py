@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .errors import ShapeError
-from .printing import one_line
+from ..errors import ShapeError
+from ..printing import one_line
 
 # Okabe and Ito's eight, told apart by readers with any colour vision.
 COLORS = (

@@ -1,7 +1,7 @@
 """Image files: upright size and orientation from their headers, and their pixels, as eight-bit RGB. The one place that knows.
 
 Pillow reads most files. It turns a TIFF by itself while it loads, and nothing else; of 16-bit colours it gives the higher byte;
-TIFFs of other numbers of bands it does not read at all, these `refseg.tiff_bands` does. No torch: lists and panels use it too.
+TIFFs of other numbers of bands it does not read at all, these `refseg.images.tiff_bands` does. No torch: lists and panels use it too.
 """
 
 from __future__ import annotations
@@ -22,18 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
-from .image_samples import (
-    WHOLE,
-    Samples,
-    in_machine_order,
-    plain_values,
-    png_facts,
-    recorded_range,
-    samples_of,
-    wide_values,
-)
+from ..errors import ImageError
 from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
+from .samples import WHOLE, Samples, in_machine_order, plain_values, png_facts, recorded_range, samples_of, wide_values
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +175,7 @@ def decode(
     admit: Callable[[int], object] | None = None,
     draft: Callable[[tuple[int, int]], float] | None = None,
 ) -> Decoded:
-    """Decode a file as an upright image of eight-bit RGB; see `refseg.images.read_image`.
+    """Decode a file as an upright image of eight-bit RGB; see `refseg.images.reading.read_image`.
 
     Args:
         path: of the file.

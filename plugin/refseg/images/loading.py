@@ -28,10 +28,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .errors import ImageError
-from .images import decode, segmenter_pixels
+from ..errors import ImageError
+from ..printing import one_line
 from .pixels import PLAIN, PixelSettings
-from .printing import one_line
+from .reading import decode, segmenter_pixels
 
 IMAGES_A_BATCH = {"cpu": 2, "mps": 4, "cuda": 8}
 """Images that go through the models together, by the device's type."""

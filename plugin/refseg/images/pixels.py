@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DatasetError
+from ..errors import DatasetError
 
 Range = tuple[float, float]
 """The value that is shown black, and the one that is shown white."""

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .image_files import decode as decode
-from .image_files import read_image_hw as read_image_hw
-from .image_files import read_orientation as read_orientation
+from .files import decode as decode
+from .files import read_image_hw as read_image_hw
+from .files import read_orientation as read_orientation
 from .pixels import PLAIN, PixelSettings
 from .pixels import to_rgb as to_rgb
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import ImageError
-from .image_files import decode
-from .pictures import INK, fit, outline_object
+from ..errors import ImageError
+from .drawing import INK, fit, outline_object
+from .files import decode
 
 SIDE = 96
 MARGIN = 1.2

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError
-from .image_samples import Meaning, tiff_meaning
+from ..errors import ImageError
+from .samples import Meaning, tiff_meaning
 
 _ORIENTATION = 274
 
@@ -95,7 +95,7 @@ def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] |
     """
     import tifffile
 
-    from .image_files import say_first_three
+    from .files import say_first_three
 
     name = os.fspath(path)
     chosen = tuple(range(3 if bands.num_bands >= 3 else 1)) if channels is None else channels

@@ -29,8 +29,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
-from .index_tables import (
+from ..candidates.packing import PackedCandidates
+from ..errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from ..printing import counted
+from .tables import (
     LATER_IMAGE_FIELDS,
     NEWEST_FORMAT,
     FileState,
@@ -45,8 +47,6 @@ from .index_tables import (
     read_images,
     read_settings,
 )
-from .packing import PackedCandidates
-from .printing import counted
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .index import CandidateIndex
-from .index_tables import IndexChunk, IndexedImage
-from .packing import PackedCandidates
-from .progress import Progress
+from ..candidates.packing import PackedCandidates
+from ..progress import Progress
+from .candidate_index import CandidateIndex
+from .tables import IndexChunk, IndexedImage
 
 logger = logging.getLogger(__name__)
 

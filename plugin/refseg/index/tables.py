@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .packing import PackedCandidates
-from .pixels import PixelSettings
-from .printing import counted
-from .tiles import PIXELS_A_CELL, fine_grid_side
+from ..candidates.packing import PackedCandidates
+from ..candidates.tiles import PIXELS_A_CELL, fine_grid_side
+from ..images.pixels import PixelSettings
+from ..printing import counted
 
 METADATA_KEY = b"refseg_index"
 FORMAT = 1

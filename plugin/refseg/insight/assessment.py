@@ -1,6 +1,6 @@
 """What prototypes are worth: classes, references, and what is confused, from the prototypes alone.
 
-Needs no image and no model. Without surroundings milliseconds; with them see `refseg.removal`.
+Needs no image and no model. Without surroundings milliseconds; with them see `refseg.insight.removal`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from .calibration import LeftOut, thresholds_of
-from .match_settings import MatchSettings, settings_for
-from .models import PRESETS
-from .prototype_report import CALIBRATE, ClassReport, Confusion, PrototypeReport, ReferenceReport
-from .prototypes import Prototypes
+from ..calibration.thresholds import LeftOut, thresholds_of
+from ..matching.settings import MatchSettings, settings_for
+from ..models.loaded import PRESETS
+from ..prototypes.prototypes import Prototypes
 from .quality import ReferenceQuality, reference_quality
 from .removal import Scored, class_f1, f1_changes, score_surroundings
+from .report import CALIBRATE, ClassReport, Confusion, PrototypeReport, ReferenceReport
 
 UNKNOWN_THRESHOLD = 0.5
 """Where a later version made the preset."""

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .calibration import THRESHOLDS, LeftOut, expected_f1
-from .gallery import Galleries, make_gallery
-from .match_settings import MatchSettings
-from .negatives import Negatives
-from .printing import one_line
-from .prototypes import Prototypes
-from .similarity import Gallery, NegativeMatrix, similarities
-from .surroundings import Surroundings
+from ..calibration.thresholds import THRESHOLDS, LeftOut, expected_f1
+from ..matching.gallery import Galleries, make_gallery
+from ..matching.settings import MatchSettings
+from ..matching.similarity import Gallery, NegativeMatrix, similarities
+from ..printing import one_line
+from ..prototypes.negatives import Negatives
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.surroundings import Surroundings
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Scored:
         return self.similar.masked_fill((self.background > self.plain.amax(1))[:, None], 0.0)
 
     def left_out(self, counted: Tensor | None = None) -> LeftOut:
-        """As `refseg.calibration.leave_one_out` has it; of some candidates alone, and then without what they show."""
+        """As `refseg.calibration.thresholds.leave_one_out` has it; of some candidates alone, and then without what they show."""
         scores, labels = self.final.max(1)
         kept = (self.counted if counted is None else counted).nonzero()[:, 0]
         shown = tuple(self.shown[row] for row in kept.tolist()) if counted is None else ("",) * len(kept)
@@ -84,7 +84,7 @@ def score_surroundings(prototypes: Prototypes, around: Surroundings, settings: M
 def f1_changes(prototypes: Prototypes, around: Surroundings, settings: MatchSettings, scored: Scored) -> list[float | None]:
     """By how much the F1 of the other references of its class rises when each reference is removed.
 
-    F1 is `refseg.calibration.expected_f1` at the threshold where that is highest for the class, before and after. The candidate
+    F1 is `refseg.calibration.thresholds.expected_f1` at the threshold where that is highest for the class, before and after. The candidate
     that shows the reference counts in neither, nor do those that cannot be scored without it. The background stays as it is.
 
     Args:

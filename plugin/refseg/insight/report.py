@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from .errors import DatasetError
-from .printing import one_line
+from ..errors import DatasetError
+from ..printing import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class ReferenceReport:
             found less well. Its own candidate counts neither before nor after, and the threshold is calibrated anew. None
             where too few references are left to tell.
         hurts: whether that is more than chance: as much F1 as finding a fifth of one more reference; None where f1_change is.
-        problem: why it looks like a mistake, see `refseg.quality.reference_quality`; None where it does not.
+        problem: why it looks like a mistake, see `refseg.insight.quality.reference_quality`; None where it does not.
         filepath: of its image; "" where no dataset was given, or where its label is gone.
         box: x, y, width, height as shares of the upright image; None where filepath is "".
     """
@@ -112,7 +112,7 @@ class Suggestion:
         label: the class that it would be a reference of, if it is one.
         score: its similarity to the class.
         box: x, y, width, height as shares of the upright image.
-        expected_change: how much it would help, in [0, 1]; see `refseg.suggestions`.
+        expected_change: how much it would help, in [0, 1]; see `refseg.runs.suggestions`.
         reason: in words.
         predicted_iou: of its mask, from the segmenter.
         mask: (h, w) bool over the box, in pixels of the image.
@@ -199,7 +199,7 @@ class PrototypeReport:
         return [_row(item, [entry.name for entry in fields(item)]) for item in self.references]
 
     def picture(self) -> Image.Image:
-        """One page to look at; see `refseg.report_pictures.draw_report`."""
+        """One page to look at; see `refseg.insight.report_pictures.draw_report`."""
         from .report_pictures import draw_report
 
         return draw_report(self)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import ImageError
-from .pictures import COLORS, INK, PAPER, line_of_text, paragraph, sheet
-from .prototype_report import ClassReport, PrototypeReport, why_it_hurts
-from .thumbnails import object_picture
+from ..errors import ImageError
+from ..images.drawing import COLORS, INK, PAPER, line_of_text, paragraph, sheet
+from ..images.thumbnails import object_picture
+from .report import ClassReport, PrototypeReport, why_it_hurts
 
 WIDTH = 1000
 GRID_SIDE = 400
@@ -35,7 +35,7 @@ def draw_report(report: PrototypeReport) -> Image.Image:
     A reference or suggestion whose image cannot be read is shown in words alone.
 
     Args:
-        report: from `refseg.inspect` or `refseg.assessment.assess`; only the former knows where references are.
+        report: from `refseg.inspect` or `refseg.insight.assessment.assess`; only the former knows where references are.
     """
     rows: list[list[Image.Image]] = [[line_of_text("What the prototypes are worth", WIDTH, 22)]]
     rows.append([_heat_map(report), _bars(report.classes)])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from .errors import CocoError
+from ..errors import CocoError
 from .run_lengths import run_lengths
 from .segmentations import are_plain_polygons, check_fits, compressed, read_shape
 
@@ -23,7 +23,7 @@ def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], sou
     """The mask of an annotation or result as pycocotools' compressed run-length code, checked against its image.
 
     Args:
-        annotation: its 'segmentation' may be of any shape that `refseg.segmentations.read_shape` reads.
+        annotation: its 'segmentation' may be of any shape that `refseg.masks.segmentations.read_shape` reads.
         image_hw: height and width of the image.
         source: the file, for messages.
 

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from .coco_values import number_of, size_of, whole_number_of
-from .errors import CocoError
+from ..errors import CocoError
 from .run_lengths import run_lengths
+from .values import number_of, size_of, whole_number_of
 
 Polygons: TypeAlias = list[list[float]]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .image_samples import Samples, in_machine_order, plain_values, samples_of
-from .pixels import is_deep, range_of
+from ..images.pixels import is_deep, range_of
+from ..images.samples import Samples, in_machine_order, plain_values, samples_of
 
 SOFT_THRESHOLD = 0.5
 """Above which a mask of shares, 0 to 1, holds a pixel."""

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .candidates import Candidates, interpolation_matrix
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates, interpolation_matrix
+from ..masks.rle import encode_crop
 from .instances import Instances, Ranking
-from .packing import PackedCandidates
-from .rle import encode_crop
 
 PIXELS_A_STRIP = 1 << 22
 """Upsampled logits of one mask held at once, in pixels."""
@@ -109,7 +109,7 @@ def _resize(crop: Tensor, reach: _Reach, rows: _Axis, columns: _Axis) -> tuple[T
 
 
 def full_size_codes(candidates: Candidates | PackedCandidates, rows: Tensor) -> list[dict[str, Any]]:
-    """Whole masks of some candidates at the image's size, as run-length codes; see `refseg.rle.encode_crop`."""
+    """Whole masks of some candidates at the image's size, as run-length codes; see `refseg.masks.rle.encode_crop`."""
     nothing = np.zeros((0, 0), np.bool_), (0, 0)
     crops = [nothing if found is None else (found[0].numpy(), found[1][:2]) for found in _full_size(candidates, rows)]
     return [encode_crop(mask, corner, candidates.image_hw) for mask, corner in crops]

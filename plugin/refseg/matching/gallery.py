@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .clusters import find_clusters
-from .match_settings import MatchSettings
-from .prototypes import Prototypes
+from ..prototypes.clusters import find_clusters
+from ..prototypes.prototypes import Prototypes
+from .settings import MatchSettings
 from .similarity import Gallery, NegativeMatrix
 
 NUM_NEAREST = 3
@@ -24,7 +24,7 @@ SEED = 33
 
 
 def make_gallery(prototypes: Prototypes, settings: MatchSettings | None = None) -> Gallery:
-    """What candidates are compared with; see `refseg.match_settings.MatchSettings`."""
+    """What candidates are compared with; see `refseg.matching.settings.MatchSettings`."""
     return Galleries(prototypes, settings or MatchSettings()).make()
 
 

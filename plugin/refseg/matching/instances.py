@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .printing import one_line
+from ..printing import one_line
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .calibration import calibrated_thresholds
-from .candidates import Candidates
+from ..calibration.thresholds import calibrated_thresholds
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates
+from ..models.loaded import Preset
+from ..printing import one_line
+from ..prototypes.prototypes import Prototypes
 from .cropping import crop_instances
 from .gallery import make_gallery
 from .instances import Instances, Ranking
-from .match_settings import MatchSettings, Overlaps
-from .matching import rank
-from .models import Preset
-from .packing import PackedCandidates
-from .printing import one_line
-from .prototypes import Prototypes
+from .ranking import rank
+from .settings import MatchSettings, Overlaps
 from .similarity import Classified, Gallery, classify
 
 
@@ -31,8 +31,8 @@ class Matcher:
         thresholds: the least score of each class that is written; classes that are not are left out.
         least: (K,) float32, the same by row; infinite for a class that is not written.
         max_detections: the best so many of each image.
-        overlaps: see `refseg.matching.rank`.
-        as_published: see `refseg.matching.rank`.
+        overlaps: see `refseg.matching.ranking.rank`.
+        as_published: see `refseg.matching.ranking.rank`.
         map_threshold: least score of an instance on a map of classes, besides these.
     """
 

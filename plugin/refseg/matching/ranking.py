@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from .candidates import Candidates
+from ..candidates.packing import PackedCandidates, shares_of_codes
+from ..candidates.proposing import Candidates
 from .cropping import crop_instances, full_size_codes
 from .instances import Instances, Ranking
-from .match_settings import Overlaps
 from .overlaps import diffuse_shares, merge_shares
-from .packing import PackedCandidates, shares_of_codes
+from .settings import Overlaps
 from .similarity import Classified, Gallery, classify
 
 NMS_IOU = 0.5
@@ -77,7 +77,7 @@ def rank(
         max_detections: NMS keeps eight times as many; more than this may be returned, for masks that vanish at full size.
         min_score: lower scores are left out; one number, or (K,) float32 for each class its own. Candidates won by a class of
             infinite least score make no room for themselves either.
-        overlaps: what lowers the scores of masks inside others, see `refseg.overlaps`.
+        overlaps: what lowers the scores of masks inside others, see `refseg.matching.overlaps`.
         as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
             the NMS, where they can push out masks of the first class that do.
     """

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..outputs import is_png, replacing
 from .instances import Instances
-from .outputs import is_png, replacing
 
 NAMES_FILE = "classes.json"
 """Beside maps: what their numbers stand for."""

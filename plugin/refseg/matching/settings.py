@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args
 
-from .checks import require_flags, require_kind
-from .errors import DatasetError
+from ..checks import require_flags, require_kind
+from ..errors import DatasetError
 
 ClassSimilarity: TypeAlias = Literal["mean", "nearest", "clusters"]
 Overlaps: TypeAlias = Literal["merge", "diffusion"]

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .errors import ShapeError
-from .printing import one_line
+from ..errors import ShapeError
+from ..printing import one_line
 
 NEGATIVE_SCALE = 0.8
 """How fast a nearer negative lowers a similarity: by the factor exp(−lead / scale) (method.md, "Past the paper")."""

@@ -15,8 +15,8 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
-from .errors import ModelMemoryError
-from .models import Models
+from ..errors import ModelMemoryError
+from .loaded import Models
 
 logger = logging.getLogger(__name__)
 

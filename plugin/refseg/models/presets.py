@@ -41,10 +41,10 @@ class Preset:
         points_per_side: n of the n by n grid of prompts.
         encoder_side: E, pixels, a multiple of the encoder's patch size.
         adaptive_prompts: ask at a quarter of the prompts first and then only where their answers differ: half of the work for
-            nearly all of the masks; see `refseg.prompts`.
+            nearly all of the masks; see `refseg.candidates.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
-        as_published: match to the letter of the paper; see `refseg.matching.match`.
-        half: bfloat16 where it pays, see `refseg.models.default_dtype`; otherwise float32 everywhere.
+        as_published: match to the letter of the paper; see `refseg.matching.ranking.match`.
+        half: bfloat16 where it pays, see `refseg.models.loaded.default_dtype`; otherwise float32 everywhere.
         typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what
             pictures and maps show.
         sam2_file: a checkpoint on this machine, used instead of the zoo's.

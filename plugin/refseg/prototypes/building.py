@@ -12,17 +12,17 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from .checks import require_items
-from .errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
-from .images import read_image
-from .models import Models, load_models, require_model
+from ..checks import require_items
+from ..errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
+from ..images.pixel_ranges import find_pixels
+from ..images.pixels import PLAIN, PixelSettings, pixel_settings
+from ..images.reading import read_image
+from ..models.loaded import Models, load_models, require_model
+from ..progress import Progress, Watcher, drain
 from .negatives import Negatives
-from .pixel_ranges import find_pixels
-from .pixels import PLAIN, PixelSettings, pixel_settings
-from .progress import Progress, Watcher, drain
 from .prototypes import Prototypes, require_prototypes
-from .reference_vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
 from .surroundings import image_key
+from .vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
 
 
 def iter_build_prototypes(

@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import CocoError, PrototypeFileError, RefSegError
+from ..errors import CocoError, PrototypeFileError, RefSegError
+from ..images.pixels import PixelSettings
+from ..outputs import replacing, require_replaceable
 from .negatives import Negatives
-from .outputs import replacing, require_replaceable
-from .pixels import PixelSettings
 from .prototypes import Prototypes
 from .surroundings import Surroundings
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import ShapeError
-from .printing import listing
+from ..errors import ShapeError
+from ..printing import listing
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class Negatives:
         vectors: (Q, C) float32 instance vectors, not normalised.
         names: of each, a class or anything else.
         ids: of each.
-        digests: of what each vector was computed from, see `refseg.reference_vectors.reference_digest`; "" where unknown.
-        images: key of the image of each, see `refseg.surroundings.image_key`; "" where unknown, () where all are.
+        digests: of what each vector was computed from, see `refseg.prototypes.vectors.reference_digest`; "" where unknown.
+        images: key of the image of each, see `refseg.prototypes.surroundings.image_key`; "" where unknown, () where all are.
     """
 
     vectors: Tensor

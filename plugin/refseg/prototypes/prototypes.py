@@ -1,6 +1,6 @@
 """Prototypes: what classes look like, by the vectors of their references, and all that helps to tell them from the rest.
 
-A value that is built by `refseg.building`, added to, taken from, saved and loaded. With R references of C features it takes
+A value that is built by `refseg.prototypes.building`, added to, taken from, saved and loaded. With R references of C features it takes
 R × C × 4 bytes, with what surrounds each reference R × C × 20.
 """
 
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import names_of, path_of, require_flags, require_kind
-from .errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
+from ..checks import names_of, path_of, require_flags, require_kind
+from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
+from ..images.pixels import PLAIN, PixelSettings
+from ..printing import counted, listing
 from .negatives import Negatives
-from .pixels import PLAIN, PixelSettings
-from .printing import counted, listing
-from .reference_vectors import ReferenceVector
 from .surroundings import Surroundings
+from .vectors import ReferenceVector
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +37,14 @@ class Prototypes:
         model: name of the preset that computed the vectors.
         fingerprint: of its encoder; only candidates of the same encoder can be compared.
         skipped: references and negatives that could not be used, each with the reason.
-        digests: of what each vector was computed from, see `refseg.reference_vectors.reference_digest`; "" where unknown, ()
+        digests: of what each vector was computed from, see `refseg.prototypes.vectors.reference_digest`; "" where unknown, ()
             where all are.
         negatives: objects that are none of the classes, or not the one they look like; None without any.
-        images: key of the image of each reference, see `refseg.surroundings.image_key`; () where unknown.
+        images: key of the image of each reference, see `refseg.prototypes.surroundings.image_key`; () where unknown.
         background: (R, B, C) float16, what surrounds each reference in its crop, see
-            `refseg.reference_vectors.background_vectors`; None where unknown.
+            `refseg.prototypes.vectors.background_vectors`; None where unknown.
         surroundings: candidates of the images of references, and of images known to be empty; None before
-            `refseg.calibration`.
+            `refseg.calibration.thresholds`.
         pixels: how images of more than 8 bits, or more than three bands, were read; plain where there were none.
     """
 
@@ -240,12 +240,12 @@ class Prototypes:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, complete or not at all, in place of an earlier one; see `refseg.prototype_files`.
+        """Write a safetensors file, complete or not at all, in place of an earlier one; see `refseg.prototypes.files`.
 
         Raises:
             PrototypeFileError: there is a file of this name that holds something else, or none can be written there.
         """
-        from .prototype_files import write_file
+        from .files import write_file
 
         write_file(self, Path(path_of("path", path)).expanduser())
 
@@ -256,7 +256,7 @@ class Prototypes:
         Raises:
             PrototypeFileError: the file is missing, holds something else, or was written by a newer version.
         """
-        from .prototype_files import read_file
+        from .files import read_file
 
         return read_file(Path(path_of("path", path)).expanduser())
 

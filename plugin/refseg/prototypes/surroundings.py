@@ -18,10 +18,10 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 from torchvision.ops import nms
 
-from .candidates import Candidates
-from .errors import ShapeError
-from .packing import PackedCandidates, pack
-from .printing import counted, one_line
+from ..candidates.packing import PackedCandidates, pack
+from ..candidates.proposing import Candidates
+from ..errors import ShapeError
+from ..printing import counted, one_line
 
 SHOWS_IOU = 0.5
 """A candidate shows a reference when its mask has this IoU with the reference's."""

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .candidates import encode_patches
-from .checks import refused, require_kind, require_list_of_numbers
+from ..candidates.decoding import ImageEmbeddings, decode_boxes, embed_images
+from ..candidates.proposing import encode_patches
+from ..checks import refused, require_kind, require_list_of_numbers
+from ..errors import BadReferenceError, ImageError
+from ..images.files import read_header
+from ..images.pixels import PLAIN, PixelSettings
+from ..images.reading import encoder_pixels, segmenter_pixels
+from ..models.loaded import Models
+from ..printing import one_line, shorten
 from .clusters import find_clusters
-from .decoding import ImageEmbeddings, decode_boxes, embed_images
-from .errors import BadReferenceError, ImageError
-from .image_files import read_header
-from .images import encoder_pixels, segmenter_pixels
-from .models import Models
-from .pixels import PLAIN, PixelSettings
-from .printing import one_line, shorten
 
 VECTOR_VERSION = 2
 """To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco import CocoDataset, CocoImage, ImageId, group_by_image
-from ..dataset_index import index_records
+from ..coco.files import CocoDataset, CocoImage, ImageId, group_by_image
+from ..dataset.fields import REFERENCE_TAG
+from ..dataset.index import index_records
 from ..errors import CocoError, ImageError
-from ..fields import REFERENCE_TAG
-from ..images import read_image_hw
+from ..images.reading import read_image_hw
+from ..masks.rle import annotation_rle, decode_mask
 from ..progress import Progress
-from ..reference_vectors import Reference
-from ..rle import annotation_rle, decode_mask
+from ..prototypes.vectors import Reference
 from .job import BenchmarkJob
 from .suite import Part, Suite
 

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco import ImageId
-from ..dataset_index import DatasetIndex
-from ..match_settings import MatchSettings
-from ..matcher import make_matcher
-from ..models import Preset
-from ..packing import PackedCandidates
+from ..candidates.packing import PackedCandidates
+from ..coco.files import ImageId
+from ..dataset.index import DatasetIndex
+from ..masks.rle import decode_mask
+from ..matching.matcher import make_matcher
+from ..matching.semantic import semantic_map
+from ..matching.settings import MatchSettings
+from ..models.loaded import Preset
 from ..progress import Progress
-from ..prototypes import Prototypes
-from ..rle import decode_mask
-from ..semantic import semantic_map
+from ..prototypes.prototypes import Prototypes
 from .job import Run
 from .miou import MeanIou, class_mask, group_annotations, overlap_of
 from .scoring import Scores

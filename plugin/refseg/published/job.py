@@ -8,10 +8,10 @@ from pathlib import Path
 from types import NoneType
 
 from ..checks import names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
-from ..coco import CocoDataset
-from ..coco_values import Refusal
-from ..match_settings import MatchSettings
-from ..pixels import PLAIN, PixelSettings, pixel_settings
+from ..coco.files import CocoDataset
+from ..images.pixels import PLAIN, PixelSettings, pixel_settings
+from ..masks.values import Refusal
+from ..matching.settings import MatchSettings
 from .miou import Episode
 from .suite import Draw, Part, Split, Suite
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coco import CocoDataset, ImageId
+from ..coco.files import CocoDataset, ImageId
 from ..errors import CocoError, ShapeError
-from ..rle import annotation_rle, decode_mask
+from ..masks.rle import annotation_rle, decode_mask
 from .scoring import Scores
 
 

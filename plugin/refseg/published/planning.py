@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..coco import CocoDataset
-from ..coco_values import summary_of
+from ..calibration.known_objects import spread
+from ..coco.files import CocoDataset
 from ..errors import BenchmarkError, CocoError
-from ..images import read_image_hw
-from ..known_objects import spread
-from ..models import get_preset, parse_device
+from ..images.pixel_ranges import find_pixels
+from ..images.pixels import pixel_settings
+from ..images.reading import read_image_hw
+from ..masks.values import summary_of
+from ..models.loaded import get_preset, parse_device
 from ..models.weights import missing_weights, wrong_weights
-from ..pixel_ranges import find_pixels
-from ..pixels import pixel_settings
 from .checking import NAMED, as_size, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of

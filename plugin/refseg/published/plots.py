@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DatasetError
+from ..images.drawing import COLORS
 from ..outputs import replacing
-from ..pictures import COLORS
 from .rows import ALL_SHOTS, rows_for
 from .summary import Cell, averaged_cells, spread_over_seeds
 from .tables import Results, by_benchmark, labels_of, published_row

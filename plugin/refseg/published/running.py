@@ -16,20 +16,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..building import iter_build_prototypes
 from ..checks import require_kind
-from ..coco import ImageId, size_mismatch, write_json
-from ..coco_frames import framed_images
-from ..dataset_index import DatasetIndex, index_records, open_index
+from ..coco.files import ImageId, size_mismatch, write_json
+from ..coco.frame_hints import framed_images
+from ..coco.frames import frame_hint
+from ..dataset.index import DatasetIndex, index_records, open_index
+from ..dataset.indexing import iter_build_index
 from ..errors import BenchmarkError, ClassWithoutReferencesError, NoReferencesError
-from ..frames import frame_hint
-from ..indexing import iter_build_index
-from ..match_settings import settings_for
-from ..models import load_models
+from ..images.pixels import PixelSettings
+from ..matching.settings import settings_for
+from ..models.loaded import load_models
 from ..outputs import replacing
-from ..pixels import PixelSettings
 from ..progress import Progress, Watcher, drain, duration, labelled, require_progress
-from ..prototypes import Prototypes
+from ..prototypes.building import iter_build_prototypes
+from ..prototypes.prototypes import Prototypes
 from .crew import make_crew
 from .datasets import TargetSamples, iter_dataset
 from .drawing import references_of

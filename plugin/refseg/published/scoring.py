@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..average_precision import Rules, has_masks, mean_precision, precision_table
-from ..coco import CocoDataset, CocoImage, ImageId, group_by_image
+from ..coco.average_precision import Rules, has_masks, mean_precision, precision_table
+from ..coco.files import CocoDataset, CocoImage, ImageId, group_by_image
 from ..errors import CocoError
-from ..rle import annotation_rle
+from ..masks.rle import annotation_rle
 from .suite import Federated, Metric, Part, Split
 
 Table: TypeAlias = Mapping[int, NDArray[np.float64]]

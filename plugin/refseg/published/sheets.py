@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..coco import CocoDataset, group_by_image, write_json
+from ..coco.files import CocoDataset, group_by_image, write_json
 from ..errors import ImageError
-from ..images import read_image
+from ..images.drawing import sheet
+from ..images.pixels import PLAIN, PixelSettings
+from ..images.reading import read_image
 from ..outputs import replacing
-from ..pictures import sheet
-from ..pixels import PLAIN, PixelSettings
 from .judging import Judgement, Shown, judge, shown_of
 from .panels import GAP, PANEL, draw_crop, draw_panel, line
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ..coco import CocoDataset, ImageId
+from ..coco.files import CocoDataset, ImageId
 
 Metric: TypeAlias = Literal["coco", "voc", "lvis", "miou"]
 

@@ -15,11 +15,19 @@ from typing import Any, Literal, get_args
 import fiftyone as fo
 from bson import ObjectId
 
-from .checks import names_of, names_or_none, require_flags, require_kind, require_names
-from .errors import DatasetError
-from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, check_name, every_image, prediction_fields
-from .labels import is_box, require_object_field
-from .views import add_labels_field, delete_labels, image_dataset, name_of, write_values
+from ..checks import names_of, names_or_none, require_flags, require_kind, require_names
+from ..dataset.fields import (
+    ACCEPTED_FIELD,
+    NEGATIVE_TAG,
+    REFERENCE_TAG,
+    REJECTED_FIELD,
+    check_name,
+    every_image,
+    prediction_fields,
+)
+from ..dataset.labels import is_box, require_object_field
+from ..dataset.views import add_labels_field, delete_labels, image_dataset, name_of, write_values
+from ..errors import DatasetError
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
 

@@ -15,12 +15,12 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import require_names
+from ..checks import require_names
+from ..dataset.fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
+from ..dataset.labels import NO_BOX, is_box, require_object_field
+from ..dataset.views import image_view, name_of, whole_of
+from ..errors import DatasetError
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
-from .errors import DatasetError
-from .fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
-from .labels import NO_BOX, is_box, require_object_field
-from .views import image_view, name_of, whole_of
 
 __all__ = [
     "NEGATIVE_TAG",

@@ -1,0 +1,4 @@
+"""A view and prototypes come in; fields of predictions go out, and a record of what was done.
+
+Also what is learnt from, suggested for and shown of a dataset. Imports `dataset` and what lies below it.
+"""

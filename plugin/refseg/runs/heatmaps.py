@@ -17,24 +17,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batch_sizes import BatchKey, in_batches
-from .candidates import encode_patches, patch_similarity
-from .checks import require_names, require_whole
-from .dataset_index import pixels_for, pixels_of_index
-from .errors import DatasetError
-from .fields import check_name
-from .images import encoder_pixels
-from .indexing import SkippedImage
+from ..candidates.proposing import encode_patches, patch_similarity
+from ..checks import require_names, require_whole
+from ..dataset.fields import check_name
+from ..dataset.index import pixels_for, pixels_of_index
+from ..dataset.indexing import SkippedImage
+from ..dataset.labels import require_samples
+from ..dataset.store import named_prototypes
+from ..dataset.views import image_view, name_of, whole_of, write_values
+from ..errors import DatasetError
+from ..images.loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
+from ..images.reading import encoder_pixels
+from ..models.batch_sizes import BatchKey, in_batches
+from ..models.loaded import Models
+from ..names import run_key_from
+from ..progress import Progress, Watcher, drain
+from ..prototypes.prototypes import Prototypes
 from .inspection import check_classes
-from .labels import require_samples
-from .loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from .models import Models
-from .names import run_key_from
-from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
-from .runs import models_for
-from .store import named_prototypes
-from .views import image_view, name_of, whole_of, write_values
+from .segmenting import models_for
 from .writing import create_fields
 
 logger = logging.getLogger(__name__)

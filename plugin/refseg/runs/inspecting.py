@@ -7,22 +7,22 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from .assessment import assess, default_threshold, settings_of
-from .checks import names_or_none, require_whole
-from .dataset_index import find_index
-from .errors import DatasetError, IndexDamagedError, LabelError
-from .fields import every_image
-from .indexing import images_of
-from .labels import objects_of, relative_box, require_object_field
-from .match_settings import MatchSettings
-from .progress import Progress, Watcher, drain
-from .prototype_report import PrototypeReport, Suggestion
-from .prototypes import Prototypes, require_prototypes
-from .references import label_fields as fields_of_labels
-from .references import views_of_labels
-from .store import load_prototypes
+from ..checks import names_or_none, require_whole
+from ..dataset.fields import every_image
+from ..dataset.index import find_index
+from ..dataset.indexing import images_of
+from ..dataset.labels import objects_of, relative_box, require_object_field
+from ..dataset.references import label_fields as fields_of_labels
+from ..dataset.references import views_of_labels
+from ..dataset.store import load_prototypes
+from ..dataset.views import image_view, whole_of
+from ..errors import DatasetError, IndexDamagedError, LabelError
+from ..insight.assessment import assess, default_threshold, settings_of
+from ..insight.report import PrototypeReport, Suggestion
+from ..matching.settings import MatchSettings
+from ..progress import Progress, Watcher, drain
+from ..prototypes.prototypes import Prototypes, require_prototypes
 from .suggestions import iter_suggest
-from .views import image_view, whole_of
 
 NUM_SUGGESTIONS = 12
 
@@ -40,7 +40,7 @@ def inspect(
 
     Scores are those of candidates in the images of references, each scored as if its image had never been shown. They need
     prototypes that were calibrated; without, whatever needs them is None, and the report says so. Six classes of thirty
-    references take seconds, see `refseg.removal`; suggestions a second for twenty thousand candidates of the index.
+    references take seconds, see `refseg.insight.removal`; suggestions a second for twenty thousand candidates of the index.
 
     Args:
         prototypes: or, with a dataset, the name under which it keeps them.

@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .candidates import encode_patches
-from .checks import names_or_none, require_items, require_whole
-from .clusters import find_clusters, nearest
-from .errors import DatasetError, ImageError
-from .images import encoder_pixels, read_image
-from .mining import MINED_PREFIX
-from .models import Models
-from .patch_colors import principal_colors
-from .pictures import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
-from .pixels import PixelSettings
-from .printing import one_line
-from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
-from .quality import ReferenceQuality, reference_quality
-from .reference_vectors import Reference, crop_corners, crop_weights, mask_of_box
-from .references import references_by_id
-from .runs import models_for
-from .store import named_prototypes
-from .views import image_view
+from ..calibration.mining import MINED_PREFIX
+from ..candidates.proposing import encode_patches
+from ..checks import names_or_none, require_items, require_whole
+from ..dataset.references import references_by_id
+from ..dataset.store import named_prototypes
+from ..dataset.views import image_view
+from ..errors import DatasetError, ImageError
+from ..images.drawing import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
+from ..images.pixels import PixelSettings
+from ..images.reading import encoder_pixels, read_image
+from ..insight.patch_colors import principal_colors
+from ..insight.quality import ReferenceQuality, reference_quality
+from ..models.loaded import Models
+from ..printing import one_line
+from ..progress import Progress, Watcher, drain
+from ..prototypes.clusters import find_clusters, nearest
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.vectors import Reference, crop_corners, crop_weights, mask_of_box
+from .segmenting import models_for
 
 logger = logging.getLogger(__name__)
 
@@ -266,7 +266,7 @@ def _groups(prototypes: Prototypes, classes: Sequence[str] | None) -> list[_Grou
 
 @torch.inference_mode()
 def _look(reference: Reference, models: Models, reading: PixelSettings) -> _Look | str:
-    """The crop of a reference and its patches, as `refseg.prototypes` makes them; or why it cannot be shown."""
+    """The crop of a reference and its patches, as `refseg.prototypes.prototypes` makes them; or why it cannot be shown."""
     try:
         image = read_image(reference.image, pixels=reading)
     except ImageError as error:

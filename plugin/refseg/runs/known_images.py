@@ -14,25 +14,25 @@ from typing import Any
 
 from fiftyone.core.collections import SampleCollection
 
-from .candidates import Candidates
-from .checks import names_or_none, require_kind, require_whole
-from .dataset_index import DatasetIndex, ids_and_paths
-from .errors import CandidateIndexError, DatasetError
-from .fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
-from .known_objects import join_surroundings, known_object, spread
-from .labels import object_region, objects_of, require_samples
-from .match_settings import MatchSettings
-from .mining import FINDS_HELD, MAX_MINED, Mined, add_mined, best_mined, mine, without_mined
-from .models import Models
-from .packing import PackedCandidates
-from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
-from .references import views_of_labels
-from .runs import matcher_for
-from .sources import find_source, iter_candidates
-from .store import named_prototypes, save_prototypes
-from .surroundings import KnownObject, Surroundings, image_key, look_around
-from .views import image_dataset, image_view, name_of, whole_of
+from ..calibration.known_objects import join_surroundings, known_object, spread
+from ..calibration.mining import FINDS_HELD, MAX_MINED, Mined, add_mined, best_mined, mine, without_mined
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates
+from ..checks import names_or_none, require_kind, require_whole
+from ..dataset.fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
+from ..dataset.index import DatasetIndex, ids_and_paths
+from ..dataset.labels import object_region, objects_of, require_samples
+from ..dataset.references import views_of_labels
+from ..dataset.sources import find_source, iter_candidates
+from ..dataset.store import named_prototypes, save_prototypes
+from ..dataset.views import image_dataset, image_view, name_of, whole_of
+from ..errors import CandidateIndexError, DatasetError
+from ..matching.settings import MatchSettings
+from ..models.loaded import Models
+from ..progress import Progress, Watcher, drain
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.surroundings import KnownObject, Surroundings, image_key, look_around
+from .segmenting import matcher_for
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)

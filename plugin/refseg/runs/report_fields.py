@@ -10,14 +10,14 @@ from typing import Any
 
 import fiftyone as fo
 
-from .checks import require_kind, require_names
-from .errors import DatasetError
-from .fields import INSPECTING, check_name, every_image, past_runs
-from .labels import LIST_FIELDS, require_object_field
-from .names import free_run_key
-from .prototype_report import PrototypeReport, Suggestion
-from .references import views_of_labels
-from .views import add_labels_field, clear_labels, delete_labels_fields, image_dataset, name_of, whole_of, write_values
+from ..checks import require_kind, require_names
+from ..dataset.fields import INSPECTING, check_name, every_image, past_runs
+from ..dataset.labels import LIST_FIELDS, require_object_field
+from ..dataset.references import views_of_labels
+from ..dataset.views import add_labels_field, clear_labels, delete_labels_fields, image_dataset, name_of, whole_of, write_values
+from ..errors import DatasetError
+from ..insight.report import PrototypeReport, Suggestion
+from ..names import free_run_key
 
 SUGGESTIONS_FIELD = "suggestions"
 ATTRIBUTES = ("loo_score", "loo_similarity", "hurts")
@@ -46,7 +46,7 @@ def write_fields(report: PrototypeReport, dataset: Any, label_field: str = SUGGE
     """Write a report to its dataset, in place of the one that was written before.
 
     The labels of references get the attributes `loo_score`, `loo_similarity` and `hurts`, see
-    `refseg.prototype_report.ReferenceReport`. Suggestions become detections with a mask, their class, their score as
+    `refseg.insight.report.ReferenceReport`. Suggestions become detections with a mask, their class, their score as
     confidence, and the attributes `expected_change`, `predicted_iou` and `reason`; where a report has None, those written
     before stay. `delete_fields` takes all of it back.
 

@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from .candidates import Candidates, PresenceGate
-from .checks import names_or_none, require_flags, require_names, require_whole
-from .dataset_index import DatasetIndex
-from .errors import DatasetError
-from .fields import newest_run
-from .indexing import Builder, SkippedImage, ViewImages
-from .instances import Instances, Ranking
-from .labels import require_samples
-from .match_settings import MatchSettings, settings_for
-from .matcher import Matcher, default_thresholds, make_matcher
-from .mining import labelled_ids, num_mined
-from .models import Models, Preset
-from .names import free_run_key, run_key_from
-from .packing import PackedCandidates
-from .pixels import PLAIN, PixelSettings, pixel_settings
-from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
-from .sources import Source, find_source, load_missing
-from .sources import models_for as models_for
-from .store import named_prototypes, write_prototypes
-from .views import image_view, name_of, whole_of
+from ..calibration.mining import labelled_ids, num_mined
+from ..candidates.packing import PackedCandidates
+from ..candidates.proposing import Candidates, PresenceGate
+from ..checks import names_or_none, require_flags, require_names, require_whole
+from ..dataset.fields import newest_run
+from ..dataset.index import DatasetIndex
+from ..dataset.indexing import Builder, SkippedImage, ViewImages
+from ..dataset.labels import require_samples
+from ..dataset.sources import Source, find_source, load_missing
+from ..dataset.sources import models_for as models_for
+from ..dataset.store import named_prototypes, write_prototypes
+from ..dataset.views import image_view, name_of, whole_of
+from ..errors import DatasetError
+from ..images.pixels import PLAIN, PixelSettings, pixel_settings
+from ..matching.instances import Instances, Ranking
+from ..matching.matcher import Matcher, default_thresholds, make_matcher
+from ..matching.settings import MatchSettings, settings_for
+from ..models.loaded import Models, Preset
+from ..names import free_run_key, run_key_from
+from ..progress import Progress, Watcher, drain
+from ..prototypes.prototypes import Prototypes
 from .writing import Changes, SegmentSettings, Writer, check_fields, check_mask_folder, create_fields
 
 logger = logging.getLogger(__name__)

@@ -15,23 +15,23 @@ import fiftyone as fo
 import torch
 from bson import ObjectId
 
-from .building import iter_build_prototypes
-from .checks import refused, require_names, require_whole
-from .cropping import crop_instances
-from .dataset_index import DatasetIndex, open_index
-from .errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
-from .fields import check_name, every_image
-from .index_search import Found, make_vector_index, search_all, search_vectors
-from .indexing import images_of
-from .instances import Ranking
-from .labels import OBJECT_TYPES, require_samples, to_detections
-from .models import Models, load_models, require_model
-from .names import free_run_key
-from .packing import PackedCandidates, join
-from .progress import Progress, Watcher, drain
-from .reference_vectors import Reference
-from .references import collect_references
-from .views import add_labels_field, clear_labels, image_view, name_of, whole_of, write_values
+from ..candidates.packing import PackedCandidates, join
+from ..checks import refused, require_names, require_whole
+from ..dataset.fields import check_name, every_image
+from ..dataset.index import DatasetIndex, open_index
+from ..dataset.indexing import images_of
+from ..dataset.labels import OBJECT_TYPES, require_samples, to_detections
+from ..dataset.references import collect_references
+from ..dataset.views import add_labels_field, clear_labels, image_view, name_of, whole_of, write_values
+from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
+from ..index.search import Found, make_vector_index, search_all, search_vectors
+from ..matching.cropping import crop_instances
+from ..matching.instances import Ranking
+from ..models.loaded import Models, load_models, require_model
+from ..names import free_run_key
+from ..progress import Progress, Watcher, drain
+from ..prototypes.building import iter_build_prototypes
+from ..prototypes.vectors import Reference
 
 logger = logging.getLogger(__name__)
 

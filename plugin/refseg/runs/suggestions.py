@@ -22,21 +22,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .cropping import crop_instances
-from .dataset_index import DatasetIndex
-from .errors import DatasetError, LabelError
-from .gallery import make_gallery
-from .index_tables import IndexChunk
-from .instances import Ranking
-from .known_objects import known_object
-from .labels import LIST_FIELDS, object_region, objects_of, relative_box, require_object_field
-from .match_settings import MatchSettings
-from .packing import PackedCandidates
-from .progress import Progress
-from .prototype_report import Suggestion
-from .prototypes import Prototypes
-from .similarity import Gallery, classify
-from .surroundings import look_around
+from ..calibration.known_objects import known_object
+from ..candidates.packing import PackedCandidates
+from ..dataset.index import DatasetIndex
+from ..dataset.labels import LIST_FIELDS, object_region, objects_of, relative_box, require_object_field
+from ..errors import DatasetError, LabelError
+from ..index.tables import IndexChunk
+from ..insight.report import Suggestion
+from ..matching.cropping import crop_instances
+from ..matching.gallery import make_gallery
+from ..matching.instances import Ranking
+from ..matching.settings import MatchSettings
+from ..matching.similarity import Gallery, classify
+from ..progress import Progress
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.surroundings import look_around
 
 logger = logging.getLogger(__name__)
 

@@ -11,22 +11,31 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .building import iter_build_prototypes
-from .checks import require_flags, require_names, require_whole
-from .errors import DatasetError, PrototypeFileError
-from .fields import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, SEGMENTING, PastRun, every_image, newest_run, past_runs
+from ..calibration.mining import labelled_ids, num_mined
+from ..checks import require_flags, require_names, require_whole
+from ..dataset.fields import (
+    NEGATIVE_TAG,
+    REFERENCE_TAG,
+    REJECTED_FIELD,
+    SEGMENTING,
+    PastRun,
+    every_image,
+    newest_run,
+    past_runs,
+)
+from ..dataset.references import collect_negatives, label_fields, tagged_references
+from ..dataset.store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
+from ..dataset.views import image_view, name_of, whole_of
+from ..errors import DatasetError, PrototypeFileError
+from ..images.pixels import PLAIN, PixelSettings
+from ..matching.settings import MatchSettings
+from ..models.loaded import Models, require_model
+from ..progress import Progress, Watcher, drain
+from ..prototypes.building import iter_build_prototypes
+from ..prototypes.prototypes import Prototypes
+from ..prototypes.vectors import Reference
 from .known_images import iter_use_known
-from .match_settings import MatchSettings
-from .mining import labelled_ids, num_mined
-from .models import Models, require_model
-from .pixels import PLAIN, PixelSettings
-from .progress import Progress, Watcher, drain
-from .prototypes import Prototypes
-from .reference_vectors import Reference
-from .references import collect_negatives, label_fields, tagged_references
-from .runs import SegmentReport, iter_segment
-from .store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
-from .views import image_view, name_of, whole_of
+from .segmenting import SegmentReport, iter_segment
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -205,7 +214,7 @@ def iter_update(
 ) -> Generator[Progress, None, UpdateReport]:
     """The generator behind update: yields after each reference, each image that is known, and each batch of images.
 
-    Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.iter_segment`, the new
+    Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.segmenting.iter_segment`, the new
     prototypes being kept.
     """
     require_names(label_field=label_field, rejected_field=rejected_field, tag=tag, negative_tag=negative_tag)

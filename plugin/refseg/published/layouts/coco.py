@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...coco import CocoDataset, ImageId
-from ...coco_annotations import MASK_LEFT_OUT, BadMasks
+from ...coco.annotations import MASK_LEFT_OUT, BadMasks
+from ...coco.files import CocoDataset, ImageId
 from ..classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import (

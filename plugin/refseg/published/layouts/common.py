@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from ...coco import CocoDataset, read_coco
-from ...coco_annotations import BadMasks, mark_bare
-from ...coco_values import Refusal
+from ...coco.annotations import BadMasks, mark_bare
+from ...coco.files import CocoDataset, read_coco
 from ...errors import CocoError, ImageError
-from ...images import read_image_hw
+from ...images.reading import read_image_hw
+from ...masks.values import Refusal
 from ..suite import Problems
 
 LeftOut: TypeAlias = dict[str, list[Refusal]]
