@@ -42,10 +42,11 @@ format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-check: $(READY) ## ruff and mypy, the same as the pre-commit hook
+check: $(READY) ## ruff, mypy and import-linter, the same as the pre-commit hook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo --quiet
 
 test: check ## check, then every test, those of the App in a browser
 	$(BIN)/python scripts/ensure_browser.py

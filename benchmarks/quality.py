@@ -31,11 +31,12 @@ from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
 from refseg.calibration.known_objects import join_surroundings
 from refseg.calibration.mining import add_mined, mine
+from refseg.calibration.thresholds import default_thresholds
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.proposing import encode_patches, patch_similarity
 from refseg.coco.files import CocoDataset, to_results
 from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
-from refseg.matching.matcher import default_thresholds, make_matcher
+from refseg.matching.matcher import make_matcher
 from refseg.matching.settings import PUBLISHED, MatchSettings
 from refseg.models.loaded import Models, load_models
 from refseg.prototypes.building import build_prototypes

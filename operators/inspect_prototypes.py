@@ -67,8 +67,8 @@ class InspectPrototypes(RefSegOperator):
     def work(self, ctx: Any) -> Work[Result]:
         """Draw the sheet and the report, write both under the dataset's folder, and the report's fields where asked for."""
         from refseg.dataset.store import dataset_folder, load_prototypes
+        from refseg.insight.findings import why_it_hurts
         from refseg.insight.quality import reference_quality
-        from refseg.insight.report import why_it_hurts
         from refseg.progress import Progress
         from refseg.runs.inspecting import iter_inspect
         from refseg.runs.inspection import inspection_sheet, iter_inspect_references

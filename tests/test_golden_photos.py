@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from refseg.calibration.thresholds import default_thresholds
 from refseg.candidates.decoding import click_decoder, embed_images
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.prompts import prompt_grid
@@ -32,7 +33,7 @@ from refseg.dataset.index import open_index
 from refseg.dataset.indexing import build_index
 from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
 from refseg.matching.instances import Instances
-from refseg.matching.matcher import default_thresholds, make_matcher
+from refseg.matching.matcher import make_matcher
 from refseg.matching.settings import settings_for
 from refseg.models.loaded import PRESETS, Models, load_models, registered, unload_models
 from refseg.prototypes.building import build_prototypes

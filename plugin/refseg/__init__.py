@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
     from .evaluation.evaluating import EvaluationReport, evaluate
+    from .insight.findings import Suggestion
     from .insight.quality import ReferenceQuality, reference_quality
-    from .insight.report import PrototypeReport, Suggestion
+    from .insight.report import PrototypeReport
     from .matching.settings import MatchSettings
     from .models.loaded import PRESETS, load_models, unload_models
     from .prototypes.building import build_prototypes
@@ -59,7 +60,7 @@ _HOME = {
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
     "SkippedImage": "dataset.indexing",
-    "Suggestion": "insight.report",
+    "Suggestion": "insight.findings",
     "UpdateReport": "runs.updating",
     "VerifyReport": "dataset.index",
     "accept": "review.decisions",

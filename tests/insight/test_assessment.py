@@ -16,8 +16,9 @@ from PIL import Image
 from refseg.calibration.thresholds import calibrated_thresholds
 from refseg.cli import main
 from refseg.insight.assessment import assess, find_confusion
+from refseg.insight.findings import Confusion
 from refseg.insight.quality import reference_quality
-from refseg.insight.report import CALIBRATE, Confusion
+from refseg.insight.report import CALIBRATE
 from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import get_preset
 from refseg.prototypes.prototypes import Prototypes

@@ -9,10 +9,10 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from refseg.calibration.thresholds import calibrated_thresholds
+from refseg.calibration.thresholds import calibrated_thresholds, default_thresholds
 from refseg.candidates.proposing import Candidates
 from refseg.matching.gallery import make_gallery
-from refseg.matching.matcher import Matcher, default_thresholds, make_matcher
+from refseg.matching.matcher import Matcher, make_matcher
 from refseg.matching.ranking import match
 from refseg.matching.settings import MatchSettings, Overlaps
 from refseg.matching.similarity import classify

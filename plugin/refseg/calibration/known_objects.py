@@ -28,7 +28,7 @@ MAX_STRANGERS = 20_000
 def known_object(
     name: str, box: Sequence[float], mask: NDArray[np.bool_] | None, candidates: Candidates | PackedCandidates
 ) -> KnownObject | None:
-    """A labelled object as `refseg.prototypes.surroundings.look_around` takes it; None where its box is empty or outside the image.
+    """A labelled object as `prototypes.surroundings.look_around` takes it; None where its box is empty or outside the image.
 
     Of an object known by its box alone the candidate that fits the box best stands for the mask, so that no model is asked;
     where none fits, the whole box does.

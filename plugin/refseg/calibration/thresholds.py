@@ -18,6 +18,7 @@ from torch import Tensor
 from ..matching.gallery import Galleries
 from ..matching.settings import MatchSettings
 from ..matching.similarity import classify
+from ..models.loaded import Preset
 from ..printing import one_line
 from ..prototypes.prototypes import Prototypes
 
@@ -90,6 +91,16 @@ def calibrated_thresholds(prototypes: Prototypes, settings: MatchSettings | None
         A number in [0, 1] for every class, or none at all.
     """
     return thresholds_of(leave_one_out(prototypes, settings), prototypes.classes, default)
+
+
+def default_thresholds(prototypes: Prototypes, preset: Preset, settings: MatchSettings) -> dict[str, float]:
+    """The least score of each class that is written where nobody says otherwise: calibrated where that is possible."""
+    general = dict.fromkeys(prototypes.classes, preset.min_confidence)
+    return (
+        {**general, **calibrated_thresholds(prototypes, settings, default=preset.typical_threshold)}
+        if settings.calibrated
+        else general
+    )
 
 
 def thresholds_of(found: LeftOut, classes: Sequence[str], default: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What `refseg.coco.frames.frame_hint` asks for, of COCO files: opens the header of each image that has an object. No FiftyOne."""
+"""What `frames.frame_hint` asks for, of COCO files: opens the header of each image that has an object. No FiftyOne."""
 
 from __future__ import annotations
 

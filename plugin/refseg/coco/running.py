@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..calibration.mining import add_mined, num_mined
-from ..calibration.thresholds import calibrated_thresholds
+from ..calibration.thresholds import calibrated_thresholds, default_thresholds
 from ..candidates.packing import PackedCandidates
 from ..candidates.proposing import Candidates, PresenceGate
 from ..errors import CocoError, ImageError, ModelError
@@ -22,7 +22,7 @@ from ..images.pixel_ranges import find_pixels
 from ..images.pixels import pixel_settings
 from ..images.reading import read_image_hw
 from ..masks.values import summary_of
-from ..matching.matcher import Matcher, default_thresholds, make_matcher
+from ..matching.matcher import Matcher, make_matcher
 from ..matching.semantic import NAMES_FILE, holds_maps, is_map, map_paths, semantic_map, write_map, write_names
 from ..matching.settings import settings_for
 from ..models.loaded import Models, load_models

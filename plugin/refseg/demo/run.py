@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from fiftyone import ViewField as F
 
+from ..calibration.thresholds import default_thresholds
 from ..dataset.labels import object_region, objects_of
 from ..dataset.references import REFERENCE_TAG, collect_references, sample_references
 from ..dataset.store import save_prototypes
 from ..evaluation.evaluating import evaluate, false_positives_per_empty_image
 from ..images.drawing import DrawnObject, draw_objects, fit, line_of_text, sheet
 from ..images.reading import read_image
-from ..matching.matcher import default_thresholds
 from ..matching.settings import MatchSettings
 from ..models.loaded import load_models
 from ..outputs import replacing, require_json, require_png

@@ -1,7 +1,7 @@
 """Image files: upright size and orientation from their headers, and their pixels, as eight-bit RGB. The one place that knows.
 
 Pillow reads most files. It turns a TIFF by itself while it loads, and nothing else; of 16-bit colours it gives the higher byte;
-TIFFs of other numbers of bands it does not read at all, these `refseg.images.tiff_bands` does. No torch: lists and panels use it too.
+TIFFs of other numbers of bands it does not read at all, these `tiff_bands` does. No torch: lists and panels use it too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,18 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
-from .samples import WHOLE, Samples, in_machine_order, plain_values, png_facts, recorded_range, samples_of, wide_values
+from .samples import (
+    WHOLE,
+    Samples,
+    in_machine_order,
+    plain_values,
+    png_facts,
+    recorded_range,
+    samples_of,
+    say_first_page,
+    say_first_three,
+    wide_values,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -411,20 +422,6 @@ def _say_own_range(pixel_range: Range) -> Range:
         *pixel_range,
     )
     return pixel_range
-
-
-@lru_cache(maxsize=64)
-def say_first_three(num_bands: int) -> None:
-    """Say what becomes of more than three bands, once for each number of them."""
-    logger.warning(
-        "Of images of %d bands the first three are taken for red, green and blue; channels= says otherwise", num_bands
-    )
-
-
-@lru_cache(maxsize=64)
-def say_first_page(num_pages: int) -> None:
-    """Say what becomes of pages that are no channels, once for each number of them."""
-    logger.warning("Of TIFFs of %d pages the first is taken; channels= takes one of the others, or three", num_pages)
 
 
 @contextmanager

@@ -5,11 +5,13 @@ Read from headers alone, but for a PNG that notes how many of its 16 bits count.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .pixels import Range, is_deep, most_of, range_of, snapped
+
+logger = logging.getLogger(__name__)
 
 SCALED = {"JPEG2000", "PPM"}
 """Formats whose deep values Pillow scales to 16 bits by what the file says."""
@@ -293,3 +297,17 @@ def _png_range(samples: Samples, name: str) -> Range | None:
     rest, below = 16 - bits, values & ((1 << (16 - bits)) - 1)
     is_scaled = not below.any() or bool((below == values >> (16 - rest)).all())
     return WHOLE if is_scaled else (0.0, 2.0**bits - 1)
+
+
+@lru_cache(maxsize=64)
+def say_first_three(num_bands: int) -> None:
+    """Say what becomes of more than three bands, once for each number of them."""
+    logger.warning(
+        "Of images of %d bands the first three are taken for red, green and blue; channels= says otherwise", num_bands
+    )
+
+
+@lru_cache(maxsize=64)
+def say_first_page(num_pages: int) -> None:
+    """Say what becomes of pages that are no channels, once for each number of them."""
+    logger.warning("Of TIFFs of %d pages the first is taken; channels= takes one of the others, or three", num_pages)

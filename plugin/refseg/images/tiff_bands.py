@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .samples import Meaning, tiff_meaning
+from .samples import Meaning, say_first_three, tiff_meaning
 
 _ORIENTATION = 274
 
@@ -94,8 +94,6 @@ def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] |
         ImageError: it has no such band, or cannot be read.
     """
     import tifffile
-
-    from .files import say_first_three
 
     name = os.fspath(path)
     chosen = tuple(range(3 if bands.num_bands >= 3 else 1)) if channels is None else channels

@@ -15,9 +15,10 @@ from ..calibration.thresholds import LeftOut, thresholds_of
 from ..matching.settings import MatchSettings, settings_for
 from ..models.loaded import PRESETS
 from ..prototypes.prototypes import Prototypes
+from .findings import ClassReport, Confusion, ReferenceReport
 from .quality import ReferenceQuality, reference_quality
 from .removal import Scored, class_f1, f1_changes, score_surroundings
-from .report import CALIBRATE, ClassReport, Confusion, PrototypeReport, ReferenceReport
+from .report import CALIBRATE, PrototypeReport
 
 UNKNOWN_THRESHOLD = 0.5
 """Where a later version made the preset."""

@@ -54,7 +54,7 @@ class Scored:
         return self.similar.masked_fill((self.background > self.plain.amax(1))[:, None], 0.0)
 
     def left_out(self, counted: Tensor | None = None) -> LeftOut:
-        """As `refseg.calibration.thresholds.leave_one_out` has it; of some candidates alone, and then without what they show."""
+        """As `calibration.thresholds.leave_one_out` has it; of some candidates alone, and then without what they show."""
         scores, labels = self.final.max(1)
         kept = (self.counted if counted is None else counted).nonzero()[:, 0]
         shown = tuple(self.shown[row] for row in kept.tolist()) if counted is None else ("",) * len(kept)
@@ -84,8 +84,9 @@ def score_surroundings(prototypes: Prototypes, around: Surroundings, settings: M
 def f1_changes(prototypes: Prototypes, around: Surroundings, settings: MatchSettings, scored: Scored) -> list[float | None]:
     """By how much the F1 of the other references of its class rises when each reference is removed.
 
-    F1 is `refseg.calibration.thresholds.expected_f1` at the threshold where that is highest for the class, before and after. The candidate
-    that shows the reference counts in neither, nor do those that cannot be scored without it. The background stays as it is.
+    F1 is `calibration.thresholds.expected_f1` at the threshold where that is highest for the class, before and after. The
+    candidate that shows the reference counts in neither, nor do those that cannot be scored without it. The background stays as
+    it is.
 
     Args:
         prototypes: R references.

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import ImageError
 from ..images.drawing import COLORS, INK, PAPER, line_of_text, paragraph, sheet
 from ..images.thumbnails import object_picture
-from .report import ClassReport, PrototypeReport, why_it_hurts
+from .findings import ClassReport, Findings, why_it_hurts
 
 WIDTH = 1000
 GRID_SIDE = 400
@@ -29,7 +29,7 @@ PALE, STRONG = np.array((247, 249, 252), float), np.array(COLORS[6], float)
 GREY = (120, 120, 126)
 
 
-def draw_report(report: PrototypeReport) -> Image.Image:
+def draw_report(report: Findings) -> Image.Image:
     """One page: a heat map of the prototypes' similarities beside F1 and thresholds, then references and suggestions.
 
     A reference or suggestion whose image cannot be read is shown in words alone.
@@ -78,7 +78,7 @@ def _tile(filepath: str, box: Sequence[float] | None, mask: NDArray[np.bool_] | 
     return page
 
 
-def _heat_map(report: PrototypeReport) -> Image.Image:
+def _heat_map(report: Findings) -> Image.Image:
     """The cosine of each prototype with each: paler below, the same scale in every report."""
     names = [item.label for item in report.classes]
     is_named = len(names) <= NAMED

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..calibration.thresholds import calibrated_thresholds
 from ..candidates.packing import PackedCandidates
 from ..candidates.proposing import Candidates
 from ..models.loaded import Preset
@@ -72,16 +71,6 @@ class Matcher:
     def bounds(self, classified: Classified) -> Tensor:
         """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""
         return classified.scores.where(classified.scores >= self.least[classified.labels], 0.0)
-
-
-def default_thresholds(prototypes: Prototypes, preset: Preset, settings: MatchSettings) -> dict[str, float]:
-    """The least score of each class that is written where nobody says otherwise: calibrated where that is possible."""
-    general = dict.fromkeys(prototypes.classes, preset.min_confidence)
-    return (
-        {**general, **calibrated_thresholds(prototypes, settings, default=preset.typical_threshold)}
-        if settings.calibrated
-        else general
-    )
 
 
 def make_matcher(

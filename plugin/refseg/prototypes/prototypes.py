@@ -1,6 +1,6 @@
 """Prototypes: what classes look like, by the vectors of their references, and all that helps to tell them from the rest.
 
-A value that is built by `refseg.prototypes.building`, added to, taken from, saved and loaded. With R references of C features it takes
+A value that is built by `building`, added to, taken from, saved and loaded. With R references of C features it takes
 R × C × 4 bytes, with what surrounds each reference R × C × 20.
 """
 
@@ -20,9 +20,15 @@ from ..checks import names_of, path_of, require_flags, require_kind
 from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from ..images.pixels import PLAIN, PixelSettings
 from ..printing import counted, listing
+from .files import read_file, write_file
 from .negatives import Negatives
 from .surroundings import Surroundings
 from .vectors import ReferenceVector
+
+FILE_VERSION = 4
+"""1 had no digests, 2 no negatives, 3 neither images, background nor surroundings."""
+VERSION_WITH_PIXELS = 5
+"""Of a file that says how pixels were read alone, so that earlier versions, which do not know, can read every other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,9 +251,39 @@ class Prototypes:
         Raises:
             PrototypeFileError: there is a file of this name that holds something else, or none can be written there.
         """
-        from .files import write_file
+        write_file(Path(path_of("path", path)).expanduser(), *self._parts())
 
-        write_file(self, Path(path_of("path", path)).expanduser())
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a file holds: JSON and tensors; see _from_parts."""
+        about: dict[str, Any] = {
+            "version": FILE_VERSION,
+            "classes": self.classes,
+            "reference_ids": self.reference_ids,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "skipped": self.skipped,
+            "digests": self.digests,
+            "images": self.images,
+            "negatives": None,
+            "surroundings": None,
+        }
+        if not self.pixels.is_plain:
+            about |= {"version": VERSION_WITH_PIXELS, "pixels": self.pixels.as_lists()}
+        tensors = {"vectors": self.vectors, "labels": self.labels}
+        if self.background is not None:
+            tensors["background"] = self.background
+        if (negatives := self.negatives) is not None:
+            about["negatives"] = {
+                "names": negatives.names,
+                "ids": negatives.ids,
+                "digests": negatives.digests,
+                "images": negatives.images,
+            }
+            tensors["negatives"] = negatives.vectors
+        if (around := self.surroundings) is not None:
+            about["surroundings"] = {"images": around.images, "shown": around.shown}
+            tensors["surroundings"] = around.features
+        return about, tensors
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:
@@ -256,9 +292,7 @@ class Prototypes:
         Raises:
             PrototypeFileError: the file is missing, holds something else, or was written by a newer version.
         """
-        from .files import read_file
-
-        return read_file(Path(path_of("path", path)).expanduser())
+        return read_file(Path(path_of("path", path)).expanduser(), VERSION_WITH_PIXELS, _from_parts)
 
 
 def require_prototypes(**given: object) -> None:
@@ -274,6 +308,34 @@ def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> S
     if surroundings is None or others is None:
         return others if surroundings is None else surroundings
     return surroundings.add(others)
+
+
+def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes:
+    """Parts that earlier versions did not write are as unknown."""
+    negatives, around = about.get("negatives"), about.get("surroundings")
+    return Prototypes(
+        tuple(about["classes"]),
+        tensors["vectors"],
+        tensors["labels"],
+        tuple(about["reference_ids"]),
+        about["model"],
+        about["fingerprint"],
+        tuple((name, reason) for name, reason in about["skipped"]),
+        tuple(about.get("digests", ())),
+        None
+        if negatives is None
+        else Negatives(
+            tensors["negatives"],
+            tuple(negatives["names"]),
+            tuple(negatives["ids"]),
+            tuple(negatives["digests"]),
+            tuple(negatives.get("images", ())),
+        ),
+        tuple(about.get("images", ())),
+        tensors.get("background"),
+        None if around is None else Surroundings(tensors["surroundings"], tuple(around["images"]), tuple(around["shown"])),
+        PixelSettings.from_lists(about.get("pixels")),
+    )
 
 
 def class_prototypes(vectors: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -18,7 +18,8 @@ from ..dataset.store import load_prototypes
 from ..dataset.views import image_view, whole_of
 from ..errors import DatasetError, IndexDamagedError, LabelError
 from ..insight.assessment import assess, default_threshold, settings_of
-from ..insight.report import PrototypeReport, Suggestion
+from ..insight.findings import Suggestion
+from ..insight.report import PrototypeReport
 from ..matching.settings import MatchSettings
 from ..progress import Progress, Watcher, drain
 from ..prototypes.prototypes import Prototypes, require_prototypes

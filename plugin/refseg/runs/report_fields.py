@@ -16,7 +16,8 @@ from ..dataset.labels import LIST_FIELDS, require_object_field
 from ..dataset.references import views_of_labels
 from ..dataset.views import add_labels_field, clear_labels, delete_labels_fields, image_dataset, name_of, whole_of, write_values
 from ..errors import DatasetError
-from ..insight.report import PrototypeReport, Suggestion
+from ..insight.findings import Suggestion
+from ..insight.report import PrototypeReport
 from ..names import free_run_key
 
 SUGGESTIONS_FIELD = "suggestions"

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..calibration.mining import labelled_ids, num_mined
+from ..calibration.thresholds import default_thresholds
 from ..candidates.packing import PackedCandidates
 from ..candidates.proposing import Candidates, PresenceGate
 from ..checks import names_or_none, require_flags, require_names, require_whole
@@ -26,7 +27,7 @@ from ..dataset.views import image_view, name_of, whole_of
 from ..errors import DatasetError
 from ..images.pixels import PLAIN, PixelSettings, pixel_settings
 from ..matching.instances import Instances, Ranking
-from ..matching.matcher import Matcher, default_thresholds, make_matcher
+from ..matching.matcher import Matcher, make_matcher
 from ..matching.settings import MatchSettings, settings_for
 from ..models.loaded import Models, Preset
 from ..names import free_run_key, run_key_from

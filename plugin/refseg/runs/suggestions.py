@@ -28,7 +28,7 @@ from ..dataset.index import DatasetIndex
 from ..dataset.labels import LIST_FIELDS, object_region, objects_of, relative_box, require_object_field
 from ..errors import DatasetError, LabelError
 from ..index.tables import IndexChunk
-from ..insight.report import Suggestion
+from ..insight.findings import Suggestion
 from ..matching.cropping import crop_instances
 from ..matching.gallery import make_gallery
 from ..matching.instances import Ranking

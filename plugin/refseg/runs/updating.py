@@ -214,7 +214,7 @@ def iter_update(
 ) -> Generator[Progress, None, UpdateReport]:
     """The generator behind update: yields after each reference, each image that is known, and each batch of images.
 
-    Closing it while prototypes are built and calibrated changes nothing; later it is as for `refseg.runs.segmenting.iter_segment`, the new
+    Closing it while prototypes are built and calibrated changes nothing; later it is as for `segmenting.iter_segment`, the new
     prototypes being kept.
     """
     require_names(label_field=label_field, rejected_field=rejected_field, tag=tag, negative_tag=negative_tag)
