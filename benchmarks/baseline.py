@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg.candidates.prompts import prompt_grid
-from refseg.candidates.proposing import Candidates
+from refseg.candidates import Candidates, prompt_grid
 from refseg.errors import ModelError, ShapeError
-from refseg.images.reading import encoder_pixels, normalize
-from refseg.models.loaded import Models
+from refseg.images import encoder_pixels, normalize
+from refseg.models import Models
 
 PROMPTS_A_BATCH = 256
 MIN_PREDICTED_IOU = 0.4

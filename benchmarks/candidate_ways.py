@@ -29,10 +29,17 @@ from benchmarks.baseline import (
 from benchmarks.equality import FOUND_IOU, SURE_IOU, Equality, recall
 from benchmarks.random_models import copy_models
 from benchmarks.report import Figure, at_least, at_most
-from refseg.candidates.decoding import MIN_PREDICTED_IOU, decode_grid, embed_images
-from refseg.candidates.proposing import Candidates, encode_patches, pool_features, propose_from_pixels
-from refseg.images.reading import encoder_pixels
-from refseg.models.loaded import PRESETS, Models, default_dtype
+from refseg.candidates import (
+    MIN_PREDICTED_IOU,
+    Candidates,
+    decode_grid,
+    embed_images,
+    encode_patches,
+    pool_features,
+    propose_from_pixels,
+)
+from refseg.images import encoder_pixels
+from refseg.models import PRESETS, Models, default_dtype
 
 BASELINE, EXACT, FAST = "baseline", "exact", "fast"
 WAYS = (BASELINE, EXACT, FAST)

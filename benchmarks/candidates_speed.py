@@ -41,9 +41,9 @@ from benchmarks.candidate_ways import (
 from benchmarks.equality import compare
 from benchmarks.random_models import KEPT_SHARE, copy_models, draw_pixels, make_random_models, set_kept_share
 from benchmarks.report import Figure, as_table, machine, spread
-from refseg.candidates.proposing import Candidates
-from refseg.images.reading import read_image, segmenter_pixels
-from refseg.models.loaded import Models, load_models
+from refseg.candidates import Candidates
+from refseg.images import read_image, segmenter_pixels
+from refseg.models import Models, load_models
 
 NUM_IMAGES = {"demo": 6, "tiny": 3}
 """The models that are measured by default, each on so many images."""

@@ -19,14 +19,11 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, filters, segmentation
 
-from refseg.candidates.proposing import propose
-from refseg.images.drawing import DrawnObject, draw_objects, fit, line_of_text, sheet
-from refseg.matching.gallery import make_gallery
-from refseg.matching.instances import Instances
-from refseg.matching.ranking import match
-from refseg.models.loaded import load_models
-from refseg.prototypes.building import build_prototypes
-from refseg.prototypes.vectors import Reference
+from refseg.candidates import propose
+from refseg.images import DrawnObject, draw_objects, fit, line_of_text, sheet
+from refseg.matching import Instances, make_gallery, match
+from refseg.models import load_models
+from refseg.prototypes import Reference, build_prototypes
 
 FOUND_IOU = 0.5
 TILE = 0.6

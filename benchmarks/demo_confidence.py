@@ -17,15 +17,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from refseg.candidates.proposing import propose
+from refseg.candidates import propose
 from refseg.demo.dataset import CLASSES, draw_classes, draw_tray
 from refseg.demo.world import Family
-from refseg.matching.gallery import make_gallery
-from refseg.matching.ranking import match
-from refseg.models.loaded import Models, load_models
-from refseg.prototypes.building import build_prototypes
-from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.vectors import Reference
+from refseg.matching import make_gallery, match
+from refseg.models import Models, load_models
+from refseg.prototypes import Prototypes, Reference, build_prototypes
 
 SHOTS = 3
 THRESHOLDS = np.arange(0.3, 0.95, 0.05)

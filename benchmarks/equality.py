@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refseg.candidates.decoding import MIN_PREDICTED_IOU
-from refseg.candidates.proposing import Candidates
+from refseg.candidates import MIN_PREDICTED_IOU, Candidates
 from refseg.errors import ShapeError
 
 LEFT_OUT = 0.5

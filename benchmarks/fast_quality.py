@@ -18,15 +18,15 @@ from pathlib import Path
 
 from benchmarks.equality import FOUND_IOU, SURE_IOU, recall
 from benchmarks.report import Figure, as_table, at_least, machine
-from refseg.candidates.proposing import propose_from_pixels
-from refseg.dataset.references import REFERENCE_TAG, collect_references, sample_references
+from refseg.candidates import propose_from_pixels
+from refseg.dataset import REFERENCE_TAG, collect_references, sample_references
 from refseg.demo.dataset import CLASSES, build_demo_dataset
 from refseg.demo.run import SHOTS
-from refseg.evaluation.evaluating import evaluate
-from refseg.images.reading import read_image, segmenter_pixels
-from refseg.models.loaded import Models, load_models
-from refseg.prototypes.building import build_prototypes
-from refseg.runs.segmenting import segment
+from refseg.evaluation import evaluate
+from refseg.images import read_image, segmenter_pixels
+from refseg.models import Models, load_models
+from refseg.prototypes import build_prototypes
+from refseg.runs import segment
 
 SEEDS = (7, 101, 102)
 """The demo's own, and two others."""

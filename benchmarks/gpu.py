@@ -40,10 +40,9 @@ from benchmarks.candidate_ways import (
 from benchmarks.equality import compare
 from benchmarks.random_models import KEPT_SHARE, ask_at, copy_models, draw_pixels, make_random_models, set_kept_share
 from benchmarks.report import Figure, as_table, at_most, machine, spread
-from refseg.candidates.proposing import Candidates
+from refseg.candidates import Candidates
 from refseg.errors import ModelMemoryError
-from refseg.models.batch_sizes import BatchKey, forget_sizes, size_of
-from refseg.models.loaded import Models, default_dtype, get_preset, load_models, parse_device
+from refseg.models import BatchKey, Models, default_dtype, forget_sizes, get_preset, load_models, parse_device, size_of
 
 BATCHES = (1, 2, 4, 8, 16)
 REPEATS = 5

@@ -51,9 +51,8 @@ def blocks(num_candidates: int) -> Iterator[torch.Tensor]:
 
 def write(folder: Path, num_candidates: int) -> None:
     """Write an index of so many candidates."""
-    from refseg.candidates.packing import PackedCandidates
-    from refseg.index.candidate_index import CandidateIndex
-    from refseg.index.tables import FileState, IndexSettings
+    from refseg.candidates import PackedCandidates
+    from refseg.index import CandidateIndex, FileState, IndexSettings
 
     settings = IndexSettings("synthetic", "0" * 12, "0" * 12, {}, False, 256, WIDTH, "benchmark")
     index = CandidateIndex.create(folder, settings)
@@ -74,8 +73,8 @@ def scan(folder: Path) -> dict[str, float]:
     """Open an index, score everything in it, and say how long it took and how much memory."""
     import resource
 
-    from refseg.index.candidate_index import CandidateIndex
-    from refseg.matching.similarity import Gallery, classify
+    from refseg.index import CandidateIndex
+    from refseg.matching import Gallery, classify
 
     prototypes = F.normalize(torch.randn(NUM_CLASSES, WIDTH, generator=torch.Generator().manual_seed(3)), dim=1)
     gallery = Gallery(prototypes)
@@ -102,8 +101,7 @@ def scan(folder: Path) -> dict[str, float]:
 
 def recall(folder: Path) -> dict[str, float]:
     """Compare the vector index with the exact scan: the share of the 100 nearest that it finds."""
-    from refseg.index.candidate_index import CandidateIndex
-    from refseg.index.search import make_vector_index, search_all, search_vectors
+    from refseg.index import CandidateIndex, make_vector_index, search_all, search_vectors
     from refseg.progress import drain
 
     index = CandidateIndex.open(folder)

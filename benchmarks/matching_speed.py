@@ -17,12 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.report import Figure, as_table, at_most, seconds_of, spread
-from refseg.candidates.packing import PackedCandidates, pack
-from refseg.candidates.proposing import Candidates
-from refseg.matching.cropping import crop_instances
-from refseg.matching.instances import Ranking
-from refseg.matching.ranking import rank
-from refseg.matching.similarity import Gallery, classify
+from refseg.candidates import Candidates, PackedCandidates, pack
+from refseg.matching import Gallery, Ranking, classify, crop_instances, rank
 
 GRID = 256
 WIDTH = 1024

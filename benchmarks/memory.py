@@ -27,10 +27,10 @@ from PIL import Image
 import refseg
 from benchmarks.report import Figure, as_table, at_most, details
 from benchmarks.throughput import tray_prototypes, write_images
-from refseg.dataset.indexing import iter_build_index
-from refseg.models.loaded import load_models
-from refseg.prototypes.prototypes import Prototypes
-from refseg.runs.segmenting import iter_segment
+from refseg.dataset import iter_build_index
+from refseg.models import load_models
+from refseg.prototypes import Prototypes
+from refseg.runs import iter_segment
 
 NAME = "refseg-memory"
 MODEL = "demo"

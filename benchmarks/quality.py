@@ -29,20 +29,22 @@ from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
 from benchmarks.quality_scores import measure
 from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
-from refseg.calibration.known_objects import join_surroundings
-from refseg.calibration.mining import add_mined, mine
-from refseg.calibration.thresholds import default_thresholds
-from refseg.candidates.packing import PackedCandidates
-from refseg.candidates.proposing import encode_patches, patch_similarity
-from refseg.coco.files import CocoDataset, to_results
-from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
-from refseg.matching.matcher import make_matcher
-from refseg.matching.settings import PUBLISHED, MatchSettings
-from refseg.models.loaded import Models, load_models
-from refseg.prototypes.building import build_prototypes
-from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.surroundings import KnownObject, Surroundings, image_key, look_around
-from refseg.prototypes.vectors import Reference, paste_mask
+from refseg.calibration import add_mined, default_thresholds, join_surroundings, mine
+from refseg.candidates import PackedCandidates, encode_patches, patch_similarity
+from refseg.coco import CocoDataset, to_results
+from refseg.images import encoder_pixels, read_image, segmenter_pixels
+from refseg.matching import PUBLISHED, MatchSettings, make_matcher
+from refseg.models import Models, load_models
+from refseg.prototypes import (
+    KnownObject,
+    Prototypes,
+    Reference,
+    Surroundings,
+    build_prototypes,
+    image_key,
+    look_around,
+    paste_mask,
+)
 
 MODEL = "demo"
 SHOTS = (1, 2, 3, 5, 10, 30)

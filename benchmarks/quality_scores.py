@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from refseg.coco.average_precision import evaluate_results
-from refseg.coco.files import CocoDataset
-from refseg.masks.rle import annotation_rle
+from refseg.coco import CocoDataset, evaluate_results
+from refseg.masks import annotation_rle
 
 FOUND_IOU = 0.5
 ENOUGH = 0.95

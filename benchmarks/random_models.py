@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from refseg.candidates.decoding import MIN_PREDICTED_IOU
-from refseg.candidates.prompts import prompt_grid
+from refseg.candidates import MIN_PREDICTED_IOU, prompt_grid
 from refseg.demo.world import draw_family, render_scene
-from refseg.images.reading import normalize, segmenter_pixels
-from refseg.models.loaded import Models, Preset, get_preset, make_sam2, move_sam2, parse_device
+from refseg.images import normalize, segmenter_pixels
+from refseg.models import Models, Preset, get_preset, make_sam2, move_sam2, parse_device
 
 KEPT_SHARE = 0.4
 """More than the demo's trained segmenter keeps of its grid on drawn scenes, a fifth to a quarter: to be on the safe side."""

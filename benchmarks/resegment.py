@@ -23,20 +23,14 @@ import torch.nn.functional as F
 
 import refseg
 from benchmarks.report import Figure, as_table, at_least, at_most, seconds_of, spread
-from refseg.candidates.packing import pack
-from refseg.candidates.proposing import NEAR_DUPLICATE_IOU, Candidates, propose, propose_from_pixels
+from refseg.candidates import NEAR_DUPLICATE_IOU, Candidates, pack, propose, propose_from_pixels
 from refseg.demo.dataset import CLASSES, build_demo_dataset
-from refseg.evaluation.evaluating import evaluate
-from refseg.images.loading import IMAGES_A_BATCH, load_batches, stack_pixels
-from refseg.images.reading import read_image
-from refseg.index.candidate_index import CandidateIndex
-from refseg.index.tables import FileState, IndexSettings
-from refseg.matching.cropping import crop_instances
-from refseg.matching.gallery import make_gallery
-from refseg.matching.ranking import match, rank
-from refseg.matching.similarity import classify
-from refseg.models.loaded import Models, load_models
-from refseg.prototypes.prototypes import Prototypes
+from refseg.evaluation import evaluate
+from refseg.images import IMAGES_A_BATCH, load_batches, read_image, stack_pixels
+from refseg.index import CandidateIndex, FileState, IndexSettings
+from refseg.matching import classify, crop_instances, make_gallery, match, rank
+from refseg.models import Models, load_models
+from refseg.prototypes import Prototypes
 
 NAME = "refseg-benchmark"
 MODEL = "demo"

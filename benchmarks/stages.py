@@ -18,13 +18,11 @@ import torch
 from PIL import Image
 
 from benchmarks.report import Figure, as_table, seconds_of, spread
-from refseg.candidates.packing import pack
-from refseg.candidates.proposing import NEAR_DUPLICATE_IOU, propose
+from refseg.candidates import NEAR_DUPLICATE_IOU, pack, propose
 from refseg.demo.world import draw_family, render_scene
-from refseg.images.reading import read_image
-from refseg.matching.ranking import match
-from refseg.matching.similarity import Gallery
-from refseg.models.loaded import PRESETS, load_models
+from refseg.images import read_image
+from refseg.matching import Gallery, match
+from refseg.models import PRESETS, load_models
 
 NUM_WARM_UP = 3
 NUM_CLASSES = 5

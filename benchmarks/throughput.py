@@ -25,15 +25,12 @@ from PIL import Image
 
 import refseg
 from benchmarks.report import Figure, as_table, at_least, details, seconds_of, spread
-from refseg.candidates.packing import pack
-from refseg.candidates.proposing import NEAR_DUPLICATE_IOU, propose_from_pixels
+from refseg.candidates import NEAR_DUPLICATE_IOU, pack, propose_from_pixels
 from refseg.demo.dataset import build_demo_dataset, draw_classes, draw_tray
-from refseg.images.loading import IMAGES_A_BATCH
-from refseg.images.reading import read_image, segmenter_pixels
-from refseg.index.candidate_index import CandidateIndex
-from refseg.index.tables import FileState, IndexSettings
-from refseg.models.loaded import PRESETS, Models, load_models
-from refseg.prototypes.prototypes import Prototypes
+from refseg.images import IMAGES_A_BATCH, read_image, segmenter_pixels
+from refseg.index import CandidateIndex, FileState, IndexSettings
+from refseg.models import PRESETS, Models, load_models
+from refseg.prototypes import Prototypes
 
 NAME = "refseg-throughput"
 SIZE = (1632, 1224)

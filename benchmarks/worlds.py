@@ -16,19 +16,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from refseg.candidates.packing import pack
-from refseg.candidates.proposing import NEAR_DUPLICATE_IOU, propose
-from refseg.candidates.tiles import propose_tiles
-from refseg.coco.files import CocoDataset, read_coco, read_references, write_json
+from refseg.candidates import NEAR_DUPLICATE_IOU, pack, propose, propose_tiles
+from refseg.coco import CocoDataset, read_coco, read_references, write_json
 from refseg.demo.dataset import CLASSES, IMAGE_HW
 from refseg.demo.world import NOVEL_PARTS, TRAINING_PARTS, Family, Scene, draw_family, mutate_family, render_scene
-from refseg.images.reading import read_image
-from refseg.index.candidate_index import CandidateIndex
-from refseg.index.tables import FileState, IndexSettings
-from refseg.masks.rle import encode_mask
-from refseg.models.loaded import Models
+from refseg.images import read_image
+from refseg.index import CandidateIndex, FileState, IndexSettings
+from refseg.masks import encode_mask
+from refseg.models import Models
 from refseg.progress import Progress, drain
-from refseg.prototypes.vectors import Reference
+from refseg.prototypes import Reference
 
 NUM_SHOWN, NUM_KNOWN_EMPTY, NUM_FULL, NUM_EMPTY = 72, 12, 24, 24
 """Images to take references from, known to be empty, with objects to be found, and without any."""

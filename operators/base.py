@@ -172,7 +172,7 @@ def _collection(given: Any) -> Any:
     """
     if isinstance(given, fo.Dataset | fo.DatasetView):
         return given
-    from refseg.dataset.views import open_collection
+    from refseg.dataset import open_collection
     from refseg.errors import DatasetError
 
     try:

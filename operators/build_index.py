@@ -19,7 +19,7 @@ from .pixel_inputs import index_pixels, pixel_inputs, pixel_params
 from .selection import target_images
 
 if TYPE_CHECKING:
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
 
 class BuildIndex(RefSegOperator):
@@ -67,7 +67,7 @@ class BuildIndex(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Compute what is missing."""
-        from refseg.dataset.indexing import iter_build_index
+        from refseg.dataset import iter_build_index
 
         pixels = index_pixels(ctx)
         report = yield from iter_build_index(

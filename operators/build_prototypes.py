@@ -28,8 +28,8 @@ from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
 from .selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
 
 if TYPE_CHECKING:
-    from refseg.dataset.store import StoredPrototypes
-    from refseg.prototypes.prototypes import Prototypes
+    from refseg.dataset import StoredPrototypes
+    from refseg.prototypes import Prototypes
 
 
 class BuildPrototypes(RefSegOperator):
@@ -151,10 +151,9 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         ctx: FiftyOne's execution context.
         images: where to look for references, unless they are a selection, and for negatives.
     """
-    from refseg.dataset.references import collect_references
-    from refseg.dataset.store import reusable_prototypes, save_prototypes
-    from refseg.prototypes.building import iter_build_prototypes
-    from refseg.runs.known_images import iter_use_known
+    from refseg.dataset import collect_references, reusable_prototypes, save_prototypes
+    from refseg.prototypes import iter_build_prototypes
+    from refseg.runs import iter_use_known
 
     field = ctx.params.get("field") or reference_field(ctx)
     source = ctx.params.get("source") or default_source(ctx)
@@ -201,7 +200,7 @@ def result_of(dataset: Any, stored: StoredPrototypes, prototypes: Prototypes, nu
 
 def _negatives(ctx: Any, images: Any, field: str) -> list[Any]:
     """Negatives in a field; where classes are chosen, without those of the others, which would count for every class."""
-    from refseg.dataset.references import collect_negatives
+    from refseg.dataset import collect_negatives
 
     tag = ctx.params.get("negative_tag") or NEGATIVE_TAG
     negatives = collect_negatives(images, [field], tag)

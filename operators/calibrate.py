@@ -51,9 +51,8 @@ class Calibrate(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Look at the images and keep the calibrated prototypes."""
-        from refseg.dataset.fields import every_image
-        from refseg.dataset.store import list_prototypes, load_prototypes, save_prototypes
-        from refseg.runs.known_images import iter_calibrate
+        from refseg.dataset import every_image, list_prototypes, load_prototypes, save_prototypes
+        from refseg.runs import iter_calibrate
 
         source = ctx.params.get("prototypes") or list_prototypes(ctx.dataset)[-1]
         images = every_image(collection(ctx))

@@ -44,7 +44,7 @@ class DeleteIndex(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Delete the index chosen, whatever state it is in."""
-        from refseg.dataset.index import delete_index
+        from refseg.dataset import delete_index
         from refseg.progress import Progress
 
         yield Progress(0, 1, "deleting")

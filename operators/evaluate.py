@@ -106,7 +106,7 @@ class Evaluate(RefSegOperator):
 
 def evaluate(ctx: Any, images: Any, pred_field: str, gt_field: str) -> Work[Result]:
     """Evaluate as the form says."""
-    from refseg.evaluation.evaluating import iter_evaluate
+    from refseg.evaluation import iter_evaluate
 
     report = yield from iter_evaluate(
         images,

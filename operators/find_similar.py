@@ -49,7 +49,7 @@ class FindSimilar(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Search, and write what was found."""
-        from refseg.runs.similar import iter_find_similar
+        from refseg.runs import iter_find_similar
 
         report = yield from iter_find_similar(
             images_of(ctx, ctx.flatten_group_slices(images_of(ctx, ctx.view)))
@@ -70,7 +70,7 @@ class FindSimilar(RefSegOperator):
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Show the candidates as patches, best first; say how alike they are."""
-        from refseg.runs.similar import SimilarReport, similar_patches
+        from refseg.runs import SimilarReport, similar_patches
 
         yield ctx.ops.reload_dataset()
         yield ctx.ops.close_sample()

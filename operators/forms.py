@@ -31,7 +31,7 @@ from .messages import scores
 from .selection import collection, selected_label_ids, shows_frames
 
 if TYPE_CHECKING:
-    from refseg.matching.settings import MatchSettings
+    from refseg.matching import MatchSettings
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 
@@ -212,7 +212,7 @@ def dataset_problem(ctx: Any) -> str | None:
 
 def _frames_problem(ctx: Any) -> str | None:
     """Why frames cannot be used: only those that lie on disk can."""
-    from refseg.dataset.views import image_view
+    from refseg.dataset import image_view
     from refseg.errors import DatasetError
 
     try:
@@ -230,7 +230,7 @@ def object_fields(ctx: Any, kinds: tuple[type, ...] = OBJECT_TYPES) -> list[str]
 
 def kept_prototypes(ctx: Any) -> list[str]:
     """Names of the prototypes kept with the dataset, newest last."""
-    from refseg.dataset.fields import past_runs
+    from refseg.dataset import past_runs
 
     return [run.key for run in past_runs(ctx.dataset, [PROTOTYPES_METHOD])]
 
@@ -363,7 +363,7 @@ def _exists(form: Form, field: Any) -> bool:
 
 
 def _is_foreign(form: Form, field: Any) -> bool:
-    from refseg.dataset.fields import holds_labels_of_others
+    from refseg.dataset import holds_labels_of_others
 
     return _exists(form, field) and holds_labels_of_others(collection(form.ctx), field)
 
@@ -381,7 +381,7 @@ def _replace_labels_input(form: Form, field: str) -> None:
 
 def segmented_fields(ctx: Any) -> list[str]:
     """Fields of detections that runs of RefSeg have written, the latest first."""
-    from refseg.dataset.fields import past_runs
+    from refseg.dataset import past_runs
 
     detections = object_fields(ctx, (fo.Detections,))
     fields = [run.config["label_field"] for run in past_runs(ctx.dataset, [SEGMENT_METHOD])[::-1]]
@@ -485,14 +485,14 @@ def matching_inputs(form: Form, model: str) -> None:
 
 def default_matching(model: str) -> dict[str, Any]:
     """The settings of matching that a preset has unless told otherwise."""
-    from refseg.matching.settings import settings_for
+    from refseg.matching import settings_for
 
     return settings_for(model in MODELS_AS_PUBLISHED).as_dict()
 
 
 def chosen_matching(params: Mapping[str, Any], model: str) -> MatchSettings | None:
     """The settings of matching in an operator's parameters; None where they hold none."""
-    from refseg.matching.settings import MatchSettings
+    from refseg.matching import MatchSettings
 
     defaults = default_matching(model)
     given = {name: params[name] for name in defaults if params.get(name) not in (None, "")}

@@ -50,7 +50,7 @@ class IndexStatus(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Verify and compact where asked for, then compare."""
-        from refseg.dataset.index import open_index
+        from refseg.dataset import open_index
         from refseg.progress import Progress
 
         yield Progress(0, 1, "opening the index")

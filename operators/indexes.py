@@ -17,7 +17,7 @@ from .messages import count, duration, size
 from .selection import chose_whole_dataset, collection, every_sample, target_ids
 
 if TYPE_CHECKING:
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def index_records(ctx: Any) -> list[IndexRecord]:
 
 def record_pixels(record: IndexRecord) -> PixelSettings:
     """How the images of an index were read."""
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
     return PixelSettings.from_lists(record.pixels)
 

@@ -20,7 +20,7 @@ from .selection import all_images, chosen_classes, collection
 if TYPE_CHECKING:
     from PIL import Image
 
-    from refseg.insight.report import PrototypeReport
+    from refseg.insight import PrototypeReport
 
 ROWS_A_SHEET = 240
 """References on one sheet: a picture of 36,000 pixels' height, about four megabytes for the App."""
@@ -66,13 +66,10 @@ class InspectPrototypes(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Draw the sheet and the report, write both under the dataset's folder, and the report's fields where asked for."""
-        from refseg.dataset.store import dataset_folder, load_prototypes
-        from refseg.insight.findings import why_it_hurts
-        from refseg.insight.quality import reference_quality
+        from refseg.dataset import dataset_folder, load_prototypes
+        from refseg.insight import reference_quality, why_it_hurts
         from refseg.progress import Progress
-        from refseg.runs.inspecting import iter_inspect
-        from refseg.runs.inspection import inspection_sheet, iter_inspect_references
-        from refseg.runs.report_fields import write_fields
+        from refseg.runs import inspection_sheet, iter_inspect, iter_inspect_references, write_fields
 
         name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
         prototypes = load_prototypes(ctx.dataset, name)
@@ -114,7 +111,7 @@ class InspectPrototypes(RefSegOperator):
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes."""
         if result["written"] is not None:
-            from refseg.runs.report_fields import suggestion_patches
+            from refseg.runs import suggestion_patches
 
             yield ctx.ops.reload_dataset()
             if result["suggestions"]:
@@ -239,7 +236,7 @@ def _suggestions_input(form: Form) -> None:
 
 
 def _may_write(dataset: Any) -> bool:
-    from refseg.dataset.fields import INSPECTING, past_runs
+    from refseg.dataset import INSPECTING, past_runs
 
     return dataset.get_field(SUGGESTIONS_FIELD) is None or bool(past_runs(dataset, [INSPECTING], SUGGESTIONS_FIELD))
 
@@ -272,7 +269,7 @@ def _as_shown(path: str) -> str:
     """A PNG file as a JPEG, which takes a tenth of the size."""
     from PIL import Image
 
-    from refseg.images.thumbnails import as_data_uri, as_jpeg
+    from refseg.images import as_data_uri, as_jpeg
 
     with Image.open(path) as page:
         return as_data_uri(as_jpeg(page.convert("RGB")))

@@ -153,7 +153,7 @@ class Learn(RefSegOperator):
 
 
 def _learn(ctx: Any) -> Work[Result]:
-    from refseg.runs.updating import iter_learn
+    from refseg.runs import iter_learn
 
     model, calibrates = ctx.params.get("model") or default_model(ctx), bool(ctx.params.get("calibrates", True))
     pixels = given_pixels(ctx.params)

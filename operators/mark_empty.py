@@ -117,7 +117,7 @@ def mark(images: Any, *, unmark: bool = False) -> int:
 
 def count_empty(ctx: Any) -> int:
     """How many images of the dataset, of all slices, are marked as empty."""
-    from refseg.dataset.fields import every_image
+    from refseg.dataset import every_image
 
     return int(every_image(collection(ctx)).match_tags(EMPTY_TAG).count())
 
@@ -131,7 +131,7 @@ def describe(result: Result) -> str:
 
 def _holding_references(images: Any) -> list[str]:
     """Paths of the images that hold references."""
-    from refseg.dataset.fields import REJECTED_FIELD, object_fields, prediction_fields
+    from refseg.dataset import REJECTED_FIELD, object_fields, prediction_fields
 
     dataset = images._dataset
     fields = [name for name in object_fields(dataset) if name not in {*prediction_fields(dataset), REJECTED_FIELD}]

@@ -61,10 +61,10 @@ class MineNegatives(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Look at the images and keep the prototypes with their new negatives."""
-        from refseg.calibration.mining import MINED_PREFIX
-        from refseg.dataset.store import list_prototypes, load_prototypes, save_prototypes
+        from refseg.calibration import MINED_PREFIX
+        from refseg.dataset import list_prototypes, load_prototypes, save_prototypes
         from refseg.errors import DatasetError
-        from refseg.runs.known_images import iter_mine_negatives
+        from refseg.runs import iter_mine_negatives
 
         source = ctx.params.get("prototypes") or list_prototypes(ctx.dataset)[-1]
         images = target_images(ctx)

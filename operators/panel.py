@@ -342,7 +342,7 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def undo(self, ctx: Any) -> Any:
         """Take the last decision back."""
-        from refseg.review.queue import Decision, undo
+        from refseg.review import Decision, undo
 
         store = ctx.store(panel_settings.STORE)
         kept = store.get("decisions") or []
@@ -377,7 +377,7 @@ class ReferenceSegmentation(foo.Panel):
             images = all_images(ctx).select({item.sample_id for item in items})
             view = images.to_patches(settings.label_field).select([item.label_id for item in items], ordered=True)
         elif what == "changed":
-            from refseg.dataset.fields import newest_run, whole_config
+            from refseg.dataset import newest_run, whole_config
 
             run = newest_run(ctx.dataset, settings.label_field)
             ids = [] if run is None else (whole_config(ctx.dataset, run.key).get("changed_ids") or "").split()

@@ -63,7 +63,7 @@ def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
         ValueError: it is its image that is tagged.
     """
     if field == REJECTED_FIELD:
-        from refseg.dataset.views import delete_labels
+        from refseg.dataset import delete_labels
 
         delete_labels(collection(ctx), [{"label_id": label_id, "sample_id": sample_id, "field": field}])
         return
@@ -77,8 +77,7 @@ def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
 
 def draw(ctx: Any, settings: PanelSettings) -> tuple[str, str]:
     """Draw references of each class; returns what to say and in which colour."""
-    from refseg.dataset.fields import prediction_fields
-    from refseg.dataset.references import sample_references
+    from refseg.dataset import prediction_fields, sample_references
 
     if settings.field is None:
         raise ValueError("No field holds labelled objects: label some first.")
@@ -127,7 +126,7 @@ def _of_kind(items: Sequence[Any], kind: str) -> list[str]:
 
 
 def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str], kind: str) -> int:
-    from refseg.dataset.fields import prediction_fields
+    from refseg.dataset import prediction_fields
     from refseg.review import queue as review
 
     if field in prediction_fields(ctx.dataset):

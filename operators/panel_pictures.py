@@ -26,7 +26,7 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> d
         wanted: for each label its `id`, `field` and `sample_id`.
         large: the object outlined in its surroundings, instead of a crop.
     """
-    from refseg.dataset.labels import objects_of
+    from refseg.dataset import objects_of
 
     chosen = {item["id"]: item for item in list(wanted)[:MOST]}
     if not chosen:
@@ -44,7 +44,7 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> d
 
 def _picture(sample: Any, label: Any, large: bool) -> str | None:
     from refseg.errors import RefSegError
-    from refseg.images.thumbnails import as_data_uri, crop_thumbnail, object_picture
+    from refseg.images import as_data_uri, crop_thumbnail, object_picture
 
     try:
         box, mask = _region(sample, label)
@@ -58,7 +58,7 @@ def _picture(sample: Any, label: Any, large: bool) -> str | None:
 
 def _region(sample: Any, label: Any) -> tuple[tuple[float, float, float, float], Any]:
     """Relative xywh box, and the mask over it where there is one."""
-    from refseg.dataset.labels import image_hw_of, object_region
+    from refseg.dataset import image_hw_of, object_region
 
     (height, width), _ = image_hw_of(sample)
     (x0, y0, x1, y1), mask = object_region(label, (height, width))

@@ -19,7 +19,7 @@ from .panel_settings import PanelSettings
 from .selection import all_images, collection
 
 if TYPE_CHECKING:
-    from refseg.review.queue import QueueItem
+    from refseg.review import QueueItem
 
 SECONDS_KEPT = 60
 """After which it is worked out again, for decisions made elsewhere."""
@@ -32,8 +32,8 @@ _queues: dict[_Key, tuple[float, list[QueueItem]]] = {}
 
 def open_items(ctx: Any, settings: PanelSettings) -> list[QueueItem]:
     """Predictions that nobody has decided on yet, the one to be shown next first."""
-    from refseg.dataset.fields import newest_run
-    from refseg.review.queue import review_queue
+    from refseg.dataset import newest_run
+    from refseg.review import review_queue
 
     run = newest_run(ctx.dataset, settings.label_field)
     if run is None or settings.label_field not in object_fields(ctx, (fo.Detections,)):

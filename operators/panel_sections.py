@@ -154,7 +154,7 @@ def index(ctx: Any, settings: PanelSettings) -> Section:
 
 def segment(ctx: Any, settings: PanelSettings) -> Section:
     """Classes with their thresholds, and what the last run found and changed."""
-    from refseg.dataset.fields import newest_run
+    from refseg.dataset import newest_run
 
     kept = _newest(ctx, PROTOTYPES_METHOD)
     tagged = {example["label"] for example in _examples(ctx) if example["kind"] == "reference"}
@@ -178,7 +178,7 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
 
 def review(ctx: Any, settings: PanelSettings) -> Section:
     """The head of the queue and what was decided so far."""
-    from refseg.dataset.fields import newest_run
+    from refseg.dataset import newest_run
 
     items = panel_queue.open_items(ctx, settings)
     run = newest_run(ctx.dataset, settings.label_field)
@@ -223,7 +223,7 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
 
 def classes_asked_for(ctx: Any, settings: PanelSettings) -> list[str] | None:
     """The classes that the last run was to write, where it was not to write all it knew; None where every class counts."""
-    from refseg.dataset.fields import newest_run
+    from refseg.dataset import newest_run
 
     run = newest_run(ctx.dataset, settings.label_field)
     config: Mapping[str, Any] = {} if run is None else run.config
@@ -236,8 +236,8 @@ SECTIONS = {"references": references, "index": index, "segment": segment, "revie
 
 def _examples(ctx: Any) -> list[Section]:
     """Every label that is a reference, by its own tag or its image's, or a negative, outside the fields that runs overwrite."""
-    from refseg.dataset.fields import prediction_fields
-    from refseg.masks.values import flag_of
+    from refseg.dataset import prediction_fields
+    from refseg.masks import flag_of
 
     dataset, found = collection(ctx), []
     written = prediction_fields(dataset)
@@ -300,7 +300,7 @@ def _of_run(config: Mapping[str, Any]) -> Thresholds:
 
 def _lines(ctx: Any, settings: PanelSettings) -> list[Section]:
     """The different least scores, lowest first, each with those of the newest prototypes' classes that it is of."""
-    from refseg.dataset.fields import newest_run
+    from refseg.dataset import newest_run
 
     kept, run = _newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
     least = thresholds(settings, kept, None if run is None else run.config)
@@ -314,7 +314,7 @@ def _lines(ctx: Any, settings: PanelSettings) -> list[Section]:
 
 def _is_index_read_otherwise(ctx: Any, kept: Mapping[str, Any]) -> bool:
     """Whether a run would refuse to compare the index with these prototypes, because pixels were read in two ways."""
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
     record = find_record(ctx, kept["model"])
     return record is not None and not record_pixels(record).fits(PixelSettings.from_lists(kept.get("pixels")))
@@ -383,7 +383,7 @@ def _why(item: Any, settings: PanelSettings, least: Thresholds) -> str:
 
 
 def _decided(ctx: Any, settings: PanelSettings) -> Section:
-    from refseg.review.queue import ReviewSummary, summarize
+    from refseg.review import ReviewSummary, summarize
 
     summary = ReviewSummary(())
     if _has_predictions(ctx, settings):
@@ -404,14 +404,14 @@ def _has_predictions(ctx: Any, settings: PanelSettings) -> bool:
 
 
 def _not_truth(ctx: Any, settings: PanelSettings) -> set[str]:
-    from refseg.dataset.fields import prediction_fields
+    from refseg.dataset import prediction_fields
 
     return {settings.label_field, REJECTED_FIELD, *prediction_fields(ctx.dataset)}
 
 
 def _newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
     """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
-    from refseg.dataset.fields import past_runs, whole_config
+    from refseg.dataset import past_runs, whole_config
 
     runs = [run for run in past_runs(ctx.dataset, [method]) if all(run.config.get(k) == v for k, v in wanted.items())]
     if not runs:

@@ -116,7 +116,7 @@ def _check_matching(settings: PanelSettings) -> None:
 
 def _check_fields(ctx: Any, changes: Mapping[str, Any]) -> None:
     """Refuse fields of the dataset that cannot serve; of those just chosen alone, so that no earlier choice is in the way."""
-    from refseg.dataset.fields import prediction_fields
+    from refseg.dataset import prediction_fields
 
     for name in (changes.get("label_field"), changes.get("accepted_field")):
         if name is not None and collection(ctx).has_field(name) and name not in object_fields(ctx, (fo.Detections,)):

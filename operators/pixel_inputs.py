@@ -15,7 +15,7 @@ from .indexes import find_record, index_records, record_pixels
 from .selection import collection, every_sample, shows_frames
 
 if TYPE_CHECKING:
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
     from .forms import Form
 
@@ -43,7 +43,7 @@ def given_pixels(params: Mapping[str, Any]) -> PixelSettings:
     Raises:
         DatasetError: they say what cannot be.
     """
-    from refseg.images.pixels import pixel_settings
+    from refseg.images import pixel_settings
 
     return pixel_settings(_numbers(params.get("pixel_range")), _numbers(params.get("channels")))  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def index_pixels(ctx: Any) -> PixelSettings:
     Raises:
         DatasetError: the parameters say what cannot be.
     """
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
     given, kept = given_pixels(ctx.params), _kept_pixels(ctx)
     return PixelSettings(given.pixel_range or kept.pixel_range, given.channels or kept.channels)
@@ -97,7 +97,7 @@ class _Held:
 
 
 def _held_prototypes(ctx: Any, name: str | None) -> list[_Held]:
-    from refseg.images.pixels import PixelSettings
+    from refseg.images import PixelSettings
 
     config = None if name is None else ctx.dataset.get_run_info(name).config
     # Those kept by an earlier version do not tell, and the run does.
@@ -135,8 +135,8 @@ def _problem(form: Form, name: str, held: Sequence[_Held]) -> str | None:
 
 def _kept_pixels(ctx: Any) -> PixelSettings:
     """How the dataset's images were read before: by the index used last that says so, else for the newest prototypes."""
-    from refseg.dataset.fields import past_runs
-    from refseg.images.pixels import PixelSettings
+    from refseg.dataset import past_runs
+    from refseg.images import PixelSettings
 
     said = [record.pixels for record in index_records(ctx) if record.pixels]
     if not said:
@@ -146,7 +146,7 @@ def _kept_pixels(ctx: Any) -> PixelSettings:
 
 def _needs(ctx: Any) -> Needs:
     """What some images of the dataset need; the answer of a moment ago is taken again, one that found a need for good."""
-    from refseg.images.pixel_ranges import pixel_needs
+    from refseg.images import pixel_needs
 
     dataset = collection(ctx)
     key = str(ctx.dataset._doc.id), shows_frames(ctx), dataset._dataset._sample_collection.estimated_document_count()

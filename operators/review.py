@@ -131,7 +131,7 @@ class Review(RefSegOperator):
 
 def predicted_fields(ctx: Any) -> list[str]:
     """Fields of detections that runs of RefSeg have filled, the latest first."""
-    from refseg.dataset.fields import PREDICTING, past_runs
+    from refseg.dataset import PREDICTING, past_runs
 
     detections = object_fields(ctx, (fo.Detections,))
     written = [str(run.config["label_field"]) for run in reversed(past_runs(ctx.dataset, PREDICTING))]
@@ -166,7 +166,7 @@ def _decide(ctx: Any) -> Any:
 
 
 def _undo(ctx: Any) -> tuple[Any, bool]:
-    from refseg.review.decisions import Decision, undo
+    from refseg.review import Decision, undo
 
     decision = Decision(**ctx.params["written"])
     return decision, undo(collection(ctx), decision)
@@ -203,7 +203,7 @@ def _selection_line(form: Form, field: Any, kind: Any) -> None:
 
 def _class_names(ctx: Any, field: Any) -> list[str]:
     """Names that the latest run of the field knows."""
-    from refseg.dataset.fields import newest_run
+    from refseg.dataset import newest_run
 
     run = newest_run(ctx.dataset, field) if isinstance(field, str) else None
     return [] if run is None else [str(name) for name in run.config.get("classes") or ()]
@@ -227,7 +227,7 @@ def _target_input(form: Form, name: str, default: str, label: str, field: Any, p
 
 
 def _written_notice(form: Form) -> None:
-    from refseg.review.decisions import Decision
+    from refseg.review import Decision
 
     written = form.ctx.params.get("written")
     names = {field.name for field in fields(Decision)}

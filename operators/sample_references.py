@@ -54,7 +54,7 @@ class SampleReferences(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Draw and tag."""
-        from refseg.dataset.references import sample_references
+        from refseg.dataset import sample_references
         from refseg.progress import Progress
 
         def given(name: str, default: Any) -> Any:

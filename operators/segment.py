@@ -31,7 +31,7 @@ from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
 from .selection import all_images, chosen_classes, target_images
 
 if TYPE_CHECKING:
-    from refseg.runs.segmenting import SegmentReport
+    from refseg.runs import SegmentReport
 
 
 class Segment(RefSegOperator):
@@ -205,7 +205,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         prototypes: the name of those to look for.
         classes: the only ones to write; None for all.
     """
-    from refseg.runs.segmenting import SegmentSettings, iter_segment
+    from refseg.runs import SegmentSettings, iter_segment
 
     def given(name: str) -> Any:
         return ctx.params.get(name) or None
@@ -309,7 +309,7 @@ def describe(result: Result) -> str:
 
 def _describe_changes(result: Result) -> str:
     """A sentence on what differs from the last run, "" where there was none."""
-    from refseg.runs.writing import Changes
+    from refseg.runs import Changes
 
     changes = result["changes"]
     if not changes["num_samples"]:

@@ -37,7 +37,7 @@ def collection(ctx: Any) -> Any:
     """What has the fields of the images: the dataset, or of frames the view of all of them."""
     if not shows_frames(ctx):
         return ctx.dataset
-    from refseg.dataset.views import whole_of
+    from refseg.dataset import whole_of
 
     return whole_of(ctx.view)
 

@@ -54,7 +54,7 @@ class ShowHeatmap(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Compute the heatmaps and write them."""
-        from refseg.runs.heatmaps import iter_similarity_heatmap
+        from refseg.runs import iter_similarity_heatmap
 
         name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
         label = ctx.params.get("label") or classes_of(ctx, name)[0]

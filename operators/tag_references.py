@@ -131,7 +131,7 @@ def _tag_input(form: Form) -> None:
 
 
 def _is_predicted(ctx: Any, field: str) -> bool:
-    from refseg.dataset.fields import prediction_fields
+    from refseg.dataset import prediction_fields
 
     return field in prediction_fields(ctx.dataset)
 
@@ -145,7 +145,7 @@ def _nothing_to_tag(ctx: Any, field: str) -> str:
 
 def _copy(ctx: Any, chosen: Any, field: str, negative: bool, tag: str) -> tuple[Any, str]:
     """Copy predictions to where tags last; returns the copies and the field that holds them."""
-    from refseg.review.decisions import accept, reject
+    from refseg.review import accept, reject
 
     ids, samples = chosen.values([f"{labels_path(collection(ctx), field)}.id", "id"])
     predictions = [label_id for own in ids for label_id in own or ()]

@@ -52,7 +52,7 @@ class Update(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Build, keep, segment."""
-        from refseg.runs.updating import iter_update
+        from refseg.runs import iter_update
 
         report = yield from iter_update(
             target_images(ctx),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RefSegError
-from .matching.settings import CHOICES, MatchSettings, settings_for
+from .matching import CHOICES, MatchSettings, settings_for
 
 STRICT_HELP = "stop where an annotation cannot be used; by default it is left out and listed"
 
@@ -63,7 +63,7 @@ def matching_of(arguments: argparse.Namespace) -> MatchSettings | None:
     chosen: dict[str, Any] = {name: given[key] for name, key in keys.items() if given.get(key) is not None}
     if not chosen:
         return None
-    from .models.presets import get_preset
+    from .models import get_preset
 
     return replace(settings_for(get_preset(arguments.model).as_published), **chosen)
 

@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         run_demo(arguments.out, progress=progress)
         return 0
-    from .coco.running import CocoJob, run_coco
+    from .coco import CocoJob, run_coco
 
     job = CocoJob(
         images=arguments.images,
@@ -171,9 +171,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(file: Path, out: Path | None) -> int:
-    from .insight.assessment import assess
+    from .insight import assess
     from .outputs import check_outputs, replacing, require_png
-    from .prototypes.prototypes import Prototypes
+    from .prototypes import Prototypes
 
     if out is not None:
         check_outputs({"--out": out}, {"the file of prototypes": file})

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ..candidates.packing import PackedCandidates, pack
-from ..candidates.proposing import Candidates
-from ..masks.values import MAX_SIDES
-from ..prototypes.surroundings import KnownObject, Surroundings
-from ..prototypes.vectors import paste_mask
+from ..candidates import Candidates, PackedCandidates, pack
+from ..masks import MAX_SIDES
+from ..prototypes import KnownObject, Surroundings, paste_mask
 
 BOX_IOU = 0.7
 """A box stands for the mask of the candidate that fits it best, where the two boxes have this IoU."""

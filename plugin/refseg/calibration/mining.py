@@ -12,14 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates
+from ..candidates import Candidates, PackedCandidates
 from ..errors import ShapeError
-from ..matching.matcher import Matcher
-from ..matching.similarity import Gallery, similarities
+from ..matching import Gallery, Matcher, similarities
 from ..printing import one_line
-from ..prototypes.negatives import Negatives
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Negatives, Prototypes
 
 MINED_PREFIX = "mined "
 """With which the ids of negatives begin that nobody labelled."""

@@ -15,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..matching.gallery import Galleries
-from ..matching.settings import MatchSettings
-from ..matching.similarity import classify
-from ..models.loaded import Preset
+from ..matching import Galleries, MatchSettings, classify
+from ..models import Preset
 from ..printing import one_line
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes
 
 # Chosen on the tuning seeds of benchmarks/quality.py.
 OTHERS_WEIGHT = 0.1

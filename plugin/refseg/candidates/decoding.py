@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images.reading import normalize
-from ..models.batch_sizes import BatchKey, in_batches
-from ..models.loaded import Models
+from ..images import normalize
+from ..models import BatchKey, Models, in_batches
 from ..printing import one_line
 from .cross_attention import (
     add_attention_to_tokens,

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..masks.rle import decode_masks, encode_crop
+from ..masks import decode_masks, encode_crop
 from ..printing import describe_candidates, one_line
 from .proposing import Candidates, grid_boxes, share_in_groups
 

@@ -18,9 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..images.reading import encoder_pixels, normalize, segmenter_pixels
-from ..models.batch_sizes import BatchKey, in_batches
-from ..models.loaded import Models
+from ..images import encoder_pixels, normalize, segmenter_pixels
+from ..models import BatchKey, Models, in_batches
 from ..printing import describe_candidates, one_line
 from .decoding import decode_grid, embed_images
 

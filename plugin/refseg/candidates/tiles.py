@@ -18,10 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..images.loading import IMAGES_A_BATCH
-from ..images.reading import segmenter_pixels
-from ..models.batch_sizes import BatchKey, in_batches
-from ..models.loaded import Models
+from ..images import IMAGES_A_BATCH, segmenter_pixels
+from ..models import BatchKey, Models, in_batches
 from .packing import MaskCrop, PackedCandidates, join, pack_crops
 from .proposing import PresenceGate, Proposals, drop_near_duplicates, grid_boxes, interpolation_matrix, iter_proposals
 

@@ -13,17 +13,21 @@ from typing import Any, Literal, TypeAlias
 from pycocotools import mask as mask_utils
 
 from ..errors import CocoError
-from ..masks.segmentations import are_plain_polygons, check_fits, compressed, fitting_codes, read_shape
-from ..masks.values import (
+from ..masks import (
     Ids,
     ImageId,
     Refusal,
+    are_plain_polygons,
     are_shares,
     box_of,
+    check_fits,
+    compressed,
+    fitting_codes,
     flag_of,
     id_of,
     lies_outside,
     number_of,
+    read_shape,
     refusal,
     shown_value,
     whole_number_of,

@@ -16,9 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import CocoError
-from ..masks.rle import annotation_rle
+from ..masks import annotation_rle, id_order
 from ..masks.run_lengths import run_lengths
-from ..masks.values import id_order
 from .annotations import MASK_LEFT_OUT
 from .files import CocoDataset, CocoImage, ImageId
 

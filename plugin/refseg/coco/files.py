@@ -15,13 +15,25 @@ from typing import Any, TypeAlias, TypeVar
 from pycocotools import mask as mask_utils
 
 from ..errors import CocoError, ImageError, NoReferencesError
-from ..images.reading import read_image_hw
-from ..masks.rle import annotation_rle, decode_mask, encode_mask
-from ..masks.values import ImageId, Refusal, id_of, listed, refusal, shown_value, size_of, summary_of, whole_number_of
-from ..matching.instances import Instances
+from ..images import read_image_hw
+from ..masks import (
+    ImageId,
+    Refusal,
+    annotation_rle,
+    decode_mask,
+    encode_mask,
+    id_of,
+    listed,
+    refusal,
+    shown_value,
+    size_of,
+    summary_of,
+    whole_number_of,
+)
+from ..matching import Instances
 from ..outputs import replacing, require_json
 from ..printing import one_line
-from ..prototypes.vectors import Reference
+from ..prototypes import Reference
 from .annotations import BadMasks, mark_bare, read_annotations
 
 __all__ = [

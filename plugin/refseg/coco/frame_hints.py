@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError
-from ..images.reading import read_orientation
+from ..images import read_orientation
 from .files import Box, CocoDataset, group_by_image
 from .frames import FramedImage
 

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates, PresenceGate, propose_from_pixels
-from ..candidates.tiles import propose_tiles
+from ..candidates import Candidates, PackedCandidates, PresenceGate, propose_from_pixels, propose_tiles
 from ..errors import CocoError
-from ..images.loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from ..images.pixels import PLAIN, PixelSettings
-from ..matching.semantic import NAMES_FILE, holds_maps
-from ..models.loaded import Models
+from ..images import IMAGES_A_BATCH, PLAIN, LoadedImage, PixelSettings, load_batches, stack_pixels
+from ..matching import NAMES_FILE, holds_maps
+from ..models import Models
 from .files import CocoDataset, CocoImage, size_mismatch
 
 logger = logging.getLogger(__name__)

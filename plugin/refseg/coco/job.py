@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..masks.values import Refusal, summary_of
-from ..matching.settings import MatchSettings
+from ..masks import Refusal, summary_of
+from ..matching import MatchSettings
 from .average_precision import AveragePrecision, format_table
 
 

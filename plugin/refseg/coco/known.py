@@ -10,16 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..calibration.known_objects import join_surroundings, known_object, spread
-from ..calibration.mining import FINDS_HELD, Mined, best_mined, mine
-from ..candidates.packing import PackedCandidates, pack
+from ..calibration import FINDS_HELD, Mined, best_mined, join_surroundings, known_object, mine, spread
+from ..candidates import PackedCandidates, pack
 from ..errors import CocoError
-from ..masks.values import summary_of
-from ..matching.matcher import Matcher
+from ..masks import summary_of
+from ..matching import Matcher
 from ..progress import Progress
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.surroundings import Surroundings, image_key, look_around
-from ..prototypes.vectors import Reference
+from ..prototypes import Prototypes, Reference, Surroundings, image_key, look_around
 from .files import CocoImage, read_coco
 from .images import Proposer, scan
 

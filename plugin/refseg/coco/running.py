@@ -13,26 +13,27 @@ from typing import Any
 
 import torch
 
-from ..calibration.mining import add_mined, num_mined
-from ..calibration.thresholds import calibrated_thresholds, default_thresholds
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates, PresenceGate
+from ..calibration import add_mined, calibrated_thresholds, default_thresholds, num_mined
+from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..errors import CocoError, ImageError, ModelError
-from ..images.pixel_ranges import find_pixels
-from ..images.pixels import pixel_settings
-from ..images.reading import read_image_hw
-from ..masks.values import summary_of
-from ..matching.matcher import Matcher, make_matcher
-from ..matching.semantic import NAMES_FILE, holds_maps, is_map, map_paths, semantic_map, write_map, write_names
-from ..matching.settings import settings_for
-from ..models.loaded import Models, load_models
+from ..images import find_pixels, pixel_settings, read_image_hw
+from ..masks import summary_of
+from ..matching import (
+    NAMES_FILE,
+    Matcher,
+    holds_maps,
+    is_map,
+    make_matcher,
+    map_paths,
+    semantic_map,
+    settings_for,
+    write_map,
+    write_names,
+)
+from ..models import Models, load_models
 from ..outputs import check_outputs, draft_of, require_json, require_replaceable
 from ..progress import Progress, Watcher, drain
-from ..prototypes.building import build_prototypes
-from ..prototypes.files import require_own
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.surroundings import image_key
-from ..prototypes.vectors import Reference
+from ..prototypes import Prototypes, Reference, build_prototypes, image_key, require_own
 from .average_precision import AveragePrecision, evaluate_results, has_masks
 from .files import (
     CocoDataset,

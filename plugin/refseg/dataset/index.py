@@ -16,19 +16,12 @@ from typing import Any
 
 import torch
 
-from ..candidates import decoding
-from ..candidates.prompts import PROMISING_IOU, SAME_MASK_IOU
-from ..candidates.proposing import NEAR_DUPLICATE_IOU, grid_boxes
-from ..candidates.tiles import EDGE_CELLS, MIN_OVERLAP
+from ..candidates import EDGE_CELLS, MIN_OVERLAP, NEAR_DUPLICATE_IOU, PROMISING_IOU, SAME_MASK_IOU, decoding, grid_boxes
 from ..checks import require_flags, require_kind, require_paths
 from ..errors import ImageError, IndexMismatchError, IndexNotFoundError, IndexWriteError
-from ..images.files import read_header
-from ..images.pixel_ranges import files_without_range, find_pixels
-from ..images.pixels import PLAIN, PixelSettings
-from ..images.reading import file_sha256
-from ..index.candidate_index import CandidateIndex, delete_tables
-from ..index.tables import FORMAT, FORMAT_WITH_TILES, FileState, IndexChunk, IndexedImage, IndexSettings
-from ..models.loaded import Models, get_preset, require_model
+from ..images import PLAIN, PixelSettings, file_sha256, files_without_range, find_pixels, read_header
+from ..index import FORMAT, FORMAT_WITH_TILES, CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings, delete_tables
+from ..models import Models, get_preset, require_model
 from ..names import folder_from, free_run_key
 from ..progress import Progress, Watcher, drain
 from .fields import past_runs

@@ -18,16 +18,30 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates, pack
-from ..candidates.proposing import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, propose_from_pixels
-from ..candidates.tiles import propose_tiles
+from ..candidates import (
+    NEAR_DUPLICATE_IOU,
+    Candidates,
+    PackedCandidates,
+    PresenceGate,
+    pack,
+    propose_from_pixels,
+    propose_tiles,
+)
 from ..checks import require_flags, require_whole
 from ..errors import IndexNotFoundError, IndexWriteError
-from ..images.ahead import run_ahead
-from ..images.loading import BESIDE_PROCESSOR, IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from ..images.pixels import PLAIN, PixelSettings, pixel_settings
-from ..index.tables import FileState, IndexedImage
-from ..models.loaded import Models, Preset, get_preset, load_models, require_model
+from ..images import (
+    BESIDE_PROCESSOR,
+    IMAGES_A_BATCH,
+    PLAIN,
+    LoadedImage,
+    PixelSettings,
+    load_batches,
+    pixel_settings,
+    run_ahead,
+    stack_pixels,
+)
+from ..index import FileState, IndexedImage
+from ..models import Models, Preset, get_preset, load_models, require_model
 from ..progress import Progress, Watcher, drain
 from .index import (
     DatasetIndex,

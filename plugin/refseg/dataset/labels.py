@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import DatasetError, ImageError, LabelError, MaskError
-from ..images.files import read_image_hw
-from ..masks.stored import as_mask, read_mask_file
-from ..masks.values import MAX_SIDES, flag_of
+from ..images import read_image_hw
+from ..masks import MAX_SIDES, as_mask, flag_of, read_mask_file
 
 if TYPE_CHECKING:
-    from ..matching.instances import Instances
+    from ..matching import Instances
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 LIST_FIELDS = {"Detections": "detections", "Polylines": "polylines"}

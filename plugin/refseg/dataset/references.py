@@ -12,9 +12,8 @@ from fiftyone import ViewField as F
 
 from ..checks import names_of, names_or_none, require_names, require_numbers, require_whole
 from ..errors import ImageError, LabelError, NoReferencesError
-from ..images.pixel_ranges import files_without_range
-from ..images.reading import read_image_hw
-from ..prototypes.vectors import Reference
+from ..images import files_without_range, read_image_hw
+from ..prototypes import Reference
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields

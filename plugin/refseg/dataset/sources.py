@@ -8,14 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates
+from ..candidates import Candidates, PackedCandidates
 from ..checks import require_flags, require_kind
 from ..errors import IndexMismatchError, PrototypeMismatchError
-from ..images.pixel_ranges import pixel_needs
-from ..images.pixels import PLAIN, PixelSettings
-from ..models.loaded import PRESETS, Models, Preset, get_preset, load_models, require_model
-from ..prototypes.prototypes import Prototypes
+from ..images import PLAIN, PixelSettings, pixel_needs
+from ..models import PRESETS, Models, Preset, get_preset, load_models, require_model
+from ..prototypes import Prototypes
 from .index import DatasetIndex, find_index, ids_and_paths, index_for, index_with_range, pixels_for, settings_of
 from .indexing import Builder, ViewImages, images_of
 from .views import id_of, name_of, whole_of

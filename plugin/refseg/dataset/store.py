@@ -11,16 +11,15 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..calibration.mining import labelled_ids, num_mined
-from ..calibration.thresholds import calibrated_thresholds
+from ..calibration import calibrated_thresholds, labelled_ids, num_mined
 from ..checks import require_flags, require_names
 from ..errors import DatasetError, PrototypeFileError
-from ..images.reading import file_sha256
-from ..insight.quality import reference_quality
-from ..matching.settings import settings_for
-from ..models.loaded import PRESETS
+from ..images import file_sha256
+from ..insight import reference_quality
+from ..matching import settings_for
+from ..models import PRESETS
 from ..names import run_key_from as run_key_from
-from ..prototypes.prototypes import Prototypes, require_prototypes
+from ..prototypes import Prototypes, require_prototypes
 from .fields import EMPTY_TAG, every_image, past_runs
 from .views import id_of, kept_with, name_of, open_collection, whole_of
 

@@ -11,21 +11,16 @@ from typing import Any
 import numpy as np
 from fiftyone import ViewField as F
 
-from ..calibration.thresholds import default_thresholds
-from ..dataset.labels import object_region, objects_of
-from ..dataset.references import REFERENCE_TAG, collect_references, sample_references
-from ..dataset.store import save_prototypes
-from ..evaluation.evaluating import evaluate, false_positives_per_empty_image
-from ..images.drawing import DrawnObject, draw_objects, fit, line_of_text, sheet
-from ..images.reading import read_image
-from ..matching.settings import MatchSettings
-from ..models.loaded import load_models
+from ..calibration import default_thresholds
+from ..dataset import REFERENCE_TAG, collect_references, object_region, objects_of, sample_references, save_prototypes
+from ..evaluation import evaluate, false_positives_per_empty_image
+from ..images import DrawnObject, draw_objects, fit, line_of_text, read_image, sheet
+from ..matching import MatchSettings
+from ..models import load_models
 from ..outputs import replacing, require_json, require_png
 from ..progress import Watcher
-from ..prototypes.building import build_prototypes
-from ..prototypes.vectors import crop_corners
-from ..runs.known_images import calibrate
-from ..runs.segmenting import segment
+from ..prototypes import build_prototypes, crop_corners
+from ..runs import calibrate, segment
 from .dataset import CLASSES, NAME, NUM_IMAGES, build_demo_dataset
 
 SHOTS = 3

@@ -18,26 +18,35 @@ from fiftyone import ViewField as F
 from pycocotools import mask as mask_utils
 
 from ..checks import names_or_none, require_names, share_of
-from ..coco.annotations import MASK_LEFT_OUT
-from ..coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from ..coco.files import CocoDataset, CocoImage, ImageId
-from ..coco.frames import FramedImage, frame_hint
-from ..dataset.fields import newest_run
-from ..dataset.labels import (
+from ..coco import (
+    MASK_LEFT_OUT,
+    AveragePrecision,
+    CocoDataset,
+    CocoImage,
+    FramedImage,
+    evaluate_results,
+    format_table,
+    frame_hint,
+    has_masks,
+)
+from ..coco.files import ImageId
+from ..dataset import (
     LIST_FIELDS,
     has_box,
     image_hw_of,
+    image_view,
     is_crowd,
+    newest_run,
     object_box,
     object_region,
     objects_of,
     require_object_field,
     require_samples,
+    whole_of,
 )
-from ..dataset.views import image_view, whole_of
 from ..errors import DatasetError, ImageError, LabelError, MaskError
-from ..images.files import read_orientation
-from ..masks.rle import encode_mask
+from ..images import read_orientation
+from ..masks import encode_mask
 from ..names import free_run_key
 from ..progress import Progress, Watcher, drain
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone

@@ -10,10 +10,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..dataset import labels
-from ..dataset.views import name_of
+from ..dataset import labels, name_of
 from ..errors import DatasetError
-from ..masks.values import flag_of
+from ..masks import flag_of
 from ..names import run_key_from
 from ..progress import Progress
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
+from ..candidates import PackedCandidates
 from ..errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
 from ..printing import counted
 from .tables import (

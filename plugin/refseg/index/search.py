@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
+from ..candidates import PackedCandidates
 from ..progress import Progress
 from .candidate_index import CandidateIndex
 from .tables import IndexChunk, IndexedImage

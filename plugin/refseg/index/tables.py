@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.tiles import PIXELS_A_CELL, fine_grid_side
-from ..images.pixels import PixelSettings
+from ..candidates import PIXELS_A_CELL, PackedCandidates, fine_grid_side
+from ..images import PixelSettings
 from ..printing import counted
 
 METADATA_KEY = b"refseg_index"

@@ -11,10 +11,10 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..calibration.thresholds import LeftOut, thresholds_of
-from ..matching.settings import MatchSettings, settings_for
-from ..models.loaded import PRESETS
-from ..prototypes.prototypes import Prototypes
+from ..calibration import LeftOut, thresholds_of
+from ..matching import MatchSettings, settings_for
+from ..models import PRESETS
+from ..prototypes import Prototypes
 from .findings import ClassReport, Confusion, ReferenceReport
 from .quality import ReferenceQuality, reference_quality
 from .removal import Scored, class_f1, f1_changes, score_surroundings

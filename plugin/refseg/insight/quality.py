@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..prototypes.prototypes import Prototypes, class_prototypes, require_prototypes
+from ..prototypes import Prototypes, class_prototypes, require_prototypes
 
 MIN_SHOTS = 3
 """Of two references neither can be told to be the odd one."""

@@ -16,14 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..calibration.thresholds import THRESHOLDS, LeftOut, expected_f1
-from ..matching.gallery import Galleries, make_gallery
-from ..matching.settings import MatchSettings
-from ..matching.similarity import Gallery, NegativeMatrix, similarities
+from ..calibration import THRESHOLDS, LeftOut, expected_f1
+from ..matching import Galleries, Gallery, MatchSettings, NegativeMatrix, make_gallery, similarities
 from ..printing import one_line
-from ..prototypes.negatives import Negatives
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.surroundings import Surroundings
+from ..prototypes import Negatives, Prototypes, Surroundings
 
 
 @dataclass(frozen=True, eq=False)

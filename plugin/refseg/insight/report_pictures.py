@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ImageError
-from ..images.drawing import COLORS, INK, PAPER, line_of_text, paragraph, sheet
-from ..images.thumbnails import object_picture
+from ..images import COLORS, INK, PAPER, line_of_text, object_picture, paragraph, sheet
 from .findings import ClassReport, Findings, why_it_hurts
 
 WIDTH = 1000

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..images.pixels import is_deep, range_of
-from ..images.samples import Samples, in_machine_order, plain_values, samples_of
+from ..images import Samples, in_machine_order, is_deep, plain_values, range_of, samples_of
 
 SOFT_THRESHOLD = 0.5
 """Above which a mask of shares, 0 to 1, holds a pixel."""

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates, interpolation_matrix
-from ..masks.rle import encode_crop
+from ..candidates import Candidates, PackedCandidates, interpolation_matrix
+from ..masks import encode_crop
 from .instances import Instances, Ranking
 
 PIXELS_A_STRIP = 1 << 22

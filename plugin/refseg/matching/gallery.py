@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..prototypes.clusters import find_clusters
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes, find_clusters
 from .settings import MatchSettings
 from .similarity import Gallery, NegativeMatrix
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates
-from ..models.loaded import Preset
+from ..candidates import Candidates, PackedCandidates
+from ..models import Preset
 from ..printing import one_line
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes
 from .cropping import crop_instances
 from .gallery import make_gallery
 from .instances import Instances, Ranking

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from ..candidates.packing import PackedCandidates, shares_of_codes
-from ..candidates.proposing import Candidates
+from ..candidates import Candidates, PackedCandidates, shares_of_codes
 from .cropping import crop_instances, full_size_codes
 from .instances import Instances, Ranking
 from .overlaps import diffuse_shares, merge_shares

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..checks import refused, require_kind, require_names, require_paths
 from ..errors import ModelError, UnsafeCheckpointError
-from ..images.reading import file_sha256
+from ..images import file_sha256
 from .presets import PRESETS, Preset, get_preset, register_preset, registered
 from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
 

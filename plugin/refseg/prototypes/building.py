@@ -14,10 +14,8 @@ from torch import Tensor
 
 from ..checks import require_items
 from ..errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
-from ..images.pixel_ranges import find_pixels
-from ..images.pixels import PLAIN, PixelSettings, pixel_settings
-from ..images.reading import read_image
-from ..models.loaded import Models, load_models, require_model
+from ..images import PLAIN, PixelSettings, find_pixels, pixel_settings, read_image
+from ..models import Models, load_models, require_model
 from ..progress import Progress, Watcher, drain
 from .negatives import Negatives
 from .prototypes import Prototypes, require_prototypes

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..checks import names_of, path_of, require_flags, require_kind
 from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
-from ..images.pixels import PLAIN, PixelSettings
+from ..images import PLAIN, PixelSettings
 from ..printing import counted, listing
 from .files import read_file, write_file
 from .negatives import Negatives

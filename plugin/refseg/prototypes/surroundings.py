@@ -18,8 +18,7 @@ from pycocotools import mask as mask_utils
 from torch import Tensor
 from torchvision.ops import nms
 
-from ..candidates.packing import PackedCandidates, pack
-from ..candidates.proposing import Candidates
+from ..candidates import Candidates, PackedCandidates, pack
 from ..errors import ShapeError
 from ..printing import counted, one_line
 

@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..candidates.decoding import ImageEmbeddings, decode_boxes, embed_images
-from ..candidates.proposing import encode_patches
+from ..candidates import ImageEmbeddings, decode_boxes, embed_images, encode_patches
 from ..checks import refused, require_kind, require_list_of_numbers
 from ..errors import BadReferenceError, ImageError
-from ..images.files import read_header
-from ..images.pixels import PLAIN, PixelSettings
-from ..images.reading import encoder_pixels, segmenter_pixels
-from ..models.loaded import Models
+from ..images import PLAIN, PixelSettings, encoder_pixels, read_header, segmenter_pixels
+from ..models import Models
 from ..printing import one_line, shorten
 from .clusters import find_clusters
 

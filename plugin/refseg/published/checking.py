@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CocoError
-from ..models.loaded import Preset, get_preset
+from ..models import Preset, get_preset
 from ..outputs import require_json, require_png
 from .datasets import find_dataset
 from .job import BenchmarkJob, Run, group_of

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco.files import CocoDataset, CocoImage, ImageId, group_by_image
-from ..dataset.fields import REFERENCE_TAG
-from ..dataset.index import index_records
+from ..coco import CocoDataset, CocoImage, group_by_image
+from ..coco.files import ImageId
+from ..dataset import REFERENCE_TAG, index_records
 from ..errors import CocoError, ImageError
-from ..images.reading import read_image_hw
-from ..masks.rle import annotation_rle, decode_mask
+from ..images import read_image_hw
+from ..masks import annotation_rle, decode_mask
 from ..progress import Progress
-from ..prototypes.vectors import Reference
+from ..prototypes import Reference
 from .job import BenchmarkJob
 from .suite import Part, Suite
 

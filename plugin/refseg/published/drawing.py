@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 from pycocotools import mask as mask_utils
 
-from ..coco.files import CocoDataset, CocoImage, group_by_image, objects_of
-from ..dataset.sampling import draw_one_each, is_whole
+from ..coco import CocoDataset, CocoImage, group_by_image, objects_of
+from ..dataset import draw_one_each, is_whole
 from ..errors import CocoError
-from ..masks.rle import annotation_rle
-from ..prototypes.vectors import Reference
+from ..masks import annotation_rle
+from ..prototypes import Reference
 from .suite import Draw, DrawRule
 
 logger = logging.getLogger(__name__)

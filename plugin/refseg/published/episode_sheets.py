@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coco.files import CocoDataset, group_by_image
+from ..coco import CocoDataset, group_by_image
 from ..errors import CocoError
-from ..masks.rle import annotation_rle, decode_mask
+from ..masks import annotation_rle, decode_mask
 from .episodes import answer_mask
 from .judging import Judgement, Shown
 from .miou import class_mask, group_annotations

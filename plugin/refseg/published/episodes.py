@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..candidates.packing import PackedCandidates
+from ..candidates import PackedCandidates
 from ..coco.files import ImageId
-from ..dataset.index import DatasetIndex
-from ..masks.rle import decode_mask
-from ..matching.matcher import make_matcher
-from ..matching.semantic import semantic_map
-from ..matching.settings import MatchSettings
-from ..models.loaded import Preset
+from ..dataset import DatasetIndex
+from ..masks import decode_mask
+from ..matching import MatchSettings, make_matcher, semantic_map
+from ..models import Preset
 from ..progress import Progress
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes
 from .job import Run
 from .miou import MeanIou, class_mask, group_annotations, overlap_of
 from .scoring import Scores

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import NoneType
 
 from ..checks import names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
-from ..coco.files import CocoDataset
-from ..images.pixels import PLAIN, PixelSettings, pixel_settings
-from ..masks.values import Refusal
-from ..matching.settings import MatchSettings
+from ..coco import CocoDataset
+from ..images import PLAIN, PixelSettings, pixel_settings
+from ..masks import Refusal
+from ..matching import MatchSettings
 from .miou import Episode
 from .suite import Draw, Part, Split, Suite
 

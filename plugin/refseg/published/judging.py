@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco.files import Box, CocoDataset
+from ..coco import Box, CocoDataset
 from ..errors import CocoError
-from ..masks.rle import annotation_rle, crop_mask, decode_mask
+from ..masks import annotation_rle, crop_mask, decode_mask
 
 logger = logging.getLogger(__name__)
 

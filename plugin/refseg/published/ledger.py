@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..coco.files import ImageId, write_json
-from ..models.loaded import Models
+from ..coco import write_json
+from ..coco.files import ImageId
+from ..models import Models
 from .job import Plan, Run, group_of
 from .machine import code_digest, describe_machine, library_versions
 from .suite import Part, Split

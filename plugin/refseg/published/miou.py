@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coco.files import CocoDataset, ImageId
+from ..coco import CocoDataset
+from ..coco.files import ImageId
 from ..errors import CocoError, ShapeError
-from ..masks.rle import annotation_rle, decode_mask
+from ..masks import annotation_rle, decode_mask
 from .scoring import Scores
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..images.drawing import COLORS, INK, PAPER, DrawnObject, draw_objects, line_of_text, outline_object
+from ..images import COLORS, INK, PAPER, DrawnObject, draw_objects, line_of_text, outline_object
 from .judging import Mask, Shown
 
 WIDTH = 1184

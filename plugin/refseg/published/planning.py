@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..calibration.known_objects import spread
-from ..coco.files import CocoDataset
+from ..calibration import spread
+from ..coco import CocoDataset
 from ..errors import BenchmarkError, CocoError
-from ..images.pixel_ranges import find_pixels
-from ..images.pixels import pixel_settings
-from ..images.reading import read_image_hw
-from ..masks.values import summary_of
-from ..models.loaded import get_preset, parse_device
-from ..models.weights import missing_weights, wrong_weights
+from ..images import find_pixels, pixel_settings, read_image_hw
+from ..masks import summary_of
+from ..models import get_preset, missing_weights, parse_device, wrong_weights
 from .checking import NAMED, as_size, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DatasetError
-from ..images.drawing import COLORS
+from ..images import COLORS
 from ..outputs import replacing
 from .rows import ALL_SHOTS, rows_for
 from .summary import Cell, averaged_cells, spread_over_seeds

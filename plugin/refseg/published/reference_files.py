@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from ..coco.files import CocoDataset, CocoImage, ImageId, parse_coco, read_json
+from ..coco import CocoDataset, CocoImage, parse_coco, read_json
+from ..coco.files import ImageId
 from ..errors import CocoError
-from ..masks.values import Refusal, box_of, id_of, refusal, shown_value, summary_of
+from ..masks import Refusal, box_of, id_of, refusal, shown_value, summary_of
 
 logger = logging.getLogger(__name__)
 

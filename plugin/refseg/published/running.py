@@ -17,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import require_kind
-from ..coco.files import ImageId, size_mismatch, write_json
-from ..coco.frame_hints import framed_images
-from ..coco.frames import frame_hint
-from ..dataset.index import DatasetIndex, index_records, open_index
-from ..dataset.indexing import iter_build_index
+from ..coco import frame_hint, framed_images, size_mismatch, write_json
+from ..coco.files import ImageId
+from ..dataset import DatasetIndex, index_records, iter_build_index, open_index
 from ..errors import BenchmarkError, ClassWithoutReferencesError, NoReferencesError
-from ..images.pixels import PixelSettings
-from ..matching.settings import settings_for
-from ..models.loaded import load_models
+from ..images import PixelSettings
+from ..matching import settings_for
+from ..models import load_models
 from ..outputs import replacing
 from ..progress import Progress, Watcher, drain, duration, labelled, require_progress
-from ..prototypes.building import iter_build_prototypes
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes, iter_build_prototypes
 from .crew import make_crew
 from .datasets import TargetSamples, iter_dataset
 from .drawing import references_of

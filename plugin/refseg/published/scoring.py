@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from ..coco.average_precision import Rules, has_masks, mean_precision, precision_table
-from ..coco.files import CocoDataset, CocoImage, ImageId, group_by_image
+from ..coco import CocoDataset, CocoImage, Rules, group_by_image, has_masks, mean_precision, precision_table
+from ..coco.files import ImageId
 from ..errors import CocoError
-from ..masks.rle import annotation_rle
+from ..masks import annotation_rle
 from .suite import Federated, Metric, Part, Split
 
 Table: TypeAlias = Mapping[int, NDArray[np.float64]]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ..coco.files import ImageId, to_results
-from ..index.candidate_index import CandidateIndex
-from ..matching.matcher import Matcher, make_matcher
-from ..matching.settings import MatchSettings, settings_for
-from ..models.loaded import Preset
-from ..prototypes.prototypes import Prototypes
+from ..coco import to_results
+from ..coco.files import ImageId
+from ..index import CandidateIndex
+from ..matching import Matcher, MatchSettings, make_matcher, settings_for
+from ..models import Preset
+from ..prototypes import Prototypes
 
 IMAGES_A_TASK = 64
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..coco.files import CocoDataset, group_by_image, write_json
+from ..coco import CocoDataset, group_by_image, write_json
 from ..errors import ImageError
-from ..images.drawing import sheet
-from ..images.pixels import PLAIN, PixelSettings
-from ..images.reading import read_image
+from ..images import PLAIN, PixelSettings, read_image, sheet
 from ..outputs import replacing
 from .judging import Judgement, Shown, judge, shown_of
 from .panels import GAP, PANEL, draw_crop, draw_panel, line

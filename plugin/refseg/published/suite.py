@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ..coco.files import CocoDataset, ImageId
+from ..coco import CocoDataset
+from ..coco.files import ImageId
 
 Metric: TypeAlias = Literal["coco", "voc", "lvis", "miou"]
 

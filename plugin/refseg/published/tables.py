@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ..images.pixels import PixelSettings
+from ..images import PixelSettings
 from .rows import ALL_SHOTS, AVERAGE, AVERAGED_OVER, AVERAGED_SHOTS, PublishedRow, rows_for
 from .summary import Cell, Spread, averaged_cells, spread_over_seeds
 

@@ -16,17 +16,22 @@ import fiftyone as fo
 from bson import ObjectId
 
 from ..checks import names_of, names_or_none, require_flags, require_kind, require_names
-from ..dataset.fields import (
+from ..dataset import (
     ACCEPTED_FIELD,
     NEGATIVE_TAG,
     REFERENCE_TAG,
     REJECTED_FIELD,
+    add_labels_field,
     check_name,
+    delete_labels,
     every_image,
+    image_dataset,
+    is_box,
+    name_of,
     prediction_fields,
+    require_object_field,
+    write_values,
 )
-from ..dataset.labels import is_box, require_object_field
-from ..dataset.views import add_labels_field, delete_labels, image_dataset, name_of, write_values
 from ..errors import DatasetError
 
 Kind = Literal["accept", "reject", "relabel", "fix"]

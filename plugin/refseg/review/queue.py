@@ -16,9 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import require_names
-from ..dataset.fields import ACCEPTED_FIELD, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, every_image, newest_run
-from ..dataset.labels import NO_BOX, is_box, require_object_field
-from ..dataset.views import image_view, name_of, whole_of
+from ..dataset import (
+    ACCEPTED_FIELD,
+    NEGATIVE_TAG,
+    NO_BOX,
+    REFERENCE_TAG,
+    REJECTED_FIELD,
+    every_image,
+    image_view,
+    is_box,
+    name_of,
+    newest_run,
+    require_object_field,
+    whole_of,
+)
 from ..errors import DatasetError
 from .decisions import SAME_PLACE, Decision, accept, fix, reject, relabel, undo
 

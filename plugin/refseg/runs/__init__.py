@@ -2,3 +2,7 @@
 
 Also what is learnt from, suggested for and shown of a dataset. Imports `dataset` and what lies below it.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,22 +17,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..candidates.proposing import encode_patches, patch_similarity
+from ..candidates import encode_patches, patch_similarity
 from ..checks import require_names, require_whole
-from ..dataset.fields import check_name
-from ..dataset.index import pixels_for, pixels_of_index
-from ..dataset.indexing import SkippedImage
-from ..dataset.labels import require_samples
-from ..dataset.store import named_prototypes
-from ..dataset.views import image_view, name_of, whole_of, write_values
+from ..dataset import (
+    SkippedImage,
+    check_name,
+    image_view,
+    name_of,
+    named_prototypes,
+    pixels_for,
+    pixels_of_index,
+    require_samples,
+    whole_of,
+    write_values,
+)
 from ..errors import DatasetError
-from ..images.loading import IMAGES_A_BATCH, LoadedImage, load_batches, stack_pixels
-from ..images.reading import encoder_pixels
-from ..models.batch_sizes import BatchKey, in_batches
-from ..models.loaded import Models
+from ..images import IMAGES_A_BATCH, LoadedImage, encoder_pixels, load_batches, stack_pixels
+from ..models import BatchKey, Models, in_batches
 from ..names import run_key_from
 from ..progress import Progress, Watcher, drain
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes
 from .inspection import check_classes
 from .segmenting import models_for
 from .writing import create_fields

@@ -8,21 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from ..checks import names_or_none, require_whole
-from ..dataset.fields import every_image
-from ..dataset.index import find_index
-from ..dataset.indexing import images_of
-from ..dataset.labels import objects_of, relative_box, require_object_field
-from ..dataset.references import label_fields as fields_of_labels
-from ..dataset.references import views_of_labels
-from ..dataset.store import load_prototypes
-from ..dataset.views import image_view, whole_of
+from ..dataset import (
+    every_image,
+    find_index,
+    image_view,
+    images_of,
+    load_prototypes,
+    objects_of,
+    relative_box,
+    require_object_field,
+    views_of_labels,
+    whole_of,
+)
+from ..dataset import label_fields as fields_of_labels
 from ..errors import DatasetError, IndexDamagedError, LabelError
-from ..insight.assessment import assess, default_threshold, settings_of
-from ..insight.findings import Suggestion
-from ..insight.report import PrototypeReport
-from ..matching.settings import MatchSettings
+from ..insight import PrototypeReport, Suggestion, assess, default_threshold, settings_of
+from ..matching import MatchSettings
 from ..progress import Progress, Watcher, drain
-from ..prototypes.prototypes import Prototypes, require_prototypes
+from ..prototypes import Prototypes, require_prototypes
 from .suggestions import iter_suggest
 
 NUM_SUGGESTIONS = 12

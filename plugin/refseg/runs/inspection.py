@@ -18,24 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..calibration.mining import MINED_PREFIX
-from ..candidates.proposing import encode_patches
+from ..calibration import MINED_PREFIX
+from ..candidates import encode_patches
 from ..checks import names_or_none, require_items, require_whole
-from ..dataset.references import references_by_id
-from ..dataset.store import named_prototypes
-from ..dataset.views import image_view
+from ..dataset import image_view, named_prototypes, references_by_id
 from ..errors import DatasetError, ImageError
-from ..images.drawing import COLORS, INK, PAPER, fit, line_of_text, paragraph, sheet
-from ..images.pixels import PixelSettings
-from ..images.reading import encoder_pixels, read_image
-from ..insight.patch_colors import principal_colors
-from ..insight.quality import ReferenceQuality, reference_quality
-from ..models.loaded import Models
+from ..images import COLORS, INK, PAPER, PixelSettings, encoder_pixels, fit, line_of_text, paragraph, read_image, sheet
+from ..insight import ReferenceQuality, principal_colors, reference_quality
+from ..models import Models
 from ..printing import one_line
 from ..progress import Progress, Watcher, drain
-from ..prototypes.clusters import find_clusters, nearest
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.vectors import Reference, crop_corners, crop_weights, mask_of_box
+from ..prototypes import Prototypes, Reference, crop_corners, crop_weights, find_clusters, mask_of_box, nearest
 from .segmenting import models_for
 
 logger = logging.getLogger(__name__)

@@ -14,24 +14,44 @@ from typing import Any
 
 from fiftyone.core.collections import SampleCollection
 
-from ..calibration.known_objects import join_surroundings, known_object, spread
-from ..calibration.mining import FINDS_HELD, MAX_MINED, Mined, add_mined, best_mined, mine, without_mined
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates
+from ..calibration import (
+    FINDS_HELD,
+    MAX_MINED,
+    Mined,
+    add_mined,
+    best_mined,
+    join_surroundings,
+    known_object,
+    mine,
+    spread,
+    without_mined,
+)
+from ..candidates import Candidates, PackedCandidates
 from ..checks import names_or_none, require_kind, require_whole
-from ..dataset.fields import ACCEPTED_FIELD, EMPTY_TAG, every_image
-from ..dataset.index import DatasetIndex, ids_and_paths
-from ..dataset.labels import object_region, objects_of, require_samples
-from ..dataset.references import views_of_labels
-from ..dataset.sources import find_source, iter_candidates
-from ..dataset.store import named_prototypes, save_prototypes
-from ..dataset.views import image_dataset, image_view, name_of, whole_of
+from ..dataset import (
+    ACCEPTED_FIELD,
+    EMPTY_TAG,
+    DatasetIndex,
+    every_image,
+    find_source,
+    ids_and_paths,
+    image_dataset,
+    image_view,
+    iter_candidates,
+    name_of,
+    named_prototypes,
+    object_region,
+    objects_of,
+    require_samples,
+    save_prototypes,
+    views_of_labels,
+    whole_of,
+)
 from ..errors import CandidateIndexError, DatasetError
-from ..matching.settings import MatchSettings
-from ..models.loaded import Models
+from ..matching import MatchSettings
+from ..models import Models
 from ..progress import Progress, Watcher, drain
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.surroundings import KnownObject, Surroundings, image_key, look_around
+from ..prototypes import KnownObject, Prototypes, Surroundings, image_key, look_around
 from .segmenting import matcher_for
 from .writing import SegmentSettings
 

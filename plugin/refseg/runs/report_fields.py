@@ -11,13 +11,24 @@ from typing import Any
 import fiftyone as fo
 
 from ..checks import require_kind, require_names
-from ..dataset.fields import INSPECTING, check_name, every_image, past_runs
-from ..dataset.labels import LIST_FIELDS, require_object_field
-from ..dataset.references import views_of_labels
-from ..dataset.views import add_labels_field, clear_labels, delete_labels_fields, image_dataset, name_of, whole_of, write_values
+from ..dataset import (
+    INSPECTING,
+    LIST_FIELDS,
+    add_labels_field,
+    check_name,
+    clear_labels,
+    delete_labels_fields,
+    every_image,
+    image_dataset,
+    name_of,
+    past_runs,
+    require_object_field,
+    views_of_labels,
+    whole_of,
+    write_values,
+)
 from ..errors import DatasetError
-from ..insight.findings import Suggestion
-from ..insight.report import PrototypeReport
+from ..insight import PrototypeReport, Suggestion
 from ..names import free_run_key
 
 SUGGESTIONS_FIELD = "suggestions"

@@ -12,18 +12,23 @@ import fiftyone.utils.torch as fout
 import numpy as np
 from PIL import Image
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates, propose_from_pixels
-from ..candidates.tiles import propose_tiles
+from ..candidates import Candidates, PackedCandidates, propose_from_pixels, propose_tiles
 from ..checks import names_or_none, require_flags, require_kind
-from ..dataset.labels import to_detections
-from ..dataset.sources import require_pixels
-from ..images.loading import LoadedImage, as_list, load_image, stack_pixels
-from ..images.pixels import PLAIN, PixelSettings, pixel_settings
-from ..images.reading import segmenter_pixels, to_rgb
-from ..matching.settings import MatchSettings
-from ..models.loaded import Models
-from ..prototypes.prototypes import Prototypes, require_prototypes
+from ..dataset import require_pixels, to_detections
+from ..images import (
+    PLAIN,
+    LoadedImage,
+    PixelSettings,
+    as_list,
+    load_image,
+    pixel_settings,
+    segmenter_pixels,
+    stack_pixels,
+    to_rgb,
+)
+from ..matching import MatchSettings
+from ..models import Models
+from ..prototypes import Prototypes, require_prototypes
 from .segmenting import gate_of, match_image, models_for
 from .writing import SegmentSettings
 

@@ -11,28 +11,33 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ..calibration.mining import labelled_ids, num_mined
-from ..calibration.thresholds import default_thresholds
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates, PresenceGate
+from ..calibration import default_thresholds, labelled_ids, num_mined
+from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..checks import names_or_none, require_flags, require_names, require_whole
-from ..dataset.fields import newest_run
-from ..dataset.index import DatasetIndex
-from ..dataset.indexing import Builder, SkippedImage, ViewImages
-from ..dataset.labels import require_samples
-from ..dataset.sources import Source, find_source, load_missing
-from ..dataset.sources import models_for as models_for
-from ..dataset.store import named_prototypes, write_prototypes
-from ..dataset.views import image_view, name_of, whole_of
+from ..dataset import (
+    Builder,
+    DatasetIndex,
+    SkippedImage,
+    Source,
+    ViewImages,
+    find_source,
+    image_view,
+    load_missing,
+    name_of,
+    named_prototypes,
+    newest_run,
+    require_samples,
+    whole_of,
+    write_prototypes,
+)
+from ..dataset import models_for as models_for
 from ..errors import DatasetError
-from ..images.pixels import PLAIN, PixelSettings, pixel_settings
-from ..matching.instances import Instances, Ranking
-from ..matching.matcher import Matcher, make_matcher
-from ..matching.settings import MatchSettings, settings_for
-from ..models.loaded import Models, Preset
+from ..images import PLAIN, PixelSettings, pixel_settings
+from ..matching import Instances, Matcher, MatchSettings, Ranking, make_matcher, settings_for
+from ..models import Models, Preset
 from ..names import free_run_key, run_key_from
 from ..progress import Progress, Watcher, drain
-from ..prototypes.prototypes import Prototypes
+from ..prototypes import Prototypes
 from .writing import Changes, SegmentSettings, Writer, check_fields, check_mask_folder, create_fields
 
 logger = logging.getLogger(__name__)

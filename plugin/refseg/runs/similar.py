@@ -15,23 +15,32 @@ import fiftyone as fo
 import torch
 from bson import ObjectId
 
-from ..candidates.packing import PackedCandidates, join
+from ..candidates import PackedCandidates, join
 from ..checks import refused, require_names, require_whole
-from ..dataset.fields import check_name, every_image
-from ..dataset.index import DatasetIndex, open_index
-from ..dataset.indexing import images_of
-from ..dataset.labels import OBJECT_TYPES, require_samples, to_detections
-from ..dataset.references import collect_references
-from ..dataset.views import add_labels_field, clear_labels, image_view, name_of, whole_of, write_values
+from ..dataset import (
+    OBJECT_TYPES,
+    DatasetIndex,
+    add_labels_field,
+    check_name,
+    clear_labels,
+    collect_references,
+    every_image,
+    image_view,
+    images_of,
+    name_of,
+    open_index,
+    require_samples,
+    to_detections,
+    whole_of,
+    write_values,
+)
 from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
-from ..index.search import Found, make_vector_index, search_all, search_vectors
-from ..matching.cropping import crop_instances
-from ..matching.instances import Ranking
-from ..models.loaded import Models, load_models, require_model
+from ..index import Found, make_vector_index, search_all, search_vectors
+from ..matching import Ranking, crop_instances
+from ..models import Models, load_models, require_model
 from ..names import free_run_key
 from ..progress import Progress, Watcher, drain
-from ..prototypes.building import iter_build_prototypes
-from ..prototypes.vectors import Reference
+from ..prototypes import Reference, iter_build_prototypes
 
 logger = logging.getLogger(__name__)
 

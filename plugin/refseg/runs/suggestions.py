@@ -22,21 +22,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..calibration.known_objects import known_object
-from ..candidates.packing import PackedCandidates
-from ..dataset.index import DatasetIndex
-from ..dataset.labels import LIST_FIELDS, object_region, objects_of, relative_box, require_object_field
+from ..calibration import known_object
+from ..candidates import PackedCandidates
+from ..dataset import LIST_FIELDS, DatasetIndex, object_region, objects_of, relative_box, require_object_field
 from ..errors import DatasetError, LabelError
-from ..index.tables import IndexChunk
-from ..insight.findings import Suggestion
-from ..matching.cropping import crop_instances
-from ..matching.gallery import make_gallery
-from ..matching.instances import Ranking
-from ..matching.settings import MatchSettings
-from ..matching.similarity import Gallery, classify
+from ..index import IndexChunk
+from ..insight import Suggestion
+from ..matching import Gallery, MatchSettings, Ranking, classify, crop_instances, make_gallery
 from ..progress import Progress
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.surroundings import look_around
+from ..prototypes import Prototypes, look_around
 
 logger = logging.getLogger(__name__)
 

@@ -11,29 +11,34 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..calibration.mining import labelled_ids, num_mined
+from ..calibration import labelled_ids, num_mined
 from ..checks import require_flags, require_names, require_whole
-from ..dataset.fields import (
+from ..dataset import (
     NEGATIVE_TAG,
+    PROTOTYPES_METHOD,
     REFERENCE_TAG,
     REJECTED_FIELD,
     SEGMENTING,
     PastRun,
+    StoredPrototypes,
+    collect_negatives,
     every_image,
+    image_view,
+    label_fields,
+    name_of,
     newest_run,
     past_runs,
+    reusable_prototypes,
+    save_prototypes,
+    tagged_references,
+    whole_of,
 )
-from ..dataset.references import collect_negatives, label_fields, tagged_references
-from ..dataset.store import PROTOTYPES_METHOD, StoredPrototypes, reusable_prototypes, save_prototypes
-from ..dataset.views import image_view, name_of, whole_of
 from ..errors import DatasetError, PrototypeFileError
-from ..images.pixels import PLAIN, PixelSettings
-from ..matching.settings import MatchSettings
-from ..models.loaded import Models, require_model
+from ..images import PLAIN, PixelSettings
+from ..matching import MatchSettings
+from ..models import Models, require_model
 from ..progress import Progress, Watcher, drain
-from ..prototypes.building import iter_build_prototypes
-from ..prototypes.prototypes import Prototypes
-from ..prototypes.vectors import Reference
+from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
 from .segmenting import SegmentReport, iter_segment
 from .writing import SegmentSettings

@@ -16,18 +16,25 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from ..candidates.packing import PackedCandidates
-from ..candidates.proposing import Candidates
+from ..candidates import Candidates, PackedCandidates
 from ..checks import names_of, names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
-from ..dataset.fields import RUN, check_name, every_image, holds_labels_of_others
-from ..dataset.labels import NO_BOX, is_box, needs_files, to_detections
-from ..dataset.store import dataset_folder
-from ..dataset.views import add_labels_field, name_of, whole_of, write_values
+from ..dataset import (
+    NO_BOX,
+    RUN,
+    add_labels_field,
+    check_name,
+    dataset_folder,
+    every_image,
+    holds_labels_of_others,
+    is_box,
+    name_of,
+    needs_files,
+    to_detections,
+    whole_of,
+    write_values,
+)
 from ..errors import DatasetError, IndexDamagedError
-from ..matching.cropping import crop_instances
-from ..matching.instances import Instances, Ranking
-from ..matching.semantic import semantic_map
-from ..matching.settings import MatchSettings
+from ..matching import Instances, MatchSettings, Ranking, crop_instances, semantic_map
 
 IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ...coco.files import CocoDataset
+from ...coco import CocoDataset
 from ..classes import CD_FSOD
 from ..suite import Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, choose, names_in, read, rename, with_sizes

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...coco.annotations import MASK_LEFT_OUT, BadMasks
-from ...coco.files import CocoDataset, ImageId
+from ...coco import MASK_LEFT_OUT, BadMasks, CocoDataset
+from ...coco.files import ImageId
 from ..classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import (

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from ...coco.annotations import BadMasks, mark_bare
-from ...coco.files import CocoDataset, read_coco
+from ...coco import BadMasks, CocoDataset, mark_bare, read_coco
 from ...errors import CocoError, ImageError
-from ...images.reading import read_image_hw
-from ...masks.values import Refusal
+from ...images import read_image_hw
+from ...masks import Refusal
 from ..suite import Problems
 
 LeftOut: TypeAlias = dict[str, list[Refusal]]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...coco.average_precision import has_masks
-from ...coco.files import CocoDataset, marked_where_bare, with_file_sizes
+from ...coco import CocoDataset, has_masks, marked_where_bare, with_file_sizes
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, ids_of_names, note, read, shorten, with_sizes
 

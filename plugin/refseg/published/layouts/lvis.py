@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...coco.annotations import BadMasks
-from ...coco.files import CocoDataset, ImageId, parse_coco, read_json
+from ...coco import BadMasks, CocoDataset, parse_coco, read_json
+from ...coco.files import ImageId
 from ...errors import CocoError
-from ...masks.values import whole_number_of
+from ...masks import whole_number_of
 from ..classes import LVIS_GROUPS
 from ..suite import ANY_SHOTS, DrawRule, Federated, Part, Problems, Split, Suite
 from .common import (

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from ...coco.files import CocoDataset, CocoImage, ImageId
-from ...masks.values import Refusal, refusal, summary_of
+from ...coco import CocoDataset, CocoImage
+from ...coco.files import ImageId
+from ...masks import Refusal, refusal, summary_of
 from ..classes import VOC_CLASSES, VOC_NOVEL
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, choose, note, shorten, with_sizes

@@ -1,0 +1,3 @@
+from .evaluating import evaluate as evaluate
+from .evaluating import false_positives_per_empty_image as false_positives_per_empty_image
+from .evaluating import iter_evaluate as iter_evaluate

@@ -1,0 +1,12 @@
+from .candidate_index import CandidateIndex as CandidateIndex
+from .candidate_index import delete_tables as delete_tables
+from .search import Found as Found
+from .search import make_vector_index as make_vector_index
+from .search import search_all as search_all
+from .search import search_vectors as search_vectors
+from .tables import FORMAT as FORMAT
+from .tables import FORMAT_WITH_TILES as FORMAT_WITH_TILES
+from .tables import FileState as FileState
+from .tables import IndexChunk as IndexChunk
+from .tables import IndexedImage as IndexedImage
+from .tables import IndexSettings as IndexSettings

@@ -1,0 +1,9 @@
+from .assessment import assess as assess
+from .assessment import default_threshold as default_threshold
+from .assessment import settings_of as settings_of
+from .findings import Suggestion as Suggestion
+from .findings import why_it_hurts as why_it_hurts
+from .patch_colors import principal_colors as principal_colors
+from .quality import ReferenceQuality as ReferenceQuality
+from .quality import reference_quality as reference_quality
+from .report import PrototypeReport as PrototypeReport

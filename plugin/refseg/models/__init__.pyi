@@ -1,0 +1,17 @@
+from .batch_sizes import BatchKey as BatchKey
+from .batch_sizes import forget_sizes as forget_sizes
+from .batch_sizes import in_batches as in_batches
+from .batch_sizes import size_of as size_of
+from .loaded import Models as Models
+from .loaded import default_dtype as default_dtype
+from .loaded import load_models as load_models
+from .loaded import make_sam2 as make_sam2
+from .loaded import move_sam2 as move_sam2
+from .loaded import parse_device as parse_device
+from .loaded import register_preset as register_preset
+from .loaded import require_model as require_model
+from .presets import PRESETS as PRESETS
+from .presets import Preset as Preset
+from .presets import get_preset as get_preset
+from .weights import missing_weights as missing_weights
+from .weights import wrong_weights as wrong_weights
