@@ -26,7 +26,7 @@ from refseg.dataset.store import PROTOTYPES_METHOD, dataset_folder
 from refseg.evaluation.evaluating import EVALUATION_METHOD
 from refseg.matching.settings import CHOICES
 from refseg.models.loaded import PRESETS
-from refseg.runs.segmenting import SEGMENT_METHOD
+from refseg.runs.records import SEGMENT_METHOD
 from refseg.runs.similar import SIMILAR_METHOD
 from tests.operators.helpers import PLUGIN, call, uri
 from tests.trays import propose_truth

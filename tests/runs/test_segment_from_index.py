@@ -31,7 +31,8 @@ from refseg.matching.similarity import Gallery, classify
 from refseg.models.loaded import Models, load_models
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
-from refseg.runs.segmenting import SEGMENT_METHOD, SegmentSettings, iter_segment
+from refseg.runs.records import SEGMENT_METHOD
+from refseg.runs.segmenting import SegmentSettings, iter_segment
 from tests.runs.test_segmenting import content_of
 from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_samples, whole_mask
@@ -221,7 +222,7 @@ class TestFromIndex:
         steps: list[Any] = []
         run(trays, prototypes, progress=steps.append)
         assert [(step.done, step.total, step.label) for step in steps] == [(0, 4, "images"), (2, 4, "images"), (4, 4, "images")]
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 1)
         steps.clear()
         run(trays, prototypes, progress=steps.append)
         assert [step.done for step in steps] == [0, 1, 2, 3, 4]
@@ -588,8 +589,8 @@ class TestPreview:
         self, drawn: Any, monkeypatch: pytest.MonkeyPatch, previewed: int, look: int, seed: int
     ) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", previewed)
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", look)
+        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", previewed)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", look)
         forbid_models(monkeypatch)
         prototypes = draw_prototypes(seed)
         index = fill_index(dataset, packed)
@@ -605,8 +606,8 @@ class TestPreview:
 
     def test_looks_no_further_than_it_must(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 2)
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 2)
+        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 2)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 2)
         real, looked_at = refseg.matching.matcher.rank, []
 
         def rank(candidates: Any, *arguments: Any, **options: Any) -> Any:
@@ -619,7 +620,7 @@ class TestPreview:
 
     def test_is_what_a_whole_run_writes(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 4)
+        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 4)
         fill_index(dataset, packed)
         preview = run(dataset, draw_prototypes(), "preview", preview=True)
         run(dataset, draw_prototypes(), "whole")
@@ -645,8 +646,8 @@ class TestPreview:
     def test_least_confidences_of_their_own(self, drawn: Any, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The best similarity in an image may be one of a class that is not written at all."""
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 3)
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 3)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 1)
         prototypes, index = draw_prototypes(), fill_index(dataset, packed)
         run(dataset, prototypes, "every", index=index)
         best = {
@@ -686,7 +687,7 @@ class TestPreview:
 
     def test_progress(self, drawn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset, packed = drawn
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 10)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 10)
         fill_index(dataset, packed)
         steps: list[Any] = []
         run(dataset, draw_prototypes(), preview=True, progress=steps.append)

@@ -25,8 +25,9 @@ from refseg.models.loaded import get_preset, load_models
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
+from refseg.runs.records import SEGMENT_METHOD
 from refseg.runs.segmenter import Segmenter
-from refseg.runs.segmenting import SEGMENT_METHOD, SegmentSettings, iter_segment, match_image
+from refseg.runs.segmenting import SegmentSettings, iter_segment, match_image
 from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run

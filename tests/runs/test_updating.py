@@ -170,7 +170,7 @@ def test_images(trays: fo.Dataset) -> None:
 
 
 def test_after_a_preview_of_a_view(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 1)
+    monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 1)
     build_index(trays, "demo", num_workers=0, progress=False)
     begin(trays, trays[:3], preview=True)
     assert len(trays.exists("predictions")) == 1

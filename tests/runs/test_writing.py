@@ -162,7 +162,7 @@ class TestChanges:
     def test_a_preview_counts_what_it_writes(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.runs.segmenting.PREVIEWED", 2)
+        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 2)
         run(trays, prototypes, max_detections=1)
         report = run(trays, prototypes, preview=True)
         assert report.changes.num_gained == report.changes.num_samples == 2
@@ -177,7 +177,7 @@ class TestChanges:
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run(trays, prototypes, max_detections=1)
-        monkeypatch.setattr("refseg.runs.segmenting.IMAGES_A_LOOK", 1)
+        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 1)
         work = iter_segment(trays, prototypes, settings=SegmentSettings(0.0), run_key="r", num_workers=0)
         for _ in range(3):
             next(work)

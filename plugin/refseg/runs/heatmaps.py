@@ -31,6 +31,7 @@ from ..dataset import (
     whole_of,
     write_values,
 )
+from ..dataset.sources import models_for
 from ..errors import DatasetError
 from ..images import IMAGES_A_BATCH, LoadedImage, encoder_pixels, load_batches, stack_pixels
 from ..models import BatchKey, Models, in_batches
@@ -38,7 +39,6 @@ from ..names import run_key_from
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .inspection import check_classes
-from .segmenting import models_for
 from .writing import create_fields
 
 logger = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from ..calibration import MINED_PREFIX
 from ..candidates import encode_patches
 from ..checks import names_or_none, require_items, require_whole
 from ..dataset import image_view, named_prototypes, references_by_id
+from ..dataset.sources import models_for
 from ..errors import DatasetError, ImageError
 from ..images import COLORS, INK, PAPER, PixelSettings, encoder_pixels, fit, line_of_text, paragraph, read_image, sheet
 from ..insight import ReferenceQuality, principal_colors, reference_quality
@@ -29,7 +30,6 @@ from ..models import Models
 from ..printing import one_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, crop_corners, crop_weights, find_clusters, mask_of_box, nearest
-from .segmenting import models_for
 
 logger = logging.getLogger(__name__)
 

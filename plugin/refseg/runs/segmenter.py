@@ -15,6 +15,7 @@ from PIL import Image
 from ..candidates import Candidates, PackedCandidates, propose_from_pixels, propose_tiles
 from ..checks import names_or_none, require_flags, require_kind
 from ..dataset import require_pixels, to_detections
+from ..dataset.sources import models_for
 from ..images import (
     PLAIN,
     LoadedImage,
@@ -29,7 +30,7 @@ from ..images import (
 from ..matching import MatchSettings
 from ..models import Models
 from ..prototypes import Prototypes, require_prototypes
-from .segmenting import gate_of, match_image, models_for
+from .segmenting import gate_of, match_image
 from .writing import SegmentSettings
 
 logger = logging.getLogger(__name__)

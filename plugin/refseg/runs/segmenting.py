@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
-from ..calibration import default_thresholds, labelled_ids, num_mined
+from ..calibration import default_thresholds
 from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..checks import names_or_none, require_flags, require_names, require_whole
 from ..dataset import (
@@ -23,32 +22,22 @@ from ..dataset import (
     find_source,
     image_view,
     load_missing,
-    name_of,
     named_prototypes,
     newest_run,
     require_samples,
     whole_of,
-    write_prototypes,
 )
-from ..dataset import models_for as models_for
 from ..errors import DatasetError
 from ..images import PLAIN, PixelSettings, pixel_settings
-from ..matching import Instances, Matcher, MatchSettings, Ranking, make_matcher, settings_for
+from ..matching import Instances, Matcher, MatchSettings, make_matcher, settings_for
 from ..models import Models, Preset
-from ..names import free_run_key, run_key_from
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
+from .ranked import preview_images, segment_images
+from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded
 from .writing import Changes, SegmentSettings, Writer, check_fields, check_mask_folder, create_fields
 
 logger = logging.getLogger(__name__)
-
-SEGMENT_METHOD = "refseg/segment"
-PREVIEWED = 100
-"""Images that a preview writes."""
-IMAGES_A_LOOK = 64
-"""Images that a preview looks at before it asks again whether better ones can follow."""
-CHANGES_RECORDED = 10_000
-"""Ids of changed samples that the run keeps: a document of MongoDB ends at 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -154,78 +143,122 @@ def iter_segment(
     settings.require_classes(prototypes.classes)
     fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
     check_mask_folder(settings)
-    key = run_key or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
-    _check_key(dataset, key)
+    key = key_for(dataset, run_key, label_field)
     source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview, pixels=pixels)
+    images = _images_for(source, view, prototypes, settings)
+    matcher = matcher_for(prototypes, source.preset, settings)
+    config = configure(view, prototypes, source, label_field, settings, matcher.thresholds)
+    config.prototypes_name, config.index = name, index is not False
+    # What others wrote is no earlier answer, from which objects could be lost.
+    compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
+    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
+    work = _Work(source, images, matcher, writer, started)
+    with recorded(view, key, config, work.outcome), closing(work):
+        create_fields(dataset, fields, prototypes.classes)
+        yield from work.run(None if settings.preview else _builder_for(source, prototypes, settings, num_workers))
+    return work.report()
+
+
+def _images_for(source: Source, view: Any, prototypes: Prototypes, settings: SegmentSettings) -> ViewImages:
+    """The images of a view, by whether they are indexed; models are loaded where some are to be computed."""
     images = source.images(view)
     if settings.preview and not images.held:
         raise DatasetError("A preview looks at indexed images alone, and none of these is indexed: build the index first.")
-    if not settings.preview and images.missing:
-        images = load_missing(source, images, view, prototypes)
-    matcher = matcher_for(prototypes, source.preset, settings)
-    # What others wrote is no earlier answer, from which objects could be lost.
-    compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
-    config = _configure(view, prototypes, source, label_field, settings, matcher.thresholds)
-    config.prototypes_name, config.index = name, index is not False
-    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
-    builder = None
-    best: list[tuple[str, float]] = []
-    num_held = 0
-    # Before work starts, so that even a killed run can be traced.
-    view.register_run(key, config)
-    config.state = "failed"
-    try:
-        with _noting_errors(config):
-            create_fields(dataset, fields, prototypes.classes)
-            if settings.preview:
-                best = yield from _preview(source, images.held, matcher, writer)
-                num_held = len(images.held)
-            else:
-                if source.models is not None:
-                    gate = gate_of(prototypes, settings)
-                    builder = Builder(
-                        source.index,
-                        source.models,
-                        num_workers,
-                        goes_on=True,
-                        tiles=source.tiles,
-                        gate=gate,
-                        pixels=source.pixels,
-                    )
-                num_held = yield from _segment_images(source, images, builder, matcher, writer)
-            writer.flush()
-        config.state = "completed"
-    except GeneratorExit:
-        config.state = "cancelled"
-        raise
-    finally:
-        skipped = [*images.gone, *([] if builder is None else builder.skipped)]
-        # What fails while things are put away must not leave the run as if it were at work, or had gone well.
+    return load_missing(source, images, view, prototypes) if images.missing and not settings.preview else images
+
+
+def _builder_for(source: Source, prototypes: Prototypes, settings: SegmentSettings, num_workers: int | None) -> Builder | None:
+    """What computes the images that are not indexed; None where no models were needed."""
+    if source.models is None:
+        return None
+    gate = gate_of(prototypes, settings)
+    return Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate, pixels=source.pixels)
+
+
+@dataclass
+class _Work:
+    """Finding, matching and writing, and what came of it.
+
+    Attributes:
+        source: of candidates.
+        images: to be segmented.
+        matcher: of the prototypes.
+        writer: of predictions.
+        started: when the run began, by time.monotonic.
+        builder: of images that are not indexed; None where there is none to compute.
+        best: of a preview, sample id and best score of each image written.
+        num_held: images that came from the index.
+    """
+
+    source: Source
+    images: ViewImages
+    matcher: Matcher
+    writer: Writer
+    started: float
+    builder: Builder | None = None
+    best: Sequence[tuple[str, float]] = ()
+    num_held: int = 0
+
+    def run(self, builder: Builder | None) -> Generator[Progress, None, None]:
+        """Yields after each batch; all is written when it ends."""
+        self.builder = builder
+        if self.writer.settings.preview:
+            self.best = yield from preview_images(self.source, self.images.held, self.matcher, self.writer)
+            self.num_held = len(self.images.held)
+        else:
+            self.num_held = yield from segment_images(self.source, self.images, builder, self.matcher, self.writer)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is done, also after an error."""
         try:
-            with _noting_errors(config), ExitStack() as ending:
-                if builder is not None:
-                    ending.callback(builder.close)
-                writer.flush()
+            self.writer.flush()
         finally:
-            _record_end(dataset, key, config, writer, builder, skipped, num_held, started)
-    for image in skipped:
-        logger.warning("Skipped %s: %s", image.filepath, image.reason)
-    return SegmentReport(
-        run_key=key,
-        label_field=label_field,
-        num_images=num_held if settings.preview else writer.num_images,
-        num_instances=writer.num_instances,
-        num_written=writer.num_written,
-        num_from_index=num_held,
-        num_left_out=len(images.missing) if settings.preview else 0,
-        skipped=tuple(skipped),
-        seconds=time.monotonic() - started,
-        best=tuple(best),
-        index_trouble=None if builder is None else builder.trouble,
-        changes=writer.changes,
-        num_gated=0 if builder is None else builder.num_gated,
-        protected=tuple(writer.protected),
-    )
+            if self.builder is not None:
+                self.builder.close()
+
+    @property
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """Images that could not be read."""
+        return (*self.images.gone, *(() if self.builder is None else self.builder.skipped))
+
+    def outcome(self) -> dict[str, Any]:
+        """What the run did, for its record."""
+        skipped = self.skipped[:CHANGES_RECORDED]
+        return {
+            "num_images": self.writer.num_images,
+            "num_instances": self.writer.num_instances,
+            "num_written": self.writer.num_written,
+            "num_from_index": self.num_held,
+            "num_protected": len(self.writer.protected),
+            **changes_as_config(self.writer.changes),
+            "num_skipped": len(self.skipped),
+            "num_gated": 0 if self.builder is None else self.builder.num_gated,
+            "skipped": [[image.sample_id, image.filepath, image.reason] for image in skipped],
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+
+    def report(self) -> SegmentReport:
+        """What the run did, for who asked for it."""
+        for image in self.skipped:
+            logger.warning("Skipped %s: %s", image.filepath, image.reason)
+        is_preview = self.writer.settings.preview
+        return SegmentReport(
+            run_key=self.writer.run_key,
+            label_field=self.writer.label_field,
+            num_images=self.num_held if is_preview else self.writer.num_images,
+            num_instances=self.writer.num_instances,
+            num_written=self.writer.num_written,
+            num_from_index=self.num_held,
+            num_left_out=len(self.images.missing) if is_preview else 0,
+            skipped=self.skipped,
+            seconds=time.monotonic() - self.started,
+            best=tuple(self.best),
+            index_trouble=None if self.builder is None else self.builder.trouble,
+            changes=self.writer.changes,
+            num_gated=0 if self.builder is None else self.builder.num_gated,
+            protected=tuple(self.writer.protected),
+        )
 
 
 def segment(
@@ -325,168 +358,3 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
     thresholds = settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, matching))
     is_chosen = settings.min_confidence is not None
     return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections, is_chosen=is_chosen)
-
-
-def _segment_images(
-    source: Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer
-) -> Generator[Progress, None, int]:
-    """Returns how many images came from the index."""
-    total, done = len(images.held) + len(images.missing), 0
-    yield Progress(0, total, "images")
-    for sample_id, candidates, ranking in _ranked(source, images.held, matcher):
-        writer.add(sample_id, candidates, ranking)
-        done += 1
-        if done % IMAGES_A_LOOK == 0:
-            writer.flush_if_due()
-            yield Progress(done, total, "images")
-    writer.flush()
-    if done and done % IMAGES_A_LOOK:
-        yield Progress(done, total, "images")
-    if builder is not None:
-        with closing(builder.compute(images.missing)) as batches:
-            for batch in batches:
-                for computed in batch:
-                    if computed.candidates is not None:
-                        ranking = matcher.rank(computed.candidates)
-                        writer.add(computed.image.sample_id, computed.candidates, ranking)
-                writer.flush_if_due()
-                done += len(batch)
-                yield Progress(done, total, "images")
-        for sample_id, candidates, ranking in _ranked(source, builder.done_elsewhere, matcher):
-            writer.add(sample_id, candidates, ranking)
-    return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
-
-
-def _ranked(source: Source, sample_ids: Sequence[str], matcher: Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
-    """The indexed images among these, ranked."""
-    if source.index is None:
-        return
-    for chunk in source.index.index.scan(sample_ids):
-        classified = matcher.classify(chunk.features.float())
-        for number, image in enumerate(chunk.images):
-            rows = slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))
-            candidates = chunk.candidates(number)
-            yield image.sample_id, candidates, matcher.rank(candidates, classified.take(rows))
-
-
-def _preview(
-    source: Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer
-) -> Generator[Progress, None, list[tuple[str, float]]]:
-    """Write the images with the best scores, and return them, best first.
-
-    The best similarity in an image bounds its best score: images are looked at in the order of this bound, until no bound is
-    above the worst score that would be written.
-    """
-    assert source.index is not None
-    bounds: dict[str, float] = {}
-    yield Progress(0, len(sample_ids), "images")
-    for chunk in source.index.index.scan(sample_ids, features_only=True):
-        scores = matcher.bounds(matcher.classify(chunk.features.float()))
-        for number, image in enumerate(chunk.images):
-            own = scores[int(chunk.starts[number]) : int(chunk.starts[number + 1])]
-            bounds[image.sample_id] = float(own.max()) if len(own) else 0.0
-        yield Progress(len(bounds), len(sample_ids), "images")
-    order = sorted(bounds, key=lambda name: -bounds[name])
-    found: list[tuple[float, str, PackedCandidates, Ranking]] = []
-    for start in range(0, len(order), IMAGES_A_LOOK):
-        look = order[start : start + IMAGES_A_LOOK]
-        if not bounds[look[0]] or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
-            break
-        for sample_id, candidates, ranking in _ranked(source, look, matcher):
-            if len(ranking):
-                found.append((float(ranking.scores[0]), sample_id, candidates, ranking))
-        found = sorted(found, key=lambda item: -item[0])[:PREVIEWED]
-        yield Progress(min(start + IMAGES_A_LOOK, len(order)), len(order), "best images")
-    for _, sample_id, candidates, ranking in found:
-        writer.add(sample_id, candidates, ranking)
-    writer.flush()
-    return [(sample_id, score) for score, sample_id, _, _ in found]
-
-
-def _check_key(dataset: Any, key: str) -> None:
-    if not key.isidentifier():
-        raise DatasetError(f"{key!r} cannot name a run: use letters, digits and underscores, such as {run_key_from(key)!r}.")
-    if dataset.has_run(key):
-        raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {key!r} already: choose another run key.")
-
-
-@contextmanager
-def _noting_errors(config: Any) -> Iterator[None]:
-    """Note on a run's config what fails inside."""
-    try:
-        yield
-    except Exception as error:
-        config.state, config.error = "failed", f"{type(error).__name__}: {error}"
-        raise
-
-
-def _record_end(
-    dataset: Any,
-    key: str,
-    config: Any,
-    writer: Writer,
-    builder: Builder | None,
-    skipped: Sequence[SkippedImage],
-    num_held: int,
-    started: float,
-) -> None:
-    """Write down how a run ended and what it did."""
-    config.num_images, config.num_instances = writer.num_images, writer.num_instances
-    config.num_written, config.num_from_index = writer.num_written, num_held
-    config.num_protected = len(writer.protected)
-    _record_changes(config, writer.changes)
-    config.num_skipped, config.num_gated = len(skipped), 0 if builder is None else builder.num_gated
-    config.skipped = [[image.sample_id, image.filepath, image.reason] for image in skipped[:CHANGES_RECORDED]]
-    config.seconds = round(time.monotonic() - started, 3)
-    dataset.update_run_config(key, config)
-
-
-def _record_changes(config: Any, changes: Changes) -> None:
-    """Classes in lists: MongoDB takes no class name as a key. Ids in one text: FiftyOne walks lists when runs are listed."""
-    config.changes = changes.as_lists()
-    config.changed_ids = " ".join(changes.sample_ids[:CHANGES_RECORDED])
-
-
-def _configure(
-    view: Any,
-    prototypes: Prototypes,
-    source: Source,
-    label_field: str,
-    settings: SegmentSettings,
-    thresholds: Mapping[str, float],
-) -> Any:
-    """What the run says of itself."""
-    dataset = whole_of(view)
-    stored = write_prototypes(dataset, prototypes)
-    default, chosen = source.preset.min_confidence, settings.min_confidence
-    matching = settings_for(source.preset.as_published, settings.matching)
-    tables = None if source.index is None else source.index.index
-    return dataset.init_run(
-        method=SEGMENT_METHOD,
-        state="running",
-        label_field=label_field,
-        classes=list(prototypes.classes),
-        prototypes_path=stored.path,
-        prototypes_sha256=stored.sha256,
-        reference_ids=list(prototypes.reference_ids),
-        negative_ids=list(labelled_ids(prototypes.negatives)),
-        num_mined=num_mined(prototypes.negatives),
-        model=source.preset.name,
-        revisions=source.revisions,
-        dtype=None if source.models is None else str(source.models.dtype),
-        index_uri=None if tables is None else tables.uri,
-        exact=tables is None or tables.settings.exact,
-        tiles=source.tiles,
-        pixels=source.pixels.as_lists(),
-        presence_gate=settings.presence_gate,
-        preview=settings.preview,
-        min_confidence=default if chosen is None else None if isinstance(chosen, Mapping) else chosen,
-        min_confidences=[list(pair) for pair in thresholds.items()],
-        own_confidences=[list(pair) for pair in settings.own_confidences(prototypes.classes).items()],
-        calibrated=matching.calibrated and prototypes.surroundings is not None,
-        matching=matching.as_dict(),
-        max_detections=settings.max_detections,
-        mask_dir=settings.mask_dir,
-        semantic_field=settings.semantic_field,
-        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
