@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,45 +14,34 @@ import torch
 
 from ..calibration import add_mined, calibrated_thresholds, default_thresholds, num_mined
 from ..candidates import Candidates, PackedCandidates, PresenceGate
-from ..errors import CocoError, ImageError, ModelError
-from ..images import find_pixels, pixel_settings, read_image_hw
-from ..masks import summary_of
+from ..errors import CocoError, ModelError
 from ..matching import (
-    NAMES_FILE,
     Matcher,
-    holds_maps,
-    is_map,
     make_matcher,
-    map_paths,
     semantic_map,
     settings_for,
     write_map,
     write_names,
 )
 from ..models import Models, load_models
-from ..outputs import check_outputs, draft_of, require_json, require_replaceable
 from ..progress import Progress, Watcher, drain
-from ..prototypes import Prototypes, Reference, build_prototypes, image_key, require_own
+from ..prototypes import Prototypes, Reference, build_prototypes, image_key
 from .average_precision import AveragePrecision, evaluate_results, has_masks
 from .files import (
     CocoDataset,
     CocoImage,
     ImageId,
-    crowds_in,
     group_by_image,
-    marked_where_bare,
-    read_coco,
-    references_in,
     to_listing,
     to_results,
-    with_file_sizes,
     write_json,
 )
 from .frame_hints import framed_image
 from .frames import FramedImage, frame_hint
-from .images import Proposer, check_scanned, scan
+from .images import Proposer
+from .inputs import NEGATIVE, Inputs, read_inputs
 from .job import CocoJob, CocoReport
-from .known import KnownImages, Seen, calibrated, find_empty, iter_look
+from .known import KnownImages, Seen, calibrated, iter_look
 
 logger = logging.getLogger(__name__)
 
@@ -77,71 +65,33 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         BadReferenceError: there are no references, or none of a class is usable.
         ModelError: the model is not to be had.
     """
-    if not job.images.is_dir():
-        raise CocoError(f"There is no folder of images at {job.images}.")
-    shown_file = _read_shown(job, job.references)
-    references = references_in(shown_file, job.images)
-    negative_file = None if job.negatives is None else _read_shown(job, job.negatives)
-    negatives = [] if negative_file is None else _negatives_in(negative_file, job.images)
-    targets = scan(job.images) if job.targets is None else _read_targets(job, job.targets)
-    files = [shown_file] if negative_file is None else [shown_file, negative_file]
-    labels = sorted({reference.label for reference in references})
-    empty = () if job.empty is None else find_empty(job.empty, job.images, labels)
-    if job.targets is None:
-        targets = CocoDataset(targets.source, targets.images, dict(enumerate(labels, 1)), ())
-    category_ids = _category_ids(labels, targets)
-    targets = _without_some_masks(targets, set(category_ids.values()), strict=job.strict)
-    shown_images = [*empty, *(item.image for item in (*references, *negatives))]
-    outputs = _outputs_of(job)
-    listed_images = (str(job.images / image.file_name) for image in targets.images.values())
-    check_outputs(outputs | _outputs_of_maps(job), _inputs_of(job), (*listed_images, *shown_images))
-    maps = _check_maps(job, targets, shown_images)
-    pictures = dict.fromkeys(maps.values(), "--semantic") | {path: name for name, path in outputs.items()}
-    check_scanned(pictures, _scanned_by(job))
-    for path in outputs.values():
-        _check_writable(path, are_prototypes=path == job.prototypes, is_list=path == job.out)
-    paths = [*shown_images, *(str(job.images / image.file_name) for image in targets.images.values())]
-    pixels = find_pixels(paths, pixel_settings(job.pixel_range, job.channels))
+    inputs = read_inputs(job)
     models = _load(job)
     prototypes = build_prototypes(
-        references,
+        inputs.references,
         models,
-        negatives=negatives,
-        pixel_range=pixels.pixel_range,
-        channels=pixels.channels,
+        negatives=inputs.negatives,
+        pixel_range=inputs.pixels.pixel_range,
+        channels=inputs.pixels.channels,
         progress=progress,
     )
     started = time.monotonic()
-    proposer = Proposer(models, job.images, job.tiles, job.num_workers, pixels)
-    shown, blank, refused = _known(job, references, crowds_in(shown_file, job.images), empty, prototypes, models)
-    known = KnownImages(shown, blank, {proposer.path_of(image) for image in targets.images.values()})
+    proposer = Proposer(models, job.images, job.tiles, job.num_workers, inputs.pixels)
+    shown, blank, refused = _known(job, inputs.references, inputs.crowds, inputs.empty, prototypes, models)
+    known = KnownImages(shown, blank, {proposer.path_of(image) for image in inputs.targets.images.values()})
     look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
     seen = drain(look, progress) if known.paths else Seen()
     prototypes = _taught(job, prototypes, seen, models)
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
-    matcher = _matcher(job, prototypes, models, job.min_score)
     if job.semantic is not None:
         # Before the first map: the names tell the next run whose maps these are.
         write_names(job.semantic, prototypes.classes)
-    work = _Work(
-        job,
-        targets,
-        prototypes,
-        matcher,
-        [category_ids[name] for name in prototypes.classes],
-        maps,
-        group_by_image(targets.annotations),
-    )
+    work = _work_of(job, inputs, prototypes, _matcher(job, prototypes, models, job.min_score))
     found = drain(_iter_segment(work, proposer, seen.candidates), progress)
     seconds = time.monotonic() - started
-    write_json(job.out, found.results)
-    unlisted = {name: hw for name, hw in found.sizes.items() if targets.images[name].image_hw is None}
-    listed = targets.with_sizes(unlisted).restrict(found.sizes)
-    if job.targets is None:
-        write_json(job.out.with_suffix(".images.json"), to_listing(list(listed.images.values()), listed.categories))
-    mask, box = _scores(listed, found.results, sorted(category_ids.values()))
-    hint = frame_hint(found.framed)
+    listed = _write_results(job, inputs, found)
+    mask, box = _scores(listed, found.results, sorted(inputs.category_ids.values()))
     report = CocoReport(
         out=str(job.out),
         model=job.model,
@@ -154,22 +104,33 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         mask=mask,
         box=box,
         num_gated=found.num_gated,
-        thresholds=dict(matcher.thresholds),
+        thresholds=dict(work.matcher.thresholds),
         calibrated=_is_calibrated(job, prototypes, models),
         num_empty=seen.num_empty,
         num_mined=num_mined(prototypes.negatives),
-        # One file may be named twice.
-        left_out=tuple(dict.fromkeys(one for file in (*files, listed) for one in file.left_out)),
-        notes=tuple(dict.fromkeys([*(note for file in (*files, listed) for note in file.notes), *([hint] if hint else [])])),
-        pixel_range=pixels.pixel_range,
+        left_out=inputs.left_out(listed),
+        notes=inputs.notes(listed, frame_hint(found.framed)),
+        pixel_range=inputs.pixels.pixel_range,
     )
     if job.report is not None:
         write_json(job.report, asdict(report))
     return report
 
 
-NEGATIVE = "negative "
-"""With which the ids of negatives begin here: they come from a file that may use the ids of the references' file."""
+def _work_of(job: CocoJob, inputs: Inputs, prototypes: Prototypes, matcher: Matcher) -> _Work:
+    ids = [inputs.category_ids[name] for name in prototypes.classes]
+    return _Work(job, inputs.targets, prototypes, matcher, ids, inputs.maps, group_by_image(inputs.targets.annotations))
+
+
+def _write_results(job: CocoJob, inputs: Inputs, found: _Found) -> CocoDataset:
+    """Write the results, and the list of images where none was given; the targets that were segmented, with their sizes."""
+    write_json(job.out, found.results)
+    targets = inputs.targets
+    unlisted = {name: hw for name, hw in found.sizes.items() if targets.images[name].image_hw is None}
+    listed = targets.with_sizes(unlisted).restrict(found.sizes)
+    if job.targets is None:
+        write_json(job.out.with_suffix(".images.json"), to_listing(list(listed.images.values()), listed.categories))
+    return listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,132 +270,8 @@ def _taught(job: CocoJob, prototypes: Prototypes, seen: Seen, models: Models) ->
     return add_mined(prototypes, [mined.above(matcher.thresholds) for mined in seen.mined], matcher.gallery)
 
 
-def _read_shown(job: CocoJob, path: Path) -> CocoDataset:
-    """A file of objects to be shown."""
-    return with_file_sizes(read_coco(path, strict=job.strict), job.images, strict=job.strict)
-
-
-def _read_targets(job: CocoJob, path: Path) -> CocoDataset:
-    """A file of targets; all that may be wrong with its ground truth is found here, before the work."""
-    targets = read_coco(path, bad_masks="box", strict=job.strict)
-    sizes = {}
-    for image_id in dict.fromkeys(entry["image_id"] for entry in targets.annotations):
-        image = targets.images[image_id]
-        if image.image_hw is None:
-            with suppress(ImageError):  # it is skipped when its turn comes, and said
-                sizes[image_id] = read_image_hw(job.images / image.file_name)
-    return targets.with_sizes(sizes, strict=job.strict)
-
-
-def _without_some_masks(targets: CocoDataset, category_ids: Collection[int], *, strict: bool) -> CocoDataset:
-    """Where some objects of these classes have a mask, those that have none are named, and count by their boxes alone."""
-    marked, named = marked_where_bare(targets, category_ids)
-    if named and strict:
-        raise CocoError(summary_of(named))
-    if named:
-        logger.warning("%s", summary_of(named))
-    return marked
-
-
-def _negatives_in(negatives: CocoDataset, images: Path) -> list[Reference]:
-    return [replace(reference, id=NEGATIVE + reference.id) for reference in references_in(negatives, images)]
-
-
-def _outputs_of(job: CocoJob) -> dict[str, Path]:
-    """Files that are written, apart from maps, by what they are called."""
-    listing = None if job.targets is not None else job.out.with_suffix(".images.json")
-    named = {
-        "--out": job.out,
-        "the list of images beside --out": listing,
-        "--report": job.report,
-        "--prototypes": job.prototypes,
-    }
-    return {name: path for name, path in named.items() if path is not None}
-
-
-def _outputs_of_maps(job: CocoJob) -> dict[str, Path]:
-    return {} if job.semantic is None else {f"{NAMES_FILE} of --semantic": job.semantic / NAMES_FILE}
-
-
-def _inputs_of(job: CocoJob) -> dict[str, Path]:
-    """Files that are read, apart from images, by what they are called."""
-    named = {
-        "--references": job.references,
-        "--targets": job.targets,
-        "--negatives": job.negatives,
-        "--empty": job.empty,
-        "--sam2-path": job.sam2_path,
-        "--dinov2-path": job.dinov2_path,
-    }
-    # Of a folder of empty images these are what is read, not, for example, an earlier report.
-    folder = job.empty is not None and job.empty.is_dir()
-    return {name: path for name, path in named.items() if path is not None and not (folder and name == "--empty")}
-
-
-def _scanned_by(job: CocoJob) -> dict[str, Path]:
-    """Folders of which every image is read, by what they are called."""
-    named = {"--images": None if job.targets is not None else job.images, "--empty": job.empty}
-    return {name: path for name, path in named.items() if path is not None and path.is_dir()}
-
-
 def _what(name: str) -> str:
     return name if name.startswith(NEGATIVE) else f"reference {name}"
-
-
-def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> dict[ImageId, Path]:
-    """Where the map of each target goes; none is to take the place of an image."""
-    if job.semantic is None:
-        return {}
-    if job.semantic.exists() and not job.semantic.is_dir():
-        raise CocoError(f"{job.semantic} is a file: name a folder for the maps.")
-    images = list(targets.images.values())
-    paths = map_paths(job.semantic, [image.file_name for image in images])
-    taken = {os.path.realpath(path) for path in (*(str(job.images / image.file_name) for image in images), *others)}
-    files = set(map(os.path.realpath, [*_inputs_of(job).values(), *_outputs_of(job).values()]))
-    for path in paths:
-        if os.path.realpath(path) in taken:
-            raise CocoError(f"The map {path} would take the place of an image: choose another folder than that of the images.")
-        if os.path.realpath(path) in files:
-            raise CocoError(f"The map {path} would take the place of another file that is named: choose another folder.")
-        require_replaceable(path, "a map of classes", is_map)
-    if not holds_maps(job.semantic):
-        held = next((path for path in (job.semantic / NAMES_FILE, *paths) if path.exists()), None)
-        if held is not None:
-            raise CocoError(f"{held} would be replaced, and is not from an earlier run: choose another folder for the maps.")
-    if len({str(path).lower() for path in paths}) < len(paths):
-        raise CocoError(
-            f"Two images of {targets.source} would have one map in {job.semantic}, because their names differ in '..' alone: "
-            "put them into one folder."
-        )
-    _check_writable(job.semantic / NAMES_FILE)
-    return {image.id: path for image, path in zip(images, paths, strict=True)}
-
-
-def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]:
-    by_name = {name: category_id for category_id, name in targets.categories.items()}
-    for label in labels:
-        if label not in by_name:
-            raise CocoError(
-                f"The references show the class {label!r}, which is not in the categories of {targets.source} "
-                f"({', '.join(by_name)}): add it there, or leave its references out."
-            )
-    if not targets.images:
-        raise CocoError(f"{targets.source} lists no image to segment.")
-    return {label: by_name[label] for label in labels}
-
-
-def _check_writable(path: Path, *, are_prototypes: bool = False, is_list: bool = False) -> None:
-    """Find out before the work that a result cannot be written."""
-    if path.is_dir():
-        raise CocoError(f"{path} is a folder: name a file to write.")
-    if are_prototypes:
-        require_own(path)
-    else:
-        require_json(path, is_list=is_list)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)
-    draft.touch()
-    draft.unlink()
 
 
 def _load(job: CocoJob) -> Models:

@@ -124,40 +124,7 @@ def find_source(
     wanted = PixelSettings(pixels.pixel_range or prototypes.pixels.pixel_range, pixels.channels or prototypes.pixels.channels)
     name = model.preset.name if isinstance(model, Models) else model or prototypes.model
     if isinstance(index, DatasetIndex):
-        settings = index.index.settings
-        if isinstance(model, str):
-            _require_encoder(prototypes, get_preset(model))
-        if settings.encoder != prototypes.fingerprint:
-            raise PrototypeMismatchError(
-                f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
-                f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
-            )
-        if isinstance(model, str) and get_preset(model).name != settings.model:
-            raise IndexMismatchError(
-                f"The index at {index.uri} holds candidates of {settings.model!r}, not of {model!r}: leave the model out, or "
-                f"open another index with refseg.open_index(dataset, {model!r})."
-            )
-        if settings.dataset_id != id_of(dataset):
-            raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {name_of(dataset)!r}.")
-        if tiles not in (None, settings.tiles):
-            raise IndexMismatchError(
-                f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
-                f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
-            )
-        if not settings.pixel_settings.fits(pixels):
-            raise IndexMismatchError(
-                f"The index at {index.uri} was built with {settings.pixel_settings}, not with {pixels}: open another one, or "
-                "leave pixel_range and channels out."
-            )
-        require_pixels(prototypes, settings.pixel_settings, f"the index at {index.uri} was built with")
-        if settings.pixel_settings.channels is None and wanted.channels is not None and _has_bands(dataset):
-            raise PrototypeMismatchError(
-                f"These prototypes were built with channels={wanted.channels}, but the index at {index.uri} shows the first "
-                "three bands: leave the index out, so that another one is made, or build the prototypes again."
-            )
-        index.index.refresh()
-        preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
-        return Source(preset, index, model if isinstance(model, Models) else None, settings.model, wanted_pixels=wanted)
+        return _source_of(index, dataset, prototypes, model, tiles, pixels, wanted)
     if index and not isinstance(model, Models):
         found = find_index(dataset, name, prototypes.fingerprint, tiles, replace(pixels, channels=wanted.channels))
         if found is None and wanted.channels != pixels.channels and not _has_bands(dataset):
@@ -168,6 +135,52 @@ def find_source(
     models = models_for(prototypes, model)
     own = index_for(dataset, models, tiles=bool(tiles), pixels=wanted) if index and creates else None
     return Source(models.preset, own, models, name, bool(tiles), wanted)
+
+
+def _source_of(
+    index: DatasetIndex,
+    dataset: Any,
+    prototypes: Prototypes,
+    model: str | Models | None,
+    tiles: bool | None,
+    pixels: PixelSettings,
+    wanted: PixelSettings,
+) -> Source:
+    """An index that was given, where it fits all else; errors are those of find_source."""
+    settings = index.index.settings
+    if isinstance(model, str):
+        _require_encoder(prototypes, get_preset(model))
+    if settings.encoder != prototypes.fingerprint:
+        raise PrototypeMismatchError(
+            f"These prototypes were built by {prototypes.model!r} (encoder {prototypes.fingerprint}), but the index at "
+            f"{index.uri} holds candidates of {settings.model!r} (encoder {settings.encoder}): use those of one model."
+        )
+    if isinstance(model, str) and get_preset(model).name != settings.model:
+        raise IndexMismatchError(
+            f"The index at {index.uri} holds candidates of {settings.model!r}, not of {model!r}: leave the model out, or "
+            f"open another index with refseg.open_index(dataset, {model!r})."
+        )
+    if settings.dataset_id != id_of(dataset):
+        raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {name_of(dataset)!r}.")
+    if tiles not in (None, settings.tiles):
+        raise IndexMismatchError(
+            f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
+            f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
+        )
+    if not settings.pixel_settings.fits(pixels):
+        raise IndexMismatchError(
+            f"The index at {index.uri} was built with {settings.pixel_settings}, not with {pixels}: open another one, or "
+            "leave pixel_range and channels out."
+        )
+    require_pixels(prototypes, settings.pixel_settings, f"the index at {index.uri} was built with")
+    if settings.pixel_settings.channels is None and wanted.channels is not None and _has_bands(dataset):
+        raise PrototypeMismatchError(
+            f"These prototypes were built with channels={wanted.channels}, but the index at {index.uri} shows the first "
+            "three bands: leave the index out, so that another one is made, or build the prototypes again."
+        )
+    index.index.refresh()
+    preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
+    return Source(preset, index, model if isinstance(model, Models) else None, settings.model, wanted_pixels=wanted)
 
 
 def _has_bands(dataset: Any) -> bool:

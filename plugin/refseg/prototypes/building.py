@@ -67,13 +67,7 @@ def iter_build_prototypes(
             yield Progress(done, len(objects), "references")
     shown = [item for item in used if item.reference.id not in negative_ids]
     others = [item for item in used if item.reference.id in negative_ids]
-    classes = tuple(sorted({reference.label for reference in references}))
-    if drops_classes:
-        classes = tuple(sorted({item.reference.label for item in shown})) or classes
-    for name in classes:
-        if not any(item.reference.label == name for item in shown):
-            of_class = {reference.id for reference in references if reference.label == name}
-            raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
+    classes = _classes_of(references, shown, skipped, drops_classes)
     return Prototypes(
         classes,
         torch.stack([item.vectors.vector for item in shown]),
@@ -145,6 +139,21 @@ def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]
             f"The object {both[0].id} ({both[0].label!r}){more} is both a reference and a negative: take one of the two tags "
             "off it."
         )
+
+
+def _classes_of(
+    references: Sequence[Reference], used: Sequence[_Used], skipped: Sequence[tuple[str, str]], drops_classes: bool
+) -> tuple[str, ...]:
+    """The classes of references by name, each with one that can be used; others may be dropped as long as one is left."""
+    usable = {item.reference.label for item in used}
+    classes = sorted({reference.label for reference in references})
+    if drops_classes:
+        classes = sorted(usable) or classes
+    for name in classes:
+        if name not in usable:
+            of_class = {reference.id for reference in references if reference.label == name}
+            raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
+    return tuple(classes)
 
 
 @dataclass(frozen=True)
