@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from refseg.dataset.index import open_index
+from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
 from refseg.demo.world import Scene

@@ -16,8 +16,9 @@ import torch
 from bson import ObjectId
 from safetensors import safe_open
 
-from refseg.candidates.proposing import grid_boxes
-from refseg.dataset.index import INDEX_METHOD, index_records, open_index
+from refseg.candidates.grids import grid_boxes
+from refseg.dataset.index_finding import open_index
+from refseg.dataset.index_records import INDEX_METHOD, index_records
 from refseg.dataset.indexing import build_index
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import METADATA_KEY, FileState

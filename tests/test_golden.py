@@ -15,7 +15,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from refseg.candidates.proposing import Candidates, pool_features
+from refseg.candidates.grids import pool_features
+from refseg.candidates.proposing import Candidates
 from refseg.matching.instances import Instances
 from refseg.matching.ranking import match
 from refseg.matching.similarity import Gallery

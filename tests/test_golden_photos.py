@@ -27,9 +27,9 @@ from refseg.candidates.decoding import click_decoder, embed_images
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.prompts import prompt_grid
 from refseg.candidates.proposing import Candidates, encode_patches, propose
-from refseg.coco.files import read_references
+from refseg.coco.references import read_references
 from refseg.coco.running import CocoJob, run_coco
-from refseg.dataset.index import open_index
+from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index
 from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
 from refseg.matching.instances import Instances

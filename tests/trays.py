@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from refseg.candidates.proposing import Candidates, encode_patches, pool_features
+from refseg.candidates.grids import pool_features
+from refseg.candidates.proposing import Candidates, encode_patches
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
 from refseg.models.loaded import Models, load_models

@@ -9,11 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .dataset.index import DatasetIndex, IndexStatus, VerifyReport, open_index
-    from .dataset.indexing import IndexReport, SkippedImage, build_index
+    from .dataset.builder import SkippedImage
+    from .dataset.index import DatasetIndex
+    from .dataset.index_finding import open_index
+    from .dataset.indexing import IndexReport, build_index
     from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
+    from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
-    from .evaluation.evaluating import EvaluationReport, evaluate
+    from .evaluation.evaluating import evaluate
+    from .evaluation.report import EvaluationReport
     from .insight.findings import Suggestion
     from .insight.quality import ReferenceQuality, reference_quality
     from .insight.report import PrototypeReport
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from .prototypes.vectors import Reference
     from .published.job import BenchmarkJob
     from .published.running import BenchmarkReport, run_benchmark
-    from .review.decisions import Decision, accept, fix, reject, relabel, undo
+    from .review.deciding import Decision
+    from .review.decisions import accept, fix, reject, relabel, undo
     from .review.queue import QueueItem, review_queue
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
     from .runs.inspecting import inspect
@@ -42,11 +47,11 @@ _HOME = {
     "BenchmarkJob": "published.job",
     "BenchmarkReport": "published.running",
     "DatasetIndex": "dataset.index",
-    "Decision": "review.decisions",
-    "EvaluationReport": "evaluation.evaluating",
+    "Decision": "review.deciding",
+    "EvaluationReport": "evaluation.report",
     "HeatmapReport": "runs.heatmaps",
     "IndexReport": "dataset.indexing",
-    "IndexStatus": "dataset.index",
+    "IndexStatus": "dataset.reports",
     "MatchSettings": "matching.settings",
     "InspectedReference": "runs.inspection",
     "PRESETS": "models.loaded",
@@ -59,10 +64,10 @@ _HOME = {
     "SegmentReport": "runs.segmenting",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
-    "SkippedImage": "dataset.indexing",
+    "SkippedImage": "dataset.builder",
     "Suggestion": "insight.findings",
     "UpdateReport": "runs.updating",
-    "VerifyReport": "dataset.index",
+    "VerifyReport": "dataset.reports",
     "accept": "review.decisions",
     "build_index": "dataset.indexing",
     "build_prototypes": "prototypes.building",
@@ -79,7 +84,7 @@ _HOME = {
     "load_models": "models.loaded",
     "load_prototypes": "dataset.store",
     "mine_negatives": "runs.known_images",
-    "open_index": "dataset.index",
+    "open_index": "dataset.index_finding",
     "reference_quality": "insight.quality",
     "reject": "review.decisions",
     "relabel": "review.decisions",

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from refseg.candidates.grids import grid_boxes
 from refseg.candidates.packing import FAR_LOGIT, LOGIT_STEP, LOWEST_LOGIT, PackedCandidates, edge_cells, pack
-from refseg.candidates.proposing import Candidates, grid_boxes, propose
+from refseg.candidates.proposing import Candidates, propose
 from refseg.errors import ShapeError
 from tests.masks.test_rle import write_code
 from tests.tolerance import assert_near

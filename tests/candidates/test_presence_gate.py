@@ -20,7 +20,7 @@ from refseg.candidates.packing import join, pack
 from refseg.candidates.proposing import PresenceGate, encode_patches, patch_similarity, propose
 from refseg.candidates.tiles import propose_tiles, tile_windows
 from refseg.dataset.fields import newest_run
-from refseg.dataset.index import open_index
+from refseg.dataset.index_finding import open_index
 from refseg.errors import DatasetError, ShapeError
 from refseg.images.reading import encoder_pixels, segmenter_pixels
 from refseg.matching.ranking import match

@@ -12,20 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from refseg.candidates.decoding import ImageEmbeddings, decode_boxes, decode_points, embed_images
-from refseg.candidates.prompts import prompt_grid
-from refseg.candidates.proposing import (
-    Candidates,
+from refseg.candidates.grids import (
     drop_near_duplicates,
-    encode_patches,
     grid_boxes,
     interpolation_matrix,
     patch_weights,
     pool_features,
-    propose,
-    propose_from_pixels,
     share_in_groups,
     shares_of,
 )
+from refseg.candidates.prompts import prompt_grid
+from refseg.candidates.proposing import Candidates, encode_patches, propose, propose_from_pixels
 from refseg.demo.world import draw_family, render_scene
 from refseg.errors import ShapeError
 from refseg.images.reading import MEAN, STD, encoder_pixels, segmenter_pixels

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from refseg.candidates.grids import grid_boxes
 from refseg.candidates.packing import MaskCrop, PackedCandidates, join, pack, pack_crops
-from refseg.candidates.proposing import Candidates, grid_boxes, propose, propose_from_pixels
+from refseg.candidates.proposing import Candidates, propose, propose_from_pixels
 from refseg.candidates.tiles import (
     MAX_TIMES_FINER,
     MIN_OVERLAP,
@@ -28,7 +29,9 @@ from refseg.candidates.tiles import (
     propose_tiles,
     tile_windows,
 )
-from refseg.dataset.index import find_index, index_records, open_index, settings_of
+from refseg.dataset.index_finding import find_index, open_index
+from refseg.dataset.index_records import index_records
+from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import build_index
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import IndexMismatchError, IndexNotFoundError, ShapeError

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from refseg.coco.annotations import MASK_LEFT_OUT, read_annotations
-from refseg.coco.files import parse_coco, read_json
+from refseg.coco.files import parse_coco
+from refseg.coco.json_files import read_json
 from refseg.errors import CocoError
 
 SQUARE = [[4, 2, 10, 2, 10, 8, 4, 8]]

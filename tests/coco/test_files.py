@@ -14,17 +14,9 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from refseg.coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
-from refseg.coco.files import (
-    CocoDataset,
-    CocoImage,
-    read_coco,
-    read_references,
-    references_in,
-    to_listing,
-    to_results,
-    with_file_sizes,
-    write_json,
-)
+from refseg.coco.files import CocoDataset, CocoImage, read_coco, to_listing, to_results, with_file_sizes
+from refseg.coco.json_files import write_json
+from refseg.coco.references import read_references, references_in
 from refseg.errors import CocoError, NoReferencesError
 from refseg.masks.rle import annotation_rle, decode_mask, encode_mask
 from refseg.matching.instances import Instances

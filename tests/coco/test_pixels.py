@@ -15,7 +15,8 @@ import tifffile
 from PIL import Image
 
 from refseg import cli
-from refseg.coco.files import as_json, read_coco
+from refseg.coco.files import read_coco
+from refseg.coco.json_files import as_json
 from refseg.prototypes.prototypes import Prototypes
 from tests.trays import draw_trays
 

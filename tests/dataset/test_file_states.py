@@ -18,7 +18,10 @@ import tifffile
 from PIL import Image
 
 import refseg.dataset.index
-from refseg.dataset.index import file_state, index_records, open_index, settings_of, still_held
+from refseg.dataset.file_states import file_state, still_held
+from refseg.dataset.index_finding import open_index
+from refseg.dataset.index_records import index_records
+from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import IndexReport, build_index
 from refseg.dataset.references import collect_references
 from refseg.dataset.store import save_prototypes

@@ -21,7 +21,10 @@ from PIL import Image
 import refseg.dataset.indexing
 from refseg.candidates.packing import PackedCandidates, pack
 from refseg.candidates.proposing import propose
-from refseg.dataset.index import INDEX_METHOD, DatasetIndex, find_index, index_records, open_index, settings_of
+from refseg.dataset.index import DatasetIndex
+from refseg.dataset.index_finding import find_index, open_index
+from refseg.dataset.index_records import INDEX_METHOD, index_records
+from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import IndexReport, build_index, iter_build_index
 from refseg.dataset.store import dataset_folder
 from refseg.errors import DatasetError, IndexMismatchError, IndexNotFoundError
@@ -594,14 +597,14 @@ class TestCancelled:
 
     def test_writes_come_in_time(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each batch, where no second may be lost."""
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
         work = iter_build_index(trays, "demo", num_workers=0)
         held = [len(open_index(trays).index.images) for _ in work]
         assert held == [0, 0, 2]  # what was just reported is written next
         assert len(open_index(trays).index.images) == 4
 
     def test_writes_come_by_the_number(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_WRITE", 2)
+        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_WRITE", 2)
         build(trays)
         assert len(open_index(trays).index._candidates.get_fragments()) == 2
 
@@ -610,8 +613,8 @@ class TestTwoBuilders:
     def test_the_second_takes_what_the_first_has_written(
         self, trays: fo.Dataset, computed: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_STRETCH", 2)
         first = iter_build_index(trays, "demo", num_workers=0)
         assert [next(first).done, next(first).done] == [0, 2]
         second = build(trays)
@@ -629,8 +632,8 @@ class TestTwoBuilders:
         dataset = make_dataset(tray_samples(folder, 8))
         propose_truth(monkeypatch, dataset)
         batches = count_batches(monkeypatch)
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_STRETCH", 2)
         monkeypatch.setattr("refseg.index.candidate_index.CandidateIndex.__init__", numbered(iter([5, 9])))
         builders = [iter_build_index(dataset, "demo", num_workers=0) for _ in range(2)]
         for _ in range(6):
@@ -922,7 +925,7 @@ class TestVerify:
 
 class TestCompactAndDelete:
     def test_compact_gives_space_back_and_renews_the_record(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
         build(trays)
         for path in map(Path, trays.values("filepath")):
             os.utime(path, ns=(1, 2))
@@ -987,7 +990,7 @@ class TestStatus:
         build(trays[:1])
         index: DatasetIndex = open_index(trays)
         ids, paths = trays.values(["id", "filepath"])
-        states = [refseg.dataset.index.file_state(path) for path in paths]
+        states = [refseg.dataset.file_states.file_state(path) for path in paths]
         assert [index.holds(*pair) for pair in zip(ids, states, strict=True)] == [True, False, False, False]
         assert not index.holds(ids[0], None)
         assert not index.holds(ids[0], states[1])

@@ -3,16 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refseg.demo.world import (
-    MIN_VISIBLE,
-    NOVEL_PARTS,
-    OUTLINES,
-    TRAINING_PARTS,
-    Scene,
-    draw_family,
-    mutate_family,
-    render_scene,
-)
+from refseg.demo.shapes import OUTLINES
+from refseg.demo.world import MIN_VISIBLE, NOVEL_PARTS, TRAINING_PARTS, Scene, draw_family, mutate_family, render_scene
 
 
 def draw_scene(seed: int, count: int = 6, **options: object) -> Scene:

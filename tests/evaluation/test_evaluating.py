@@ -16,13 +16,8 @@ from PIL import Image
 from refseg.dataset.fields import SEGMENTING
 from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
 from refseg.errors import DatasetError
-from refseg.evaluation.evaluating import (
-    EVALUATION_METHOD,
-    EvaluationReport,
-    evaluate,
-    false_positives_per_empty_image,
-    iter_evaluate,
-)
+from refseg.evaluation.evaluating import EVALUATION_METHOD, evaluate, false_positives_per_empty_image, iter_evaluate
+from refseg.evaluation.report import EvaluationReport
 from refseg.images.reading import read_image_hw
 from refseg.progress import Progress
 

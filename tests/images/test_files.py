@@ -18,7 +18,8 @@ from PIL import Image, features
 
 from refseg.errors import ImageError
 from refseg.images import files as image_files
-from refseg.images.files import decode, needs_range, own_range, read_header
+from refseg.images.files import decode, own_range
+from refseg.images.headers import needs_range, read_header
 from refseg.images.loading import load_image
 from refseg.images.pixels import PixelSettings
 from refseg.images.reading import read_image, read_image_hw, read_orientation

@@ -14,7 +14,8 @@ import tifffile
 from PIL import Image
 
 from refseg.errors import ImageError
-from refseg.images.files import needs_range, own_range, read_header
+from refseg.images.files import own_range
+from refseg.images.headers import needs_range, read_header
 from refseg.images.pixels import PixelSettings
 from refseg.images.reading import read_image
 

@@ -20,7 +20,8 @@ import torch
 
 from refseg.candidates.packing import PackedCandidates, pack
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
-from refseg.index.candidate_index import CandidateIndex, local_path
+from refseg.index.candidate_index import CandidateIndex
+from refseg.index.storage import local_path
 from refseg.index.tables import (
     FORMAT,
     METADATA_KEY,

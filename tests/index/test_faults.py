@@ -22,7 +22,8 @@ import torch
 
 import refseg.dataset.indexing
 from refseg.candidates.packing import PackedCandidates
-from refseg.dataset.index import index_for, open_index
+from refseg.dataset.index import index_for
+from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index, iter_build_index
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexNotFoundError
 from refseg.index.candidate_index import CandidateIndex
@@ -137,8 +138,8 @@ def start() -> Iterator[Callable[..., Worker]]:
 def _prepare(pipe: Connection, name: str) -> Any:
     """In a worker: settings of the tests; dataset and models, as soon as it is told to begin."""
     torch.set_num_threads(1)
-    refseg.dataset.indexing.SECONDS_A_WRITE = 0.0
-    refseg.dataset.indexing.IMAGES_A_STRETCH = 4
+    refseg.dataset.builder.SECONDS_A_WRITE = 0.0
+    refseg.dataset.builder.IMAGES_A_STRETCH = 4
     refseg.dataset.indexing.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
     dataset, models = fo.load_dataset(name), quick_models()
     pipe.send("ready")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from refseg.candidates.grids import interpolation_matrix
 from refseg.candidates.packing import pack
-from refseg.candidates.proposing import Candidates, interpolation_matrix
+from refseg.candidates.proposing import Candidates
 from refseg.masks.rle import decode_mask
 from refseg.matching import cropping
 from refseg.matching.cropping import crop_instances, full_size_codes

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refseg.candidates.proposing import share_in_groups, shares_of
+from refseg.candidates.grids import share_in_groups, shares_of
 from refseg.matching import overlaps
 from refseg.matching.overlaps import diffuse_shares, merge_shares
 from refseg.matching.similarity import Gallery, classify

@@ -22,7 +22,9 @@ from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.dataset.indexing
 from operators.indexes import Coverage
-from refseg.dataset.index import DatasetIndex, index_records, open_index
+from refseg.dataset.index import DatasetIndex
+from refseg.dataset.index_finding import open_index
+from refseg.dataset.index_records import index_records
 from refseg.dataset.store import dataset_folder
 from tests.operators.helpers import (
     app_request,

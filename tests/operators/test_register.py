@@ -20,7 +20,7 @@ import yaml
 
 from operators.base import RefSegOperator
 from refseg.calibration.mining import MAX_MINED
-from refseg.dataset.index import INDEX_METHOD
+from refseg.dataset.index_records import INDEX_METHOD
 from refseg.dataset.indexing import build_index
 from refseg.dataset.store import PROTOTYPES_METHOD, dataset_folder
 from refseg.evaluation.evaluating import EVALUATION_METHOD

@@ -10,7 +10,8 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from refseg.coco.files import CocoDataset, CocoImage, write_json
+from refseg.coco.files import CocoDataset, CocoImage
+from refseg.coco.json_files import write_json
 from refseg.errors import CocoError
 from refseg.published.scoring import ground_truth_file, score
 from refseg.published.suite import Federated, Part, Split

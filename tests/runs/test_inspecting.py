@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import refseg
 from refseg.dataset.fields import prediction_fields
-from refseg.dataset.index import open_index
+from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
 from refseg.matching.gallery import make_gallery

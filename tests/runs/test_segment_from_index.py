@@ -21,7 +21,10 @@ import refseg.dataset.indexing
 import refseg.matching.matcher
 from refseg.candidates.packing import PackedCandidates, pack
 from refseg.candidates.proposing import Candidates
-from refseg.dataset.index import DatasetIndex, file_state, index_for, index_records, open_index
+from refseg.dataset.file_states import file_state
+from refseg.dataset.index import DatasetIndex, index_for
+from refseg.dataset.index_finding import open_index
+from refseg.dataset.index_records import index_records
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError, IndexDamagedError, IndexMismatchError, PrototypeMismatchError
@@ -241,8 +244,8 @@ class TestFromIndex:
     def test_candidates_computed_by_another_builder_meanwhile(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_STRETCH", 2)
         work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
         assert [next(work).done, next(work).done] == [0, 2]
         build(trays)
@@ -716,7 +719,7 @@ class TestTrouble:
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A file lies where Lance wants to make a folder."""
-        monkeypatch.setattr("refseg.dataset.indexing.SECONDS_A_WRITE", 0.0)
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
         index = index_for(trays, load_models("demo"))
         blocked = Path(index.uri, "candidates.lance", "data")
         assert not blocked.exists()

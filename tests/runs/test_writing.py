@@ -15,8 +15,9 @@ from torchvision.ops import box_iou
 from refseg.errors import DatasetError
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.decisions import accept
+from refseg.runs.changes import SAME_OBJECT_IOU, Changes, pair_objects
 from refseg.runs.segmenting import SegmentSettings, iter_segment
-from refseg.runs.writing import SAME_OBJECT_IOU, Changes, Writer, pair_objects
+from refseg.runs.writing import Writer
 from tests.trays import PARTS, propose_truth, tray_samples
 from tests.trays import segment_all as run
 

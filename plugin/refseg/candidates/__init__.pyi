@@ -3,6 +3,9 @@ from .decoding import ImageEmbeddings as ImageEmbeddings
 from .decoding import decode_boxes as decode_boxes
 from .decoding import decode_grid as decode_grid
 from .decoding import embed_images as embed_images
+from .grids import grid_boxes as grid_boxes
+from .grids import interpolation_matrix as interpolation_matrix
+from .grids import pool_features as pool_features
 from .packing import PackedCandidates as PackedCandidates
 from .packing import join as join
 from .packing import pack as pack
@@ -14,10 +17,7 @@ from .proposing import NEAR_DUPLICATE_IOU as NEAR_DUPLICATE_IOU
 from .proposing import Candidates as Candidates
 from .proposing import PresenceGate as PresenceGate
 from .proposing import encode_patches as encode_patches
-from .proposing import grid_boxes as grid_boxes
-from .proposing import interpolation_matrix as interpolation_matrix
 from .proposing import patch_similarity as patch_similarity
-from .proposing import pool_features as pool_features
 from .proposing import propose as propose
 from .proposing import propose_from_pixels as propose_from_pixels
 from .tiles import EDGE_CELLS as EDGE_CELLS

@@ -20,7 +20,8 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..masks import decode_masks, encode_crop
 from ..printing import describe_candidates, one_line
-from .proposing import Candidates, grid_boxes, share_in_groups
+from .grids import grid_boxes, share_in_groups
+from .proposing import Candidates
 
 LOWEST_LOGIT = 0.02
 LOGIT_STEP = 1.1

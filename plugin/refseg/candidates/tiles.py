@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ..images import IMAGES_A_BATCH, segmenter_pixels
 from ..models import BatchKey, Models, in_batches
+from .grids import drop_near_duplicates, grid_boxes, interpolation_matrix
 from .packing import MaskCrop, PackedCandidates, join, pack_crops
-from .proposing import PresenceGate, Proposals, drop_near_duplicates, grid_boxes, interpolation_matrix, iter_proposals
+from .proposing import PresenceGate, Proposals, iter_proposals
 
 # An index with tiles keeps no grid side: it follows from the size of the image by these three, and by fine_grid_side. Whoever
 # changes one must raise index_tables.FORMAT_WITH_TILES, and read what was written before by the old ones.

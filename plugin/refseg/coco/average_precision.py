@@ -16,10 +16,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import CocoError
-from ..masks import annotation_rle, id_order
+from ..masks import ImageId, annotation_rle, id_order
 from ..masks.run_lengths import run_lengths
 from .annotations import MASK_LEFT_OUT
-from .files import CocoDataset, CocoImage, ImageId
+from .files import CocoDataset, CocoImage
 
 IouType: TypeAlias = Literal["segm", "bbox"]
 

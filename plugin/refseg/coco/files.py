@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import logging
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from pycocotools import mask as mask_utils
-
-from ..errors import CocoError, ImageError, NoReferencesError
+from ..errors import CocoError, ImageError
 from ..images import read_image_hw
 from ..masks import (
     ImageId,
     Refusal,
-    annotation_rle,
-    decode_mask,
     encode_mask,
     id_of,
     listed,
@@ -31,32 +23,9 @@ from ..masks import (
     whole_number_of,
 )
 from ..matching import Instances
-from ..outputs import replacing, require_json
 from ..printing import one_line
-from ..prototypes import Reference
 from .annotations import BadMasks, mark_bare, read_annotations
-
-__all__ = [
-    "Box",
-    "CocoDataset",
-    "CocoImage",
-    "ImageId",
-    "Refusal",
-    "crowds_in",
-    "group_by_image",
-    "objects_of",
-    "parse_coco",
-    "read_coco",
-    "read_crowds",
-    "read_json",
-    "read_references",
-    "references_in",
-    "size_mismatch",
-    "to_listing",
-    "to_results",
-    "with_file_sizes",
-    "write_json",
-]
+from .json_files import collecting_no_garbage, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,18 +97,6 @@ class CocoDataset:
         return replace(self, images=images, annotations=read.kept, left_out=left_out, notes=notes)
 
 
-@contextmanager
-def _collecting_no_garbage() -> Generator[None, None, None]:
-    """Parsed JSON is no garbage: looking through its millions of lists again and again doubles the time of a large file."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def read_coco(path: str | Path, *, bad_masks: BadMasks = "leave out", strict: bool = False) -> CocoDataset:
     """Read and check a COCO annotation file; 'annotations' may be missing.
 
@@ -157,7 +114,7 @@ def read_coco(path: str | Path, *, bad_masks: BadMasks = "leave out", strict: bo
     return parse_coco(read_json(path), str(path), bad_masks=bad_masks, strict=strict)
 
 
-@_collecting_no_garbage()
+@collecting_no_garbage()
 def parse_coco(content: Any, source: str, *, bad_masks: BadMasks = "leave out", strict: bool = False) -> CocoDataset:
     """What `read_coco` does with what a file holds, for formats that say more than it reads.
 
@@ -192,59 +149,6 @@ def _say(left_out: Sequence[Refusal], notes: Sequence[str], strict: bool) -> Non
         raise CocoError(several if len(left_out) > 1 else str(left_out[0]))
     if left_out:
         logger.warning("%s", summary_of(left_out))
-
-
-def read_references(path: str | Path, image_dir: str | Path, *, strict: bool = False) -> list[Reference]:
-    """Read the objects of a COCO file as references.
-
-    A polygon or run-length code becomes the mask; an object without is a box. Crowds are left out, and so are annotations
-    that cannot be used: these are logged. An image that is missing or broken does not stop the others: `build_prototypes`
-    records its references as skipped.
-
-    Args:
-        path: the COCO file.
-        image_dir: folder that 'file_name' is relative to.
-        strict: an annotation that cannot be used is an error.
-
-    Raises:
-        CocoError: see read_coco.
-        NoReferencesError: the file has no annotation of a single object that can be used.
-    """
-    return references_in(with_file_sizes(read_coco(path, strict=strict), image_dir, strict=strict), image_dir)
-
-
-def references_in(coco: CocoDataset, image_dir: str | Path) -> list[Reference]:
-    """What `read_references` gives, of a file read before with `with_file_sizes`."""
-    references = objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
-    crowds = len(coco.annotations) - len(references)
-    if crowds:
-        logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
-    if not references:
-        unusable = f" {summary_of(coco.left_out)}" if coco.left_out else ""
-        raise NoReferencesError(
-            f"{coco.source} has no annotation of a single object{' that can be used' if unusable else ''}: annotate at least "
-            f"one of each class.{unusable}"
-        )
-    return references
-
-
-def read_crowds(path: str | Path, image_dir: str | Path) -> list[Reference]:
-    """Read the crowds of a COCO file, without ids: what lies in one is no single object, and nothing strange either.
-
-    Args:
-        path: the COCO file.
-        image_dir: folder that 'file_name' is relative to.
-
-    Raises:
-        CocoError: see read_coco.
-    """
-    return crowds_in(with_file_sizes(read_coco(path), image_dir), image_dir)
-
-
-def crowds_in(coco: CocoDataset, image_dir: str | Path) -> list[Reference]:
-    """What `read_crowds` gives, of a file read before with `with_file_sizes`."""
-    crowds = objects_of(coco, image_dir, [entry for entry in coco.annotations if entry.get("iscrowd")])
-    return [replace(crowd, id="") for crowd in crowds]
 
 
 def with_file_sizes(coco: CocoDataset, image_dir: str | Path, *, strict: bool = False) -> CocoDataset:
@@ -297,30 +201,6 @@ def marked_where_bare(targets: CocoDataset, category_ids: Collection[int]) -> tu
         return targets, ()
     others = (entry for entry in targets.annotations if entry["category_id"] not in category_ids)
     return replace(targets, annotations=(*kept, *others), left_out=(*targets.left_out, *named)), named
-
-
-def objects_of(coco: CocoDataset, image_dir: str | Path, annotations: Sequence[dict[str, Any]]) -> list[Reference]:
-    """Annotations of a file as references, crowds too; an image that cannot be read is left to `build_prototypes`.
-
-    Each gets an id of its own: its annotation's, or, where it has none or one that others have too, one made of its position.
-
-    Raises:
-        CocoError: a mask or an image's size does not fit the image.
-    """
-    sizes: dict[ImageId, tuple[int, int] | None] = {}
-    references: list[Reference] = []
-    seen: set[str] = set()
-    for position, annotation in enumerate(annotations):
-        name = str(annotation.get("id", f"#{position}"))
-        if name in seen:
-            name = next(new for new in (f"{name}#{number}" for number in count(position)) if new not in seen)
-        seen.add(name)
-        image = coco.images[annotation["image_id"]]
-        file = Path(image_dir) / image.file_name
-        if image.id not in sizes:
-            sizes[image.id] = _checked_size(file, image, coco.source)
-        references.append(_to_reference(name, annotation, coco, file, sizes[image.id]))
-    return references
 
 
 def group_by_image(entries: Iterable[Entry]) -> dict[ImageId, list[Entry]]:
@@ -376,59 +256,6 @@ def to_listing(images: Sequence[CocoImage], categories: Mapping[int, str]) -> di
         listed.append({"id": image.id, "file_name": image.file_name, "height": height, "width": width})
     names = [{"id": category_id, "name": name} for category_id, name in categories.items()]
     return {"images": listed, "categories": names, "annotations": []}
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, complete or not at all, in place of an earlier one; its folder is made.
-
-    Raises:
-        CocoError: there is a file of this name that holds something else.
-    """
-    require_json(path)
-    with replacing(path) as draft:
-        draft.write_text(as_json(content), encoding="utf-8")
-
-
-def as_json(content: Any) -> str:
-    r"""JSON in plain letters, but where a file's name is no UTF-8: then in escapes, that read back as the name was.
-
-    Example:
-        >>> print(as_json(["größe"]), as_json(["gr\udcfc"]))
-        ["größe"] ["gr\udcfc"]
-    """
-    text = json.dumps(content, ensure_ascii=False)
-    return text if text.isascii() or _is_utf8(text) else json.dumps(content)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-@_collecting_no_garbage()
-def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        CocoError: the file is missing or no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise CocoError(f"There is no COCO file at {path}.") from error
-    except OSError as error:
-        raise CocoError(f"{path} cannot be read: {error.strerror}.") from error
-    except json.JSONDecodeError as error:
-        raise CocoError(
-            f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}; export it again."
-        ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise CocoError(f"{path} is not a JSON text in UTF-8: export it again.") from error
-    except ValueError as error:  # a whole number of thousands of digits
-        raise CocoError(f"{path} holds a number that cannot be read ({error}): export it again.") from error
 
 
 def _list_of(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]]:
@@ -503,7 +330,12 @@ def _size_of_file(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def _checked_size(file: Path, image: CocoImage, source: str) -> tuple[int, int] | None:
+def checked_size(file: Path, image: CocoImage, source: str) -> tuple[int, int] | None:
+    """Height and width of an image by its file; None where that cannot be read.
+
+    Raises:
+        CocoError: its entry lists another size.
+    """
     found = _size_of_file(file)
     if found is not None and image.image_hw is not None and image.image_hw != found:
         raise CocoError(f"{source}: {size_mismatch(image, found)}")
@@ -517,32 +349,3 @@ def size_mismatch(image: CocoImage, found: tuple[int, int]) -> str:
         f"{image.file_name} is listed with {width}×{height} pixels, but the upright image has {found[1]}×{found[0]}: "
         "annotate the image as it is."
     )
-
-
-def _to_reference(
-    name: str, annotation: dict[str, Any], coco: CocoDataset, file: Path, image_hw: tuple[int, int] | None
-) -> Reference:
-    label = coco.categories[annotation["category_id"]]
-    box = _xyxy(annotation["bbox"]) if annotation.get("bbox") else None
-    code = None if image_hw is None else annotation_rle(annotation, image_hw, coco.source)
-    if image_hw is None or code is None:
-        if box is None and image_hw is not None:
-            raise CocoError(f"{coco.source}: the annotation {name} has no bbox and no polygon of three points or more.")
-        return Reference(name, label, str(file), box or (0.0, 0.0, 1.0, 1.0))
-    extent = _xyxy(mask_utils.toBbox(code).tolist())
-    # The mask ends at the image's border, so the part of the box beyond it says nothing.
-    clipped = _clip(extent if box is None else box, image_hw)
-    x0, y0, x1, y1 = (round(side) for side in extent)
-    mask = decode_mask(code)[y0:y1, x0:x1]
-    return Reference(name, label, str(file), clipped, mask, (x0, y0, x1, y1))
-
-
-def _clip(box: Box, image_hw: tuple[int, int]) -> Box:
-    height, width = image_hw
-    x0, y0, x1, y1 = box
-    return max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
-
-
-def _xyxy(xywh: Sequence[float]) -> Box:
-    x, y, w, h = (float(value) for value in xywh)
-    return x, y, x + w, y + h

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from ..errors import CocoError, ImageError
 from ..images import PixelSettings, find_pixels, pixel_settings, read_image_hw
-from ..masks import Refusal, summary_of
+from ..masks import ImageId, Refusal, summary_of
 from ..matching import NAMES_FILE, holds_maps, is_map, map_paths
 from ..outputs import check_outputs, draft_of, require_json, require_replaceable
 from ..prototypes import Reference, require_own
-from .files import CocoDataset, ImageId, crowds_in, marked_where_bare, read_coco, references_in, with_file_sizes
+from .files import CocoDataset, marked_where_bare, read_coco, with_file_sizes
 from .images import check_scanned, scan
 from .job import CocoJob
 from .known import find_empty
+from .references import crowds_in, references_in
 
 logger = logging.getLogger(__name__)
 

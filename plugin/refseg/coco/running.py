@@ -15,6 +15,7 @@ import torch
 from ..calibration import add_mined, calibrated_thresholds, default_thresholds, num_mined
 from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..errors import CocoError, ModelError
+from ..masks import ImageId
 from ..matching import (
     Matcher,
     make_matcher,
@@ -27,20 +28,13 @@ from ..models import Models, load_models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, build_prototypes, image_key
 from .average_precision import AveragePrecision, evaluate_results, has_masks
-from .files import (
-    CocoDataset,
-    CocoImage,
-    ImageId,
-    group_by_image,
-    to_listing,
-    to_results,
-    write_json,
-)
+from .files import CocoDataset, CocoImage, group_by_image, to_listing, to_results
 from .frame_hints import framed_image
 from .frames import FramedImage, frame_hint
 from .images import Proposer
 from .inputs import NEGATIVE, Inputs, read_inputs
 from .job import CocoJob, CocoReport
+from .json_files import write_json
 from .known import KnownImages, Seen, calibrated, iter_look
 
 logger = logging.getLogger(__name__)

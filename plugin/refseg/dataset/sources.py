@@ -14,8 +14,12 @@ from ..errors import IndexMismatchError, PrototypeMismatchError
 from ..images import PLAIN, PixelSettings, pixel_needs
 from ..models import PRESETS, Models, Preset, get_preset, load_models, require_model
 from ..prototypes import Prototypes
-from .index import DatasetIndex, find_index, ids_and_paths, index_for, index_with_range, pixels_for, settings_of
-from .indexing import Builder, ViewImages, images_of
+from .builder import Builder
+from .index import DatasetIndex, index_for, index_with_range
+from .index_finding import find_index
+from .index_pixels import ids_and_paths, pixels_for
+from .index_settings import settings_of
+from .indexing import ViewImages, images_of
 from .views import id_of, name_of, whole_of
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from .drawing import line_of_text as line_of_text
 from .drawing import outline_object as outline_object
 from .drawing import paragraph as paragraph
 from .drawing import sheet as sheet
-from .files import read_header as read_header
-from .files import read_image_hw as read_image_hw
-from .files import read_orientation as read_orientation
+from .headers import read_header as read_header
+from .headers import read_image_hw as read_image_hw
+from .headers import read_orientation as read_orientation
 from .loading import BESIDE_PROCESSOR as BESIDE_PROCESSOR
 from .loading import IMAGES_A_BATCH as IMAGES_A_BATCH
 from .loading import LoadedImage as LoadedImage

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -20,16 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..errors import ImageError
+from .headers import ERRORS, hw_of, image_errors, open_image, orientation_of
 from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
 from .samples import (
     WHOLE,
     Samples,
-    in_machine_order,
     plain_values,
-    png_facts,
     recorded_range,
     samples_of,
     say_first_page,
@@ -39,16 +35,10 @@ from .samples import (
 
 logger = logging.getLogger(__name__)
 
-# A large photograph is no attack: only Pillow's error, at twice this size, counts. Set once for the process, because
-# warnings.catch_warnings is not safe in the threads that decode images.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
 # Pillow keeps an image in blocks of 16 MB, which the C library keeps for each thread once they are free: a large image a thread
 # would stay in memory. Blocks beyond 32 MB go back to the system. Smaller images take no more than they need in either case.
 Image.core.set_block_size(max(Image.core.get_block_size(), 64 << 20))  # type: ignore[attr-defined]
 
-ORIENTATION = 0x0112
-"""The EXIF tag."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,10 +49,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image of an orientation upright."""
-SWAPPED = (5, 6, 7, 8)
-"""Orientations in which height and width change places."""
-SIZE_WHEN_LOADED = {"EPS", "ICNS", "ICO", "PCD", "WMF"}
-"""Formats whose size Pillow may change while it loads them."""
 END = b"\xff\xd9"
 """The end marker of a JPEG."""
 FILLINGS = (bytes(range(1, 252)) * 8, bytes(range(250, 0, -7)) * 64)
@@ -72,96 +58,6 @@ MOST = 0.5
 """The share of an image's values that a range of pixels may cut without a word."""
 _said_to_cut: set[Range] = set()
 """Ranges of which it was said."""
-
-ERRORS = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What a file says of its image.
-
-    Attributes:
-        image_hw: height and width of the upright image, as decoding gives it.
-        orientation: as stored, 1 to 8.
-        is_deep: its values have more than eight bits, or eight with a sign, or Pillow alone cannot read them.
-        needs_range: the file does not say which of its values is white.
-        num_bands: more than three where a choice of channels counts.
-    """
-
-    image_hw: tuple[int, int]
-    orientation: int
-    is_deep: bool
-    needs_range: bool
-    num_bands: int
-
-
-def read_header(path: str | os.PathLike[str]) -> ImageHeader:
-    """Size, orientation and kind of values of a file, without decoding it.
-
-    Raises:
-        ImageError: the file is missing or no image.
-    """
-    name = os.fspath(path)
-    with _image_errors(name, header=True):
-        opened = _open(name)
-        if opened is None:
-            from . import tiff_bands
-
-            found = tiff_bands.describe(name)
-            unsaid = found.meaning.is_deep and found.meaning.certain is None
-            return ImageHeader(_upright(found.image_hw, found.orientation), found.orientation, True, unsaid, found.num_bands)
-        with opened:
-            orientation = _orientation_of(opened, name)
-            samples = samples_of(opened, name)
-            if opened.format in SIZE_WHEN_LOADED:
-                opened.load()
-            return ImageHeader(
-                _hw_of(opened, orientation),
-                orientation,
-                samples.is_deep,
-                samples.is_deep and samples.certain is None,
-                samples.num_bands,
-            )
-
-
-def read_orientation(path: str | os.PathLike[str]) -> int:
-    """The EXIF orientation as it is stored in a file, 1 to 8: how the stored image has still to be turned; 1 is upright.
-
-    Raises:
-        ImageError: the file is missing or no image.
-    """
-    return read_header(path).orientation
-
-
-def read_image_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of the upright image, from its header alone.
-
-    Raises:
-        ImageError: the file is missing or no image.
-    """
-    return read_header(path).image_hw
-
-
-def needs_range(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has values of more than eight bits and does not say which is white; not where it cannot be read."""
-    name = os.fspath(path)
-    try:
-        with _image_errors(name):
-            with Path(name).open("rb") as stream:
-                start = stream.read(25)
-            # Most files are of these two kinds; there may be a hundred thousand.
-            if start.startswith(b"\xff\xd8\xff") or (
-                start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and start[24:] <= b"\x08"
-            ):
-                return False
-            opened = _open(name)
-            if opened is None:
-                return read_header(name).needs_range
-            with opened:
-                samples = samples_of(opened, name)
-                return samples.is_deep and samples.certain is None
-    except ImageError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -199,18 +95,18 @@ def decode(
         ImageError: the file is missing, truncated, empty, or of no format that is known.
     """
     name = os.fspath(path)
-    with _image_errors(name):
-        opened = _open(name)
+    with image_errors(name):
+        opened = open_image(name)
         if opened is None:
             return _decode_bands(name, pixels, admit)
         with opened:
-            orientation = _orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
+            orientation = orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
             samples = samples_of(opened, name)
             if _is_for_tifffile(opened, samples, name, pixels.channels):
                 return _decode_bands(name, pixels, admit)
             if samples.num_bands > 3 and opened.mode == "RGB":
                 say_first_three(samples.num_bands)
-            image_hw = _hw_of(opened, orientation)
+            image_hw = hw_of(opened, orientation)
             if admit is not None:
                 admit(opened.width * opened.height)
             if draft is not None:
@@ -244,8 +140,8 @@ def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = N
         ImageError: the file cannot be read.
     """
     name = os.fspath(path)
-    with _image_errors(name):
-        opened = _open(name)
+    with image_errors(name):
+        opened = open_image(name)
         if opened is None:
             return _range_of_bands(name, channels)
         with opened:
@@ -273,47 +169,6 @@ def _is_for_tifffile(opened: Image.Image, samples: Samples, name: str, channels:
     if not found.are_channels and found.num_planes > 1:
         say_first_page(found.num_planes)
     return found.are_channels and found.num_bands >= 3
-
-
-def _open(name: str) -> Image.Image | None:
-    """The opened file; None for a TIFF that Pillow does not know."""
-    try:
-        return in_machine_order(Image.open(name))
-    except UnidentifiedImageError:
-        if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
-            raise
-        with Path(name).open("rb") as stream:
-            start = stream.read(4)
-        if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return None
-        raise
-
-
-def _orientation_of(opened: Image.Image, name: str) -> int:
-    """The orientation stored in a file that was opened and is not loaded; 1 where EXIF is damaged, as browsers do."""
-    try:
-        if opened.format == "PNG" and "exif" not in opened.info and not png_facts(name).late_text:
-            # Pillow would decode the whole image to look for what may follow it.
-            exif = Image.Image.getexif(opened)
-        else:
-            exif = opened.getexif()
-        value = exif.get(ORIENTATION, 1)
-    except (struct.error, SyntaxError, ValueError, KeyError, TypeError, IndexError):
-        return 1
-    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _hw_of(opened: Image.Image, orientation: int) -> tuple[int, int]:
-    """Height and width of the upright image, before it is loaded."""
-    # Of a TIFF with the tag, not of one with XMP alone, Pillow says the upright size.
-    tags: Any = getattr(opened, "tag_v2", {}) if opened.format == "TIFF" else {}
-    if tags.get(ORIENTATION) in SWAPPED:
-        return opened.height, opened.width
-    return _upright((opened.height, opened.width), orientation)
-
-
-def _upright(stored_hw: tuple[int, int], orientation: int) -> tuple[int, int]:
-    return stored_hw[::-1] if orientation in SWAPPED else stored_hw
 
 
 def _turned(loaded: Image.Image, orientation: int) -> Image.Image:
@@ -422,19 +277,3 @@ def _say_own_range(pixel_range: Range) -> Range:
         *pixel_range,
     )
     return pixel_range
-
-
-@contextmanager
-def _image_errors(name: str, header: bool = False) -> Iterator[None]:
-    """Whatever a file does to its decoder is an ImageError."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(name, "the file does not exist") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(name, "this is not an image that can be read") from error
-    except ERRORS as error:
-        reason = "this is not an image that can be read" if header else f"the image cannot be read ({error})"
-        raise ImageError(name, reason) from error

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
-from .files import needs_range, own_range, read_header
+from .files import own_range
+from .headers import needs_range, read_header
 from .pixels import PLAIN, PixelSettings
 
 logger = logging.getLogger(__name__)

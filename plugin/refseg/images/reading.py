@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from .files import decode as decode
-from .files import read_image_hw as read_image_hw
-from .files import read_orientation as read_orientation
+from .headers import read_image_hw as read_image_hw
+from .headers import read_orientation as read_orientation
 from .pixels import PLAIN, PixelSettings
 from .pixels import to_rgb as to_rgb
 

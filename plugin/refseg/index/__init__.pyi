@@ -1,9 +1,9 @@
 from .candidate_index import CandidateIndex as CandidateIndex
-from .candidate_index import delete_tables as delete_tables
 from .search import Found as Found
 from .search import make_vector_index as make_vector_index
 from .search import search_all as search_all
 from .search import search_vectors as search_vectors
+from .storage import delete_tables as delete_tables
 from .tables import FORMAT as FORMAT
 from .tables import FORMAT_WITH_TILES as FORMAT_WITH_TILES
 from .tables import FileState as FileState

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -30,8 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..candidates import PackedCandidates
-from ..errors import IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from ..errors import IndexDamagedError, IndexMismatchError
 from ..printing import counted
+from .storage import add_later_columns, create_table, damaged, delete_tables, join_uri, not_found, parts_of, unwritable
 from .tables import (
     LATER_IMAGE_FIELDS,
     NEWEST_FORMAT,
@@ -97,11 +95,11 @@ class CandidateIndex:
         """
         place = os.fspath(uri)
         try:
-            table = lance.dataset(_join(place, "images"), storage_options=storage_options)
+            table = lance.dataset(join_uri(place, "images"), storage_options=storage_options)
         except (ValueError, OSError) as error:
             if "not found" in str(error).lower():
-                raise _not_found(place) from error
-            raise _damaged(place, error) from error
+                raise not_found(place) from error
+            raise damaged(place, error) from error
         version, settings = read_settings(table.schema)
         if version > NEWEST_FORMAT:
             raise IndexMismatchError(
@@ -129,9 +127,9 @@ class CandidateIndex:
         place = os.fspath(uri)
         try:
             for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
-                _create_table(place, name, schema, storage_options)
+                create_table(place, name, schema, storage_options)
         except OSError as error:
-            raise _unwritable(place, error) from error
+            raise unwritable(place, error) from error
         index = cls.open(place, storage_options)
         index.require(settings)
         return index
@@ -161,14 +159,14 @@ class CandidateIndex:
         """
         try:
             # Images first: whatever they name is then among the candidates.
-            self._table = lance.dataset(_join(self.uri, "images"), storage_options=self._storage)
+            self._table = lance.dataset(join_uri(self.uri, "images"), storage_options=self._storage)
             rows = read_images(self._table.to_table())
-            self._candidates = lance.dataset(_join(self.uri, "candidates"), storage_options=self._storage)
+            self._candidates = lance.dataset(join_uri(self.uri, "candidates"), storage_options=self._storage)
             keys: NDArray[np.int64] = self._candidates.to_table(columns=["image"])["image"].to_numpy()
         except (ValueError, OSError) as error:
             if self._is_gone():
-                raise _not_found(self.uri) from error
-            raise _damaged(self.uri, error) from error
+                raise not_found(self.uri) from error
+            raise damaged(self.uri, error) from error
         begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.zeros(0, np.int64)
         counts = np.diff(begins, append=len(keys))
         self._starts = dict(zip(keys[begins].tolist(), begins.tolist(), strict=True))
@@ -264,7 +262,7 @@ class CandidateIndex:
         columns = ["feature"] if features_only else ["feature", "box", "predicted_iou", "code", "edge"]
         with ThreadPoolExecutor(1) as ahead:
             reading = None
-            for part in _parts(images, rows):
+            for part in parts_of(images, rows):
                 following = ahead.submit(self._read, part, columns)
                 if reading is not None:
                     yield reading.result()
@@ -280,7 +278,7 @@ class CandidateIndex:
         try:
             table = self._candidates.take(positions, columns=list(columns)).combine_chunks()
         except (ValueError, OSError) as error:
-            raise _damaged(self.uri, error) from error
+            raise damaged(self.uri, error) from error
         return IndexChunk(tuple(images), starts, features_of(table, self.settings), table, self.settings)
 
     @property
@@ -299,7 +297,7 @@ class CandidateIndex:
                 "feature", index_type="IVF_RQ", metric="cosine", num_partitions=num_partitions, num_bits=1, replace=True
             )
         except OSError as error:
-            raise _unwritable(self.uri, error) from error
+            raise unwritable(self.uri, error) from error
         self.refresh()
 
     def nearest(self, vector: Tensor, k: int, num_probes: int, refine: int) -> pa.Table:
@@ -325,7 +323,7 @@ class CandidateIndex:
         """Whether both tables are; one alone is damage."""
         for name in ("images", "candidates"):
             try:
-                lance.dataset(_join(self.uri, name), storage_options=self._storage)
+                lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
             except (ValueError, OSError) as error:
                 if "not found" in str(error).lower():
                     continue
@@ -352,7 +350,7 @@ class CandidateIndex:
             self._delete(self._table, "_rowid", set(named["_rowid"].to_pylist()) - current)
             self._tidy(timedelta(0))
         except OSError as error:
-            raise _unwritable(self.uri, error) from error
+            raise unwritable(self.uri, error) from error
         self.refresh()
 
     def tidy_if_due(self) -> None:
@@ -377,29 +375,14 @@ class CandidateIndex:
 
     def _write_images(self, images: Sequence[IndexedImage]) -> None:
         if any(name not in self._table.schema.names for name, _ in LATER_IMAGE_FIELDS):
-            self._add_columns()
+            add_later_columns(self.uri, self._storage)
         self._write("images", images_table(images, self.settings))
-
-    def _add_columns(self) -> None:
-        """Give the table of images the columns that it lacks because an earlier version made it; that version can go on."""
-        place = _join(self.uri, "images")
-        for last in (False, True):
-            table = lance.dataset(place, storage_options=self._storage)
-            missing = [field for field in LATER_IMAGE_FIELDS if field[0] not in table.schema.names]
-            try:
-                if missing:
-                    table.add_columns(pa.schema(missing))
-                return
-            except OSError as error:
-                # Another process may have done it at the same time: then nothing is missing at a second look.
-                if last:
-                    raise _unwritable(self.uri, error) from error
 
     def _write(self, name: str, table: pa.Table) -> None:
         try:
-            lance.write_dataset(table, _join(self.uri, name), mode="append", storage_options=self._storage)
+            lance.write_dataset(table, join_uri(self.uri, name), mode="append", storage_options=self._storage)
         except OSError as error:
-            raise _unwritable(self.uri, error) from error
+            raise unwritable(self.uri, error) from error
 
     def _delete(self, table: Any, column: str, values: Collection[int]) -> None:
         every = sorted(values)
@@ -408,99 +391,8 @@ class CandidateIndex:
 
     def _tidy(self, keep_versions: timedelta) -> None:
         for name in ("candidates", "images"):
-            table = lance.dataset(_join(self.uri, name), storage_options=self._storage)
+            table = lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
             table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
             if table.describe_indices():
                 table.optimize.optimize_indices()
             table.cleanup_old_versions(older_than=keep_versions)
-
-
-def _create_table(uri: str, name: str, schema: pa.Schema, storage_options: dict[str, str] | None) -> None:
-    """Make an empty table where there is none; of several processes that do so at once, one is first."""
-    local = local_path(uri)
-    if local is None:
-        try:
-            lance.write_dataset(schema.empty_table(), _join(uri, name), mode="create", storage_options=storage_options)
-        except OSError as error:
-            if "already exists" not in str(error):
-                raise
-        return
-    table = local / f"{name}.lance"
-    if table.exists():
-        return
-    # Lance lets two creations of one table at once succeed, the later in place of the earlier. A folder cannot be renamed to
-    # one that is there and not empty.
-    draft = local / f".{name}-{secrets.token_hex(4)}.lance"
-    lance.write_dataset(schema.empty_table(), str(draft), mode="create")
-    try:
-        draft.rename(table)
-    except OSError:
-        shutil.rmtree(draft)
-        if not table.exists():
-            raise
-
-
-def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> None:
-    """Remove the index at this place, whatever state it is in; other files there stay.
-
-    Raises:
-        IndexWriteError: no right to do so.
-    """
-    local = local_path(uri)
-    try:
-        for name in ("images", "candidates"):
-            if local is None:
-                lance.LanceDataset.drop(_join(uri, name), storage_options, ignore_not_found=True)
-            else:
-                for folder in (*local.glob(f"{name}.lance"), *local.glob(f".{name}-*.lance")):
-                    shutil.rmtree(folder)
-        if local is not None and local.is_dir() and not any(local.iterdir()):
-            local.rmdir()
-    except (OSError, ValueError) as error:
-        raise IndexWriteError(f"The candidate index at {uri} cannot be deleted ({_first_line(error)}).") from error
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder on this machine that a URI means, or None for an object store."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return None if "://" in uri else Path(uri)
-
-
-def _join(uri: str, name: str) -> str:
-    return f"{uri.rstrip('/')}/{name}.lance"
-
-
-def _parts(images: Sequence[IndexedImage], rows: int) -> Iterator[list[IndexedImage]]:
-    part: list[IndexedImage] = []
-    size = 0
-    for image in images:
-        if part and size + image.num_candidates > rows:
-            yield part
-            part, size = [], 0
-        part.append(image)
-        size += image.num_candidates
-    if part:
-        yield part
-
-
-def _not_found(uri: str) -> IndexNotFoundError:
-    return IndexNotFoundError(f"There is no candidate index at {uri}: build one first.")
-
-
-def _damaged(uri: str, error: Exception) -> IndexDamagedError:
-    return IndexDamagedError(
-        f"The candidate index at {uri} cannot be read ({_first_line(error)}): delete it and build it again."
-    )
-
-
-def _unwritable(uri: str, error: Exception) -> IndexWriteError:
-    return IndexWriteError(
-        f"Nothing more can be written to the candidate index at {uri} ({_first_line(error)}). What it held before is kept: "
-        "make room, or choose another place, and run again to go on."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    # Lance appends where in its own source an error arose.
-    return re.split(r", /", str(error).strip().split("\n")[0])[0][:200]

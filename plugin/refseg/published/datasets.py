@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from ..coco import CocoDataset, CocoImage, group_by_image
-from ..coco.files import ImageId
 from ..dataset import REFERENCE_TAG, index_records
 from ..errors import CocoError, ImageError
 from ..images import read_image_hw
-from ..masks import annotation_rle, decode_mask
+from ..masks import ImageId, annotation_rle, decode_mask
 from ..progress import Progress
 from ..prototypes import Reference
 from .job import BenchmarkJob

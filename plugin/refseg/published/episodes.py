@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from ..candidates import PackedCandidates
-from ..coco.files import ImageId
 from ..dataset import DatasetIndex
-from ..masks import decode_mask
+from ..masks import ImageId, decode_mask
 from ..matching import MatchSettings, make_matcher, semantic_map
 from ..models import Preset
 from ..progress import Progress

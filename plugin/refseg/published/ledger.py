@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..coco import write_json
-from ..coco.files import ImageId
+from ..masks import ImageId
 from ..models import Models
 from .job import Plan, Run, group_of
 from .machine import code_digest, describe_machine, library_versions

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..coco import CocoDataset
-from ..coco.files import ImageId
 from ..errors import CocoError, ShapeError
-from ..masks import annotation_rle, decode_mask
+from ..masks import ImageId, annotation_rle, decode_mask
 from .scoring import Scores
 
 

@@ -14,9 +14,8 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from ..coco import CocoDataset, CocoImage, parse_coco, read_json
-from ..coco.files import ImageId
 from ..errors import CocoError
-from ..masks import Refusal, box_of, id_of, refusal, shown_value, summary_of
+from ..masks import ImageId, Refusal, box_of, id_of, refusal, shown_value, summary_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from ..checks import require_kind
 from ..coco import frame_hint, framed_images, size_mismatch, write_json
-from ..coco.files import ImageId
 from ..dataset import DatasetIndex, index_records, iter_build_index, open_index
 from ..errors import BenchmarkError, ClassWithoutReferencesError, NoReferencesError
 from ..images import PixelSettings
+from ..masks import ImageId
 from ..matching import settings_for
 from ..models import load_models
 from ..outputs import replacing

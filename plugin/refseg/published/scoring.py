@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
 from ..coco import CocoDataset, CocoImage, Rules, group_by_image, has_masks, mean_precision, precision_table
-from ..coco.files import ImageId
 from ..errors import CocoError
-from ..masks import annotation_rle
+from ..masks import ImageId, annotation_rle
 from .suite import Federated, Metric, Part, Split
 
 Table: TypeAlias = Mapping[int, NDArray[np.float64]]

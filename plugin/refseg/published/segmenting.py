@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from ..coco import to_results
-from ..coco.files import ImageId
 from ..index import CandidateIndex
+from ..masks import ImageId
 from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import Preset
 from ..prototypes import Prototypes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..coco import CocoDataset
-from ..coco.files import ImageId
+from ..masks import ImageId
 
 Metric: TypeAlias = Literal["coco", "voc", "lvis", "miou"]
 

@@ -1,3 +1,4 @@
+from .changes import Changes as Changes
 from .heatmaps import iter_similarity_heatmap as iter_similarity_heatmap
 from .inspecting import iter_inspect as iter_inspect
 from .inspection import inspection_sheet as inspection_sheet
@@ -11,10 +12,9 @@ from .report_fields import write_fields as write_fields
 from .segmenting import SegmentReport as SegmentReport
 from .segmenting import iter_segment as iter_segment
 from .segmenting import segment as segment
+from .settings import SegmentSettings as SegmentSettings
 from .similar import SimilarReport as SimilarReport
 from .similar import iter_find_similar as iter_find_similar
 from .similar import similar_patches as similar_patches
 from .updating import iter_learn as iter_learn
 from .updating import iter_update as iter_update
-from .writing import Changes as Changes
-from .writing import SegmentSettings as SegmentSettings

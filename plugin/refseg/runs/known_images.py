@@ -53,7 +53,7 @@ from ..models import Models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import KnownObject, Prototypes, Surroundings, image_key, look_around
 from .segmenting import matcher_for
-from .writing import SegmentSettings
+from .settings import SegmentSettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from ..errors import DatasetError
 from ..matching import settings_for
 from ..names import free_run_key, run_key_from
 from ..prototypes import Prototypes
-from .writing import Changes, SegmentSettings
+from .changes import Changes
+from .settings import SegmentSettings
 
 SEGMENT_METHOD = "refseg/segment"
 CHANGES_RECORDED = 10_000

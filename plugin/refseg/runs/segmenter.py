@@ -31,7 +31,7 @@ from ..matching import MatchSettings
 from ..models import Models
 from ..prototypes import Prototypes, require_prototypes
 from .segmenting import gate_of, match_image
-from .writing import SegmentSettings
+from .settings import SegmentSettings
 
 logger = logging.getLogger(__name__)
 

@@ -33,9 +33,11 @@ from ..matching import Instances, Matcher, MatchSettings, make_matcher, settings
 from ..models import Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
+from .changes import Changes
 from .ranked import preview_images, segment_images
 from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded
-from .writing import Changes, SegmentSettings, Writer, check_fields, check_mask_folder, create_fields
+from .settings import SegmentSettings, check_mask_folder
+from .writing import Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
 

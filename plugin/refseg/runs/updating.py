@@ -41,7 +41,7 @@ from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
 from .segmenting import SegmentReport, iter_segment
-from .writing import SegmentSettings
+from .settings import SegmentSettings
 
 logger = logging.getLogger(__name__)
 

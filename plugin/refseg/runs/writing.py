@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from ..candidates import Candidates, PackedCandidates
-from ..checks import names_of, names_or_none, path_of, require_flags, require_kind, require_names, require_whole, share_of
 from ..dataset import (
-    NO_BOX,
     RUN,
     add_labels_field,
     check_name,
@@ -34,7 +27,9 @@ from ..dataset import (
     write_values,
 )
 from ..errors import DatasetError, IndexDamagedError
-from ..matching import Instances, MatchSettings, Ranking, crop_instances, semantic_map
+from ..matching import Instances, Ranking, crop_instances, semantic_map
+from .changes import Changes, Tally
+from .settings import SegmentSettings
 
 IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0
@@ -47,157 +42,6 @@ SAME_SCORE = 1e-6
 """Scores may differ by this much with the company in which they were computed."""
 MARGIN_TOLERANCE = 0.02
 """A margin that moved by less is not worth a write: one more reference of any class moves those of all others a little."""
-SAME_OBJECT_IOU = 0.5
-"""Box IoU from which predictions of two runs are taken for one object."""
-
-
-@dataclass(frozen=True)
-class SegmentSettings:
-    """How candidates become predictions.
-
-    Attributes:
-        min_confidence: lower scores are not written; one number for all classes, or one for each class named, where the others
-            take the calibrated one or the preset's, as all do with None.
-        max_detections: the best so many of each image.
-        mask_dir: write masks to PNG files under this folder instead of into the database.
-        semantic_field: also write a `Segmentation` map to this field.
-        preview: write the hundred images with the best scores alone, of those that are indexed.
-        classes: only these are written; all others still compete for candidates. None for every class.
-        presence_gate: candidates are computed only where a patch has this cosine with the prototype of a class that is written;
-            None computes them everywhere.
-        tiles: whether images are looked at in tiles; None takes the index that there is, or none.
-        matching: how candidates are compared with prototypes; None as is the preset's default.
-    """
-
-    min_confidence: float | Mapping[str, float] | None = None
-    max_detections: int = 100
-    mask_dir: str | os.PathLike[str] | None = None
-    semantic_field: str | None = None
-    preview: bool = False
-    classes: tuple[str, ...] | None = None
-    presence_gate: float | None = None
-    tiles: bool | None = None
-    matching: MatchSettings | None = None
-
-    def __post_init__(self) -> None:
-        require_whole(1, max_detections=self.max_detections)
-        require_flags(preview=self.preview)
-        require_flags(or_none=True, tiles=self.tiles)
-        require_names(or_none=True, semantic_field=self.semantic_field)
-        require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
-        plain = {
-            "min_confidence": _least_scores(self.min_confidence),
-            "max_detections": int(self.max_detections),
-            "mask_dir": None if self.mask_dir is None else path_of("mask_dir", self.mask_dir),
-            "classes": names_or_none("classes", self.classes),
-            "presence_gate": None if self.presence_gate is None else share_of("presence_gate", self.presence_gate),
-        }
-        for name, value in plain.items():
-            # NumPy's numbers and paths could not be kept with the run.
-            object.__setattr__(self, name, value)
-        if self.classes is not None and not self.classes:
-            raise DatasetError("There is no class to write: name at least one, or leave the choice of classes out.")
-
-    def require_classes(self, classes: Sequence[str]) -> None:
-        """Refuse settings that name another class than these of the prototypes.
-
-        Raises:
-            DatasetError: one that is named is none of them; the message lists them.
-        """
-        own = self.min_confidence if isinstance(self.min_confidence, Mapping) else {}
-        for name in (*own, *(self.classes or ())):
-            if name not in classes:
-                raise DatasetError(
-                    f"The prototypes know no class {name!r}: choose from {', '.join(map(repr, classes))}, or build them again "
-                    "with references of it."
-                )
-
-    def own_confidences(self, classes: Sequence[str]) -> dict[str, float]:
-        """The least scores that somebody chose, by class."""
-        chosen = self.min_confidence
-        return dict(chosen) if isinstance(chosen, Mapping) else {} if chosen is None else dict.fromkeys(classes, chosen)
-
-    def thresholds(self, classes: Sequence[str], defaults: Mapping[str, float]) -> dict[str, float]:
-        """The least score of each of the prototypes' classes that is written; see require_classes.
-
-        Args:
-            classes: of the prototypes.
-            defaults: the least score of each, for those without one of their own.
-        """
-        self.require_classes(classes)
-        own = self.own_confidences(classes)
-        return {name: own.get(name, defaults[name]) for name in classes if self.classes is None or name in self.classes}
-
-
-def _least_scores(given: float | Mapping[str, float] | None) -> float | dict[str, float] | None:
-    if isinstance(given, Mapping):
-        names = names_of("min_confidence", list(given), like="classes")
-        return {name: share_of(f"min_confidence of the class {name!r}", given[name]) for name in names}
-    return None if given is None else share_of("min_confidence", given)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a run changed in samples that had been segmented before.
-
-    Detections whose boxes have an IoU of SAME_OBJECT_IOU or more are one object: paired first with those of their label, then
-    with any other, the best scores first.
-
-    Attributes:
-        gained: number of objects of each label that were not there before.
-        lost: number of objects of each label that are not there any more.
-        relabelled: number of objects for each earlier and present label.
-        sample_ids: samples with any of these, in the order in which they were written.
-    """
-
-    gained: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-    relabelled: dict[tuple[str, str], int] = field(default_factory=dict)
-    sample_ids: tuple[str, ...] = ()
-
-    @property
-    def num_gained(self) -> int:
-        """Objects of any label."""
-        return sum(self.gained.values())
-
-    @property
-    def num_lost(self) -> int:
-        """Objects of any label."""
-        return sum(self.lost.values())
-
-    @property
-    def num_relabelled(self) -> int:
-        """Objects of any label."""
-        return sum(self.relabelled.values())
-
-    @property
-    def num_samples(self) -> int:
-        """Samples with any change."""
-        return len(self.sample_ids)
-
-    def as_lists(self) -> dict[str, list[list[Any]]]:
-        """The three counts as JSON, without a label as a key, because MongoDB refuses some."""
-        return {
-            "gained": [list(pair) for pair in self.gained.items()],
-            "lost": [list(pair) for pair in self.lost.items()],
-            "relabelled": [[*labels, number] for labels, number in self.relabelled.items()],
-        }
-
-    def __str__(self) -> str:
-        moves = {f"{before} → {now}": number for (before, now), number in self.relabelled.items()}
-        kinds = {"gained": self.gained, "lost": self.lost, "relabelled": moves}
-        parts = [f"{sum(counts.values())} {kind} ({_listing(counts)})" for kind, counts in kinds.items() if counts]
-        if not parts:
-            return "no object gained, lost or relabelled"
-        number, rest = parts[0].split(" ", 1)
-        return ", ".join([f"{number} object{'' if number == '1' else 's'} {rest}", *parts[1:]])
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-    """Names by falling number; of one name the number goes without saying."""
-    if len(counts) == 1:
-        return next(iter(counts))
-    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 Written = list[tuple[Any, ...]]
@@ -239,7 +83,7 @@ class Writer:
     num_written: int = 0
     protected: list[str] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
-    _tally: _Tally = field(default_factory=lambda: _Tally())
+    _tally: Tally = field(default_factory=lambda: Tally())
 
     @property
     def changes(self) -> Changes:
@@ -389,75 +233,6 @@ def _same_boxes(before: Written, instances: Instances, image_hw: tuple[int, int]
     return bool((np.abs(pixels - instances.boxes.numpy()) < 0.01).all())
 
 
-Named = tuple[str | None, Sequence[float] | None]
-"""Label and relative xywh box of a detection."""
-
-
-@dataclass
-class _Tally:
-    """Counts what changed from one answer to the next."""
-
-    gained: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
-    relabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
-    sample_ids: list[str] = field(default_factory=list)
-
-    @property
-    def changes(self) -> Changes:
-        return Changes(dict(self.gained), dict(self.lost), dict(self.relabelled), tuple(self.sample_ids))
-
-    def compare(self, sample_id: str, before: Sequence[Named], now: Sequence[Named]) -> None:
-        """Take the detections that a sample held and those it gets, the best score first."""
-        pairs = pair_objects(before, now)
-        gained = [name for row, (name, _) in enumerate(now) if row not in pairs]
-        lost = [name for row, (name, _) in enumerate(before) if row not in pairs.values()]
-        moved = [(before[old][0], now[new][0]) for new, old in pairs.items() if before[old][0] != now[new][0]]
-        self.gained.update(map(_named, gained))
-        self.lost.update(map(_named, lost))
-        self.relabelled.update((_named(old), _named(new)) for old, new in moved)
-        if gained or lost or moved:
-            self.sample_ids.append(sample_id)
-
-
-def _named(label: str | None) -> str:
-    return "unlabelled" if label is None else label
-
-
-def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int]:
-    """Which detections of now are which of before.
-
-    Each takes the nearest that is left and has an IoU of SAME_OBJECT_IOU or more with it: first of its label, then of any.
-
-    Args:
-        before: labels and boxes.
-        now: labels and boxes, the best score first.
-
-    Returns:
-        Positions before by positions now, of those that have a partner.
-
-    Example:
-        >>> left, right = [0.0, 0.0, 0.4, 0.4], [0.5, 0.0, 0.4, 0.4]
-        >>> pair_objects([("nut", left), ("gear", right)], [("nut", right), ("nut", left)])
-        {1: 0, 0: 1}
-    """
-    near = box_iou(_corners(now), _corners(before)).numpy()
-    alike = np.array([[name == other for other, _ in before] for name, _ in now], bool).reshape(near.shape)
-    pairs: dict[int, int] = {}
-    for allowed in (alike, ~alike):
-        for new in range(len(now)):
-            left = np.where(allowed[new], near[new], 0.0)
-            left[list(pairs.values())] = 0.0
-            if new not in pairs and left.size and left.max() >= SAME_OBJECT_IOU:
-                pairs[new] = int(left.argmax())
-    return pairs
-
-
-def _corners(detections: Iterable[Named]) -> torch.Tensor:
-    """(n, 4) float64 relative xyxy boxes; a detection without a box has one that nothing overlaps."""
-    x, y, w, h = np.array([box if is_box(box) else NO_BOX for _, box in detections], float).reshape(-1, 4).T
-    return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
-
-
 def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, overwrite: bool = False) -> dict[str, type]:
     """The fields to write and their label types.
 
@@ -491,15 +266,6 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
                 "be replaced: choose another field, or pass overwrite=True to lose them (in the App: tick 'Replace labels')."
             )
     return fields
-
-
-def check_mask_folder(settings: SegmentSettings) -> None:
-    """Refuse a folder of masks that is a file, before the work."""
-    if settings.mask_dir is not None:
-        place = Path(settings.mask_dir).expanduser().absolute()
-        taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
-        if taken is not None:
-            raise DatasetError(f"mask_dir must be a folder, but {taken} is a file: name another folder for the masks.")
 
 
 def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str]) -> None:

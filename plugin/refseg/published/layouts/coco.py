@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...coco import MASK_LEFT_OUT, BadMasks, CocoDataset
-from ...coco.files import ImageId
+from ...masks import ImageId
 from ..classes import COCO_20I_FOLDS, COCO_NAMES, COCO_NOVEL_IDS, TOY
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import (

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...coco import BadMasks, CocoDataset, parse_coco, read_json
-from ...coco.files import ImageId
 from ...errors import CocoError
-from ...masks import whole_number_of
+from ...masks import ImageId, whole_number_of
 from ..classes import LVIS_GROUPS
 from ..suite import ANY_SHOTS, DrawRule, Federated, Part, Problems, Split, Suite
 from .common import (

@@ -11,8 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ...coco import CocoDataset, CocoImage
-from ...coco.files import ImageId
-from ...masks import Refusal, refusal, summary_of
+from ...masks import ImageId, Refusal, refusal, summary_of
 from ..classes import VOC_CLASSES, VOC_NOVEL
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, choose, note, shorten, with_sizes

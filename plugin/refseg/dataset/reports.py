@@ -1,0 +1,78 @@
+"""What an index holds, and what is wrong with it, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """How an index and its dataset compare.
+
+    Attributes:
+        uri: where the index lies.
+        model: the preset's name.
+        exact: near-duplicates are kept.
+        num_samples: images of the dataset.
+        num_indexed: of these, images that are indexed as they are now.
+        num_changed: of these, images whose file is another than when it was indexed, or gone.
+        num_deleted: indexed images that the dataset no longer has.
+        num_candidates: candidates of all indexed images.
+        num_unread_rows: candidates that were replaced or left over; compact removes them.
+        num_bytes: size of the index.
+        tiles: images were looked at in tiles.
+    """
+
+    uri: str
+    model: str
+    exact: bool
+    num_samples: int
+    num_indexed: int
+    num_changed: int
+    num_deleted: int
+    num_candidates: int
+    num_unread_rows: int
+    num_bytes: int
+    tiles: bool = False
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of the index by the number of its images."""
+        return self.num_bytes // max(1, self.num_indexed + self.num_changed + self.num_deleted)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
+            + (", in tiles" if self.tiles else "")
+            + (", near-duplicates kept" if self.exact else ""),
+            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{self.uri}",
+        ]
+        if self.num_changed:
+            lines.append(f"{self.num_changed} images have changed or are gone: build the index again to renew them")
+        if self.num_deleted or self.num_unread_rows:
+            lines.append(
+                f"{self.num_deleted} images left the dataset and {self.num_unread_rows} candidates are read by nobody: compact "
+                "gives their space back"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What verify found.
+
+    Attributes:
+        num_images: images looked at.
+        num_candidates: candidates looked at.
+        damaged: sample id and reason of each image that is damaged; they count as not indexed from now on.
+    """
+
+    num_images: int
+    num_candidates: int
+    damaged: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
+        lines += [f"{sample_id}: {reason}" for sample_id, reason in self.damaged]
+        return "\n".join(lines)

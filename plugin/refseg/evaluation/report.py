@@ -1,0 +1,96 @@
+"""What an evaluation comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..coco import (
+    AveragePrecision,
+    format_table,
+)
+
+LISTED = 10
+"""Labels left out that a printed report names."""
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """COCO's figures; None where nothing can be measured, such as masks where ground truth has boxes alone.
+
+    Attributes:
+        mask_ap: average precision of masks by pycocotools, mean over IoU 0.50 to 0.95 and the classes.
+        mask_ap50: at IoU 0.50.
+        mask_ap75: at IoU 0.75.
+        mask_ap_small: over objects under 32² pixels.
+        mask_ap_medium: over objects of 32² to 96² pixels.
+        mask_ap_large: over larger objects.
+        box_ap: the same of boxes; as in COCO, an object's size is that of its mask.
+        box_ap50: at IoU 0.50.
+        box_ap75: at IoU 0.75.
+        box_ap_small: over objects under 32² pixels.
+        box_ap_medium: over objects of 32² to 96² pixels.
+        box_ap_large: over larger objects.
+        per_class: for each class its mask_ap and box_ap.
+        fiftyone_mask_ap: mAP of masks by FiftyOne, under eval_key.
+        num_images: images compared.
+        num_ground_truth: objects in them, crowds not counted.
+        num_predictions: predictions in them.
+        eval_key: of FiftyOne's evaluation; None where FiftyOne cannot compare the two fields.
+        skipped: path and reason of each image left out, because neither its file nor its metadata tells its size.
+        left_out: path, label id and reason of each object or prediction left out, because it has no class, no place in its
+            image, or a confidence that is no number.
+        by_box: path, label id and reason of each that counts by its box alone, because it has no mask as others of its field
+            have, or one that cannot be read or holds no pixel.
+        without_references: classes of ground truth of which the run that wrote the predictions had no reference; they count as
+            never found.
+        notes: what else was assumed, a sentence each.
+        hint: advice where annotations seem to be made on images as they are stored, not upright; or "".
+    """
+
+    mask_ap: float | None
+    mask_ap50: float | None
+    mask_ap75: float | None
+    mask_ap_small: float | None
+    mask_ap_medium: float | None
+    mask_ap_large: float | None
+    box_ap: float | None
+    box_ap50: float | None
+    box_ap75: float | None
+    box_ap_small: float | None
+    box_ap_medium: float | None
+    box_ap_large: float | None
+    per_class: dict[str, dict[str, float | None]]
+    fiftyone_mask_ap: float | None
+    num_images: int
+    num_ground_truth: int
+    num_predictions: int
+    eval_key: str | None
+    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str, str], ...] = ()
+    by_box: tuple[tuple[str, str, str], ...] = ()
+    without_references: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    hint: str = ""
+
+    def __str__(self) -> str:
+        masks = None if self.mask_ap is None else self._figures("mask")
+        lines = [
+            f"{self.num_predictions} predictions, {self.num_ground_truth} objects in {self.num_images} images",
+            format_table(masks, self._figures("box")),
+        ]
+        if self.fiftyone_mask_ap is not None:
+            lines.append(f"\nFiftyOne's mask mAP: {self.fiftyone_mask_ap:.3f} (evaluation {self.eval_key!r})")
+        if self.without_references:
+            lines.append(f"Without a reference, so never found: {', '.join(self.without_references)}")
+        lines += [*self.notes, *([self.hint] if self.hint else [])]
+        lines += [f"left out {path}: {reason}" for path, reason in self.skipped]
+        lines += [f"left out the label {label_id} of {path}: {reason}" for path, label_id, reason in self.left_out[:LISTED]]
+        if len(self.left_out) > LISTED:
+            lines.append(f"left out {len(self.left_out) - LISTED} more labels, see left_out")
+        return "\n".join(lines)
+
+    def _figures(self, kind: str) -> AveragePrecision:
+        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+        ap, ap50, ap75, small, medium, large = (getattr(self, f"{kind}_{name}") for name in names)
+        per_class = {label: scores[f"{kind}_ap"] for label, scores in self.per_class.items()}
+        return AveragePrecision(ap, ap50, ap75, small, medium, large, per_class)

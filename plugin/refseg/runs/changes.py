@@ -1,0 +1,154 @@
+"""What differs from one answer to the next: objects gained, lost and relabelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from ..dataset import (
+    NO_BOX,
+    is_box,
+)
+
+SAME_OBJECT_IOU = 0.5
+"""Box IoU from which predictions of two runs are taken for one object."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a run changed in samples that had been segmented before.
+
+    Detections whose boxes have an IoU of SAME_OBJECT_IOU or more are one object: paired first with those of their label, then
+    with any other, the best scores first.
+
+    Attributes:
+        gained: number of objects of each label that were not there before.
+        lost: number of objects of each label that are not there any more.
+        relabelled: number of objects for each earlier and present label.
+        sample_ids: samples with any of these, in the order in which they were written.
+    """
+
+    gained: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    relabelled: dict[tuple[str, str], int] = field(default_factory=dict)
+    sample_ids: tuple[str, ...] = ()
+
+    @property
+    def num_gained(self) -> int:
+        """Objects of any label."""
+        return sum(self.gained.values())
+
+    @property
+    def num_lost(self) -> int:
+        """Objects of any label."""
+        return sum(self.lost.values())
+
+    @property
+    def num_relabelled(self) -> int:
+        """Objects of any label."""
+        return sum(self.relabelled.values())
+
+    @property
+    def num_samples(self) -> int:
+        """Samples with any change."""
+        return len(self.sample_ids)
+
+    def as_lists(self) -> dict[str, list[list[Any]]]:
+        """The three counts as JSON, without a label as a key, because MongoDB refuses some."""
+        return {
+            "gained": [list(pair) for pair in self.gained.items()],
+            "lost": [list(pair) for pair in self.lost.items()],
+            "relabelled": [[*labels, number] for labels, number in self.relabelled.items()],
+        }
+
+    def __str__(self) -> str:
+        moves = {f"{before} → {now}": number for (before, now), number in self.relabelled.items()}
+        kinds = {"gained": self.gained, "lost": self.lost, "relabelled": moves}
+        parts = [f"{sum(counts.values())} {kind} ({_listing(counts)})" for kind, counts in kinds.items() if counts]
+        if not parts:
+            return "no object gained, lost or relabelled"
+        number, rest = parts[0].split(" ", 1)
+        return ", ".join([f"{number} object{'' if number == '1' else 's'} {rest}", *parts[1:]])
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+    """Names by falling number; of one name the number goes without saying."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{name} {number}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+Named = tuple[str | None, Sequence[float] | None]
+"""Label and relative xywh box of a detection."""
+
+
+@dataclass
+class Tally:
+    """Counts what changed from one answer to the next."""
+
+    gained: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    relabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sample_ids: list[str] = field(default_factory=list)
+
+    @property
+    def changes(self) -> Changes:
+        """What was counted so far."""
+        return Changes(dict(self.gained), dict(self.lost), dict(self.relabelled), tuple(self.sample_ids))
+
+    def compare(self, sample_id: str, before: Sequence[Named], now: Sequence[Named]) -> None:
+        """Take the detections that a sample held and those it gets, the best score first."""
+        pairs = pair_objects(before, now)
+        gained = [name for row, (name, _) in enumerate(now) if row not in pairs]
+        lost = [name for row, (name, _) in enumerate(before) if row not in pairs.values()]
+        moved = [(before[old][0], now[new][0]) for new, old in pairs.items() if before[old][0] != now[new][0]]
+        self.gained.update(map(_named, gained))
+        self.lost.update(map(_named, lost))
+        self.relabelled.update((_named(old), _named(new)) for old, new in moved)
+        if gained or lost or moved:
+            self.sample_ids.append(sample_id)
+
+
+def _named(label: str | None) -> str:
+    return "unlabelled" if label is None else label
+
+
+def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int]:
+    """Which detections of now are which of before.
+
+    Each takes the nearest that is left and has an IoU of SAME_OBJECT_IOU or more with it: first of its label, then of any.
+
+    Args:
+        before: labels and boxes.
+        now: labels and boxes, the best score first.
+
+    Returns:
+        Positions before by positions now, of those that have a partner.
+
+    Example:
+        >>> left, right = [0.0, 0.0, 0.4, 0.4], [0.5, 0.0, 0.4, 0.4]
+        >>> pair_objects([("nut", left), ("gear", right)], [("nut", right), ("nut", left)])
+        {1: 0, 0: 1}
+    """
+    near = box_iou(_corners(now), _corners(before)).numpy()
+    alike = np.array([[name == other for other, _ in before] for name, _ in now], bool).reshape(near.shape)
+    pairs: dict[int, int] = {}
+    for allowed in (alike, ~alike):
+        for new in range(len(now)):
+            left = np.where(allowed[new], near[new], 0.0)
+            left[list(pairs.values())] = 0.0
+            if new not in pairs and left.size and left.max() >= SAME_OBJECT_IOU:
+                pairs[new] = int(left.argmax())
+    return pairs
+
+
+def _corners(detections: Iterable[Named]) -> torch.Tensor:
+    """(n, 4) float64 relative xyxy boxes; a detection without a box has one that nothing overlaps."""
+    x, y, w, h = np.array([box if is_box(box) else NO_BOX for _, box in detections], float).reshape(-1, 4).T
+    return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
