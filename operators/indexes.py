@@ -162,7 +162,7 @@ def _is_outdated(config: Any) -> bool:
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:
     """The record of the index for this model, of this encoder and kind where they are given, or None.
 
-    Of two kinds the one that the preset makes by default, as refseg.dataset.index_finding.find_index does; of one kind one that says
+    Of two kinds the one that the preset makes by default, as find_index of refseg.dataset does; of one kind one that says
     how pixels are read, and the last used.
     """
     by_default = model in MODELS_THAT_KEEP_DUPLICATES

@@ -448,7 +448,7 @@ class TestKnownImages:
             asked.append(job.matching)
             raise CocoError("enough")
 
-        monkeypatch.setattr("refseg.coco.running.run_coco", run_coco)
+        monkeypatch.setattr("refseg.coco.run_coco", run_coco)
         plain = settings_for(False)
         for arguments, expected in (
             ((), None),

@@ -17,7 +17,7 @@ import pytest
 
 from tests.private_mongod import PrivateMongod, find_mongod
 
-TORCH_HALF = ("models", "candidates", "packing", "prototypes", "matching", "index")
+TORCH_HALF = ("models", "candidates.packing", "prototypes.prototypes", "matching.matcher", "index.candidate_index")
 
 
 def server_options() -> dict[str, object]:

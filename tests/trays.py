@@ -148,7 +148,7 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
             for row, image_hw in zip(pixels, sizes, strict=True)
         ]
 
-    monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
     monkeypatch.setattr("refseg.runs.segmenter.propose_from_pixels", propose_from_pixels)
 
 

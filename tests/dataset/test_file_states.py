@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-import refseg.dataset.index
+import refseg.dataset.file_states
 from refseg.dataset.file_states import file_state, still_held
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.index_records import index_records
@@ -48,13 +48,13 @@ def build(view: Any, **options: Any) -> IndexReport:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the files whose headers are read to compare them with an index."""
     paths: list[str] = []
-    real = refseg.dataset.index.read_header
+    real = refseg.dataset.file_states.read_header
 
     def read_header(path: str) -> Any:
         paths.append(path)
         return real(path)
 
-    monkeypatch.setattr(refseg.dataset.index, "read_header", read_header)
+    monkeypatch.setattr(refseg.dataset.file_states, "read_header", read_header)
     return paths
 
 

@@ -52,7 +52,7 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 @pytest.fixture
@@ -64,13 +64,13 @@ def computed(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that gets the number of images of each batch from now on."""
     batches: list[int] = []
-    real = refseg.dataset.indexing.propose_from_pixels
+    real = refseg.dataset.builder.propose_from_pixels
 
     def propose_from_pixels(pixels: Any, *arguments: Any, **options: Any) -> Any:
         batches.append(len(pixels))
         return real(pixels, *arguments, **options)
 
-    monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
     return batches
 
 
@@ -154,7 +154,7 @@ class TestBuild:
     def test_the_models_are_a_batch_ahead(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """While nobody asks for the second batch it is computed; closed then, the build keeps what it had handed on."""
         second, batches = threading.Event(), 0
-        real = refseg.dataset.indexing.propose_from_pixels
+        real = refseg.dataset.builder.propose_from_pixels
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -164,8 +164,8 @@ class TestBuild:
                 second.set()
             return found
 
-        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
-        monkeypatch.setattr("refseg.dataset.indexing.BESIDE_PROCESSOR", {"cpu"})
+        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.dataset.builder.BESIDE_PROCESSOR", {"cpu"})
         work = iter_build_index(trays, "demo", num_workers=1)
         assert [next(work).done, next(work).done] == [0, 2]
         assert second.wait(10)
@@ -177,8 +177,8 @@ class TestBuild:
     def test_an_error_of_the_models_comes_after_what_was_done(
         self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, beside: set[str]
     ) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.BESIDE_PROCESSOR", beside)
-        real, batches = refseg.dataset.indexing.propose_from_pixels, 0
+        monkeypatch.setattr("refseg.dataset.builder.BESIDE_PROCESSOR", beside)
+        real, batches = refseg.dataset.builder.propose_from_pixels, 0
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -187,7 +187,7 @@ class TestBuild:
                 raise ZeroDivisionError("a mistake in the code")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
         with pytest.raises(ZeroDivisionError, match="a mistake in the code"):
             build(trays, num_workers=1)
         assert held_by(trays).keys() == set(trays[:2].values("id"))
@@ -582,7 +582,7 @@ class TestCancelled:
         assert (status.num_samples, status.num_indexed) == (4, 0)
 
     def test_a_failure_keeps_what_is_done(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = refseg.dataset.indexing.propose_from_pixels, []
+        real, calls = refseg.dataset.builder.propose_from_pixels, []
 
         def fails_at_the_second(*arguments: Any, **options: Any) -> Any:
             calls.append(1)
@@ -590,7 +590,7 @@ class TestCancelled:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.dataset.indexing.propose_from_pixels", fails_at_the_second)
+        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", fails_at_the_second)
         with pytest.raises(RuntimeError, match="out of memory"):
             build(trays)
         assert held_by(trays).keys() == set(trays[:2].values("id"))

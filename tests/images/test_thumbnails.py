@@ -209,7 +209,7 @@ def test_data_uri(halves: Path, tmp_path: Path) -> None:
 def test_no_torch_and_no_fiftyone(halves: Path) -> None:
     code = f"""
 import sys, numpy as np
-from refseg.thumbnails import crop_thumbnail, object_picture
+from refseg.images.thumbnails import crop_thumbnail, object_picture
 crop_thumbnail({str(halves)!r}, {SQUARE!r}), object_picture({str(halves)!r}, {SQUARE!r}, np.ones((2, 2), bool))
 print([name for name in ("torch", "fiftyone", "transformers") if name in sys.modules])
 """

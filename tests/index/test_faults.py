@@ -72,7 +72,7 @@ def draw(folder: Path, num_images: int, seed: int = 33) -> list[fo.Sample]:
 def as_in_the_other_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Numbers can differ in the last bit with the images in a batch and with the threads; and threads of several processes
     stand in each other's way."""
-    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -140,7 +140,7 @@ def _prepare(pipe: Connection, name: str) -> Any:
     torch.set_num_threads(1)
     refseg.dataset.builder.SECONDS_A_WRITE = 0.0
     refseg.dataset.builder.IMAGES_A_STRETCH = 4
-    refseg.dataset.indexing.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
+    refseg.dataset.builder.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
     dataset, models = fo.load_dataset(name), quick_models()
     pipe.send("ready")
     pipe.recv()

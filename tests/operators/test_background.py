@@ -71,7 +71,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
                     assert hold.go_on.wait(60)
                 yield step
 
-    monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
+    monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
     yield hold
     hold.go_on.set()
 
@@ -183,7 +183,7 @@ class TestInAThread:
             yield Progress(0, 1, "images")
             raise error
 
-        monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", fail)
+        monkeypatch.setattr(refseg.runs, "iter_segment", fail)
         assert run_job(trays, "segment").notes == [("error", told)]
         assert listed(trays) == []
 

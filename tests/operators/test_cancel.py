@@ -136,7 +136,7 @@ def test_delegated_segmentation_is_cancelled_by_its_operations_id(
                     assert go_on.wait(60)
                 yield step
 
-    monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
+    monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
     operator = foo.get_operator(uri("segment"))
     queued = operator(with_prototypes, "parts", min_confidence=0.0, run_key="stopped", delegate=True).result["id"]
     service = DelegatedOperationService()

@@ -47,7 +47,7 @@ Notes = list[dict[str, Any]]
 def parts(parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
     """Four images whose candidates are their two labelled objects, computed one image at a time."""
     propose_truth(monkeypatch, parts)
-    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
     return parts
 
 
@@ -179,7 +179,7 @@ class TestBuildIndex:
             asked.append(exact)
             return real(*arguments, exact=exact, **options)
 
-        monkeypatch.setattr(refseg.dataset.indexing, "iter_build_index", iter_build_index)
+        monkeypatch.setattr(refseg.dataset, "iter_build_index", iter_build_index)
         for exact in (False, True):
             call("build_index", parts.limit(1), model="demo", exact=exact)
         assert asked == [None, True]

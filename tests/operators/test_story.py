@@ -541,7 +541,7 @@ class TestBadInput:
                     call("cancel", with_prototypes)
                     yield step
 
-        monkeypatch.setattr(refseg.runs.segmenting, "iter_segment", iter_segment)
+        monkeypatch.setattr(refseg.runs, "iter_segment", iter_segment)
         with pytest.raises(ExecutionError) as caught:
             call("segment", with_prototypes, "parts")
         assert str(caught.value) == "Segment was cancelled; the predictions written so far are kept."

@@ -21,8 +21,7 @@ from refseg.errors import DatasetError
 from refseg.review.deciding import SAME_PLACE, box_iou
 from refseg.review.queue import Decision, QueueItem, accept, fix, reject, relabel, review_queue, summarize, undo
 from refseg.review.summary import ClassReview, ReviewSummary
-from refseg.runs import segmenting as runs
-from refseg.runs import similar
+from refseg.runs import records, similar
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -511,8 +510,8 @@ class TestSummary:
 
 class TestFields:
     def test_names_are_the_runs(self) -> None:
-        assert (runs.SEGMENT_METHOD, similar.SIMILAR_METHOD, INSPECTING) == PREDICTING
-        assert SEGMENTING == runs.SEGMENT_METHOD
+        assert (records.SEGMENT_METHOD, similar.SIMILAR_METHOD, INSPECTING) == PREDICTING
+        assert SEGMENTING == records.SEGMENT_METHOD
 
     def test_runs(self, dataset: fo.Dataset, make_dataset: MakeDataset) -> None:
         record(make_dataset([fo.Sample("b.png")]), "elsewhere")

@@ -57,7 +57,7 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def build(view: Any, model: Any = "demo", **options: Any) -> Any:
@@ -80,7 +80,7 @@ def forbid_models(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         "refseg.dataset.sources.load_models",
         "refseg.dataset.indexing.load_models",
-        "refseg.dataset.indexing.propose_from_pixels",
+        "refseg.dataset.builder.propose_from_pixels",
     )
 
 

@@ -39,7 +39,7 @@ ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
 @pytest.fixture(autouse=True)
 def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On every device."""
-    monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def content_of(view: Any, field: str = "predictions", *, with_run: bool = True) -> list[Any]:
@@ -398,7 +398,13 @@ class TestProvenance:
         assert [labels and len(labels) for labels in content_of(trays)] == [2, 2, None, None]
 
     @pytest.mark.parametrize(
-        "what", ["runs.create_fields", "runs._segment_images", "indexing.Builder.close", "writing.write_values"]
+        "what",
+        [
+            "runs.segmenting.create_fields",
+            "runs.segmenting.segment_images",
+            "dataset.builder.Builder.close",
+            "runs.writing.write_values",
+        ],
     )
     def test_no_failure_leaves_a_run_at_work(
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, what: str

@@ -188,7 +188,7 @@ class TestChanges:
         assert sum(number for _, number in config.changes["gained"]) == len(config.changed_ids.split()) == 2
 
     def test_so_many_ids_are_recorded(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.runs.segmenting.CHANGES_RECORDED", 3)
+        monkeypatch.setattr("refseg.runs.records.CHANGES_RECORDED", 3)
         run(trays, prototypes)
         report = run(trays, prototypes, max_detections=1)
         assert report.changes.num_samples == report.changes.num_lost == 4
@@ -292,7 +292,7 @@ class TestPortions:
     def test_candidates_that_are_not_packed_do_not_pile_up(
         self, trays: fo.Dataset, prototypes: Prototypes, writes: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("refseg.dataset.indexing.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), 1))
+        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), 1))
         monkeypatch.setattr("refseg.runs.writing.CELLS_HELD", 1)
         run(trays, prototypes, index=False)
         assert [size for size in writes if size] == [1, 1, 1, 1]
