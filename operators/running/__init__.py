@@ -1,0 +1,1 @@
+"""How operators run: at once with progress, delegated, or unattended for the panel; and how they are cancelled."""
