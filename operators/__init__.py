@@ -16,7 +16,7 @@ from .inspect_prototypes import InspectPrototypes
 from .learn import Learn
 from .mark_empty import MarkEmpty
 from .mine_negatives import MineNegatives
-from .panel import ReferenceSegmentation
+from .panel.panel import ReferenceSegmentation
 from .review import Review
 from .sample_references import SampleReferences
 from .segment import Segment

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
-from .forms import Form, default_model, model_input
-from .indexes import IndexRecord, coverage, index_records, record_pixels
-from .messages import count, duration, size, skips
-from .pixel_inputs import index_pixels, pixel_inputs, pixel_params
-from .selection import target_images
+from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
+from .forms.form import Form, default_model, model_input
+from .forms.indexes import IndexRecord, coverage, index_records, record_pixels
+from .forms.messages import count, duration, size, skips
+from .forms.pixels import index_pixels, pixel_inputs, pixel_params
+from .forms.selection import target_images
+from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.images import PixelSettings

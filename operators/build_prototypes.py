@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
-from .forms import (
+from .forms.constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
+from .forms.form import (
     Form,
     calibrates_input,
     default_model,
@@ -23,9 +22,10 @@ from .forms import (
     reference_field_input,
     source_input,
 )
-from .messages import count, listing, scores
-from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
-from .selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
+from .forms.messages import count, listing, scores
+from .forms.pixels import given_pixels, pixel_inputs, pixel_params
+from .forms.selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
+from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.dataset import StoredPrototypes

@@ -8,12 +8,12 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import EMPTY_TAG
-from .forms import Form, name_of_changed_input, prototypes_input
+from .forms.constants import EMPTY_TAG
+from .forms.form import Form, name_of_changed_input, prototypes_input
+from .forms.messages import count, scores
+from .forms.selection import collection
 from .mark_empty import count_empty
-from .messages import count, scores
-from .selection import collection
+from .running.base import RefSegOperator, Result, Work
 
 
 class Calibrate(RefSegOperator):

@@ -9,9 +9,9 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work, came_from_app
-from .jobs import Job, request_cancel, running_jobs
-from .messages import count
+from .forms.messages import count
+from .running.base import RefSegOperator, Result, Work, came_from_app
+from .running.jobs import Job, request_cancel, running_jobs
 
 ALL = "all"
 

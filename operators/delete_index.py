@@ -8,11 +8,11 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .forms import Form, index_input
-from .indexes import IndexRecord, index_records
-from .jobs import running_jobs
-from .messages import count, duration, listing, size
+from .forms.form import Form, index_input
+from .forms.indexes import IndexRecord, index_records
+from .forms.messages import count, duration, listing, size
+from .running.base import RefSegOperator, Result, Work
+from .running.jobs import running_jobs
 
 USERS = ("build_index", "segment", "segment_with_references", "index_status")
 """Operators that may be using an index while they run."""

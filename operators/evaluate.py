@@ -9,11 +9,11 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import REFERENCE_FIELD, SKIPS_IN_RESULT
-from .forms import Form, no_objects, object_fields, segmented_fields
-from .messages import count, listing
-from .selection import chosen_classes, target_images
+from .forms.constants import REFERENCE_FIELD, SKIPS_IN_RESULT
+from .forms.form import Form, no_objects, object_fields, segmented_fields
+from .forms.messages import count, listing
+from .forms.selection import chosen_classes, target_images
+from .running.base import RefSegOperator, Result, Work
 
 EVALUATION_PANEL = "model_evaluation_panel_builtin"
 FIGURES = (

@@ -8,12 +8,12 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work, came_from_app
-from .constants import NUM_SIMILAR, SIMILAR_FIELD, SIMILAR_METHOD
-from .forms import Form, no_index, object_fields
-from .indexes import index_records
-from .messages import count
-from .selection import all_images, collection, images_of, picked_label_ids
+from .forms.constants import NUM_SIMILAR, SIMILAR_FIELD, SIMILAR_METHOD
+from .forms.form import Form, no_index, object_fields
+from .forms.indexes import index_records
+from .forms.messages import count
+from .forms.selection import all_images, collection, images_of, picked_label_ids
+from .running.base import RefSegOperator, Result, Work, came_from_app
 
 
 class FindSimilar(RefSegOperator):

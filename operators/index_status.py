@@ -9,12 +9,12 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import SKIPS_IN_RESULT
-from .forms import Form, index_input
-from .indexes import index_records
-from .messages import count, listing, size
-from .selection import collection
+from .forms.constants import SKIPS_IN_RESULT
+from .forms.form import Form, index_input
+from .forms.indexes import index_records
+from .forms.messages import count, listing, size
+from .forms.selection import collection
+from .running.base import RefSegOperator, Result, Work
 
 
 class IndexStatus(RefSegOperator):

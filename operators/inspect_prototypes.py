@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .forms import Form, kept_prototypes
-from .messages import count, listing
-from .selection import all_images, chosen_classes, collection
+from .forms.form import Form, kept_prototypes
+from .forms.messages import count, listing
+from .forms.selection import all_images, chosen_classes, collection
+from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from PIL import Image

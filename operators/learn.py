@@ -9,11 +9,11 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import build_prototypes, segment
-from .base import RefSegOperator, Result, Work, relabel
-from .constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
-from .forms import Form, calibrates_input, default_model, label_field_input, limits_inputs, matching_inputs, model_input
-from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
-from .selection import all_images, chosen_classes, target_images
+from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
+from .forms.form import Form, calibrates_input, default_model, label_field_input, limits_inputs, matching_inputs, model_input
+from .forms.pixels import given_pixels, pixel_inputs, pixel_params
+from .forms.selection import all_images, chosen_classes, target_images
+from .running.base import RefSegOperator, Result, Work, relabel
 
 
 class Learn(RefSegOperator):

@@ -8,11 +8,11 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work, came_from_app
-from .constants import EMPTY_TAG, REFERENCE_TAG
-from .forms import Form
-from .messages import count
-from .selection import chose_whole_dataset, collection, images_of, shows_frames, target_images
+from .forms.constants import EMPTY_TAG, REFERENCE_TAG
+from .forms.form import Form
+from .forms.messages import count
+from .forms.selection import chose_whole_dataset, collection, images_of, shows_frames, target_images
+from .running.base import RefSegOperator, Result, Work, came_from_app
 
 OF_FRAMES = (
     "FiftyOne keeps no tags of frames of videos: make a dataset of them, "

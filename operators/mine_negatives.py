@@ -9,12 +9,12 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import EMPTY_TAG, MAX_MINED
-from .forms import Form, kept_classes, name_of_changed_input, prototypes_input
+from .forms.constants import EMPTY_TAG, MAX_MINED
+from .forms.form import Form, kept_classes, name_of_changed_input, prototypes_input
+from .forms.messages import count
+from .forms.selection import chosen_classes, collection, target_images
 from .mark_empty import count_empty
-from .messages import count
-from .selection import chosen_classes, collection, target_images
+from .running.base import RefSegOperator, Result, Work
 
 
 class MineNegatives(RefSegOperator):

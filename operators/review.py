@@ -10,11 +10,11 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import ACCEPTED_FIELD, LABEL_FIELD, REJECTED_FIELD
-from .forms import Form, object_fields
-from .messages import count
-from .selection import collection, selected_label_ids
+from .forms.constants import ACCEPTED_FIELD, LABEL_FIELD, REJECTED_FIELD
+from .forms.form import Form, object_fields
+from .forms.messages import count
+from .forms.selection import collection, selected_label_ids
+from .running.base import RefSegOperator, Result, Work
 
 DECISIONS = {
     "accept": "Accept: it is right",

@@ -8,11 +8,11 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import BORDER, MIN_SIDE, REFERENCE_TAG, SEED, SHOTS
-from .forms import Form, reference_field, reference_field_input, tag_input
-from .messages import count, listing
-from .selection import chosen_classes, target_images
+from .forms.constants import BORDER, MIN_SIDE, REFERENCE_TAG, SEED, SHOTS
+from .forms.form import Form, reference_field, reference_field_input, tag_input
+from .forms.messages import count, listing
+from .forms.selection import chosen_classes, target_images
+from .running.base import RefSegOperator, Result, Work
 
 
 class SampleReferences(RefSegOperator):

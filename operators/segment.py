@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
 from .build_index import record_of
-from .constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
-from .forms import (
+from .forms.constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
+from .forms.form import (
     Form,
     calibrated_notice,
     chosen_matching,
@@ -25,10 +24,11 @@ from .forms import (
     semantic_field_input,
     thresholds_input,
 )
-from .indexes import coverage, find_record
-from .messages import count, skips
-from .pixel_inputs import given_pixels, pixel_inputs, pixel_params
-from .selection import all_images, chosen_classes, target_images
+from .forms.indexes import coverage, find_record
+from .forms.messages import count, skips
+from .forms.pixels import given_pixels, pixel_inputs, pixel_params
+from .forms.selection import all_images, chosen_classes, target_images
+from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.runs import SegmentReport

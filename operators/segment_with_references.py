@@ -12,9 +12,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import build_prototypes, evaluate, segment
-from .base import RefSegOperator, Result, Work, relabel
-from .constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
-from .forms import (
+from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
+from .forms.form import (
     Form,
     calibrates_input,
     default_model,
@@ -26,9 +25,10 @@ from .forms import (
     reference_field_input,
     source_input,
 )
-from .indexes import coverage, find_record
-from .pixel_inputs import pixel_inputs, pixel_params
-from .selection import all_images, target_images
+from .forms.indexes import coverage, find_record
+from .forms.pixels import pixel_inputs, pixel_params
+from .forms.selection import all_images, target_images
+from .running.base import RefSegOperator, Result, Work, relabel
 
 
 class SegmentWithReferences(RefSegOperator):

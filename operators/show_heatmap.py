@@ -9,12 +9,12 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .base import RefSegOperator, Result, Work
-from .constants import SKIPS_IN_RESULT
-from .forms import Form, kept_prototypes
+from .forms.constants import SKIPS_IN_RESULT
+from .forms.form import Form, kept_prototypes
+from .forms.messages import count, skips
+from .forms.selection import collection, target_images
 from .inspect_prototypes import classes_of, prototypes_input
-from .messages import count, skips
-from .selection import collection, target_images
+from .running.base import RefSegOperator, Result, Work
 
 MANY_IMAGES = 500
 """More take minutes on a CPU, and megabytes of the database: the form says so."""

@@ -9,11 +9,11 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import segment
-from .base import RefSegOperator, Result, Work
-from .constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
-from .forms import Form, calibrates_input, negative_tag_input, segmented_fields, tag_input
-from .messages import count, listing
-from .selection import target_images
+from .forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
+from .forms.form import Form, calibrates_input, negative_tag_input, segmented_fields, tag_input
+from .forms.messages import count, listing
+from .forms.selection import target_images
+from .running.base import RefSegOperator, Result, Work
 
 
 class Update(RefSegOperator):

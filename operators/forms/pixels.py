@@ -17,7 +17,7 @@ from .selection import collection, every_sample, shows_frames
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
 
-    from .forms import Form
+    from .form import Form
 
 FILES_LOOKED_AT = 24
 """Drawn at random: a dataset's images are mostly of one kind."""

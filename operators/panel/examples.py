@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
-from .messages import count, listing
-from .panel_settings import PanelSettings
-from .selection import all_images, collection
+from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
+from ..forms.messages import count, listing
+from ..forms.selection import all_images, collection
+from .settings import PanelSettings
 
 
 def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = False) -> str:
@@ -150,7 +150,7 @@ def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str
 
 
 def _add_images(ctx: Any, settings: PanelSettings, sample_ids: Sequence[str], kind: str) -> int:
-    from .selection import labels_path
+    from ..forms.selection import labels_path
 
     field = settings.label_field if kind == "alt" else settings.field
     if not sample_ids or field is None or not collection(ctx).has_field(field):

@@ -18,14 +18,18 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.operators.categories import Categories
 
-from . import background, panel_examples, panel_queue, panel_sections, panel_settings
-from .constants import REJECTED_FIELD
-from .evaluate import EVALUATION_PANEL
-from .jobs import request_cancel, running_jobs
-from .mark_empty import count_empty, describe, mark
-from .messages import count
-from .panel_pictures import pictures
-from .selection import all_images, collection, shows_frames
+from ..evaluate import EVALUATION_PANEL
+from ..forms.constants import REJECTED_FIELD
+from ..forms.messages import count
+from ..forms.selection import all_images, collection, shows_frames
+from ..mark_empty import count_empty, describe, mark
+from ..running import background
+from ..running.jobs import request_cancel, running_jobs
+from . import examples as panel_examples
+from . import queue as panel_queue
+from . import sections as panel_sections
+from . import settings as panel_settings
+from .pictures import pictures
 
 logger = logging.getLogger(__name__)
 

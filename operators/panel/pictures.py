@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .panel_examples import every_image
-from .selection import collection
+from ..forms.selection import collection
+from .examples import every_image
 
 logger = logging.getLogger(__name__)
 

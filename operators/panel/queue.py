@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
-from .constants import REJECTED_FIELD
-from .forms import object_fields
-from .panel_settings import PanelSettings
-from .selection import all_images, collection
+from ..forms.constants import REJECTED_FIELD
+from ..forms.form import object_fields
+from ..forms.selection import all_images, collection
+from .settings import PanelSettings
 
 if TYPE_CHECKING:
     from refseg.review import QueueItem

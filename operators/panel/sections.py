@@ -15,9 +15,7 @@ import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
 
-from . import panel_queue
-from .background import can_delegate
-from .constants import (
+from ..forms.constants import (
     EMPTY_TAG,
     EVALUATION_METHOD,
     MODELS,
@@ -28,15 +26,17 @@ from .constants import (
     REJECTED_FIELD,
     SIMILARITIES,
 )
-from .forms import dataset_problem, default_matching, object_fields
-from .indexes import find_record, record_pixels
-from .jobs import running_jobs
-from .mark_empty import count_empty
-from .messages import count, duration, size
-from .panel_examples import every_image
-from .panel_settings import MATCHING, PanelSettings
-from .panel_thresholds import Thresholds, thresholds
-from .selection import all_images, collection, labels_path
+from ..forms.form import dataset_problem, default_matching, object_fields
+from ..forms.indexes import find_record, record_pixels
+from ..forms.messages import count, duration, size
+from ..forms.selection import all_images, collection, labels_path
+from ..mark_empty import count_empty
+from ..running.background import can_delegate
+from ..running.jobs import running_jobs
+from . import queue as panel_queue
+from .examples import every_image
+from .settings import MATCHING, PanelSettings
+from .thresholds import Thresholds, thresholds
 
 BINS = 20
 """Bars of the score histogram."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from .constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
-from .forms import chosen_matching, default_model, object_fields, reference_field
-from .selection import collection
+from ..forms.constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
+from ..forms.form import chosen_matching, default_model, object_fields, reference_field
+from ..forms.selection import collection
 
 STORE = "refseg_panel"
 KEY = "settings"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
-from .forms import CHANGES_SCORES, default_matching
-from .panel_settings import PanelSettings
+from ..forms.constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
+from ..forms.form import CHANGES_SCORES, default_matching
+from .settings import PanelSettings
 
 OWN, CALIBRATED, LATER, DEFAULT = "own", "calibrated", "later", "default"
 """Where a threshold comes from. LATER: the next run calibrates it, and the number shown is only the best known so far."""

@@ -17,8 +17,8 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators.executor import Executor
 
+from ..forms.selection import collection, shows_frames
 from .jobs import JOB_ID, running_jobs
-from .selection import collection, shows_frames
 
 logger = logging.getLogger(__name__)
 

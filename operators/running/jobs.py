@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from .messages import duration
+from ..forms.messages import duration
 
 if TYPE_CHECKING:
     from refseg.progress import Progress

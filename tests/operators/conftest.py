@@ -86,7 +86,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each step, however quick, be noted and shown: in the module that FiftyOne loads, and in the one imported here."""
     import fiftyone.operators as foo
 
-    from operators import base
+    from operators.running import base
     from tests.operators.helpers import uri
 
     kinds = type(foo.get_operator(uri("segment"))).__mro__

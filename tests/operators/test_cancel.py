@@ -18,7 +18,7 @@ from fiftyone.operators.executor import ExecutionError, Executor
 from fiftyone.operators.store import ExecutionStore
 
 import refseg.runs.segmenting
-from operators import base, jobs
+from operators.running import base, jobs
 from refseg.errors import DatasetError
 from refseg.progress import Progress
 from tests.operators.helpers import app_request, form_of, named, problems_of, run_in_app, uri

@@ -21,7 +21,7 @@ import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.dataset.indexing
-from operators.indexes import Coverage
+from operators.forms.indexes import Coverage
 from refseg.dataset.index import DatasetIndex
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.index_records import index_records

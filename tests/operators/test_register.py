@@ -18,7 +18,7 @@ import fiftyone.plugins as fop
 import pytest
 import yaml
 
-from operators.base import RefSegOperator
+from operators.running.base import RefSegOperator
 from refseg.calibration.mining import MAX_MINED
 from refseg.dataset.index_records import INDEX_METHOD
 from refseg.dataset.indexing import build_index
@@ -50,7 +50,7 @@ def test_manifest() -> None:
     assert (ROOT / MANIFEST["py_entry"]).is_file()
     files = {path.stem for path in (ROOT / "operators").glob("*.py") if "(RefSegOperator)" in path.read_text()}
     assert sorted(NAMES) == sorted(files)
-    panels = {path.stem for path in (ROOT / "operators").glob("*.py") if "(foo.Panel)" in path.read_text()}
+    panels = {path.stem for path in (ROOT / "operators").rglob("*.py") if "(foo.Panel)" in path.read_text()}
     assert (panels, PANELS) == ({"panel"}, ["reference_segmentation"])
 
 
@@ -222,7 +222,7 @@ def test_nothing_heavy_is_loaded_when_forms_and_panel_are_asked(
 
 
 def test_repeated_constants_are_the_librarys() -> None:
-    from operators import constants
+    from operators.forms import constants
     from refseg.dataset import fields
     from refseg.dataset.references import REFERENCE_TAG
 
@@ -244,7 +244,7 @@ def test_repeated_constants_are_the_librarys() -> None:
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sam2_megabytes])
 def test_download_sizes_are_the_presets(name: str) -> None:
-    from operators.constants import MODELS
+    from operators.forms.constants import MODELS
 
     gigabytes = (PRESETS[name].sam2_megabytes + PRESETS[name].dinov2_megabytes) / 1000
     assert f"downloads {gigabytes:.1f} GB" in MODELS[name]
@@ -252,7 +252,7 @@ def test_download_sizes_are_the_presets(name: str) -> None:
 
 def test_defaults_are_the_librarys() -> None:
     import refseg
-    from operators import constants
+    from operators.forms import constants
 
     def default(function: object, name: str) -> object:
         return inspect.signature(function).parameters[name].default  # type: ignore[arg-type]
@@ -267,7 +267,7 @@ def test_defaults_are_the_librarys() -> None:
     assert default(refseg.sample_references, "border") == constants.BORDER
 
 
-@pytest.mark.parametrize("name", ["indexes", "jobs", "messages"])
+@pytest.mark.parametrize("name", ["forms.indexes", "running.jobs", "forms.messages"])
 def test_examples(name: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"operators.{name}"))
     assert outcome.attempted > 0

@@ -21,7 +21,7 @@ import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.runs.segmenting
-from operators.jobs import running_jobs
+from operators.running.jobs import running_jobs
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import load_prototypes
 from refseg.demo.dataset import build_demo_dataset

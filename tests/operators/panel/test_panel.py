@@ -569,7 +569,7 @@ class TestPictures:
         assert press(shelf, "pictures").result == {}
 
     def test_only_so_many_at_once(self, shelf: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loaded("panel_pictures"), "MOST", 1)
+        monkeypatch.setattr(loaded("pictures"), "MOST", 1)
         sample = shelf.first()
         wanted = [{"id": label.id, "field": "ground_truth", "sample_id": sample.id} for label in sample.ground_truth.detections]
         assert list(press(shelf, "pictures", {"wanted": wanted}).result) == [wanted[0]["id"]]
@@ -651,4 +651,4 @@ class TestErrors:
 
 
 def test_sections_are_all_there(shelf: fo.Dataset) -> None:
-    assert tuple(loaded("panel_sections").SECTIONS) == SECTIONS
+    assert tuple(loaded("sections").SECTIONS) == SECTIONS

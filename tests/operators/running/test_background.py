@@ -17,7 +17,7 @@ from fiftyone.core.odm import RunDocument
 from fiftyone.operators.delegated import DelegatedOperationService
 
 import refseg.runs.segmenting
-from operators import background, jobs
+from operators.running import background, jobs
 from refseg.dataset.references import collect_references
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
