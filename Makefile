@@ -46,7 +46,7 @@ check: $(READY) ## ruff, mypy and import-linter, the same as the pre-commit hook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=. $(BIN)/lint-imports --no-logo --quiet
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 test: check ## check, then every test, those of the App in a browser
 	$(BIN)/python scripts/ensure_browser.py
