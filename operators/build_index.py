@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
@@ -25,20 +24,9 @@ if TYPE_CHECKING:
 class BuildIndex(RefSegOperator):
     """Fills the dataset's candidate index."""
 
+    title = "Build index"
+    summary = "Compute the candidates of each image once, so that segmenting takes seconds afterwards"
     kept_when_cancelled = "the images done so far are kept, and the next build goes on from there"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="build_index",
-            label="Build index",
-            description="Compute the candidates of each image once, so that segmenting takes seconds afterwards",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which images, which model, what is kept and where."""

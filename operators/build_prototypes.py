@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
@@ -35,20 +34,9 @@ if TYPE_CHECKING:
 class BuildPrototypes(RefSegOperator):
     """Turns references into one prototype per class."""
 
+    title = "Build prototypes"
+    summary = "Learn what to look for from references, and keep it with the dataset"
     kept_when_cancelled = "no prototypes were kept, and earlier ones are as they were"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="build_prototypes",
-            label="Build prototypes",
-            description="Learn what to look for from references, and keep it with the dataset",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which references, which model, and a name."""

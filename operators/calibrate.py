@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG
@@ -19,20 +18,9 @@ from .running.base import RefSegOperator, Result, Work
 class Calibrate(RefSegOperator):
     """Finds the threshold of each class that suits its references best."""
 
+    title = "Calibrate thresholds"
+    summary = "Find the minimum confidence that suits each class, from the images of its references"
     kept_when_cancelled = "the prototypes are as they were, and images computed so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="calibrate",
-            label="Calibrate thresholds",
-            description="Find the minimum confidence that suits each class, from the images of its references",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which prototypes, and what the calibrated ones are called."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.messages import count
@@ -19,17 +18,10 @@ ALL = "all"
 class Cancel(RefSegOperator):
     """Asks running jobs to end."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="cancel",
-            label="Cancel a running job",
-            description="End a RefSeg job of this dataset after its current batch, and keep what it has done",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.LOW,
-        )
+    title = "Cancel a running job"
+    summary = "End a RefSeg job of this dataset after its current batch, and keep what it has done"
+    may_be_delegated = False
+    risk = types.RiskLevel.LOW
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which job. Asks for no images, because a job must end whatever the dataset holds by now."""

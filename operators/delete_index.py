@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.form import Form, index_input
@@ -21,17 +20,10 @@ USERS = ("build_index", "segment", "segment_with_references", "index_status")
 class DeleteIndex(RefSegOperator):
     """Gives back the space of an index."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="delete_index",
-            label="Delete index",
-            description="Delete a candidate index; predictions, prototypes and images stay",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.HIGH,
-        )
+    title = "Delete index"
+    summary = "Delete a candidate index; predictions, prototypes and images stay"
+    may_be_delegated = False
+    risk = types.RiskLevel.HIGH
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which index, and whether that is meant."""

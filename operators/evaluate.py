@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import REFERENCE_FIELD, SKIPS_IN_RESULT
-from .forms.form import Form, no_objects, object_fields, segmented_fields
+from .forms.fields import segmented_fields
+from .forms.form import Form, no_objects, object_fields
 from .forms.messages import count, listing
 from .forms.selection import chosen_classes, target_images
 from .running.base import RefSegOperator, Result, Work
@@ -26,20 +26,9 @@ FIGURES = (
 class Evaluate(RefSegOperator):
     """Average precision by COCO's rules, and an evaluation to browse in the App."""
 
+    title = "Evaluate"
+    summary = "Compare predictions with ground truth by COCO's rules"
     kept_when_cancelled = "no unfinished evaluation is left"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="evaluate",
-            label="Evaluate",
-            description="Compare predictions with ground truth by COCO's rules",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which fields, and the evaluation's name."""

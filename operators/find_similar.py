@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import NUM_SIMILAR, SIMILAR_FIELD, SIMILAR_METHOD
@@ -19,17 +18,9 @@ from .running.base import RefSegOperator, Result, Work, came_from_app
 class FindSimilar(RefSegOperator):
     """Shows the candidates most like the selected objects."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="find_similar",
-            label="Find similar",
-            description="Show the objects of the indexed images that are most like the selected ones",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
+    title = "Find similar"
+    summary = "Show the objects of the indexed images that are most like the selected ones"
+    may_be_delegated = False
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         """A button beside an open image, where labels are selected."""

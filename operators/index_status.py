@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import SKIPS_IN_RESULT
@@ -20,20 +19,9 @@ from .running.base import RefSegOperator, Result, Work
 class IndexStatus(RefSegOperator):
     """Says what a candidate index holds."""
 
+    title = "Index status"
+    summary = "See which images are indexed, check the index, and give back space that it does not need"
     kept_when_cancelled = "the index holds the images that it held"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="index_status",
-            label="Index status",
-            description="See which images are indexed, check the index, and give back space that it does not need",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which index, and what else to do with it."""

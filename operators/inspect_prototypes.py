@@ -9,7 +9,6 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.form import Form, kept_prototypes
@@ -33,20 +32,9 @@ SUGGESTIONS_FIELD = "suggestions"
 class InspectPrototypes(RefSegOperator):
     """Shows each reference's crop, patch features and parts, which look like mistakes or hurt, and what to label next."""
 
+    title = "Inspect prototypes"
+    summary = "See what the encoder sees in each reference, which of them hurt, and what to label next"
     kept_when_cancelled = "no sheet was written"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="inspect_prototypes",
-            label="Inspect prototypes",
-            description="See what the encoder sees in each reference, which of them hurt, and what to label next",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which prototypes and classes; what is known of their references already."""

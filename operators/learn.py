@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import build_prototypes, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
-from .forms.form import Form, calibrates_input, default_model, label_field_input, limits_inputs, matching_inputs, model_input
+from .forms.fields import label_field_input
+from .forms.form import Form, calibrates_input, default_model, model_input
+from .forms.matching import limits_inputs, matching_inputs
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images
 from .running.base import RefSegOperator, Result, Work, relabel
@@ -19,20 +20,9 @@ from .running.base import RefSegOperator, Result, Work, relabel
 class Learn(RefSegOperator):
     """Builds prototypes from every reference and negative of the dataset, and segments with them."""
 
+    title = "Learn and segment"
+    summary = "Learn from every object tagged as reference or negative, in whatever field, and segment"
     kept_when_cancelled = "prototypes that were finished and the predictions written so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="learn",
-            label="Learn and segment",
-            description="Learn from every object tagged as reference or negative, in whatever field, and segment",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which images, which model, where to write and what counts."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG, REFERENCE_TAG
@@ -23,17 +22,10 @@ OF_FRAMES = (
 class MarkEmpty(RefSegOperator):
     """Tags samples, so that thresholds and negatives can be learnt from them."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="mark_empty",
-            label="Mark as empty",
-            description="Mark images that hold no object of any class, so that RefSeg learns to keep quiet there",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.LOW,
-        )
+    title = "Mark as empty"
+    summary = "Mark images that hold no object of any class, so that RefSeg learns to keep quiet there"
+    may_be_delegated = False
+    risk = types.RiskLevel.LOW
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which images, and whether to take the mark off."""

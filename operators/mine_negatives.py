@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG, MAX_MINED
-from .forms.form import Form, kept_classes, name_of_changed_input, prototypes_input
+from .forms.form import Form, name_of_changed_input, prototypes_input
+from .forms.matching import kept_classes
 from .forms.messages import count
 from .forms.selection import chosen_classes, collection, target_images
 from .mark_empty import count_empty
@@ -20,20 +20,9 @@ from .running.base import RefSegOperator, Result, Work
 class MineNegatives(RefSegOperator):
     """Learns from mistakes that nobody has to point at one by one."""
 
+    title = "Mine negatives"
+    summary = "Make negatives of what is taken for a class in images known not to hold it"
     kept_when_cancelled = "the prototypes are as they were, and images computed so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="mine_negatives",
-            label="Mine negatives",
-            description="Make negatives of what is taken for a class in images known not to hold it",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which images, which classes they do not hold, and for which prototypes."""

@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import ACCEPTED_FIELD, LABEL_FIELD, REJECTED_FIELD
@@ -34,17 +33,10 @@ DONE = {
 class Review(RefSegOperator):
     """Decides on predictions."""
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="review",
-            label="Review predictions",
-            description="Accept, reject or rename the selected predictions",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.LOW,
-        )
+    title = "Review predictions"
+    summary = "Accept, reject or rename the selected predictions"
+    may_be_delegated = False
+    risk = types.RiskLevel.LOW
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """What to decide, on which predictions, and where it is written."""

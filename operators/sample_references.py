@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import BORDER, MIN_SIDE, REFERENCE_TAG, SEED, SHOTS
@@ -18,20 +17,9 @@ from .running.base import RefSegOperator, Result, Work
 class SampleReferences(RefSegOperator):
     """Chooses references at random, the same ones for the same seed."""
 
+    title = "Sample references"
+    summary = "Draw and tag the same number of references of each class"
     kept_when_cancelled = "references tagged by then keep their tag"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="sample_references",
-            label="Sample references",
-            description="Draw and tag the same number of references of each class",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Where, how many, and which objects are suitable."""

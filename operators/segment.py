@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .build_index import record_of
 from .forms.constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
-from .forms.form import (
-    Form,
+from .forms.fields import label_field_input, semantic_field_input
+from .forms.form import Form, kept_prototypes, prototypes_input
+from .forms.indexes import coverage, find_record
+from .forms.matching import (
     calibrated_notice,
     chosen_matching,
     classes_input,
     kept_classes,
-    kept_prototypes,
-    label_field_input,
     limits_inputs,
     matching_inputs,
-    prototypes_input,
-    semantic_field_input,
     thresholds_input,
 )
-from .forms.indexes import coverage, find_record
 from .forms.messages import count, skips
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images
@@ -37,20 +33,9 @@ if TYPE_CHECKING:
 class Segment(RefSegOperator):
     """Writes instances with masks and scores to a field."""
 
+    title = "Segment"
+    summary = "Find and segment the objects that prototypes were built for"
     kept_when_cancelled = "the predictions written so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="segment",
-            label="Segment",
-            description="Find and segment the objects that prototypes were built for",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which prototypes, where to write, and what counts."""

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import build_prototypes, evaluate, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
+from .forms.fields import label_field_input
 from .forms.form import (
     Form,
     calibrates_input,
     default_model,
-    label_field_input,
-    limits_inputs,
     model_input,
     name_input,
     negative_tag_input,
@@ -26,6 +24,7 @@ from .forms.form import (
     source_input,
 )
 from .forms.indexes import coverage, find_record
+from .forms.matching import limits_inputs
 from .forms.pixels import pixel_inputs, pixel_params
 from .forms.selection import all_images, target_images
 from .running.base import RefSegOperator, Result, Work, relabel
@@ -34,20 +33,9 @@ from .running.base import RefSegOperator, Result, Work, relabel
 class SegmentWithReferences(RefSegOperator):
     """Builds prototypes, segments with them and evaluates."""
 
+    title = "Segment with references"
+    summary = "Build prototypes from references, segment with them, and evaluate"
     kept_when_cancelled = "the steps that were finished and the predictions written so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="segment_with_references",
-            label="Segment with references",
-            description="Build prototypes from references, segment with them, and evaluate",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         """A button above the grid."""

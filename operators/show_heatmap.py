@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .forms.constants import SKIPS_IN_RESULT
@@ -23,20 +22,9 @@ MANY_IMAGES = 500
 class ShowHeatmap(RefSegOperator):
     """Writes heatmaps of the similarity to one class."""
 
+    title = "Show heatmap"
+    summary = "Show where in images the encoder sees a class of prototypes"
     kept_when_cancelled = "the heatmaps written so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="show_heatmap",
-            label="Show heatmap",
-            description="Show where in images the encoder sees a class of prototypes",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which class, in which images, and where to write."""

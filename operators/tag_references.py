@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone import ViewField as F
 
@@ -22,17 +21,10 @@ class TagReferences(RefSegOperator):
     Predictions are copied, references to the accepted field and negatives to the rejected one: the next run replaces them.
     """
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="tag_references",
-            label="Tag references",
-            description="Tag the selected labels as references or negatives, or take the tag off",
-            dynamic=True,
-            execute_as_generator=True,
-            risk_level=types.RiskLevel.LOW,
-        )
+    title = "Tag references"
+    summary = "Tag the selected labels as references or negatives, or take the tag off"
+    may_be_delegated = False
+    risk = types.RiskLevel.LOW
 
     def resolve_placement(self, ctx: Any) -> types.Placement:
         """A button beside an open image, where labels are selected."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from . import segment
 from .forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
-from .forms.form import Form, calibrates_input, negative_tag_input, segmented_fields, tag_input
+from .forms.fields import segmented_fields
+from .forms.form import Form, calibrates_input, negative_tag_input, tag_input
 from .forms.messages import count, listing
 from .forms.selection import target_images
 from .running.base import RefSegOperator, Result, Work
@@ -19,20 +19,9 @@ from .running.base import RefSegOperator, Result, Work
 class Update(RefSegOperator):
     """Rebuilds a field's prototypes from the present references and negatives, and segments its images again."""
 
+    title = "Update predictions"
+    summary = "Learn from what is tagged as reference and as negative now, and segment again"
     kept_when_cancelled = "prototypes that were finished and the predictions written so far are kept"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Name, label and how it may run."""
-        return foo.OperatorConfig(
-            name="update",
-            label="Update predictions",
-            description="Learn from what is tagged as reference and as negative now, and segment again",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_delegated_execution=True,
-            risk_level=types.RiskLevel.MEDIUM,
-        )
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which predictions, and what marks references and negatives."""

@@ -13,31 +13,21 @@ import fiftyone as fo
 import fiftyone.operators.types as types
 
 from .constants import (
-    LABEL_FIELD,
     MODEL,
     MODELS,
-    MODELS_AS_PUBLISHED,
     NEGATIVE_TAG,
-    OVERLAPS,
     PROTOTYPES_METHOD,
     PROTOTYPES_NAME,
     REFERENCE_FIELD,
     REFERENCE_TAG,
-    SEGMENT_METHOD,
-    SIMILARITIES,
 )
 from .indexes import IndexRecord, index_records
-from .messages import scores
 from .selection import collection, selected_label_ids, shows_frames
 
 if TYPE_CHECKING:
-    from refseg.matching import MatchSettings
+    pass
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
-
-
-CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes")
-"""Of the settings of matching those that calibration depends on."""
 
 
 class Form:
@@ -179,7 +169,7 @@ class Form:
         fits = value is None or (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value))
         problem = None if fits else f"{label} must be a list of names, not {value!r}."
         if fits and known is not None:
-            problem = next((_unknown_class(item, known) for item in value or () if item and item not in known), None)
+            problem = next((unknown_class(item, known) for item in value or () if item and item not in known), None)
         self._field(name, types.List(types.String()), label, description, problem, required=False)
 
     def _field(self, name: str, kind: Any, label: str, description: str, problem: str | None, **settings: Any) -> None:
@@ -336,167 +326,9 @@ def default_name(ctx: Any) -> str:
     return name
 
 
-def label_field_input(form: Form) -> None:
-    """Where predictions go; labels that no run of RefSeg wrote are replaced only on request."""
-    field = form.value("label_field", LABEL_FIELD)
-    problem = None
-    if _exists(form, field) and field not in object_fields(form.ctx, (fo.Detections,)):
-        problem = f"The field {field!r} holds something else than detections: choose another, or a new name."
-    description = "A new field, or one of an earlier run, whose labels on the same images are replaced"
-    problem = problem or _loss_of_labels(form, field)
-    form.text("label_field", LABEL_FIELD, "Predictions", description, problem, segmented_fields(form.ctx))
-    if _is_foreign(form, field):
-        _replace_labels_input(form, field)
-
-
-def semantic_field_input(form: Form) -> None:
-    """Where semantic maps go, if anywhere; as for predictions, those of others are replaced only on request."""
-    field = form.value("semantic_field")
-    description = "Also write one map of classes an image to this field; optional"
-    form.text("semantic_field", None, "Semantic map", description, _loss_of_labels(form, field))
-    if _is_foreign(form, field) and not _is_foreign(form, form.value("label_field", LABEL_FIELD)):
-        _replace_labels_input(form, field)
-
-
-def _exists(form: Form, field: Any) -> bool:
-    return isinstance(field, str) and collection(form.ctx).get_field(field) is not None
-
-
-def _is_foreign(form: Form, field: Any) -> bool:
-    from refseg.dataset import holds_labels_of_others
-
-    return _exists(form, field) and holds_labels_of_others(collection(form.ctx), field)
-
-
-def _loss_of_labels(form: Form, field: Any) -> str | None:
-    """What is wrong with writing to a field where nobody has said that its labels may be lost."""
-    if form.value("overwrite_labels", False) or not _is_foreign(form, field):
-        return None
-    return f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
-
-
-def _replace_labels_input(form: Form, field: str) -> None:
-    form.switch("overwrite_labels", False, "Replace labels", f"Lose the labels in {field!r} of the images segmented")
-
-
-def segmented_fields(ctx: Any) -> list[str]:
-    """Fields of detections that runs of RefSeg have written, the latest first."""
-    from refseg.dataset import past_runs
-
-    detections = object_fields(ctx, (fo.Detections,))
-    fields = [run.config["label_field"] for run in past_runs(ctx.dataset, [SEGMENT_METHOD])[::-1]]
-    return list(dict.fromkeys(field for field in fields if field in detections))
-
-
-def limits_inputs(form: Form, max_detections: int) -> None:
-    """Which instances are written."""
-    form.number(
-        "min_confidence",
-        None,
-        "Minimum confidence",
-        "Instances with a lower score are not written; leave it empty for each class's calibrated one, or the model's default",
-        0,
-        1,
-    )
-    form.number(
-        "max_detections", max_detections, "Maximum detections", "The best so many of each image are written", 1, whole=True
-    )
-
-
-def classes_input(form: Form, known: Sequence[str]) -> None:
-    """Which of the prototypes' classes are written."""
-    form.names("classes", "Classes", "Write only these; leave it empty for every class", known)
-
-
-def thresholds_input(form: Form, known: Sequence[str]) -> None:
-    """A least score for some classes alone: callers give pairs, the form only says which."""
-    pairs = form.value("min_confidences")
-    if not pairs:
-        return
-    problem = _thresholds_problem(pairs, known)
-    if problem is not None:
-        form.obstacle("min_confidences", problem)
-    else:
-        listed = ", ".join(f"{name} {least:g}" for name, least in pairs)
-        form.notice("min_confidences", f"Classes with a minimum confidence of their own: {listed}")
-
-
-def _thresholds_problem(pairs: Any, known: Sequence[str]) -> str | None:
-    shaped = isinstance(pairs, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
-    if not shaped:
-        return f"Minimum confidences must be a list of pairs of a class and a number, not {pairs!r}."
-    for name, least in pairs:
-        if name not in known:
-            return _unknown_class(name, known)
-        if not isinstance(least, int | float) or isinstance(least, bool) or not 0 <= least <= 1:
-            return f"The minimum confidence of {name!r} must be a number from 0 to 1, not {least!r}."
-    return None
-
-
-def _unknown_class(name: str, known: Sequence[str]) -> str:
+def unknown_class(name: str, known: Sequence[str]) -> str:
+    """What to say of a class that prototypes do not know."""
     return f"The prototypes know no class {name!r}: choose from {', '.join(map(repr, known))}."
-
-
-def calibrated_notice(form: Form, prototypes: str) -> None:
-    """Says which thresholds count where none was given."""
-    if form.value("min_confidence") is not None:
-        return
-    config = form.ctx.dataset.get_run_info(prototypes).config
-    defaults = default_matching(config.model)
-    chosen = defaults | {name: form.value(name) for name in defaults if form.value(name) is not None}
-    if not chosen["calibrated"]:
-        return
-    pairs = getattr(config, "thresholds", None) or ()
-    if not pairs:
-        form.notice("calibrated_thresholds", "No threshold is calibrated: every class takes the model's default")
-    elif any(chosen[name] != defaults[name] for name in CHANGES_SCORES):
-        form.notice("calibrated_thresholds", "The thresholds are calibrated anew for this way of matching")
-    else:
-        form.notice("calibrated_thresholds", f"Calibrated: {scores(pairs)}")
-
-
-def kept_classes(ctx: Any, prototypes: str) -> list[str]:
-    """The classes of prototypes that the dataset keeps."""
-    return [name for name, _ in ctx.dataset.get_run_info(prototypes).config.shots]
-
-
-def matching_inputs(form: Form, model: str) -> None:
-    """How candidates are compared with prototypes; see `refseg.matching.settings`.
-
-    Args:
-        form: to add to.
-        model: the preset's name, whose defaults are chosen at first.
-    """
-    defaults = default_matching(model)
-    form.header("matching", "Matching", "How masks are compared with references; measured defaults are chosen")
-    description = "What resembles a negative more than its class scores lower"
-    form.switch("negatives", defaults["negatives"], "Use negatives", description)
-    description = "Drop masks that are more like what surrounds the references than like any class"
-    form.switch("background", defaults["background"], "Use backgrounds", description)
-    description = "With what of a class a mask is compared"
-    form.choice("class_similarity", SIMILARITIES, defaults["class_similarity"], "Class similarity", description, "")
-    description = "A class also looks like the masks that show its references in their images, where thresholds are calibrated"
-    form.switch("scenes", defaults["scenes"], "Use scenes", description)
-    description = "How a mask inside a better one of its class loses score"
-    form.choice("overlaps", OVERLAPS, defaults["overlaps"], "Overlaps", description, "")
-    description = "Classes without a minimum confidence of their own take the one that suits their references best"
-    form.switch("calibrated", defaults["calibrated"], "Calibrated thresholds", description)
-
-
-def default_matching(model: str) -> dict[str, Any]:
-    """The settings of matching that a preset has unless told otherwise."""
-    from refseg.matching import settings_for
-
-    return settings_for(model in MODELS_AS_PUBLISHED).as_dict()
-
-
-def chosen_matching(params: Mapping[str, Any], model: str) -> MatchSettings | None:
-    """The settings of matching in an operator's parameters; None where they hold none."""
-    from refseg.matching import MatchSettings
-
-    defaults = default_matching(model)
-    given = {name: params[name] for name in defaults if params.get(name) not in (None, "")}
-    return MatchSettings.from_mapping({**defaults, **given}) if given else None
 
 
 def calibrates_input(form: Form) -> None:

@@ -126,14 +126,14 @@ def _of_kind(items: Sequence[Any], kind: str) -> list[str]:
 
 
 def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str], kind: str) -> int:
+    import refseg
     from refseg.dataset import prediction_fields
-    from refseg.review import queue as review
 
     if field in prediction_fields(ctx.dataset):
         if kind == "alt":
-            review.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
+            refseg.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
         else:
-            review.accept(
+            refseg.accept(
                 collection(ctx),
                 ids,
                 field,

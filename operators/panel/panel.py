@@ -1,6 +1,6 @@
 """The panel "Reference segmentation": events and buttons in, library calls and operators out, sections back.
 
-What is shown comes from FiftyOne each time it is asked for (`panel_sections`) and is drawn by `panel.js`; nothing that matters
+What is shown comes from FiftyOne each time it is asked for (`sections`) and is drawn by `panel.js`; nothing that matters
 is kept here, so a closed browser, a second one or a new server lose nothing. Long work runs in `background`, and the panel asks
 after it.
 """
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import fiftyone.operators as foo
@@ -19,7 +17,6 @@ import fiftyone.operators.types as types
 from fiftyone.operators.categories import Categories
 
 from ..evaluate import EVALUATION_PANEL
-from ..forms.constants import REJECTED_FIELD
 from ..forms.messages import count
 from ..forms.selection import all_images, collection, shows_frames
 from ..mark_empty import count_empty, describe, mark
@@ -29,6 +26,7 @@ from . import examples as panel_examples
 from . import queue as panel_queue
 from . import sections as panel_sections
 from . import settings as panel_settings
+from .acting import clear_selection, decide_on, decisions_lock, job_of, let_alt_select, open_sample, send, send_overview
 from .pictures import pictures
 
 logger = logging.getLogger(__name__)
@@ -44,15 +42,10 @@ HELP = """
 4. **Review**: accept, reject or relabel what the model is least sure of, then update.
 5. **Results**: compare with ground truth, or see how much you had to correct.
 """
-DECISIONS_KEPT = 50
-"""Decisions that can be undone."""
 DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
-
-_decisions_lock = threading.Lock()
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -115,8 +108,8 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def on_load(self, ctx: Any) -> None:
         """Let Alt select what not to look for, and show what there is."""
-        _let_alt_select(ctx)
-        _send_overview(ctx)
+        let_alt_select(ctx)
+        send_overview(ctx)
 
     def on_unload(self, ctx: Any) -> None:
         """Give FiftyOne its own way of selecting back."""
@@ -126,13 +119,13 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def on_change_dataset(self, ctx: Any) -> None:
         """Show the other dataset."""
-        _send_overview(ctx)
+        send_overview(ctx)
 
     @_told
     def on_change_selected(self, ctx: Any) -> None:
         """Say what is selected now."""
         if panel_sections.dataset_problem(ctx) is not None:
-            _send_overview(ctx)
+            send_overview(ctx)
             return
         ctx.panel.set_data("overview.selection", panel_sections.selection(ctx))
 
@@ -141,21 +134,21 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def on_change_view(self, ctx: Any) -> None:
         """Say what is open now, and whether anything can be done with it."""
-        _send_overview(ctx)
+        send_overview(ctx)
 
     @_told
     def on_change_group_slice(self, ctx: Any) -> None:
         """Show the images of the other slice."""
-        _send_overview(ctx)
+        send_overview(ctx)
         if panel_sections.dataset_problem(ctx) is None:
-            _send(ctx, *panel_sections.SECTIONS)
+            send(ctx, *panel_sections.SECTIONS)
 
     @_told
     def on_change_current_sample(self, ctx: Any) -> None:
         """Show, once an image is closed, what was changed beside it; the panel there has taken its way of selecting along."""
-        _let_alt_select(ctx)
+        let_alt_select(ctx)
         if ctx.current_sample is None and panel_sections.dataset_problem(ctx) is None:
-            _send(ctx, "references", "review")
+            send(ctx, "references", "review")
 
     # What is shown
 
@@ -163,13 +156,13 @@ class ReferenceSegmentation(foo.Panel):
     def load(self, ctx: Any) -> Any:
         """Sections by name; all that are asked for."""
         if panel_sections.dataset_problem(ctx) is not None:
-            _send_overview(ctx)
+            send_overview(ctx)
             return None
         names = ctx.params.get("sections") or list(panel_sections.SECTIONS)
         if ctx.params.get("anew"):
             panel_queue.forget(ctx, panel_settings.read(ctx))
-            _send_overview(ctx)
-        _send(ctx, *names)
+            send_overview(ctx)
+        send(ctx, *names)
         return True
 
     @_told
@@ -190,7 +183,7 @@ class ReferenceSegmentation(foo.Panel):
                 ctx.trigger(uri, params)
         if ended:
             panel_queue.forget(ctx, panel_settings.read(ctx))
-            _send(ctx, *panel_sections.SECTIONS)
+            send(ctx, *panel_sections.SECTIONS)
         jobs = panel_sections.jobs(ctx)
         ctx.panel.set_data("overview.jobs", jobs)
         return {"jobs": jobs, "ended": ended}
@@ -214,8 +207,8 @@ class ReferenceSegmentation(foo.Panel):
             panel_settings.change(ctx, **changes)
         except (TypeError, ValueError) as error:
             return {"problem": str(error)}
-        _send_overview(ctx)
-        _send(ctx, *(ctx.params.get("sections") or ()))
+        send_overview(ctx)
+        send(ctx, *(ctx.params.get("sections") or ()))
         return {"problem": None}
 
     # References
@@ -227,10 +220,10 @@ class ReferenceSegmentation(foo.Panel):
             ctx, panel_settings.read(ctx), only_negatives=bool(ctx.params.get("only_negatives"))
         )
         ctx.ops.notify(text, variant="success")
-        _clear_selection(ctx)
+        clear_selection(ctx)
         ctx.ops.reload_dataset()
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, "references", "segment", "review")
+        send(ctx, "references", "segment", "review")
         return True
 
     @_told
@@ -240,7 +233,7 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.reload_samples()
         # What was rejected is to be decided again.
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, "references", "segment", "review")
+        send(ctx, "references", "segment", "review")
         return True
 
     @_told
@@ -253,9 +246,9 @@ class ReferenceSegmentation(foo.Panel):
         number = mark(all_images(ctx).select(ids), unmark=unmark)
         result = {"num_samples": number, "unmarked": unmark, "num_empty": count_empty(ctx)}
         ctx.ops.notify(describe(result), variant="success")
-        _clear_selection(ctx)
+        clear_selection(ctx)
         ctx.ops.reload_samples()
-        _send(ctx, "references")
+        send(ctx, "references")
         return True
 
     @_told
@@ -265,8 +258,8 @@ class ReferenceSegmentation(foo.Panel):
         text, variant = panel_examples.draw(ctx, panel_settings.change(ctx, **changes))
         ctx.ops.notify(text, variant=variant)
         ctx.ops.reload_samples()
-        _send_overview(ctx)
-        _send(ctx, "references", "segment")
+        send_overview(ctx)
+        send(ctx, "references", "segment")
         return True
 
     # Long work
@@ -274,7 +267,7 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def start(self, ctx: Any) -> Any:
         """Start a job and return its id."""
-        job, params = _job(ctx, ctx.params["job"])
+        job, params = job_of(ctx, ctx.params["job"])
         job_id = background.start(
             ctx,
             f"{PLUGIN}/{job}",
@@ -310,18 +303,18 @@ class ReferenceSegmentation(foo.Panel):
         kind, item = ctx.params["kind"], ctx.params["item"]
         fields = set(collection(ctx).get_field_schema())
         try:
-            _decide(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
+            decide_on(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
         except RefSegError:
             # It may have been replaced meanwhile, and would otherwise be asked for again and again.
             panel_queue.forget(ctx, panel_settings.read(ctx))
-            _send(ctx, "review")
+            send(ctx, "review")
             raise
         if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
             # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
             ctx.ops.reload_dataset()
         if kind == "fix":
-            _open(ctx, item["sample_id"])
-        _send(ctx, "review", "references")
+            open_sample(ctx, item["sample_id"])
+        send(ctx, "review", "references")
         return True
 
     @_told
@@ -336,11 +329,11 @@ class ReferenceSegmentation(foo.Panel):
                 f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
                 "grid' and select patches."
             )
-        _decide(ctx, kind, chosen, None, ctx.params.get("label"))
+        decide_on(ctx, kind, chosen, None, ctx.params.get("label"))
         ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}.", variant="success")
-        _clear_selection(ctx)
+        clear_selection(ctx)
         ctx.ops.reload_samples()
-        _send(ctx, "review", "references")
+        send(ctx, "review", "references")
         return True
 
     @_told
@@ -352,13 +345,13 @@ class ReferenceSegmentation(foo.Panel):
         kept = store.get("decisions") or []
         if not kept:
             raise ValueError("There is no decision to take back.")
-        with _decisions_lock:
+        with decisions_lock:
             is_undone = undo(collection(ctx), Decision(**kept[-1]))
             store.set("decisions", kept[:-1])
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        _send(ctx, "review", "references")
+        send(ctx, "review", "references")
         return True
 
     # Looking around
@@ -366,7 +359,7 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def open_image(self, ctx: Any) -> Any:
         """Open an image with one of its objects selected."""
-        _open(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
+        open_sample(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
 
     @_told
     def show(self, ctx: Any) -> Any:
@@ -388,7 +381,7 @@ class ReferenceSegmentation(foo.Panel):
             if not ids:
                 raise ValueError("The last run changed no object.")
             view = all_images(ctx).select(ids, ordered=True)
-        _clear_selection(ctx)
+        clear_selection(ctx)
         ctx.ops.set_view(view=view)
 
     @_told
@@ -404,88 +397,4 @@ class ReferenceSegmentation(foo.Panel):
     @_told
     def forget_selection(self, ctx: Any) -> Any:
         """Select nothing."""
-        _clear_selection(ctx)
-
-
-def _let_alt_select(ctx: Any) -> None:
-    ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
-    ctx.ops.set_label_selection_style(default="dashed-green", alt="dashed-red")
-
-
-def _send(ctx: Any, *names: str) -> None:
-    settings = panel_settings.read(ctx)
-    for name in names:
-        ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
-
-
-def _send_overview(ctx: Any) -> None:
-    problem = panel_sections.dataset_problem(ctx)
-    if problem is not None:
-        ctx.panel.set_data("overview", {"problem": problem})
-    else:
-        ctx.panel.set_data("overview", panel_sections.overview(ctx, panel_settings.read(ctx)))
-
-
-def _job(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
-    """The operator behind a button, and its parameters."""
-    settings = panel_settings.read(ctx)
-    if name == "index":
-        return "build_index", {"model": settings.model}
-    if name == "update":
-        return "update", {"label_field": settings.label_field}
-    if name == "evaluate":
-        return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
-    if name not in ("calibrate", "learn", "preview", "segment"):
-        raise ValueError(f"There is no job {name!r}.")
-    if name == "calibrate":
-        return "calibrate", {}
-    shown = panel_sections.references(ctx, settings)
-    kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
-    if name != "learn" and known and settings.classes is not None and not set(known) & set(settings.classes):
-        # None named would mean all of them.
-        raise ValueError("No class is ticked: tick at least one.")
-    writing = {
-        "label_field": settings.label_field,
-        "classes": [name for name in settings.classes or () if name in known],
-        "min_confidences": [[name, least] for name, least in settings.thresholds if name in known],
-        **settings.matching,
-    }
-    if name != "learn" and kept is not None and kept["model"] == settings.model and not shown["pending"]:
-        # Nothing new to learn, so no model need be loaded: from an index it takes seconds.
-        return "segment", {"prototypes": kept["name"], "preview": name == "preview", **writing}
-    return "learn", {"model": settings.model, "preview": name == "preview", "only_prototypes": name == "learn", **writing}
-
-
-def _decide(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | None, label: str | None) -> None:
-    from refseg.review import queue as review
-
-    settings = panel_settings.read(ctx)
-    where = {"label_field": settings.label_field, "sample_ids": sample_ids}
-    keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
-    if kind == "accept":
-        decision = review.accept(collection(ctx), label_ids, **where, **keeps)
-    elif kind == "reject":
-        decision = review.reject(collection(ctx), label_ids, **where, rejected_field=REJECTED_FIELD)
-    elif kind == "relabel":
-        if not label:
-            raise ValueError("Choose the class that it belongs to.")
-        decision = review.relabel(collection(ctx), label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
-    elif kind == "fix":
-        decision = review.fix(collection(ctx), label_ids[0], **where, **keeps)
-    else:
-        raise ValueError(f"There is no decision {kind!r}.")
-    panel_queue.drop(ctx, settings, label_ids)
-    store = ctx.store(panel_settings.STORE)
-    with _decisions_lock:
-        store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
-
-
-def _clear_selection(ctx: Any) -> None:
-    ctx.ops.clear_selected_labels()
-    ctx.ops.clear_selected_samples()
-
-
-def _open(ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None) -> None:
-    ctx.ops.open_sample(id=sample_id)
-    if label_id is not None:
-        ctx.ops.set_selected_labels([{"label_id": label_id, "sample_id": sample_id, "field": field}])
+        clear_selection(ctx)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 import fiftyone as fo
@@ -26,8 +25,9 @@ from ..forms.constants import (
     REJECTED_FIELD,
     SIMILARITIES,
 )
-from ..forms.form import dataset_problem, default_matching, object_fields
+from ..forms.form import dataset_problem, object_fields
 from ..forms.indexes import find_record, record_pixels
+from ..forms.matching import default_matching
 from ..forms.messages import count, duration, size
 from ..forms.selection import all_images, collection, labels_path
 from ..mark_empty import count_empty
@@ -36,6 +36,7 @@ from ..running.jobs import running_jobs
 from . import queue as panel_queue
 from .examples import every_image
 from .settings import MATCHING, PanelSettings
+from .telling import Section, describe_evaluation, describe_run, newest, queued
 from .thresholds import Thresholds, thresholds
 
 BINS = 20
@@ -44,8 +45,6 @@ SHOWN_EXAMPLES = 12
 """Crops shown of a class; the row says how many more there are."""
 SHOWN_ITEMS = 12
 """Objects of the review queue that the panel knows of in advance."""
-
-Section = dict[str, Any]
 
 
 def overview(ctx: Any, settings: PanelSettings) -> Section:
@@ -95,13 +94,13 @@ def jobs(ctx: Any) -> list[Section]:
         }
         for job in running_jobs(ctx)
     ]
-    return found + (_queued(ctx, {job["id"] for job in found}) if can_delegate() else [])
+    return found + (queued(ctx, {job["id"] for job in found}) if can_delegate() else [])
 
 
 def references(ctx: Any, settings: PanelSettings) -> Section:
     """A row a class: its references, what is known of their quality, and its negatives."""
     examples = _examples(ctx)
-    kept = _newest(ctx, PROTOTYPES_METHOD, whole=True)
+    kept = newest(ctx, PROTOTYPES_METHOD, whole=True)
     quality = {row[0]: row for row in (kept or {}).get("quality") or ()}
     for example in examples:
         _, _, similarity, _, _, problem = quality.get(example["id"], (None,) * 6)
@@ -156,7 +155,7 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
     """Classes with their thresholds, and what the last run found and changed."""
     from refseg.dataset import newest_run
 
-    kept = _newest(ctx, PROTOTYPES_METHOD)
+    kept = newest(ctx, PROTOTYPES_METHOD)
     tagged = {example["label"] for example in _examples(ctx) if example["kind"] == "reference"}
     names = sorted(tagged | {row[0] for row in (kept or {}).get("shots") or ()} if tagged else tagged)
     run = newest_run(ctx.dataset, settings.label_field)
@@ -172,7 +171,7 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
             }
             for name in names
         ],
-        "run": None if run is None else _describe_run(run.config),
+        "run": None if run is None else describe_run(run.config),
     }
 
 
@@ -204,7 +203,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
 
 def results(ctx: Any, settings: PanelSettings) -> Section:
     """Figures against ground truth where they were measured, and the scores' histogram; decisions are those of `review`."""
-    evaluated = _newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
+    evaluated = newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
     histogram = None
     if _has_predictions(ctx, settings):
         path = labels_path(collection(ctx), settings.label_field)
@@ -213,7 +212,7 @@ def results(ctx: Any, settings: PanelSettings) -> Section:
             numbers, _ = np.histogram(values, bins=BINS, range=(0, 1))
             histogram = {"counts": numbers.tolist(), "num": len(values)}
     return {
-        "evaluation": None if evaluated is None else _describe_evaluation(evaluated),
+        "evaluation": None if evaluated is None else describe_evaluation(evaluated),
         "num_reference_images": len({item["sample_id"] for item in _examples(ctx) if item["kind"] == "reference"}),
         "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
         "histogram": histogram,
@@ -302,7 +301,7 @@ def _lines(ctx: Any, settings: PanelSettings) -> list[Section]:
     """The different least scores, lowest first, each with those of the newest prototypes' classes that it is of."""
     from refseg.dataset import newest_run
 
-    kept, run = _newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
+    kept, run = newest(ctx, PROTOTYPES_METHOD), newest_run(ctx.dataset, settings.label_field)
     least = thresholds(settings, kept, None if run is None else run.config)
     lines: dict[float, list[str]] = {}
     for name in [row[0] for row in (kept or {}).get("shots") or ()] or [name for name, _ in settings.thresholds]:
@@ -338,36 +337,6 @@ def _pending(ctx: Any, examples: list[Section], kept: Mapping[str, Any] | None, 
     if kept is not None and _is_index_read_otherwise(ctx, kept):
         parts.append("how the index reads pixels")
     return ", ".join(parts) or None
-
-
-def _describe_run(config: Mapping[str, Any]) -> Section:
-    changes = config.get("changes") or {}
-    return {
-        "found": count(config.get("num_instances") or 0, "object"),
-        "images": count(config.get("num_images") or 0, "image"),
-        "ago": _ago(config.get("started_at")),
-        "state": config.get("state"),
-        "error": config.get("error"),
-        "preview": bool(config.get("preview")),
-        "gained": changes.get("gained") or [],
-        "lost": changes.get("lost") or [],
-        "relabelled": changes.get("relabelled") or [],
-        "num_skipped": config.get("num_skipped") or 0,
-    }
-
-
-def _describe_evaluation(config: Mapping[str, Any]) -> Section:
-    names = ("mask_ap", "mask_ap50", "box_ap", "box_ap50", "num_images", "num_ground_truth", "gt_field", "eval_key")
-    return {
-        **{name: config.get(name) for name in names},
-        "per_class": config.get("per_class") or [],
-        "without_references": config.get("without_references") or [],
-        "num_left_out": config.get("num_left_out") or 0,
-        "num_skipped": config.get("num_skipped") or 0,
-        "notes": config.get("notes") or [],
-        "hint": config.get("hint") or "",
-        "ago": _ago(config.get("evaluated_at")),
-    }
 
 
 def _why(item: Any, settings: PanelSettings, least: Thresholds) -> str:
@@ -407,41 +376,3 @@ def _not_truth(ctx: Any, settings: PanelSettings) -> set[str]:
     from refseg.dataset import prediction_fields
 
     return {settings.label_field, REJECTED_FIELD, *prediction_fields(ctx.dataset)}
-
-
-def _newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
-    """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
-    from refseg.dataset import past_runs, whole_config
-
-    runs = [run for run in past_runs(ctx.dataset, [method]) if all(run.config.get(k) == v for k, v in wanted.items())]
-    if not runs:
-        return None
-    config = whole_config(ctx.dataset, runs[-1].key) if whole else runs[-1].config
-    return {**config, "key": runs[-1].key}
-
-
-def _ago(moment: str | None) -> str | None:
-    if moment is None:
-        return None
-    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ago"
-
-
-def _queued(ctx: Any, running: set[str]) -> list[Section]:
-    from fiftyone.operators.delegated import DelegatedOperationService
-
-    waiting = DelegatedOperationService().list_operations(dataset_name=ctx.dataset.name, run_state="queued")
-    prefix = "@refseg/reference-segmentation/"
-    return [
-        {
-            "id": str(item.id),
-            "operator": item.operator.removeprefix(prefix),
-            "label": item.label or item.operator,
-            "fraction": None,
-            "text": "waits for `fiftyone delegated launch`",
-            "left": None,
-            "is_cancelled": False,
-            "seconds": 0,
-        }
-        for item in waiting
-        if item.operator.startswith(prefix) and str(item.id) not in running
-    ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..forms.constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
-from ..forms.form import CHANGES_SCORES, default_matching
+from ..forms.matching import CHANGES_SCORES, default_matching
 from .settings import PanelSettings
 
 OWN, CALIBRATED, LATER, DEFAULT = "own", "calibrated", "later", "default"

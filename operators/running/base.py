@@ -12,10 +12,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import fiftyone.operators.types as types
 from fiftyone.operators.executor import ExecutionError
 
 from .background import keep_outcome
@@ -40,8 +41,26 @@ _FORESEEN = re.compile(r"(?:refseg\.errors\.\w+|[\w.]+\.JobCancelledError): (.+)
 class RefSegOperator(foo.Operator, ABC):
     """An operator whose work is a generator."""
 
-    kept_when_cancelled = "what was done is kept"
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    """What the App calls it, and says of it."""
+    may_be_delegated: ClassVar[bool] = True
+    risk: ClassVar[types.RiskLevel] = types.RiskLevel.MEDIUM
+    kept_when_cancelled: ClassVar[str] = "what was done is kept"
     """What a cancelled execution leaves behind, as the end of a sentence."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name, which is that of its file, label, and how it may run."""
+        return foo.OperatorConfig(
+            name=type(self).__module__.rpartition(".")[2],
+            label=self.title,
+            description=self.summary,
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=self.may_be_delegated,
+            risk_level=self.risk,
+        )
 
     @abstractmethod
     def work(self, ctx: Any) -> Work[Result]:

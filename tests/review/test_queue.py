@@ -18,8 +18,9 @@ from PIL import Image
 
 from refseg.dataset.fields import INSPECTING, PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
 from refseg.errors import DatasetError
-from refseg.review.deciding import SAME_PLACE, box_iou
-from refseg.review.queue import Decision, QueueItem, accept, fix, reject, relabel, review_queue, summarize, undo
+from refseg.review.deciding import SAME_PLACE, Decision, box_iou
+from refseg.review.decisions import accept, fix, reject, relabel, undo
+from refseg.review.queue import QueueItem, review_queue, summarize
 from refseg.review.summary import ClassReview, ReviewSummary
 from refseg.runs import records, similar
 

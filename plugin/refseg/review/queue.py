@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from ..checks import require_names
 from ..dataset import (
     ACCEPTED_FIELD,
-    NEGATIVE_TAG,
     NO_BOX,
-    REFERENCE_TAG,
     REJECTED_FIELD,
     every_image,
     image_view,
@@ -31,25 +29,8 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
-from .deciding import SAME_PLACE, Decision
-from .decisions import accept, fix, reject, relabel, undo
+from .deciding import SAME_PLACE
 from .summary import ClassReview, ReviewSummary
-
-__all__ = [
-    "NEGATIVE_TAG",
-    "REFERENCE_TAG",
-    "ClassReview",
-    "Decision",
-    "QueueItem",
-    "ReviewSummary",
-    "accept",
-    "fix",
-    "reject",
-    "relabel",
-    "review_queue",
-    "summarize",
-    "undo",
-]
 
 PREDICTIONS_A_CHUNK = 10_000
 """Predictions compared with the decided labels of their images at a time: bounds the memory."""

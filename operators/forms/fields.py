@@ -1,0 +1,69 @@
+"""Where predictions and maps go; labels of others are replaced on request alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+
+from .constants import (
+    LABEL_FIELD,
+    SEGMENT_METHOD,
+)
+from .selection import collection
+
+if TYPE_CHECKING:
+    pass
+from .form import Form, object_fields
+
+
+def label_field_input(form: Form) -> None:
+    """Where predictions go; labels that no run of RefSeg wrote are replaced only on request."""
+    field = form.value("label_field", LABEL_FIELD)
+    problem = None
+    if _exists(form, field) and field not in object_fields(form.ctx, (fo.Detections,)):
+        problem = f"The field {field!r} holds something else than detections: choose another, or a new name."
+    description = "A new field, or one of an earlier run, whose labels on the same images are replaced"
+    problem = problem or _loss_of_labels(form, field)
+    form.text("label_field", LABEL_FIELD, "Predictions", description, problem, segmented_fields(form.ctx))
+    if _is_foreign(form, field):
+        _replace_labels_input(form, field)
+
+
+def semantic_field_input(form: Form) -> None:
+    """Where semantic maps go, if anywhere; as for predictions, those of others are replaced only on request."""
+    field = form.value("semantic_field")
+    description = "Also write one map of classes an image to this field; optional"
+    form.text("semantic_field", None, "Semantic map", description, _loss_of_labels(form, field))
+    if _is_foreign(form, field) and not _is_foreign(form, form.value("label_field", LABEL_FIELD)):
+        _replace_labels_input(form, field)
+
+
+def _exists(form: Form, field: Any) -> bool:
+    return isinstance(field, str) and collection(form.ctx).get_field(field) is not None
+
+
+def _is_foreign(form: Form, field: Any) -> bool:
+    from refseg.dataset import holds_labels_of_others
+
+    return _exists(form, field) and holds_labels_of_others(collection(form.ctx), field)
+
+
+def _loss_of_labels(form: Form, field: Any) -> str | None:
+    """What is wrong with writing to a field where nobody has said that its labels may be lost."""
+    if form.value("overwrite_labels", False) or not _is_foreign(form, field):
+        return None
+    return f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
+
+
+def _replace_labels_input(form: Form, field: str) -> None:
+    form.switch("overwrite_labels", False, "Replace labels", f"Lose the labels in {field!r} of the images segmented")
+
+
+def segmented_fields(ctx: Any) -> list[str]:
+    """Fields of detections that runs of RefSeg have written, the latest first."""
+    from refseg.dataset import past_runs
+
+    detections = object_fields(ctx, (fo.Detections,))
+    fields = [run.config["label_field"] for run in past_runs(ctx.dataset, [SEGMENT_METHOD])[::-1]]
+    return list(dict.fromkeys(field for field in fields if field in detections))

@@ -1,0 +1,127 @@
+"""How candidates are compared, and what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .constants import (
+    MODELS_AS_PUBLISHED,
+    OVERLAPS,
+    SIMILARITIES,
+)
+from .messages import scores
+
+if TYPE_CHECKING:
+    from refseg.matching import MatchSettings
+from .form import Form, unknown_class
+
+CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes")
+"""Of the settings of matching those that calibration depends on."""
+
+
+def limits_inputs(form: Form, max_detections: int) -> None:
+    """Which instances are written."""
+    form.number(
+        "min_confidence",
+        None,
+        "Minimum confidence",
+        "Instances with a lower score are not written; leave it empty for each class's calibrated one, or the model's default",
+        0,
+        1,
+    )
+    form.number(
+        "max_detections", max_detections, "Maximum detections", "The best so many of each image are written", 1, whole=True
+    )
+
+
+def classes_input(form: Form, known: Sequence[str]) -> None:
+    """Which of the prototypes' classes are written."""
+    form.names("classes", "Classes", "Write only these; leave it empty for every class", known)
+
+
+def thresholds_input(form: Form, known: Sequence[str]) -> None:
+    """A least score for some classes alone: callers give pairs, the form only says which."""
+    pairs = form.value("min_confidences")
+    if not pairs:
+        return
+    problem = _thresholds_problem(pairs, known)
+    if problem is not None:
+        form.obstacle("min_confidences", problem)
+    else:
+        listed = ", ".join(f"{name} {least:g}" for name, least in pairs)
+        form.notice("min_confidences", f"Classes with a minimum confidence of their own: {listed}")
+
+
+def _thresholds_problem(pairs: Any, known: Sequence[str]) -> str | None:
+    shaped = isinstance(pairs, list | tuple) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+    if not shaped:
+        return f"Minimum confidences must be a list of pairs of a class and a number, not {pairs!r}."
+    for name, least in pairs:
+        if name not in known:
+            return unknown_class(name, known)
+        if not isinstance(least, int | float) or isinstance(least, bool) or not 0 <= least <= 1:
+            return f"The minimum confidence of {name!r} must be a number from 0 to 1, not {least!r}."
+    return None
+
+
+def calibrated_notice(form: Form, prototypes: str) -> None:
+    """Says which thresholds count where none was given."""
+    if form.value("min_confidence") is not None:
+        return
+    config = form.ctx.dataset.get_run_info(prototypes).config
+    defaults = default_matching(config.model)
+    chosen = defaults | {name: form.value(name) for name in defaults if form.value(name) is not None}
+    if not chosen["calibrated"]:
+        return
+    pairs = getattr(config, "thresholds", None) or ()
+    if not pairs:
+        form.notice("calibrated_thresholds", "No threshold is calibrated: every class takes the model's default")
+    elif any(chosen[name] != defaults[name] for name in CHANGES_SCORES):
+        form.notice("calibrated_thresholds", "The thresholds are calibrated anew for this way of matching")
+    else:
+        form.notice("calibrated_thresholds", f"Calibrated: {scores(pairs)}")
+
+
+def kept_classes(ctx: Any, prototypes: str) -> list[str]:
+    """The classes of prototypes that the dataset keeps."""
+    return [name for name, _ in ctx.dataset.get_run_info(prototypes).config.shots]
+
+
+def matching_inputs(form: Form, model: str) -> None:
+    """How candidates are compared with prototypes; see `refseg.matching.settings`.
+
+    Args:
+        form: to add to.
+        model: the preset's name, whose defaults are chosen at first.
+    """
+    defaults = default_matching(model)
+    form.header("matching", "Matching", "How masks are compared with references; measured defaults are chosen")
+    description = "What resembles a negative more than its class scores lower"
+    form.switch("negatives", defaults["negatives"], "Use negatives", description)
+    description = "Drop masks that are more like what surrounds the references than like any class"
+    form.switch("background", defaults["background"], "Use backgrounds", description)
+    description = "With what of a class a mask is compared"
+    form.choice("class_similarity", SIMILARITIES, defaults["class_similarity"], "Class similarity", description, "")
+    description = "A class also looks like the masks that show its references in their images, where thresholds are calibrated"
+    form.switch("scenes", defaults["scenes"], "Use scenes", description)
+    description = "How a mask inside a better one of its class loses score"
+    form.choice("overlaps", OVERLAPS, defaults["overlaps"], "Overlaps", description, "")
+    description = "Classes without a minimum confidence of their own take the one that suits their references best"
+    form.switch("calibrated", defaults["calibrated"], "Calibrated thresholds", description)
+
+
+def default_matching(model: str) -> dict[str, Any]:
+    """The settings of matching that a preset has unless told otherwise."""
+    from refseg.matching import settings_for
+
+    return settings_for(model in MODELS_AS_PUBLISHED).as_dict()
+
+
+def chosen_matching(params: Mapping[str, Any], model: str) -> MatchSettings | None:
+    """The settings of matching in an operator's parameters; None where they hold none."""
+    from refseg.matching import MatchSettings
+
+    defaults = default_matching(model)
+    given = {name: params[name] for name in defaults if params.get(name) not in (None, "")}
+    return MatchSettings.from_mapping({**defaults, **given}) if given else None

@@ -1,0 +1,109 @@
+"""What the panel's buttons share: what is sent to the App, what a job is asked for, and decisions."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from typing import Any
+
+from ..forms.constants import REJECTED_FIELD
+from ..forms.selection import collection
+from . import queue as panel_queue
+from . import sections as panel_sections
+from . import settings as panel_settings
+
+DECISIONS_KEPT = 50
+"""Decisions that can be undone."""
+
+
+decisions_lock = threading.Lock()
+
+
+def let_alt_select(ctx: Any) -> None:
+    """Let the App tell what is selected with Alt from what is selected without."""
+    ctx.ops.set_sample_selection_style(default="green-checkmark", alt="red-checkmark")
+    ctx.ops.set_label_selection_style(default="dashed-green", alt="dashed-red")
+
+
+def send(ctx: Any, *names: str) -> None:
+    """Send sections to the App as they are now."""
+    settings = panel_settings.read(ctx)
+    for name in names:
+        ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
+
+
+def send_overview(ctx: Any) -> None:
+    """Send what stands above the sections."""
+    problem = panel_sections.dataset_problem(ctx)
+    if problem is not None:
+        ctx.panel.set_data("overview", {"problem": problem})
+    else:
+        ctx.panel.set_data("overview", panel_sections.overview(ctx, panel_settings.read(ctx)))
+
+
+def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
+    """The operator behind a button, and its parameters."""
+    settings = panel_settings.read(ctx)
+    if name == "index":
+        return "build_index", {"model": settings.model}
+    if name == "update":
+        return "update", {"label_field": settings.label_field}
+    if name == "evaluate":
+        return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
+    if name not in ("calibrate", "learn", "preview", "segment"):
+        raise ValueError(f"There is no job {name!r}.")
+    if name == "calibrate":
+        return "calibrate", {}
+    shown = panel_sections.references(ctx, settings)
+    kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
+    if name != "learn" and known and settings.classes is not None and not set(known) & set(settings.classes):
+        # None named would mean all of them.
+        raise ValueError("No class is ticked: tick at least one.")
+    writing = {
+        "label_field": settings.label_field,
+        "classes": [name for name in settings.classes or () if name in known],
+        "min_confidences": [[name, least] for name, least in settings.thresholds if name in known],
+        **settings.matching,
+    }
+    if name != "learn" and kept is not None and kept["model"] == settings.model and not shown["pending"]:
+        # Nothing new to learn, so no model need be loaded: from an index it takes seconds.
+        return "segment", {"prototypes": kept["name"], "preview": name == "preview", **writing}
+    return "learn", {"model": settings.model, "preview": name == "preview", "only_prototypes": name == "learn", **writing}
+
+
+def decide_on(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | None, label: str | None) -> None:
+    """Decide on predictions, and keep the decision so that it can be undone."""
+    import refseg
+
+    settings = panel_settings.read(ctx)
+    where = {"label_field": settings.label_field, "sample_ids": sample_ids}
+    keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
+    if kind == "accept":
+        decision = refseg.accept(collection(ctx), label_ids, **where, **keeps)
+    elif kind == "reject":
+        decision = refseg.reject(collection(ctx), label_ids, **where, rejected_field=REJECTED_FIELD)
+    elif kind == "relabel":
+        if not label:
+            raise ValueError("Choose the class that it belongs to.")
+        decision = refseg.relabel(collection(ctx), label_ids, label, **where, **keeps, rejected_field=REJECTED_FIELD)
+    elif kind == "fix":
+        decision = refseg.fix(collection(ctx), label_ids[0], **where, **keeps)
+    else:
+        raise ValueError(f"There is no decision {kind!r}.")
+    panel_queue.drop(ctx, settings, label_ids)
+    store = ctx.store(panel_settings.STORE)
+    with decisions_lock:
+        store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+
+
+def clear_selection(ctx: Any) -> None:
+    """Select nothing."""
+    ctx.ops.clear_selected_labels()
+    ctx.ops.clear_selected_samples()
+
+
+def open_sample(ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None) -> None:
+    """Open an image, with a label selected where one is named."""
+    ctx.ops.open_sample(id=sample_id)
+    if label_id is not None:
+        ctx.ops.set_selected_labels([{"label_id": label_id, "sample_id": sample_id, "field": field}])

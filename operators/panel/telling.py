@@ -1,0 +1,84 @@
+"""Runs, evaluations and jobs as the panel tells them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ..forms.messages import count, duration
+
+Section = dict[str, Any]
+
+
+def describe_run(config: Mapping[str, Any]) -> Section:
+    """What a run did."""
+    changes = config.get("changes") or {}
+    return {
+        "found": count(config.get("num_instances") or 0, "object"),
+        "images": count(config.get("num_images") or 0, "image"),
+        "ago": ago(config.get("started_at")),
+        "state": config.get("state"),
+        "error": config.get("error"),
+        "preview": bool(config.get("preview")),
+        "gained": changes.get("gained") or [],
+        "lost": changes.get("lost") or [],
+        "relabelled": changes.get("relabelled") or [],
+        "num_skipped": config.get("num_skipped") or 0,
+    }
+
+
+def describe_evaluation(config: Mapping[str, Any]) -> Section:
+    """What an evaluation came to."""
+    names = ("mask_ap", "mask_ap50", "box_ap", "box_ap50", "num_images", "num_ground_truth", "gt_field", "eval_key")
+    return {
+        **{name: config.get(name) for name in names},
+        "per_class": config.get("per_class") or [],
+        "without_references": config.get("without_references") or [],
+        "num_left_out": config.get("num_left_out") or 0,
+        "num_skipped": config.get("num_skipped") or 0,
+        "notes": config.get("notes") or [],
+        "hint": config.get("hint") or "",
+        "ago": ago(config.get("evaluated_at")),
+    }
+
+
+def newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
+    """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
+    from refseg.dataset import past_runs, whole_config
+
+    runs = [run for run in past_runs(ctx.dataset, [method]) if all(run.config.get(k) == v for k, v in wanted.items())]
+    if not runs:
+        return None
+    config = whole_config(ctx.dataset, runs[-1].key) if whole else runs[-1].config
+    return {**config, "key": runs[-1].key}
+
+
+def ago(moment: str | None) -> str | None:
+    """How long ago something was."""
+    if moment is None:
+        return None
+    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ago"
+
+
+def queued(ctx: Any, running: set[str]) -> list[Section]:
+    """Jobs that wait for the delegated service."""
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    waiting = DelegatedOperationService().list_operations(dataset_name=ctx.dataset.name, run_state="queued")
+    prefix = "@refseg/reference-segmentation/"
+    return [
+        {
+            "id": str(item.id),
+            "operator": item.operator.removeprefix(prefix),
+            "label": item.label or item.operator,
+            "fraction": None,
+            "text": "waits for `fiftyone delegated launch`",
+            "left": None,
+            "is_cancelled": False,
+            "seconds": 0,
+        }
+        for item in waiting
+        if item.operator.startswith(prefix) and str(item.id) not in running
+    ]
