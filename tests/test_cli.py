@@ -550,6 +550,11 @@ class TestSemanticMaps:
         given = ("--min-score", "0.3", "--semantic", str(tmp_path / "maps"))
         assert run(*given, targets=content) == run(*given, targets=content) == 0
 
+    def test_two_entries_of_one_file_share_its_map(self, run: Run, content: dict[str, Any], tmp_path: Path) -> None:
+        targets = {"images": [*content["images"][:1], {**content["images"][0], "id": 99}], "categories": content["categories"]}
+        assert run("--min-score", "0.3", "--semantic", str(tmp_path / "maps"), targets=targets) == 0
+        assert len(list((tmp_path / "maps").rglob("*.png"))) == 1
+
     def test_two_images_never_share_a_map(self, run: Run, content: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
         targets = json.loads(json.dumps(content))
         targets["images"][0]["file_name"] = "../" + targets["images"][1]["file_name"]

@@ -203,7 +203,12 @@ def _check_maps(job: CocoJob, targets: CocoDataset, others: Sequence[str]) -> di
         held = next((path for path in (job.semantic / NAMES_FILE, *paths) if path.exists()), None)
         if held is not None:
             raise CocoError(f"{held} would be replaced, and is not from an earlier run: choose another folder for the maps.")
-    if len({str(path).lower() for path in paths}) < len(paths):
+    # Two entries may list one file, whose map is the same.
+    shared: dict[str, str] = {}
+    for image, path in zip(images, paths, strict=True):
+        file = os.path.realpath(job.images / image.file_name)
+        if shared.setdefault(str(path).lower(), file) == file:
+            continue
         raise CocoError(
             f"Two images of {targets.source} would have one map in {job.semantic}, because their names differ in '..' alone: "
             "put them into one folder."
