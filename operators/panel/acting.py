@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from ..forms.constants import REJECTED_FIELD
 from ..forms.selection import collection
+from ..running import background
 from . import queue as panel_queue
 from . import sections as panel_sections
 from . import settings as panel_settings
@@ -17,6 +22,11 @@ DECISIONS_KEPT = 50
 
 
 decisions_lock = threading.Lock()
+_review_lock = threading.RLock()
+
+logger = logging.getLogger(__name__)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def let_alt_select(ctx: Any) -> None:
@@ -25,11 +35,54 @@ def let_alt_select(ctx: Any) -> None:
     ctx.ops.set_label_selection_style(default="dashed-green", alt="dashed-red")
 
 
+@contextmanager
+def reviewing(ctx: Any) -> Iterator[None]:
+    """Decide, or tell what was decided, one request after the other: a slower one would send what was true before a decision.
+
+    The dataset is loaded anew, because a decision may have given it a field since the request began.
+    """
+    with _review_lock:
+        ctx.dataset.reload()
+        yield
+
+
+def in_turn(method: Method) -> Method:
+    """The same method, which decides and tells what was decided before another request does either."""
+
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any) -> Any:
+        with reviewing(ctx):
+            return method(self, ctx)
+
+    return call  # type: ignore[return-value]
+
+
+def told(method: Method) -> Method:
+    """The same method on a dataset object of its own, with errors as notifications: a panel would show a traceback's end."""
+
+    @functools.wraps(method)
+    def call(self: Any, ctx: Any) -> Any:
+        from refseg.errors import RefSegError
+
+        try:
+            background.isolate(ctx)
+            return method(self, ctx)
+        except (RefSegError, ValueError) as error:
+            ctx.ops.notify(str(error), variant="error")
+        except Exception as error:
+            logger.exception("The panel's %s failed", method.__name__)
+            ctx.ops.notify(f"This failed ({type(error).__name__}: {error}). The server's log has the details.", variant="error")
+        return None
+
+    return call  # type: ignore[return-value]
+
+
 def send(ctx: Any, *names: str) -> None:
     """Send sections to the App as they are now."""
     settings = panel_settings.read(ctx)
     for name in names:
-        ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
+        with reviewing(ctx) if name == "review" else nullcontext():
+            ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
 
 
 def send_overview(ctx: Any) -> None:

@@ -7,10 +7,8 @@ after it.
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -26,7 +24,18 @@ from . import examples as panel_examples
 from . import queue as panel_queue
 from . import sections as panel_sections
 from . import settings as panel_settings
-from .acting import clear_selection, decide_on, decisions_lock, job_of, let_alt_select, open_sample, send, send_overview
+from .acting import (
+    clear_selection,
+    decide_on,
+    decisions_lock,
+    in_turn,
+    job_of,
+    let_alt_select,
+    open_sample,
+    send,
+    send_overview,
+    told,
+)
 from .pictures import pictures
 
 logger = logging.getLogger(__name__)
@@ -46,27 +55,6 @@ DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _told(method: Method) -> Method:
-    """The same method on a dataset object of its own, with errors as notifications: a panel would show a traceback's end."""
-
-    @functools.wraps(method)
-    def call(self: Any, ctx: Any) -> Any:
-        from refseg.errors import RefSegError
-
-        try:
-            background.isolate(ctx)
-            return method(self, ctx)
-        except (RefSegError, ValueError) as error:
-            ctx.ops.notify(str(error), variant="error")
-        except Exception as error:
-            logger.exception("The panel's %s failed", method.__name__)
-            ctx.ops.notify(f"This failed ({type(error).__name__}: {error}). The server's log has the details.", variant="error")
-        return None
-
-    return call  # type: ignore[return-value]
 
 
 class ReferenceSegmentation(foo.Panel):
@@ -105,7 +93,7 @@ class ReferenceSegmentation(foo.Panel):
 
     # Events
 
-    @_told
+    @told
     def on_load(self, ctx: Any) -> None:
         """Let Alt select what not to look for, and show what there is."""
         let_alt_select(ctx)
@@ -116,12 +104,12 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.clear_sample_selection_style()
         ctx.ops.clear_label_selection_style()
 
-    @_told
+    @told
     def on_change_dataset(self, ctx: Any) -> None:
         """Show the other dataset."""
         send_overview(ctx)
 
-    @_told
+    @told
     def on_change_selected(self, ctx: Any) -> None:
         """Say what is selected now."""
         if panel_sections.dataset_problem(ctx) is not None:
@@ -131,19 +119,19 @@ class ReferenceSegmentation(foo.Panel):
 
     on_change_selected_labels = on_change_selected
 
-    @_told
+    @told
     def on_change_view(self, ctx: Any) -> None:
         """Say what is open now, and whether anything can be done with it."""
         send_overview(ctx)
 
-    @_told
+    @told
     def on_change_group_slice(self, ctx: Any) -> None:
         """Show the images of the other slice."""
         send_overview(ctx)
         if panel_sections.dataset_problem(ctx) is None:
             send(ctx, *panel_sections.SECTIONS)
 
-    @_told
+    @told
     def on_change_current_sample(self, ctx: Any) -> None:
         """Show, once an image is closed, what was changed beside it; the panel there has taken its way of selecting along."""
         let_alt_select(ctx)
@@ -152,7 +140,7 @@ class ReferenceSegmentation(foo.Panel):
 
     # What is shown
 
-    @_told
+    @told
     def load(self, ctx: Any) -> Any:
         """Sections by name; all that are asked for."""
         if panel_sections.dataset_problem(ctx) is not None:
@@ -165,12 +153,12 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, *names)
         return True
 
-    @_told
+    @told
     def pictures(self, ctx: Any) -> Any:
         """Pictures of labels by id."""
         return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")))
 
-    @_told
+    @told
     def watch(self, ctx: Any) -> Any:
         """What runs now, and which of the jobs the panel knows of have ended; what those have to tell is told."""
         ended = []
@@ -190,7 +178,7 @@ class ReferenceSegmentation(foo.Panel):
 
     # Choices
 
-    @_told
+    @told
     def choose(self, ctx: Any) -> Any:
         """Keep changed settings."""
         changes = dict(ctx.params.get("changes") or {})
@@ -213,7 +201,7 @@ class ReferenceSegmentation(foo.Panel):
 
     # References
 
-    @_told
+    @told
     def add(self, ctx: Any) -> Any:
         """Make what is selected references, and what is selected with Alt negatives; or all of it negatives."""
         text = panel_examples.add_selection(
@@ -226,7 +214,7 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, "references", "segment", "review")
         return True
 
-    @_told
+    @told
     def remove(self, ctx: Any) -> Any:
         """Take the tag off one reference or negative."""
         panel_examples.remove(ctx, ctx.params["field"], ctx.params["id"], ctx.params["sample_id"])
@@ -236,7 +224,7 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, "references", "segment", "review")
         return True
 
-    @_told
+    @told
     def mark_empty(self, ctx: Any) -> Any:
         """Mark the selected images as empty, or take the mark off."""
         ids = [item["id"] for item in ctx.selected_samples] if not ctx.view._is_patches else []
@@ -251,7 +239,7 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, "references")
         return True
 
-    @_told
+    @told
     def draw(self, ctx: Any) -> Any:
         """Draw some references of each class from the chosen field."""
         changes = {"shots": ctx.params["shots"]} if "shots" in ctx.params else {}
@@ -264,7 +252,7 @@ class ReferenceSegmentation(foo.Panel):
 
     # Long work
 
-    @_told
+    @told
     def start(self, ctx: Any) -> Any:
         """Start a job and return its id."""
         job, params = job_of(ctx, ctx.params["job"])
@@ -278,7 +266,7 @@ class ReferenceSegmentation(foo.Panel):
         ctx.panel.set_data("overview.jobs", panel_sections.jobs(ctx))
         return {"id": job_id}
 
-    @_told
+    @told
     def cancel(self, ctx: Any) -> Any:
         """Ask a job to end after its current batch; one that only waits is taken out of the queue."""
         job_id = ctx.params["id"]
@@ -295,7 +283,8 @@ class ReferenceSegmentation(foo.Panel):
 
     # Review
 
-    @_told
+    @told
+    @in_turn
     def decide(self, ctx: Any) -> Any:
         """Accept, reject, relabel or take over for correction one object of the queue."""
         from refseg.errors import RefSegError
@@ -317,7 +306,8 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, "review", "references")
         return True
 
-    @_told
+    @told
+    @in_turn
     def decide_selected(self, ctx: Any) -> Any:
         """The same for every prediction selected in the App."""
         settings, kind = panel_settings.read(ctx), ctx.params["kind"]
@@ -336,7 +326,8 @@ class ReferenceSegmentation(foo.Panel):
         send(ctx, "review", "references")
         return True
 
-    @_told
+    @told
+    @in_turn
     def undo(self, ctx: Any) -> Any:
         """Take the last decision back."""
         from refseg.review import Decision, undo
@@ -356,12 +347,12 @@ class ReferenceSegmentation(foo.Panel):
 
     # Looking around
 
-    @_told
+    @told
     def open_image(self, ctx: Any) -> Any:
         """Open an image with one of its objects selected."""
         open_sample(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
 
-    @_told
+    @told
     def show(self, ctx: Any) -> Any:
         """Show in the grid: the head of the queue as patches, the images a run changed, or everything again."""
         settings = panel_settings.read(ctx)
@@ -384,17 +375,17 @@ class ReferenceSegmentation(foo.Panel):
         clear_selection(ctx)
         ctx.ops.set_view(view=view)
 
-    @_told
+    @told
     def evaluation(self, ctx: Any) -> Any:
         """Open FiftyOne's Model Evaluation panel."""
         ctx.ops.open_panel(EVALUATION_PANEL)
 
-    @_told
+    @told
     def prompt(self, ctx: Any) -> Any:
         """Open the form of one of RefSeg's operators."""
         ctx.prompt(f"{PLUGIN}/{ctx.params['operator']}", params=ctx.params.get("params") or {})
 
-    @_told
+    @told
     def forget_selection(self, ctx: Any) -> Any:
         """Select nothing."""
         clear_selection(ctx)

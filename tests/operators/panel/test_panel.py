@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -419,8 +420,28 @@ class TestDecide:
         assert press(shelf, "undo").notes == []
         assert kept(shelf, "accepted") == []
 
+    def test_a_slower_request_tells_what_was_decided_since_it_began(
+        self, shelf: fo.Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its dataset is older than the field of the first decision."""
+        item = section(shelf, "review")["items"][0]
+        background = loaded("acting").background
+        real, decided = background.isolate, threading.Event()
+
+        def isolate(ctx: Any) -> None:
+            real(ctx)
+            if not decided.is_set():
+                decided.set()
+                other = threading.Thread(target=press, args=(shelf, "decide", {"kind": "reject", "item": item}))
+                other.start()
+                other.join()
+
+        monkeypatch.setattr(background, "isolate", isolate)
+        shown = press(shelf, "on_change_current_sample").data["review"]
+        assert (shown["num_open"], shown["num_rejected"]) == (5, 1)
+
     def test_only_so_many_can_be_undone(self, shelf: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loaded("panel"), "DECISIONS_KEPT", 2)
+        monkeypatch.setattr(loaded("acting"), "DECISIONS_KEPT", 2)
         for item in section(shelf, "review")["items"][:3]:
             press(shelf, "decide", {"kind": "accept", "item": item})
         assert [press(shelf, "undo").notes for _ in range(2)] == [[], []]
@@ -619,7 +640,7 @@ class TestErrors:
 
         monkeypatch.setattr(foo.ExecutionContext, "dataset", property(fail))
         if method == "open_image":
-            monkeypatch.setattr(loaded("panel"), "_open", fail)
+            monkeypatch.setattr(loaded("panel"), "open_sample", fail)
         answer = press(shelf, method, PRESSES[method])
         assert answer.result is None
         if isinstance(error, DatasetError):
