@@ -13,7 +13,7 @@ from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
 from .forms.form import Form, default_model, model_input
 from .forms.indexes import IndexRecord, coverage, index_records, record_pixels
 from .forms.messages import count, duration, size, skips
-from .forms.pixels import index_pixels, pixel_inputs, pixel_params
+from .forms.pixels import given_pixels, index_pixels, pixel_inputs, pixel_params
 from .forms.selection import target_images
 from .running.base import RefSegOperator, Result, Work
 
@@ -57,7 +57,7 @@ class BuildIndex(RefSegOperator):
         """Compute what is missing."""
         from refseg.dataset import iter_build_index
 
-        pixels = index_pixels(ctx)
+        pixels = given_pixels(ctx.params)
         report = yield from iter_build_index(
             target_images(ctx),
             ctx.params.get("model") or default_model(ctx),

@@ -49,15 +49,12 @@ def given_pixels(params: Mapping[str, Any]) -> PixelSettings:
 
 
 def index_pixels(ctx: Any) -> PixelSettings:
-    """How an index is to be built: as is given, else as the dataset's images were read before, so that all goes together.
+    """How an index will be built, by what the App can tell: the library itself keeps to what was before.
 
     Raises:
         DatasetError: the parameters say what cannot be.
     """
-    from refseg.images import PixelSettings
-
-    given, kept = given_pixels(ctx.params), _kept_pixels(ctx)
-    return PixelSettings(given.pixel_range or kept.pixel_range, given.channels or kept.channels)
+    return given_pixels(ctx.params).after(_kept_pixels(ctx))
 
 
 def pixel_inputs(form: Form, *, prototypes: str | None = None, model: str | None = None) -> None:

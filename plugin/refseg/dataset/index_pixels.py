@@ -37,16 +37,13 @@ def pixels_before(
 ) -> PixelSettings:
     """What is given, and where it says nothing how the images of a dataset were read before.
 
-    Before is by the index at a place where there is one, else by that used last, else for the newest prototypes kept. A range
-    that was found for other channels does not count.
+    Before is by the index at a place where there is one, else by that used last, else for the newest prototypes kept.
     """
     before = _pixels_at(uri, storage_options) or pixels_of_index(dataset)
     if before.is_plain:
         kept = [run.config.get("pixels") for run in past_runs(dataset, [PROTOTYPES_METHOD])]
         before = PixelSettings.from_lists(kept[-1] if kept else None)
-    if given.channels not in (None, before.channels):
-        return given
-    return PixelSettings(given.pixel_range or before.pixel_range, before.channels)
+    return given.after(before)
 
 
 def _pixels_at(uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None) -> PixelSettings | None:

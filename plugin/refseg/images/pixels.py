@@ -69,6 +69,19 @@ class PixelSettings:
         ranges, channels = {self.pixel_range, other.pixel_range} - {None}, {self.channels, other.channels} - {None}
         return len(ranges) <= 1 and len(channels) <= 1
 
+    def after(self, before: PixelSettings) -> PixelSettings:
+        """What is said here, and where nothing is what was said before; a range that was found for other channels is not.
+
+        Example:
+            >>> PixelSettings().after(PixelSettings((0, 4095), (2, 1, 0)))
+            PixelSettings(pixel_range=(0.0, 4095.0), channels=(2, 1, 0))
+            >>> PixelSettings(channels=(3,)).after(PixelSettings((0, 4095), (2, 1, 0)))
+            PixelSettings(pixel_range=None, channels=(3,))
+        """
+        if self.channels not in (None, before.channels):
+            return self
+        return PixelSettings(self.pixel_range or before.pixel_range, before.channels)
+
     def as_lists(self) -> list[list[float] | list[int] | None] | None:
         """As JSON: range and channels; None where nothing is said."""
         if self.is_plain:
