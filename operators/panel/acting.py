@@ -21,7 +21,6 @@ DECISIONS_KEPT = 50
 """Decisions that can be undone."""
 
 
-decisions_lock = threading.Lock()
 _review_lock = threading.RLock()
 
 logger = logging.getLogger(__name__)
@@ -145,8 +144,7 @@ def decide_on(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] |
         raise ValueError(f"There is no decision {kind!r}.")
     panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
-    with decisions_lock:
-        store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+    store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
 
 
 def clear_selection(ctx: Any) -> None:

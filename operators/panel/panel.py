@@ -27,7 +27,6 @@ from . import settings as panel_settings
 from .acting import (
     clear_selection,
     decide_on,
-    decisions_lock,
     in_turn,
     job_of,
     let_alt_select,
@@ -336,9 +335,8 @@ class ReferenceSegmentation(foo.Panel):
         kept = store.get("decisions") or []
         if not kept:
             raise ValueError("There is no decision to take back.")
-        with decisions_lock:
-            is_undone = undo(collection(ctx), Decision(**kept[-1]))
-            store.set("decisions", kept[:-1])
+        is_undone = undo(collection(ctx), Decision(**kept[-1]))
+        store.set("decisions", kept[:-1])
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
