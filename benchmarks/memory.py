@@ -27,7 +27,7 @@ from PIL import Image
 import refseg
 from benchmarks.report import Figure, as_table, at_most, details
 from benchmarks.throughput import tray_prototypes, write_images
-from refseg.dataset import iter_build_index
+from refseg.dataset import SourceSettings, iter_build_index
 from refseg.models import load_models
 from refseg.prototypes import Prototypes
 from refseg.runs import iter_segment
@@ -77,8 +77,12 @@ def growth(num_images: int) -> list[Figure]:
             del samples
             works = {
                 "build_index": lambda: iter_build_index(dataset, models),
-                "segment without an index": lambda: iter_segment(dataset, prototypes, "without", model=models, index=False),
-                "segment from the index": lambda: iter_segment(dataset, prototypes, "from_index", model=models),
+                "segment without an index": lambda: iter_segment(
+                    dataset, prototypes, "without", sources=SourceSettings(model=models, index=False)
+                ),
+                "segment from the index": lambda: iter_segment(
+                    dataset, prototypes, "from_index", sources=SourceSettings(model=models)
+                ),
             }
             figures = []
             for name, work in works.items():

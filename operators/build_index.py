@@ -55,19 +55,17 @@ class BuildIndex(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Compute what is missing."""
-        from refseg.dataset import iter_build_index
+        from refseg.dataset import IndexPlace, iter_build_index
 
-        pixels = given_pixels(ctx.params)
+        # Where exact is not asked for, the preset decides.
+        exact = True if ctx.params.get("exact") else None
+        place = IndexPlace(ctx.params.get("uri") or None, exact, bool(ctx.params.get("tiles", False)))
         report = yield from iter_build_index(
             target_images(ctx),
             ctx.params.get("model") or default_model(ctx),
-            uri=ctx.params.get("uri") or None,
-            # Where it is not asked for, the preset decides.
-            exact=True if ctx.params.get("exact") else None,
-            tiles=bool(ctx.params.get("tiles", False)),
+            place,
+            pixels=given_pixels(ctx.params),
             content_hash=bool(ctx.params.get("content_hash", False)),
-            pixel_range=pixels.pixel_range,
-            channels=pixels.channels,
         )
         return {
             "uri": report.uri,

@@ -45,7 +45,7 @@ class Calibrate(RefSegOperator):
         source = ctx.params.get("prototypes") or list_prototypes(ctx.dataset)[-1]
         images = every_image(collection(ctx))
         before = load_prototypes(ctx.dataset, source)
-        prototypes = yield from iter_calibrate(images, before, empty=images.match_tags(EMPTY_TAG))
+        prototypes = yield from iter_calibrate(images, before, images.match_tags(EMPTY_TAG))
         name = ctx.params.get("name") or source
         save_prototypes(collection(ctx), prototypes, name, overwrite=True)
         config = ctx.dataset.get_run_info(name).config

@@ -143,9 +143,10 @@ class Learn(RefSegOperator):
 
 
 def _learn(ctx: Any) -> Work[Result]:
+    from refseg.dataset import SourceSettings
     from refseg.runs import iter_learn
 
-    model, calibrates = ctx.params.get("model") or default_model(ctx), bool(ctx.params.get("calibrates", True))
-    pixels = given_pixels(ctx.params)
-    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, model, calibrates=calibrates, pixels=pixels)
+    sources = SourceSettings(ctx.params.get("model") or default_model(ctx), pixels=given_pixels(ctx.params))
+    calibrates = bool(ctx.params.get("calibrates", True))
+    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, sources=sources, calibrates=calibrates)
     return build_prototypes.result_of(ctx.dataset, learnt.stored, learnt.prototypes, learnt.num_reused)

@@ -53,7 +53,7 @@ class MineNegatives(RefSegOperator):
         from refseg.calibration import MINED_PREFIX
         from refseg.dataset import list_prototypes, load_prototypes, save_prototypes
         from refseg.errors import DatasetError
-        from refseg.runs import iter_mine_negatives
+        from refseg.runs import SegmentSettings, iter_mine_negatives
 
         source = ctx.params.get("prototypes") or list_prototypes(ctx.dataset)[-1]
         images = target_images(ctx)
@@ -63,11 +63,14 @@ class MineNegatives(RefSegOperator):
         if not number:
             raise DatasetError("None of the images chosen is marked as empty: mark some first, or look at others too.")
         least, most = ctx.params.get("min_confidence"), ctx.params.get("max_negatives")
+        classes = chosen_classes(ctx)
+        settings = SegmentSettings(
+            None if least in (None, "") else float(least), classes=None if classes is None else tuple(classes)
+        )
         prototypes = yield from iter_mine_negatives(
             images,
             load_prototypes(ctx.dataset, source),
-            classes=chosen_classes(ctx),
-            min_confidence=None if least in (None, "") else float(least),
+            settings,
             max_negatives=MAX_MINED if most in (None, "") else int(most),
         )
         name = ctx.params.get("name") or source

@@ -190,6 +190,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         prototypes: the name of those to look for.
         classes: the only ones to write; None for all.
     """
+    from refseg.dataset import SourceSettings
     from refseg.runs import SegmentSettings, iter_segment
 
     def given(name: str) -> Any:
@@ -204,19 +205,22 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         bool(given("preview")),
         None if classes is None else tuple(classes),
         presence_gate=None if gate in (None, "") else float(gate),
+        matching=chosen_matching(ctx.params, images._root_dataset.get_run_info(prototypes).config.model),
+    )
+    sources = SourceSettings(
+        index=ctx.params.get("index") is not False,
         # Where they are not asked for, the index that there is decides.
         tiles=True if ctx.params.get("tiles") else None,
-        matching=chosen_matching(ctx.params, images._root_dataset.get_run_info(prototypes).config.model),
+        pixels=given_pixels(ctx.params),
     )
     report = yield from iter_segment(
         images,
         prototypes,
         given("label_field") or LABEL_FIELD,
         settings=settings,
-        index=ctx.params.get("index") is not False,
+        sources=sources,
         run_key=given("run_key"),
         overwrite=bool(given("overwrite_labels")),
-        pixels=given_pixels(ctx.params),
     )
     return result_of(report, settings.preview)
 

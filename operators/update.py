@@ -41,14 +41,17 @@ class Update(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Build, keep, segment."""
-        from refseg.runs import iter_update
+        from refseg.runs import TagSettings, iter_update
 
+        tags = TagSettings(
+            (ctx.params.get("tag") or REFERENCE_TAG).strip(),
+            (ctx.params.get("negative_tag") or NEGATIVE_TAG).strip(),
+            ctx.params.get("rejected_field") or REJECTED_FIELD,
+        )
         report = yield from iter_update(
             target_images(ctx),
             ctx.params.get("label_field") or segmented_fields(ctx)[0],
-            rejected_field=ctx.params.get("rejected_field") or REJECTED_FIELD,
-            tag=(ctx.params.get("tag") or REFERENCE_TAG).strip(),
-            negative_tag=(ctx.params.get("negative_tag") or NEGATIVE_TAG).strip(),
+            tags,
             calibrates=bool(ctx.params.get("calibrates", True)),
         )
         return {

@@ -17,6 +17,7 @@ from refseg.calibration.mining import num_mined
 from refseg.dataset.fields import EMPTY_TAG, newest_run
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
+from refseg.dataset.source_settings import SourceSettings
 from refseg.dataset.store import load_prototypes, save_prototypes
 from refseg.errors import DatasetError, IndexDamagedError
 from refseg.progress import Progress, drain
@@ -25,6 +26,7 @@ from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings, image_key
 from refseg.runs.known_images import iter_calibrate, iter_mine_negatives
 from refseg.runs.segmenting import segment
+from refseg.runs.settings import SegmentSettings
 from refseg.runs.updating import iter_learn, update
 from tests.trays import propose_truth, tray_samples
 
@@ -118,7 +120,7 @@ class TestCalibrate:
         save_prototypes(trays, prototypes, "parts")
         build_index(trays[1:], "demo", **QUIET)
         steps: list[Progress] = []
-        mixed = drain(iter_calibrate(trays[3:], "parts", num_workers=0), steps.append)
+        mixed = drain(iter_calibrate(trays[3:], "parts", sources=SourceSettings(num_workers=0)), steps.append)
         assert [(step.done, step.total, step.label) for step in steps] == [(n, 2, "known images") for n in range(3)]
         # The first image is in the index by now: no model is asked for.
         monkeypatch.setattr("refseg.dataset.sources.load_models", lambda *_, **__: pytest.fail("models are loaded"))
@@ -215,7 +217,9 @@ class TestMine:
         negatives = collect_references(trays[2:3], "ground_truth")[:1]
         save_prototypes(trays, build_prototypes(references, "demo", negatives=negatives, progress=False), "parts")
         steps: list[Progress] = []
-        mined = drain(iter_mine_negatives(trays[3:], "parts", min_confidence=0.0, num_workers=0), steps.append)
+        mined = drain(
+            iter_mine_negatives(trays[3:], "parts", SegmentSettings(0.0), SourceSettings(num_workers=0)), steps.append
+        )
         assert [(step.done, step.total) for step in steps] == [(0, 1), (1, 1)]
         assert mined.negatives is not None
         assert mined.negatives.ids[0] == negatives[0].id
@@ -261,7 +265,7 @@ class TestLoop:
     def test_learn_and_update(self, trays: fo.Dataset) -> None:
         trays[3:].tag_samples(EMPTY_TAG)
         steps: list[Progress] = []
-        learnt = drain(iter_learn(trays, "parts", "demo", num_workers=0), steps.append)
+        learnt = drain(iter_learn(trays, "parts", sources=SourceSettings("demo", num_workers=0)), steps.append)
         assert {step.label for step in steps} == {"references", "known images"}
         kept = load_prototypes(trays, "parts")
         assert around(kept).shown == around(learnt.prototypes).shown
@@ -283,7 +287,7 @@ class TestLoop:
 
     def test_not_asked_for(self, trays: fo.Dataset) -> None:
         trays[3:].tag_samples(EMPTY_TAG)
-        learnt = drain(iter_learn(trays, "parts", "demo", calibrates=False, num_workers=0))
+        learnt = drain(iter_learn(trays, "parts", sources=SourceSettings("demo", num_workers=0), calibrates=False))
         assert (learnt.prototypes.surroundings, learnt.prototypes.negatives) == (None, None)
         assert trays.list_runs(method="refseg/index") == []
 
@@ -295,7 +299,7 @@ class TestLoop:
 
         monkeypatch.setattr("refseg.dataset.sources.find_index", fail)
         with caplog.at_level(logging.WARNING, "refseg"):
-            learnt = drain(iter_learn(trays, "parts", "demo", num_workers=0))
+            learnt = drain(iter_learn(trays, "parts", sources=SourceSettings("demo", num_workers=0)))
         assert learnt.prototypes.surroundings is None
         assert load_prototypes(trays, "parts").classes == ("star", "tee")
         assert "the index cannot be used: the tables are torn" in caplog.text

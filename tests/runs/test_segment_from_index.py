@@ -27,6 +27,7 @@ from refseg.dataset.index_finding import open_index
 from refseg.dataset.index_records import index_records
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
+from refseg.dataset.source_settings import SourceSettings
 from refseg.errors import DatasetError, IndexDamagedError, IndexMismatchError, PrototypeMismatchError
 from refseg.index.tables import FileState
 from refseg.matching.ranking import match
@@ -232,7 +233,7 @@ class TestFromIndex:
 
     def test_cancelled_half_way(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         settings = SegmentSettings(min_confidence=0.0)
-        work = iter_segment(trays, prototypes, settings=settings, run_key="r", num_workers=0)
+        work = iter_segment(trays, prototypes, settings=settings, run_key="r", sources=SourceSettings(num_workers=0))
         assert [next(work).done, next(work).done] == [0, 2]
         work.close()
         config = trays.get_run_info("r").config
@@ -246,7 +247,9 @@ class TestFromIndex:
     ) -> None:
         monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
         monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_STRETCH", 2)
-        work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
+        work = iter_segment(
+            trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", sources=SourceSettings(num_workers=0)
+        )
         assert [next(work).done, next(work).done] == [0, 2]
         build(trays)
         assert [step.done for step in work] == [4]
@@ -770,7 +773,7 @@ class TestTrouble:
 
     def test_candidates_damaged_meanwhile_fail_the_run_which_says_so(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         report = build(trays)
-        work = iter_segment(trays, prototypes, run_key="r", num_workers=0)
+        work = iter_segment(trays, prototypes, run_key="r", sources=SourceSettings(num_workers=0))
         next(work)
         for path in Path(report.uri, "candidates.lance", "data").iterdir():
             path.unlink()

@@ -16,6 +16,7 @@ from PIL import Image
 import refseg.candidates.proposing
 import refseg.matching.matcher
 from refseg.dataset.references import collect_references
+from refseg.dataset.source_settings import SourceSettings
 from refseg.dataset.store import dataset_folder, load_prototypes, save_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.images.reading import file_sha256
@@ -356,7 +357,7 @@ class TestProvenance:
         assert trays.load_run_view(report.run_key).values("id") == trays[1:3].values("id")
 
     def test_recorded_before_work_starts(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        work = iter_segment(trays, prototypes, run_key="r", num_workers=0)
+        work = iter_segment(trays, prototypes, run_key="r", sources=SourceSettings(num_workers=0))
         step = next(work)
         assert (step.done, step.total, step.label) == (0, 4, "images")
         assert trays.get_run_info("r").config.state == "running"
@@ -388,7 +389,7 @@ class TestProvenance:
 
     def test_cancelled_half_way(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         settings = SegmentSettings(min_confidence=0.0)
-        work = iter_segment(trays, prototypes, settings=settings, run_key="r", num_workers=0)
+        work = iter_segment(trays, prototypes, settings=settings, run_key="r", sources=SourceSettings(num_workers=0))
         assert [next(work).done, next(work).done] == [0, 2]
         assert trays.count("predictions.detections") == 0  # nothing written yet: writes are bulk
         work.close()
@@ -422,7 +423,9 @@ class TestProvenance:
         def fails(*_: Any, **__: Any) -> None:
             raise OSError("no space left")
 
-        work = iter_segment(trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", num_workers=0)
+        work = iter_segment(
+            trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", sources=SourceSettings(num_workers=0)
+        )
         assert [next(work).done, next(work).done] == [0, 2]
         assert trays.get_run_info("r").config.state == "running"
         monkeypatch.setattr("refseg.runs.writing.write_values", fails)

@@ -13,15 +13,16 @@ import pytest
 from refseg.dataset.fields import PastRun, newest_run
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
+from refseg.dataset.source_settings import SourceSettings
 from refseg.dataset.store import list_prototypes, load_prototypes, save_prototypes
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
-from refseg.images.pixels import PixelSettings
+from refseg.images.pixels import PLAIN, PixelSettings
 from refseg.progress import Progress, drain
 from refseg.prototypes.building import build_prototypes
 from refseg.review.decisions import accept, reject
 from refseg.review.queue import review_queue
 from refseg.runs.segmenting import SegmentReport, segment
-from refseg.runs.updating import Learnt, UpdateReport, iter_learn, settings_of, update
+from refseg.runs.updating import Learnt, TagSettings, UpdateReport, iter_learn, settings_of, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -186,8 +187,8 @@ def test_earlier_prototypes_are_gone(trays: fo.Dataset, caplog: pytest.LogCaptur
     assert "No earlier prototypes are reused" in caplog.text
 
 
-def learn(view: Any, *args: Any, **options: Any) -> Learnt:
-    return drain(iter_learn(view, *args, **{"model": "demo", **options}))
+def learn(view: Any, *args: Any, pixels: PixelSettings = PLAIN, **options: Any) -> Learnt:
+    return drain(iter_learn(view, *args, sources=SourceSettings("demo", pixels=pixels), **options))
 
 
 class TestLearn:
@@ -220,7 +221,7 @@ class TestLearn:
 
     def test_takes_the_place_of_the_same_name(self, trays: fo.Dataset) -> None:
         steps: list[Progress] = []
-        first = drain(iter_learn(trays, "mine", "demo"), steps.append)
+        first = drain(iter_learn(trays, "mine", sources=SourceSettings("demo")), steps.append)
         assert [(step.done, step.total, step.label) for step in steps] == [
             *((done, 2, "references") for done in range(3)),
             *((done, 1, "known images") for done in range(2)),
@@ -246,7 +247,7 @@ class TestLearn:
         assert len(learnt.prototypes.reference_ids) == 4
 
     def test_closing_early_keeps_nothing(self, trays: fo.Dataset) -> None:
-        work = iter_learn(trays, "mine", "demo")
+        work = iter_learn(trays, "mine", sources=SourceSettings("demo"))
         while next(work).done < 1:
             pass
         work.close()
@@ -255,14 +256,14 @@ class TestLearn:
     def test_other_tags(self, trays: fo.Dataset) -> None:
         trays[1:2].select_labels(fields="ground_truth").tag_labels("mine", label_fields="ground_truth")
         trays[2:3].select_labels(fields="ground_truth").tag_labels("not mine", label_fields="ground_truth")
-        learnt = learn(trays, tag="mine", negative_tag="not mine")
+        learnt = learn(trays, tags=TagSettings("mine", "not mine"))
         assert set(learnt.prototypes.reference_ids) == ids_tagged(trays, "mine")
         assert learnt.prototypes.negatives is not None
         assert set(learnt.prototypes.negatives.ids) == ids_tagged(trays, "not mine")
 
     def test_bad_input(self, trays: fo.Dataset, make_dataset: MakeDataset) -> None:
         with pytest.raises(NoReferencesError, match="carries the tag 'nobody'"):
-            learn(trays, tag="nobody")
+            learn(trays, tags=TagSettings("nobody"))
         trays.register_run("taken", trays.init_run(method="mine"))
         with pytest.raises(DatasetError, match="has a run named 'taken' already"):
             learn(trays, "taken")

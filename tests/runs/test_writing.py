@@ -12,6 +12,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from refseg.dataset.source_settings import SourceSettings
 from refseg.errors import DatasetError
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.decisions import accept
@@ -179,7 +180,9 @@ class TestChanges:
     ) -> None:
         run(trays, prototypes, max_detections=1)
         monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 1)
-        work = iter_segment(trays, prototypes, settings=SegmentSettings(0.0), run_key="r", num_workers=0)
+        work = iter_segment(
+            trays, prototypes, settings=SegmentSettings(0.0), run_key="r", sources=SourceSettings(num_workers=0)
+        )
         for _ in range(3):
             next(work)
         work.close()

@@ -23,6 +23,7 @@ from .index_finding import find_index as find_index
 from .index_finding import open_index as open_index
 from .index_pixels import ids_and_paths as ids_and_paths
 from .index_pixels import pixels_for as pixels_for
+from .index_place import IndexPlace as IndexPlace
 from .index_records import delete_index as delete_index
 from .index_records import index_records as index_records
 from .index_records import pixels_of_index as pixels_of_index
@@ -53,6 +54,7 @@ from .references import tagged_references as tagged_references
 from .references import views_of_labels as views_of_labels
 from .sampling import draw_one_each as draw_one_each
 from .sampling import is_whole as is_whole
+from .source_settings import SourceSettings as SourceSettings
 from .sources import Source as Source
 from .sources import find_source as find_source
 from .sources import iter_candidates as iter_candidates

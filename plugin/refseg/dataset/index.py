@@ -6,7 +6,6 @@ The index is recorded as a FiftyOne run of the dataset, by which others find it,
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Generator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +21,8 @@ from ..models import Models
 from ..names import folder_from, free_run_key
 from ..progress import Progress, Watcher, drain
 from .file_states import file_state, still_held
-from .index_pixels import ids_and_paths, pixels_for, whole_uri
+from .index_pixels import ids_and_paths, pixels_for
+from .index_place import IndexPlace, whole_uri
 from .index_records import INDEX_METHOD, index_records, pixels_of_index
 from .index_settings import settings_of
 from .reports import IndexStatus, VerifyReport
@@ -161,11 +161,7 @@ class DatasetIndex:
 def index_for(
     dataset: Any,
     models: Models,
-    *,
-    uri: str | os.PathLike[str] | None = None,
-    exact: bool | None = None,
-    tiles: bool = False,
-    storage_options: dict[str, str] | None = None,
+    place: IndexPlace | None = None,
     pixels: PixelSettings = PLAIN,
 ) -> DatasetIndex:
     """The index of a dataset for loaded models; an empty one where there is none.
@@ -173,45 +169,39 @@ def index_for(
     It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
     A range of pixels that nobody gave is that of an index that there is, else it is found from all images of the dataset.
     """
-    known = _known_settings(dataset, models, uri, exact, tiles, storage_options, pixels)
-    settings = known or settings_of(dataset, models, exact, tiles, find_pixels(ids_and_paths(dataset)[1], pixels))
-    return _index_of(dataset, settings, uri, storage_options)
+    place = place or IndexPlace()
+    settings = _known_settings(dataset, models, place, pixels)
+    if settings is None:
+        found = find_pixels(ids_and_paths(dataset)[1], pixels)
+        settings = settings_of(dataset, models, place.exact, bool(place.tiles), found)
+    return _index_of(dataset, settings, place)
 
 
-def _index_of(
-    dataset: Any, settings: IndexSettings, uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None
-) -> DatasetIndex:
+def _index_of(dataset: Any, settings: IndexSettings, place: IndexPlace) -> DatasetIndex:
+    uri = place.uri
     if uri is None:
         wanted = settings.model, settings.fingerprint
         records = [record for record in index_records(dataset) if (record["model"], record["fingerprint"]) == wanted]
         uri = records[-1]["uri"] if records else _default_place(dataset, settings)
-    index = DatasetIndex(dataset, CandidateIndex.create(whole_uri(uri), settings, storage_options))
+    index = DatasetIndex(dataset, CandidateIndex.create(whole_uri(uri), settings, place.storage_options))
     record_index(index)
     return index
 
 
-def _known_settings(
-    dataset: Any,
-    models: Models,
-    uri: str | os.PathLike[str] | None,
-    exact: bool | None,
-    tiles: bool,
-    storage_options: dict[str, str] | None,
-    pixels: PixelSettings,
-) -> IndexSettings | None:
+def _known_settings(dataset: Any, models: Models, place: IndexPlace, pixels: PixelSettings) -> IndexSettings | None:
     """Settings of an index that there is, and that is the one asked for but for a range of pixels that nobody gave."""
-    if uri is None:
+    if place.uri is None:
         known = [PixelSettings.from_lists(record["pixels"]) for record in reversed(index_records(dataset))]
         fingerprints = {record["fingerprint"] for record in index_records(dataset)}
     else:
         try:
-            found = CandidateIndex.open(whole_uri(uri), storage_options).settings
+            found = place.open(place.uri).settings
         except IndexNotFoundError:
             return None
         known, fingerprints = [found.pixel_settings], {found.fingerprint}
     # Of two the one that serves images of more than 8 bits too.
     for one in sorted(known, key=lambda one: one.pixel_range is None):
-        settings = settings_of(dataset, models, exact, tiles, one)
+        settings = settings_of(dataset, models, place.exact, bool(place.tiles), one)
         if one.channels == pixels.channels and one.fits(pixels) and settings.fingerprint in fingerprints:
             return settings
     return None
@@ -251,7 +241,7 @@ def index_with_range(
             f"refseg.build_index(dataset, {settings.model!r}, uri=…, {wanted})."
         )
     fitting = settings_of(index.dataset, models, settings.exact, settings.tiles, wanted)
-    return _index_of(index.dataset, fitting, None, storage_options)
+    return _index_of(index.dataset, fitting, IndexPlace(storage_options=storage_options))
 
 
 def _default_place(dataset: Any, settings: IndexSettings) -> Path:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..checks import require_flags, require_kind, require_paths
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings
 from ..index import CandidateIndex
 from ..models import Models, get_preset, require_model
 from .index import DatasetIndex
-from .index_pixels import whole_uri
+from .index_place import IndexPlace
 from .index_records import index_records
 from .views import id_of, image_dataset, name_of
 
@@ -46,8 +44,7 @@ def open_index(
         IndexDamagedError: it cannot be read.
     """
     require_model(model, or_none=True)
-    require_flags(or_none=True, tiles=tiles)
-    require_place(uri, exact, storage_options)
+    place = IndexPlace(uri, exact, tiles, storage_options)
     whole = image_dataset(dataset)
     name = model.preset.name if isinstance(model, Models) else model
     if uri is None:
@@ -64,7 +61,7 @@ def open_index(
                 "refseg.build_index."
             )
         uri = records[-1]["uri"]
-    index = CandidateIndex.open(whole_uri(uri), storage_options)
+    index = place.open(uri)
     wanted_settings = replace(
         index.settings,
         dataset_id=id_of(whole),
@@ -74,18 +71,6 @@ def open_index(
     )
     index.require(wanted_settings)
     return DatasetIndex(whole, index)
-
-
-def require_place(uri: object, exact: object, storage_options: object) -> None:
-    """Refuse what cannot say where an index lies, and which.
-
-    Raises:
-        DatasetError: the message names the argument.
-    """
-    require_paths(or_none=True, uri=uri)
-    require_flags(or_none=True, exact=exact)
-    if storage_options is not None:
-        require_kind(Mapping, "a mapping of texts or None", storage_options=storage_options)
 
 
 def find_index(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..errors import IndexNotFoundError
 from ..images import PixelSettings, files_without_range, find_pixels
-from ..index import CandidateIndex
 from .fields import past_runs
+from .index_place import IndexPlace
 from .index_records import pixels_of_index
 from .store import PROTOTYPES_METHOD
 
@@ -22,35 +19,16 @@ def pixels_for(dataset: Any, paths: Sequence[str], known: PixelSettings) -> Pixe
     return find_pixels(ids_and_paths(dataset)[1], known)
 
 
-def whole_uri(uri: str | os.PathLike[str]) -> str:
-    """A place as text, absolute where it is a folder of this machine."""
-    place = os.fspath(uri)
-    # The dataset's record keeps it: a relative path would be lost with the working directory.
-    return place if "://" in place else str(Path(place).expanduser().absolute())
-
-
-def pixels_before(
-    dataset: Any,
-    given: PixelSettings,
-    uri: str | os.PathLike[str] | None = None,
-    storage_options: dict[str, str] | None = None,
-) -> PixelSettings:
+def pixels_before(dataset: Any, given: PixelSettings, place: IndexPlace) -> PixelSettings:
     """What is given, and where it says nothing how the images of a dataset were read before.
 
     Before is by the index at a place where there is one, else by that used last, else for the newest prototypes kept.
     """
-    before = _pixels_at(uri, storage_options) or pixels_of_index(dataset)
+    before = place.pixels or pixels_of_index(dataset)
     if before.is_plain:
         kept = [run.config.get("pixels") for run in past_runs(dataset, [PROTOTYPES_METHOD])]
         before = PixelSettings.from_lists(kept[-1] if kept else None)
     return given.after(before)
-
-
-def _pixels_at(uri: str | os.PathLike[str] | None, storage_options: dict[str, str] | None) -> PixelSettings | None:
-    try:
-        return None if uri is None else CandidateIndex.open(whole_uri(uri), storage_options).settings.pixel_settings
-    except IndexNotFoundError:
-        return None
 
 
 def ids_and_paths(view: Any) -> tuple[list[str], list[str]]:

@@ -17,17 +17,16 @@ from typing import Any
 
 from ..checks import require_flags, require_whole
 from ..errors import IndexNotFoundError
-from ..images import (
-    pixel_settings,
-)
+from ..images import PLAIN, PixelSettings, pixel_settings
 from ..index import IndexedImage
 from ..models import Models, Preset, get_preset, load_models, require_model
 from ..progress import Progress, Watcher, drain
 from .builder import Builder, ImageFile, SkippedImage
 from .file_states import file_state, still_held
 from .index import DatasetIndex, index_for, index_with_range
-from .index_finding import open_index, require_place
+from .index_finding import open_index
 from .index_pixels import ids_and_paths, pixels_before
+from .index_place import IndexPlace
 from .labels import require_samples
 from .views import image_view, whole_of
 
@@ -110,33 +109,21 @@ def build_index(
         IndexDamagedError: the index at this place cannot be read.
         IndexWriteError: no space or no right to write; what was written before is kept.
     """
-    work = iter_build_index(
-        view,
-        model,
-        uri=uri,
-        exact=exact,
-        tiles=tiles,
-        content_hash=content_hash,
-        storage_options=storage_options,
-        num_workers=num_workers,
-        pixel_range=pixel_range,
-        channels=channels,
-    )
+    require_flags(tiles=tiles)
+    place = IndexPlace(uri, exact, tiles, storage_options)
+    pixels = pixel_settings(pixel_range, channels)
+    work = iter_build_index(view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers)
     return drain(work, progress)
 
 
 def iter_build_index(
     view: Any,
     model: str | Models = "large",
+    place: IndexPlace | None = None,
     *,
-    uri: str | os.PathLike[str] | None = None,
-    exact: bool | None = None,
-    tiles: bool = False,
+    pixels: PixelSettings = PLAIN,
     content_hash: bool = False,
-    storage_options: dict[str, str] | None = None,
     num_workers: int | None = None,
-    pixel_range: tuple[float, float] | None = None,
-    channels: Sequence[int] | None = None,
     as_before: bool = True,
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done.
@@ -147,19 +134,18 @@ def iter_build_index(
     view = image_view(view)
     require_samples(view)
     require_model(model)
-    require_flags(tiles=tiles, content_hash=content_hash)
+    require_flags(content_hash=content_hash)
     require_whole(0, or_none=True, num_workers=num_workers)
-    require_place(uri, exact, storage_options)
-    pixels = pixel_settings(pixel_range, channels)
-    if isinstance(model, str) and uri is not None:
-        _require_place(view, get_preset(model), uri, exact, tiles, storage_options)
+    place = place or IndexPlace()
+    if isinstance(model, str) and place.uri is not None:
+        _require_place(view, get_preset(model), place)
     models = model if isinstance(model, Models) else load_models(model)
     whole = whole_of(view)
     if as_before:
-        pixels = pixels_before(whole, pixels, uri, storage_options)
-    index = index_for(whole, models, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options, pixels=pixels)
+        pixels = pixels_before(whole, pixels, place)
+    index = index_for(whole, models, place, pixels)
     images = images_of(view, index, content_hash=content_hash)
-    fitting = index_with_range(index, models, [image.path for image in images.missing], storage_options, wanted=pixels)
+    fitting = index_with_range(index, models, [image.path for image in images.missing], place.storage_options, wanted=pixels)
     if fitting is not index:
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
@@ -189,18 +175,12 @@ def iter_build_index(
     )
 
 
-def _require_place(
-    view: Any,
-    preset: Preset,
-    uri: str | os.PathLike[str],
-    exact: bool | None,
-    tiles: bool,
-    storage_options: dict[str, str] | None,
-) -> None:
+def _require_place(view: Any, preset: Preset, place: IndexPlace) -> None:
     """Refuse the place of an index of another model, dataset or kind before weights are downloaded."""
-    exact = preset.as_published if exact is None else exact
+    exact = preset.as_published if place.exact is None else place.exact
+    options = place.storage_options
     with suppress(IndexNotFoundError):
-        open_index(view, preset.name, uri=uri, exact=exact, tiles=tiles, storage_options=storage_options)
+        open_index(view, preset.name, uri=place.uri, exact=exact, tiles=bool(place.tiles), storage_options=options)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..candidates import Candidates, PackedCandidates
-from ..checks import require_flags, require_kind
+from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..errors import IndexMismatchError, PrototypeMismatchError
 from ..images import PLAIN, PixelSettings, pixel_needs
 from ..models import PRESETS, Models, Preset, get_preset, load_models, require_model
@@ -18,8 +17,10 @@ from .builder import Builder
 from .index import DatasetIndex, index_for, index_with_range
 from .index_finding import find_index
 from .index_pixels import ids_and_paths, pixels_for
+from .index_place import IndexPlace
 from .index_settings import settings_of
 from .indexing import ViewImages, images_of
+from .source_settings import SourceSettings
 from .views import id_of, name_of, whole_of
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Source:
         asked: name of the preset whose models are to be loaded.
         wants_tiles: whether images are looked at in tiles where no index decides it.
         wanted_pixels: how images are read where no index decides it, as far as is known before they are seen.
+        num_workers: threads that decode images, 0 for none; None as many as suit the machine.
     """
 
     preset: Preset
@@ -77,6 +79,16 @@ class Source:
     asked: str
     wants_tiles: bool = False
     wanted_pixels: PixelSettings = PLAIN
+    num_workers: int | None = None
+
+    def builder(self, gate: PresenceGate | None = None) -> Builder:
+        """What computes the images that are not indexed, with the models that load_missing has loaded.
+
+        Args:
+            gate: spares the segmenter what shows none of its classes.
+        """
+        assert self.models is not None
+        return Builder(self.index, self.models, self.num_workers, goes_on=True, tiles=self.tiles, gate=gate, pixels=self.pixels)
 
     @property
     def pixels(self) -> PixelSettings:
@@ -104,14 +116,17 @@ class Source:
 def find_source(
     dataset: Any,
     prototypes: Prototypes,
-    model: str | Models | None,
-    index: bool | DatasetIndex,
+    settings: SourceSettings,
     *,
-    tiles: bool | None = None,
     creates: bool = True,
-    pixels: PixelSettings = PLAIN,
 ) -> Source:
     """The index, or the models, that candidates for these prototypes come from.
+
+    Args:
+        dataset: whose images are asked about.
+        prototypes: that candidates are to be compared with.
+        settings: what is asked for.
+        creates: whether to make an index where there is none.
 
     Raises:
         PrototypeMismatchError: model or index are of another encoder than the prototypes, or read pixels otherwise.
@@ -120,38 +135,30 @@ def find_source(
         IndexNotFoundError: the index was deleted.
         UnknownModelError: no preset has this name.
     """
-    require_model(model, or_none=True)
-    require_kind((bool, DatasetIndex), "True, False, or an index opened by open_index", index=index)
-    require_flags(or_none=True, tiles=tiles)
+    model, index, tiles, pixels = settings.model, settings.index, settings.tiles, settings.pixels
     require_pixels(prototypes, pixels, "the images are to be read with")
     # What was found for the references holds for all other images too.
     wanted = PixelSettings(pixels.pixel_range or prototypes.pixels.pixel_range, pixels.channels or prototypes.pixels.channels)
-    name = model.preset.name if isinstance(model, Models) else model or prototypes.model
+    name = settings.preset_for(prototypes.model)
     if isinstance(index, DatasetIndex):
-        return _source_of(index, dataset, prototypes, model, tiles, pixels, wanted)
+        return _source_of(index, dataset, prototypes, settings, wanted)
     if index and not isinstance(model, Models):
         found = find_index(dataset, name, prototypes.fingerprint, tiles, replace(pixels, channels=wanted.channels))
         if found is None and wanted.channels != pixels.channels and not _has_bands(dataset):
             found = find_index(dataset, name, prototypes.fingerprint, tiles, pixels)
         if found is not None:
             require_pixels(prototypes, found.index.settings.pixel_settings, f"the index at {found.uri} was built with")
-            return Source(get_preset(name), found, None, name, wanted_pixels=wanted)
+            return Source(get_preset(name), found, None, name, wanted_pixels=wanted, num_workers=settings.num_workers)
     models = models_for(prototypes, model)
-    own = index_for(dataset, models, tiles=bool(tiles), pixels=wanted) if index and creates else None
-    return Source(models.preset, own, models, name, bool(tiles), wanted)
+    own = index_for(dataset, models, IndexPlace(tiles=tiles), wanted) if index and creates else None
+    return Source(models.preset, own, models, name, bool(tiles), wanted, settings.num_workers)
 
 
 def _source_of(
-    index: DatasetIndex,
-    dataset: Any,
-    prototypes: Prototypes,
-    model: str | Models | None,
-    tiles: bool | None,
-    pixels: PixelSettings,
-    wanted: PixelSettings,
+    index: DatasetIndex, dataset: Any, prototypes: Prototypes, asked: SourceSettings, wanted: PixelSettings
 ) -> Source:
     """An index that was given, where it fits all else; errors are those of find_source."""
-    settings = index.index.settings
+    settings, model = index.index.settings, asked.model
     if isinstance(model, str):
         _require_encoder(prototypes, get_preset(model))
     if settings.encoder != prototypes.fingerprint:
@@ -166,14 +173,14 @@ def _source_of(
         )
     if settings.dataset_id != id_of(dataset):
         raise IndexMismatchError(f"The index at {index.uri} is not one of the dataset {name_of(dataset)!r}.")
-    if tiles not in (None, settings.tiles):
+    if asked.tiles not in (None, settings.tiles):
         raise IndexMismatchError(
             f"The index at {index.uri} was built {'with' if settings.tiles else 'without'} tiles: open another one with "
-            f"refseg.open_index(dataset, tiles={tiles}), or leave the choice of tiles out."
+            f"refseg.open_index(dataset, tiles={asked.tiles}), or leave the choice of tiles out."
         )
-    if not settings.pixel_settings.fits(pixels):
+    if not settings.pixel_settings.fits(asked.pixels):
         raise IndexMismatchError(
-            f"The index at {index.uri} was built with {settings.pixel_settings}, not with {pixels}: open another one, or "
+            f"The index at {index.uri} was built with {settings.pixel_settings}, not with {asked.pixels}: open another one, or "
             "leave pixel_range and channels out."
         )
     require_pixels(prototypes, settings.pixel_settings, f"the index at {index.uri} was built with")
@@ -184,7 +191,8 @@ def _source_of(
         )
     index.index.refresh()
     preset = model.preset if isinstance(model, Models) else get_preset(settings.model)
-    return Source(preset, index, model if isinstance(model, Models) else None, settings.model, wanted_pixels=wanted)
+    models = model if isinstance(model, Models) else None
+    return Source(preset, index, models, settings.model, wanted_pixels=wanted, num_workers=asked.num_workers)
 
 
 def _has_bands(dataset: Any) -> bool:
@@ -218,7 +226,7 @@ def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prot
     index = source.index
     if own.fingerprint != settings.fingerprint:
         pixels = settings.pixel_settings if settings.pixels is not None else source.wanted_pixels
-        index = index_for(whole, source.models, tiles=settings.tiles, pixels=pixels)
+        index = index_for(whole, source.models, IndexPlace(tiles=settings.tiles), pixels)
     index = index_with_range(index, source.models, paths, wanted=source.wanted_pixels)
     if index is source.index:
         return images
@@ -227,9 +235,7 @@ def load_missing(source: Source, images: ViewImages, view: Any, prototypes: Prot
     return source.images(view)
 
 
-def iter_candidates(
-    source: Source, view: Any, prototypes: Prototypes, num_workers: int | None = None
-) -> Generator[Found, None, None]:
+def iter_candidates(source: Source, view: Any, prototypes: Prototypes) -> Generator[Found, None, None]:
     """Candidates of every image of a view, those of the index first; the others are computed, and added to it.
 
     An image that cannot be read comes without any and is logged. Closing it keeps what is done.
@@ -238,7 +244,6 @@ def iter_candidates(
         source: from find_source.
         view: a view of images of its dataset.
         prototypes: whose models compute candidates where none are loaded yet.
-        num_workers: threads that decode images; 0 for none.
 
     Raises:
         IndexDamagedError: the index cannot be read.
@@ -253,8 +258,7 @@ def iter_candidates(
     yield from _indexed(source, images.held)
     if not images.missing:
         return
-    assert source.models is not None
-    builder = Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, pixels=source.pixels)
+    builder = source.builder()
     elsewhere: set[str] = set()
     try:
         with closing(builder.compute(images.missing)) as batches:

@@ -203,8 +203,7 @@ def _iter_index(ledger: Ledger, targets: TargetSamples, pixels: PixelSettings) -
         targets.view,
         ledger.models,
         num_workers=ledger.plan.job.num_workers,
-        pixel_range=pixels.pixel_range,
-        channels=pixels.channels,
+        pixels=pixels,
         as_before=False,
     )
     report = yield from labelled(work, "index: ")

@@ -16,5 +16,6 @@ from .settings import SegmentSettings as SegmentSettings
 from .similar import SimilarReport as SimilarReport
 from .similar import iter_find_similar as iter_find_similar
 from .similar import similar_patches as similar_patches
+from .updating import TagSettings as TagSettings
 from .updating import iter_learn as iter_learn
 from .updating import iter_update as iter_update

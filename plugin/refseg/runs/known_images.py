@@ -7,7 +7,7 @@ and kept, one pass of the segmenter an image, and without an index they are comp
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,8 @@ from ..dataset import (
     ACCEPTED_FIELD,
     EMPTY_TAG,
     DatasetIndex,
+    Source,
+    SourceSettings,
     every_image,
     find_source,
     ids_and_paths,
@@ -96,47 +98,39 @@ def calibrate(
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    work = iter_calibrate(dataset, prototypes, empty=empty, model=model, index=index, tiles=tiles, num_workers=num_workers)
-    return drain(work, progress)
+    return drain(iter_calibrate(dataset, prototypes, empty, SourceSettings(model, index, tiles, num_workers)), progress)
 
 
 def iter_calibrate(
     dataset: Any,
     prototypes: Prototypes | str,
-    *,
     empty: Any = None,
-    model: str | Models | None = None,
-    index: bool | DatasetIndex = True,
-    tiles: bool | None = None,
-    num_workers: int | None = None,
+    sources: SourceSettings | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind calibrate: yields after each image; closing it changes no prototypes."""
     dataset = image_dataset(dataset)
-    require_whole(0, or_none=True, num_workers=num_workers)
     name, prototypes = named_prototypes(dataset, prototypes)
     whole = every_image(dataset)
     views = views_of_labels(whole, prototypes.reference_ids)
     fields = [*views, ACCEPTED_FIELD] if whole.has_field(ACCEPTED_FIELD) and ACCEPTED_FIELD not in views else list(views)
     shown = list(dict.fromkeys(sample_id for view in views.values() for sample_id in view.values("id")))
     blank = _blank(whole, empty, set(shown))
-    source = find_source(dataset, prototypes, model, index, tiles=tiles)
+    source = find_source(dataset, prototypes, sources or SourceSettings())
     labelled, wanted = whole.select_fields(fields), set(shown)
     around: dict[str, Surroundings] = {}
     images: dict[str, str] = {}
-    total, done = len(shown) + len(blank), 0
-    yield Progress(0, total, WHAT)
-    with closing(iter_candidates(source, whole.select([*shown, *blank]), prototypes, num_workers)) as every:
-        for sample_id, candidates in every:
-            if candidates is not None and sample_id in wanted:
-                sample = labelled[sample_id]
-                key = image_key(sample.filepath)
-                objects = _objects(sample, fields, prototypes.reference_ids, candidates)
-                around[sample_id] = look_around(candidates, objects, key)
-                images.update((known.id, key) for known in objects if known.id)
-            elif candidates is not None:
-                around[sample_id] = look_around(candidates, (), image_key(blank[sample_id]))
-            done += 1
-            yield Progress(done, total, WHAT)
+
+    def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
+        if sample_id not in wanted:
+            around[sample_id] = look_around(candidates, (), image_key(blank[sample_id]))
+            return
+        sample = labelled[sample_id]
+        key = image_key(sample.filepath)
+        objects = _objects(sample, fields, prototypes.reference_ids, candidates)
+        around[sample_id] = look_around(candidates, objects, key)
+        images.update((known.id, key) for known in objects if known.id)
+
+    yield from _look_at(source, whole, [*shown, *blank], prototypes, look)
     if not images:
         logger.warning("The prototypes are not calibrated: no image that shows one of their references is to be had.")
         return prototypes
@@ -191,99 +185,87 @@ def mine_negatives(
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    work = iter_mine_negatives(
-        view,
-        prototypes,
-        classes=classes,
-        min_confidence=min_confidence,
-        max_negatives=max_negatives,
-        matching=matching,
-        model=model,
-        index=index,
-        tiles=tiles,
-        num_workers=num_workers,
-    )
-    return drain(work, progress)
+    settings = SegmentSettings(min_confidence, classes=names_or_none("classes", classes), matching=matching)
+    sources = SourceSettings(model, index, tiles, num_workers)
+    return drain(iter_mine_negatives(view, prototypes, settings, sources, max_negatives=max_negatives), progress)
 
 
 def iter_mine_negatives(
     view: Any,
     prototypes: Prototypes | str,
+    settings: SegmentSettings | None = None,
+    sources: SourceSettings | None = None,
     *,
-    classes: Sequence[str] | None = None,
-    min_confidence: float | Mapping[str, float] | None = None,
     max_negatives: int = MAX_MINED,
-    matching: MatchSettings | None = None,
-    model: str | Models | None = None,
-    index: bool | DatasetIndex = True,
-    tiles: bool | None = None,
-    num_workers: int | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind mine_negatives: yields after each image; closing it changes no prototypes."""
+    settings = settings or SegmentSettings()
     view = image_view(view)
     require_samples(view)
     require_whole(1, max_negatives=max_negatives)
-    require_whole(0, or_none=True, num_workers=num_workers)
     name, prototypes = named_prototypes(view, prototypes)
-    chosen = names_or_none("classes", classes)
-    settings = SegmentSettings(min_confidence, classes=chosen, matching=matching)
     settings.require_classes(prototypes.classes)
     # As if nothing had been mined: what a mined negative keeps quiet would not be found again, and would be lost.
     plain = without_mined(prototypes)
-    source = find_source(whole_of(view), plain, model, index, tiles=tiles)
+    source = find_source(whole_of(view), plain, sources or SourceSettings())
     matcher = matcher_for(plain, source.preset, settings)
-    paths = _without_references(view, prototypes, chosen)
+    paths = _without_references(view, prototypes, settings.classes)
     looked_at: list[str] = []
     found: list[Mined] = []
-    done = 0
-    yield Progress(0, len(paths), WHAT)
-    with closing(iter_candidates(source, view.select(list(paths)), plain, num_workers)) as every:
-        for sample_id, candidates in every:
-            if candidates is not None:
-                looked_at.append(sample_id)
-                found.append(mine(candidates, matcher, plain.classes, image_key(paths[sample_id]), sample_id))
-            if len(found) == FINDS_HELD:
-                found = [best_mined(found, max_negatives)]
-            done += 1
-            yield Progress(done, len(paths), WHAT)
-    mined = add_mined(prototypes, found, matcher.gallery, sources=looked_at, classes=chosen, max_negatives=max_negatives)
+
+    def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
+        looked_at.append(sample_id)
+        found.append(mine(candidates, matcher, plain.classes, image_key(paths[sample_id]), sample_id))
+        if len(found) == FINDS_HELD:
+            found[:] = [best_mined(found, max_negatives)]
+
+    yield from _look_at(source, view, list(paths), plain, look)
+    mined = add_mined(
+        prototypes, found, matcher.gallery, sources=looked_at, classes=settings.classes, max_negatives=max_negatives
+    )
     if name is not None:
         save_prototypes(view, mined, name, overwrite=True)
     return mined
 
 
+def _look_at(
+    source: Source,
+    view: Any,
+    sample_ids: Sequence[str],
+    prototypes: Prototypes,
+    look: Callable[[str, Candidates | PackedCandidates], None],
+) -> Generator[Progress, None, None]:
+    """Look at the candidates of some images of a view, those of the index first; yields after each image."""
+    yield Progress(0, len(sample_ids), WHAT)
+    with closing(iter_candidates(source, view.select(sample_ids), prototypes)) as every:
+        for done, (sample_id, candidates) in enumerate(every, 1):
+            if candidates is not None:
+                look(sample_id, candidates)
+            yield Progress(done, len(sample_ids), WHAT)
+
+
 def iter_use_known(
     dataset: Any,
     prototypes: Prototypes,
-    *,
-    min_confidence: float | Mapping[str, float] | None = None,
-    matching: MatchSettings | None = None,
-    model: str | Models | None = None,
-    index: bool = True,
-    tiles: bool | None = None,
-    num_workers: int | None = None,
+    settings: SegmentSettings | None = None,
+    sources: SourceSettings | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """Calibrate, and mine negatives, with the images tagged EMPTY_TAG: what follows each time prototypes are built.
 
     An index that cannot be used is logged, and what needs it is left out: the prototypes are worth keeping all the same.
+
+    Args:
+        dataset: a dataset or view of images, whose dataset counts as a whole.
+        prototypes: that were built.
+        settings: of what is mined, its confidence and how it is compared.
+        sources: where candidates come from.
     """
     whole = every_image(whole_of(dataset))
     empty = whole.match_tags(EMPTY_TAG)
     try:
-        prototypes = yield from iter_calibrate(
-            whole, prototypes, empty=empty, model=model, index=index, tiles=tiles, num_workers=num_workers
-        )
+        prototypes = yield from iter_calibrate(whole, prototypes, empty, sources)
         if len(empty):
-            prototypes = yield from iter_mine_negatives(
-                empty,
-                prototypes,
-                min_confidence=min_confidence,
-                matching=matching,
-                model=model,
-                index=index,
-                tiles=tiles,
-                num_workers=num_workers,
-            )
+            prototypes = yield from iter_mine_negatives(empty, prototypes, settings, sources)
     except CandidateIndexError as error:
         logger.warning("Images that are known are left out, the index cannot be used: %s", error)
     return prototypes

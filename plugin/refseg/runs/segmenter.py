@@ -102,6 +102,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         self.pixels = PixelSettings(
             given.pixel_range or prototypes.pixels.pixel_range, given.channels or prototypes.pixels.channels
         )
+        self.tiles = tiles
         self.config = None
         self.prototypes = prototypes
         chosen = names_or_none("classes", classes)
@@ -110,7 +111,6 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
             max_detections,
             classes=chosen,
             presence_gate=presence_gate,
-            tiles=tiles,
             matching=matching,
         )
         self.settings.require_classes(prototypes.classes)
@@ -163,7 +163,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> ReadImage:
         """How loader processes read a sample."""
-        return ReadImage(self.models.segmenter_side, field_mapping, bool(self.settings.tiles), self.pixels)
+        return ReadImage(self.models.segmenter_side, field_mapping, self.tiles, self.pixels)
 
     def predict(self, image: Any) -> fo.Detections:
         """Instances in one image: an (H, W, 3) uint8 array, a Pillow image, or one loaded by ReadImage."""
@@ -188,7 +188,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def _propose(self, good: Sequence[LoadedImage]) -> Iterator[Candidates | PackedCandidates]:
         gate = gate_of(self.prototypes, self.settings)
-        if self.settings.tiles:
+        if self.tiles:
             pictures = (image.image for image in good)
             return (propose_tiles(one, self.models, gate=gate, fine=True) for one in pictures if one is not None)
         sizes = [image.image_hw for image in good]
@@ -198,6 +198,6 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         require_kind((Image.Image, np.ndarray), "an (H, W, 3) uint8 array or a Pillow image", image=image)
         picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image), self.pixels.pixel_range)
         image_hw = picture.height, picture.width
-        if self.settings.tiles:
+        if self.tiles:
             return LoadedImage(0, None, image_hw, image=picture)
         return LoadedImage(0, segmenter_pixels(picture, self.models.segmenter_side), image_hw)

@@ -12,12 +12,13 @@ from typing import Any
 
 from ..calibration import default_thresholds
 from ..candidates import Candidates, PackedCandidates, PresenceGate
-from ..checks import names_or_none, require_flags, require_names, require_whole
+from ..checks import names_or_none, require_flags, require_names
 from ..dataset import (
     Builder,
     DatasetIndex,
     SkippedImage,
     Source,
+    SourceSettings,
     ViewImages,
     find_source,
     image_view,
@@ -28,7 +29,7 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
-from ..images import PLAIN, PixelSettings, pixel_settings
+from ..images import pixel_settings
 from ..matching import Instances, Matcher, MatchSettings, make_matcher, settings_for
 from ..models import Models, Preset
 from ..progress import Progress, Watcher, drain
@@ -123,21 +124,17 @@ def iter_segment(
     prototypes: Prototypes | str,
     label_field: str = "predictions",
     *,
-    model: str | Models | None = None,
     settings: SegmentSettings | None = None,
-    index: bool | DatasetIndex = True,
+    sources: SourceSettings | None = None,
     run_key: str | None = None,
-    num_workers: int | None = None,
-    pixels: PixelSettings = PLAIN,
     overwrite: bool = False,
 ) -> Generator[Progress, None, SegmentReport]:
     """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
     started = time.monotonic()
-    settings = settings or SegmentSettings()
+    settings, sources = settings or SegmentSettings(), sources or SourceSettings()
     require_names(label_field=label_field)
     require_names(or_none=True, run_key=run_key)
     require_flags(overwrite=overwrite)
-    require_whole(0, or_none=True, num_workers=num_workers)
     view = image_view(view)
     require_samples(view)
     dataset = whole_of(view)
@@ -146,18 +143,18 @@ def iter_segment(
     fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
     check_mask_folder(settings)
     key = key_for(dataset, run_key, label_field)
-    source = find_source(dataset, prototypes, model, index, tiles=settings.tiles, creates=not settings.preview, pixels=pixels)
+    source = find_source(dataset, prototypes, sources, creates=not settings.preview)
     images = _images_for(source, view, prototypes, settings)
     matcher = matcher_for(prototypes, source.preset, settings)
     config = configure(view, prototypes, source, label_field, settings, matcher.thresholds)
-    config.prototypes_name, config.index = name, index is not False
+    config.prototypes_name, config.index = name, sources.index is not False
     # What others wrote is no earlier answer, from which objects could be lost.
     compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
     writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
     work = _Work(source, images, matcher, writer, started)
     with recorded(view, key, config, work.outcome), closing(work):
         create_fields(dataset, fields, prototypes.classes)
-        yield from work.run(None if settings.preview else _builder_for(source, prototypes, settings, num_workers))
+        yield from work.run(_builder_for(source, prototypes, settings))
     return work.report()
 
 
@@ -169,12 +166,11 @@ def _images_for(source: Source, view: Any, prototypes: Prototypes, settings: Seg
     return load_missing(source, images, view, prototypes) if images.missing and not settings.preview else images
 
 
-def _builder_for(source: Source, prototypes: Prototypes, settings: SegmentSettings, num_workers: int | None) -> Builder | None:
-    """What computes the images that are not indexed; None where no models were needed."""
-    if source.models is None:
+def _builder_for(source: Source, prototypes: Prototypes, settings: SegmentSettings) -> Builder | None:
+    """What computes the images that are not indexed; None where nothing is to be computed."""
+    if settings.preview or source.models is None:
         return None
-    gate = gate_of(prototypes, settings)
-    return Builder(source.index, source.models, num_workers, goes_on=True, tiles=source.tiles, gate=gate, pixels=source.pixels)
+    return source.builder(gate_of(prototypes, settings))
 
 
 @dataclass
@@ -333,20 +329,10 @@ def segment(
     """
     chosen = names_or_none("classes", classes)
     settings = SegmentSettings(
-        min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, tiles, matching
+        min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, matching
     )
-    work = iter_segment(
-        view,
-        prototypes,
-        label_field,
-        model=model,
-        settings=settings,
-        index=index,
-        run_key=run_key,
-        num_workers=num_workers,
-        pixels=pixel_settings(pixel_range, channels),
-        overwrite=overwrite,
-    )
+    sources = SourceSettings(model, index, tiles, num_workers, pixel_settings(pixel_range, channels))
+    work = iter_segment(view, prototypes, label_field, settings=settings, sources=sources, run_key=run_key, overwrite=overwrite)
     return drain(work, progress)
 
 

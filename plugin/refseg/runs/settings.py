@@ -27,7 +27,6 @@ class SegmentSettings:
         classes: only these are written; all others still compete for candidates. None for every class.
         presence_gate: candidates are computed only where a patch has this cosine with the prototype of a class that is written;
             None computes them everywhere.
-        tiles: whether images are looked at in tiles; None takes the index that there is, or none.
         matching: how candidates are compared with prototypes; None as is the preset's default.
     """
 
@@ -38,13 +37,11 @@ class SegmentSettings:
     preview: bool = False
     classes: tuple[str, ...] | None = None
     presence_gate: float | None = None
-    tiles: bool | None = None
     matching: MatchSettings | None = None
 
     def __post_init__(self) -> None:
         require_whole(1, max_detections=self.max_detections)
         require_flags(preview=self.preview)
-        require_flags(or_none=True, tiles=self.tiles)
         require_names(or_none=True, semantic_field=self.semantic_field)
         require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
         plain = {

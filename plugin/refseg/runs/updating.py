@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..calibration import labelled_ids, num_mined
-from ..checks import require_flags, require_names, require_whole
+from ..checks import require_flags, require_names
 from ..dataset import (
     NEGATIVE_TAG,
     PROTOTYPES_METHOD,
@@ -20,6 +20,7 @@ from ..dataset import (
     REJECTED_FIELD,
     SEGMENTING,
     PastRun,
+    SourceSettings,
     StoredPrototypes,
     collect_negatives,
     every_image,
@@ -34,9 +35,9 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError, PrototypeFileError
-from ..images import PLAIN, PixelSettings
+from ..images import PLAIN
 from ..matching import MatchSettings
-from ..models import Models, require_model
+from ..models import Models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
@@ -47,6 +48,24 @@ logger = logging.getLogger(__name__)
 
 PROTOTYPES_NAME = "prototypes"
 """Under which prototypes are kept that had no name."""
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """By what references and negatives are known.
+
+    Attributes:
+        reference: tag of references, on labels or on whole samples.
+        negative: tag of negatives, on labels.
+        rejected_field: whose labels are never references.
+    """
+
+    reference: str = REFERENCE_TAG
+    negative: str = NEGATIVE_TAG
+    rejected_field: str = REJECTED_FIELD
+
+    def __post_init__(self) -> None:
+        require_names(tag=self.reference, negative_tag=self.negative, rejected_field=self.rejected_field)
 
 
 @dataclass(frozen=True)
@@ -134,16 +153,8 @@ def update(
         BadReferenceError: an object is both a reference and a negative.
         ClassWithoutReferencesError: no reference of a class can be used.
     """
-    work = iter_update(
-        view,
-        label_field,
-        rejected_field=rejected_field,
-        tag=tag,
-        negative_tag=negative_tag,
-        model=model,
-        calibrates=calibrates,
-        num_workers=num_workers,
-    )
+    tags = TagSettings(tag, negative_tag, rejected_field)
+    work = iter_update(view, label_field, tags, calibrates=calibrates, model=model, num_workers=num_workers)
     return drain(work, progress)
 
 
@@ -165,14 +176,10 @@ class Learnt:
 def iter_learn(
     view: Any,
     name: str = PROTOTYPES_NAME,
-    model: str | Models = "large",
+    tags: TagSettings | None = None,
+    sources: SourceSettings | None = None,
     *,
-    rejected_field: str = REJECTED_FIELD,
-    tag: str = REFERENCE_TAG,
-    negative_tag: str = NEGATIVE_TAG,
     calibrates: bool = True,
-    num_workers: int | None = None,
-    pixels: PixelSettings = PLAIN,
 ) -> Generator[Progress, None, Learnt]:
     """Build prototypes from every reference and negative of a dataset, in place of those kept under a name.
 
@@ -180,14 +187,11 @@ def iter_learn(
         view: a dataset of images, or a view of it, whose dataset counts as a whole.
         name: under which they are kept; what prototypes of this name, else the newest, have in common with them is not
             computed again.
-        model: preset's name or loaded models.
-        rejected_field: whose labels are never references.
-        tag: of references, on labels or on whole samples.
-        negative_tag: of negatives, on labels.
+        tags: by what references and negatives are known.
+        sources: the model, by default `large`, and how images are read: pixels are by default as `refseg.build_prototypes`
+            has them.
         calibrates: whether to learn from what lies around references, and from images tagged `known_empty`, which are not
             computed again where the index holds them; see `refseg.calibrate` and `refseg.mine_negatives`.
-        num_workers: threads that decode images; 0 for none.
-        pixels: how deep values and bands are read; by default as `refseg.build_prototypes` does.
 
     Raises:
         DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
@@ -195,13 +199,16 @@ def iter_learn(
         BadReferenceError: an object is both a reference and a negative.
         ClassWithoutReferencesError: no reference of a class can be used.
     """
+    sources = sources or SourceSettings()
     view = image_view(view)
     dataset = whole_of(view)
-    references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
+    references, negatives = _tagged(dataset, tags or TagSettings())
     earlier = reusable_prototypes(dataset, name)
-    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=pixels)
+    model = sources.model or "large"
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=sources.pixels)
     if calibrates:
-        prototypes = yield from iter_use_known(dataset, prototypes, model=model, num_workers=num_workers)
+        # How images are read is the prototypes' to say from now on.
+        prototypes = yield from iter_use_known(dataset, prototypes, sources=replace(sources, model=model, pixels=PLAIN))
     stored = save_prototypes(dataset, prototypes, name, overwrite=True)
     return Learnt(stored, prototypes, 0 if earlier is None else prototypes.num_shared(earlier))
 
@@ -209,10 +216,8 @@ def iter_learn(
 def iter_update(
     view: Any,
     label_field: str = "predictions",
+    tags: TagSettings | None = None,
     *,
-    rejected_field: str = REJECTED_FIELD,
-    tag: str = REFERENCE_TAG,
-    negative_tag: str = NEGATIVE_TAG,
     model: str | Models | None = None,
     calibrates: bool = True,
     num_workers: int | None = None,
@@ -222,10 +227,9 @@ def iter_update(
     Closing it while prototypes are built and calibrated changes nothing; later it is as for `segmenting.iter_segment`, the new
     prototypes being kept.
     """
-    require_names(label_field=label_field, rejected_field=rejected_field, tag=tag, negative_tag=negative_tag)
+    require_names(label_field=label_field)
     require_flags(calibrates=calibrates)
-    require_whole(0, or_none=True, num_workers=num_workers)
-    require_model(model, or_none=True)
+    sources = SourceSettings(model, num_workers=num_workers)
     view = image_view(view)
     dataset = whole_of(view)
     run = newest_run(dataset, label_field)
@@ -236,32 +240,16 @@ def iter_update(
             "segment first."
         )
     name = _name_for(dataset, run)
-    references, negatives = _tagged(dataset, tag, negative_tag, rejected_field)
+    references, negatives = _tagged(dataset, tags or TagSettings())
     settings = settings_of(run, {reference.label for reference in references})
     before = _earlier(run)
     prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
-    index = bool(run.config.get("index", run.config.get("index_uri") is not None))
+    sources = replace(sources, **_source_of(run))
     if calibrates:
-        prototypes = yield from iter_use_known(
-            dataset,
-            prototypes,
-            min_confidence=settings.min_confidence,
-            matching=settings.matching,
-            model=model,
-            index=index,
-            tiles=settings.tiles,
-            num_workers=num_workers,
-        )
+        mining = SegmentSettings(settings.min_confidence, matching=settings.matching)
+        prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
     save_prototypes(dataset, prototypes, name, overwrite=True)
-    report = yield from iter_segment(
-        images,
-        name,
-        label_field,
-        model=model,
-        settings=settings,
-        index=index,
-        num_workers=num_workers,
-    )
+    report = yield from iter_segment(images, name, label_field, settings=settings, sources=sources)
     return _report(name, prototypes, before, run.config, report)
 
 
@@ -298,9 +286,14 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
         semantic_field=config.get("semantic_field"),
         classes=chosen,
         presence_gate=config.get("presence_gate"),
-        tiles=config.get("tiles"),
         matching=MatchSettings.from_mapping(config["matching"]) if config.get("matching") else None,
     )
+
+
+def _source_of(run: PastRun) -> dict[str, Any]:
+    """Whether a run used an index, and tiles; runs of earlier versions kept the index's place alone."""
+    config = run.config
+    return {"index": bool(config.get("index", config.get("index_uri") is not None)), "tiles": config.get("tiles")}
 
 
 def _images_of(view: Any, run: PastRun) -> Any:
@@ -336,11 +329,11 @@ def _report(
     )
 
 
-def _tagged(dataset: Any, tag: str, negative_tag: str, rejected_field: str) -> tuple[list[Reference], list[Reference]]:
+def _tagged(dataset: Any, tags: TagSettings) -> tuple[list[Reference], list[Reference]]:
     """The references and the negatives of the whole dataset."""
     whole = every_image(dataset)
-    references = tagged_references(whole, tag, rejected_field=rejected_field)
-    return references, collect_negatives(whole, label_fields(whole), negative_tag)
+    references = tagged_references(whole, tags.reference, rejected_field=tags.rejected_field)
+    return references, collect_negatives(whole, label_fields(whole), tags.negative)
 
 
 def _name_for(dataset: Any, run: PastRun) -> str:
