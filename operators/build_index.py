@@ -119,15 +119,7 @@ class BuildIndex(RefSegOperator):
             the collection, in the index now), `num_added`, `num_candidates`, `num_bytes` and `bytes_per_image` (of the whole
             index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
         """
-        params = {
-            "model": model,
-            "exact": exact,
-            "content_hash": content_hash,
-            "uri": uri,
-            "tiles": tiles,
-            **pixel_params(pixel_range, channels),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals(), **pixel_params(pixel_range, channels))
 
 
 def describe(result: Result) -> str:

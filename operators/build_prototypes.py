@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators.types as types
 
 from .forms.constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
-from .forms.form import (
-    Form,
-    calibrates_input,
-    default_model,
-    default_name,
-    default_source,
-    model_input,
-    name_input,
-    negative_tag_input,
-    reference_field,
-    reference_field_input,
-    source_input,
-)
+from .forms.form import Form, build_inputs, default_model, default_name, default_source, reference_field
 from .forms.messages import count, listing, scores
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
@@ -42,16 +30,9 @@ class BuildPrototypes(RefSegOperator):
         """Which references, which model, and a name."""
         form = Form(ctx, "Build prototypes", "Turn references into one prototype per class", action="Take references from")
         if form.usable:
-            reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
-            source_input(form)
-            negative_tag_input(form)
-            form.names("classes", "Classes", "Only these; leave it empty for every class")
-            model_input(form)
-            calibrates_input(form)
-            name_input(form)
+            model = build_inputs(form)
             # The index is only looked at to calibrate.
-            calibrates = form.value("calibrates", True)
-            pixel_inputs(form, model=form.value("model", default_model(ctx)) if calibrates else None)
+            pixel_inputs(form, model=model if form.value("calibrates", True) else None)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -109,18 +90,7 @@ class BuildPrototypes(RefSegOperator):
             references and negatives that have not changed since an earlier build, whose vectors were kept) and `skipped` (pairs
             of an id and a reason).
         """
-        params = {
-            "field": field,
-            **source_params(tag, label_ids),
-            "classes": None if classes is None else list(classes),
-            "model": model,
-            "name": name,
-            "overwrite": overwrite,
-            "negative_tag": negative_tag,
-            "calibrates": calibrates,
-            **pixel_params(pixel_range, channels),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals(), **pixel_params(pixel_range, channels), **source_params(tag, label_ids))
 
 
 def source_params(tag: str | None, label_ids: Sequence[str] | None) -> dict[str, Any]:

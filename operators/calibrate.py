@@ -96,8 +96,7 @@ class Calibrate(RefSegOperator):
             of a class and a number; none where no class has references in two images), `num_shown` (references found among the
             candidates), `num_surroundings` (candidates that show none) and `num_empty` (images known to be empty).
         """
-        params = {"prototypes": prototypes, "name": name, "overwrite": overwrite}
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def _describe_empty(number: int) -> str:

@@ -69,7 +69,7 @@ class Cancel(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `cancelled`, the ids of the
             jobs that were asked to end: none where nothing runs, or where the job has ended.
         """
-        return self.call(sample_collection, {"job": job})
+        return self.call(locals())
 
 
 def _choices(jobs: Sequence[Job]) -> types.DropdownView:

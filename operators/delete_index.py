@@ -70,7 +70,7 @@ class DeleteIndex(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `index`, `uri`, `model`,
             `exact`, `num_images` and `num_bytes`, the last two as they were recorded.
         """
-        return self.call(sample_collection, {"index": index, "confirm": True})
+        return self.call(locals(), confirm=True)
 
 
 def _confirm_input(form: Form, record: IndexRecord) -> None:

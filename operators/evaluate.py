@@ -84,13 +84,7 @@ class Evaluate(RefSegOperator):
             `num_left_out` and `left_out` (the first hundred labels: path, id and reason), `without_references` (classes of
             ground truth that the predictions' run had no reference of) and `remarks`.
         """
-        params = {
-            "pred_field": pred_field,
-            "gt_field": gt_field,
-            "eval_key": eval_key,
-            "classes": None if classes is None else list(classes),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def evaluate(ctx: Any, images: Any, pred_field: str, gt_field: str) -> Work[Result]:

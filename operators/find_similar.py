@@ -97,8 +97,7 @@ class FindSimilar(RefSegOperator):
             `label_ids` (of the detections written, most similar first), `scores` (their cosine similarity) and `num_left_out`
             (images that are not indexed).
         """
-        params = {"label_ids": list(label_ids), "k": k, "label_field": label_field, "model": model, "in_view": True}
-        return self.call(sample_collection, params)
+        return self.call(locals(), in_view=True)
 
 
 def describe(result: Result) -> str:

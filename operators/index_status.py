@@ -100,7 +100,7 @@ class IndexStatus(RefSegOperator):
             `damaged`, the first hundred: sample id and reason; None where not asked for) and `bytes_given_back` (None where not
             asked for).
         """
-        return self.call(sample_collection, {"index": index, "verify": verify, "compact": compact}, delegate, delegation_target)
+        return self.call(locals())
 
 
 def describe(result: Result) -> dict[str, str]:

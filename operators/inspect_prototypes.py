@@ -142,14 +142,7 @@ class InspectPrototypes(RefSegOperator):
             row for each: sample id, class, score, expected change, reason; None where none could be looked for) and `written`
             (what was written where, or None).
         """
-        params = {
-            "prototypes": prototypes,
-            "classes": None if classes is None else list(classes),
-            "num_parts": num_parts,
-            "num_suggestions": num_suggestions,
-            "write_fields": write_fields,
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def prototypes_input(form: Form, description: str) -> str | None:

@@ -14,7 +14,7 @@ from .forms.form import Form, calibrates_input, default_model, model_input
 from .forms.matching import limits_inputs, matching_inputs
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images
-from .running.base import RefSegOperator, Result, Work, relabel
+from .running.base import RefSegOperator, Result, Work
 
 
 class Learn(RefSegOperator):
@@ -47,12 +47,14 @@ class Learn(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Learn, and segment unless only the prototypes are asked for."""
+        from refseg.progress import labelled
+
         if ctx.params.get("only_prototypes"):
             learnt = yield from _learn(ctx)
             return {"prototypes": learnt, "segmentation": None}
-        learnt = yield from relabel(_learn(ctx), "1 of 2, ")
+        learnt = yield from labelled(_learn(ctx), "1 of 2, ")
         work = segment.segment(ctx, target_images(ctx), learnt["name"], chosen_classes(ctx))
-        found = yield from relabel(work, "2 of 2, ")
+        found = yield from labelled(work, "2 of 2, ")
         return {"prototypes": learnt, "segmentation": found}
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
@@ -125,21 +127,7 @@ class Learn(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`, the result of
             the operator `build_prototypes`, and `segmentation`, that of `segment`, or None.
         """
-        params = {
-            "model": model,
-            "label_field": label_field,
-            "classes": None if classes is None else list(classes),
-            "min_confidence": min_confidence,
-            "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
-            "max_detections": max_detections,
-            "preview": preview,
-            "only_prototypes": only_prototypes,
-            "overwrite_labels": overwrite_labels,
-            "calibrates": calibrates,
-            **pixel_params(pixel_range, channels),
-            **segment.matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals(), **pixel_params(pixel_range, channels))
 
 
 def _learn(ctx: Any) -> Work[Result]:

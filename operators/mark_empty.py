@@ -72,7 +72,7 @@ class MarkEmpty(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `num_samples` (images of
             the collection), `unmarked` and `num_empty` (images of the dataset that are marked now).
         """
-        return self.call(sample_collection, {"unmark": unmark})
+        return self.call(locals())
 
 
 def _will_be_selection(ctx: Any) -> bool:

@@ -120,16 +120,7 @@ class MineNegatives(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `num_images`
             (images looked at) and `mined` (pairs of a class and the number of its mined negatives, earlier ones among them).
         """
-        params = {
-            "prototypes": prototypes,
-            "classes": None if classes is None else list(classes),
-            "only_marked": only_marked,
-            "min_confidence": min_confidence,
-            "max_negatives": max_negatives,
-            "name": name,
-            "overwrite": overwrite,
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def _only_marked(ctx: Any) -> bool:

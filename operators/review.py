@@ -108,17 +108,7 @@ class Review(RefSegOperator):
             `num_predictions`, `written` (what `undo` wants to know: the fields and the ids of labels, predictions and samples)
             and `undone`.
         """
-        params = {
-            "decision": decision,
-            "label_ids": None if label_ids is None else list(label_ids),
-            "field": field,
-            "label": label,
-            "as_references": as_references,
-            "accepted_field": accepted_field,
-            "rejected_field": rejected_field,
-            "written": None if written is None else dict(written),
-        }
-        return self.call(sample_collection, params)
+        return self.call(locals())
 
 
 def predicted_fields(ctx: Any) -> list[str]:

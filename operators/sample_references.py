@@ -108,13 +108,4 @@ class SampleReferences(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `tag`, `label_ids`
             (pairs of a class and the ids drawn) and `short` (pairs of a class with too few suitable objects and their number).
         """
-        params = {
-            "field": field,
-            "shots": shots,
-            "seed": seed,
-            "tag": tag,
-            "classes": None if classes is None else list(classes),
-            "min_side": min_side,
-            "border": border,
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())

@@ -141,44 +141,7 @@ class Segment(RefSegOperator):
             from earlier predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects),
             `relabelled` (earlier class, class and number), `num_samples` and `sample_ids` (the first thousand).
         """
-        params = {
-            "prototypes": prototypes,
-            "label_field": label_field,
-            "min_confidence": min_confidence,
-            "max_detections": max_detections,
-            "semantic_field": semantic_field,
-            "mask_dir": mask_dir,
-            "run_key": run_key,
-            "overwrite_labels": overwrite_labels,
-            "preview": preview,
-            "index": index,
-            "classes": None if classes is None else list(classes),
-            "min_confidences": None if min_confidences is None else [list(pair) for pair in min_confidences],
-            "tiles": tiles,
-            "presence_gate": presence_gate,
-            **pixel_params(pixel_range, channels),
-            **matching_params(negatives, background, class_similarity, scenes, overlaps, calibrated),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
-
-
-def matching_params(
-    negatives: bool | None,
-    background: bool | None,
-    class_similarity: str | None,
-    scenes: bool | None,
-    overlaps: str | None,
-    calibrated: bool | None,
-) -> dict[str, Any]:
-    """The form's settings of matching, from a caller in Python."""
-    return {
-        "negatives": negatives,
-        "background": background,
-        "class_similarity": class_similarity,
-        "scenes": scenes,
-        "overlaps": overlaps,
-        "calibrated": calibrated,
-    }
+        return self.call(locals(), **pixel_params(pixel_range, channels))
 
 
 def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | None = None) -> Work[Result]:

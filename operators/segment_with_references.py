@@ -13,21 +13,12 @@ import fiftyone.operators.types as types
 from . import build_prototypes, evaluate, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms.fields import label_field_input
-from .forms.form import (
-    Form,
-    calibrates_input,
-    default_model,
-    model_input,
-    name_input,
-    negative_tag_input,
-    reference_field_input,
-    source_input,
-)
+from .forms.form import Form, build_inputs
 from .forms.indexes import coverage, find_record
 from .forms.matching import limits_inputs
 from .forms.pixels import pixel_inputs, pixel_params
 from .forms.selection import all_images, target_images
-from .running.base import RefSegOperator, Result, Work, relabel
+from .running.base import RefSegOperator, Result, Work
 
 
 class SegmentWithReferences(RefSegOperator):
@@ -52,14 +43,7 @@ class SegmentWithReferences(RefSegOperator):
             action="Segment",
         )
         if form.usable:
-            reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
-            source_input(form)
-            negative_tag_input(form)
-            form.names("classes", "Classes", "Only these; leave it empty for every class")
-            model_input(form)
-            calibrates_input(form)
-            name_input(form)
-            model = form.value("model", default_model(ctx))
+            model = build_inputs(form)
             form.notice("coverage", coverage(ctx, find_record(ctx, model)).describe_segment())
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
@@ -71,16 +55,18 @@ class SegmentWithReferences(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """The three steps, one after the other; what is done stays done where a later one fails."""
+        from refseg.progress import labelled
+
         steps = 3 if ctx.params.get("evaluate", True) else 2
         images = target_images(ctx)
-        built = yield from relabel(build_prototypes.build(ctx, all_images(ctx)), f"1 of {steps}, ")
-        found = yield from relabel(segment.segment(ctx, images, built["name"]), f"2 of {steps}, ")
+        built = yield from labelled(build_prototypes.build(ctx, all_images(ctx)), f"1 of {steps}, ")
+        found = yield from labelled(segment.segment(ctx, images, built["name"]), f"2 of {steps}, ")
         measured = None
         if steps == 3:
             pred_field = found["label_field"]
             gt_field = ctx.params.get("gt_field") or evaluate.default_ground_truth(ctx, pred_field)
             work = evaluate.evaluate(ctx, images, pred_field, gt_field)
-            measured = yield from relabel(work, f"3 of {steps}, ")
+            measured = yield from labelled(work, f"3 of {steps}, ")
         return {"prototypes": built, "segmentation": found, "evaluation": measured}
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
@@ -149,22 +135,5 @@ class SegmentWithReferences(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`,
             `segmentation` and `evaluation`, each as its own operator returns it; the last is None where not asked for.
         """
-        params = {
-            "field": field,
-            **build_prototypes.source_params(tag, label_ids),
-            "classes": None if classes is None else list(classes),
-            "model": model,
-            "name": name,
-            "overwrite": overwrite,
-            "label_field": label_field,
-            "min_confidence": min_confidence,
-            "max_detections": max_detections,
-            "overwrite_labels": overwrite_labels,
-            "evaluate": evaluate,
-            "gt_field": gt_field,
-            "eval_key": eval_key,
-            "negative_tag": negative_tag,
-            "calibrates": calibrates,
-            **pixel_params(pixel_range, channels),
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        source = build_prototypes.source_params(tag, label_ids)
+        return self.call(locals(), **pixel_params(pixel_range, channels), **source)

@@ -83,8 +83,7 @@ class ShowHeatmap(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `field`, `label`,
             `num_images` (that have a heatmap now), `num_skipped` and `skipped` (the first hundred: sample id, path, reason).
         """
-        params = {"label": label, "prototypes": prototypes, "field": field}
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def describe(result: Result) -> str:

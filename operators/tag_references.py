@@ -106,9 +106,7 @@ class TagReferences(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `field`, `tag`,
             `num_labels` and `untagged`; where predictions were copied, of the copies.
         """
-        ids = None if label_ids is None else list(label_ids)
-        params = {"field": field, "label_ids": ids, "tag": tag, "untag": untag, "negative": negative}
-        return self.call(sample_collection, params)
+        return self.call(locals())
 
 
 def _usual_tag(negative: bool) -> str:

@@ -107,14 +107,7 @@ class Update(RefSegOperator):
             negatives had not changed), `skipped` (pairs of an id and a reason) and `segmentation`, the result of the operator
             `segment`.
         """
-        params = {
-            "label_field": label_field,
-            "tag": tag,
-            "negative_tag": negative_tag,
-            "rejected_field": rejected_field,
-            "calibrates": calibrates,
-        }
-        return self.call(sample_collection, params, delegate, delegation_target)
+        return self.call(locals())
 
 
 def describe(result: Result) -> str:

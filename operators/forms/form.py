@@ -245,9 +245,7 @@ def no_objects(ctx: Any) -> str:
 
 def tag_input(form: Form) -> None:
     """The tag of references."""
-    tag = form.value("tag", REFERENCE_TAG)
-    problem = None if not isinstance(tag, str) or tag.strip() else "The tag must not be blank."
-    form.text("tag", REFERENCE_TAG, "Tag", "The tag that marks references, on labels or on whole samples", problem)
+    _tag_input(form, "tag", REFERENCE_TAG, "Tag", "The tag that marks references, on labels or on whole samples")
 
 
 def source_input(form: Form) -> str:
@@ -285,37 +283,40 @@ def default_model(ctx: Any) -> str:
 
 def name_input(form: Form) -> None:
     """What the prototypes are called."""
-    ctx = form.ctx
-    default = default_name(ctx)
-    name = str(form.value("name", default))
-    overwrite = bool(form.value("overwrite", False))
-    problem = None
-    if not name.isidentifier():
-        problem = f"{name!r} cannot name prototypes: use letters, digits and underscores, and begin with a letter."
-    elif ctx.dataset.has_run(name) and name not in kept_prototypes(ctx):
-        problem = f"The dataset has another run named {name!r}: choose another name."
-    elif ctx.dataset.has_run(name) and not overwrite:
-        problem = f"The dataset keeps prototypes named {name!r}: choose another name or tick 'Replace'."
-    form.text("name", default, "Name", "What the prototypes are called; they are kept with the dataset", problem)
-    if ctx.dataset.has_run(name):
-        form.switch("overwrite", False, "Replace", "Replace the prototypes of this name")
+    _name_input(form, default_name(form.ctx), "Name", "What the prototypes are called; they are kept with the dataset")
 
 
 def name_of_changed_input(form: Form, source: str) -> None:
     """What prototypes are called that were changed; at first they take the place of those that they come from."""
-    dataset = form.ctx.dataset
-    name = str(form.value("name", source))
-    is_other = name != source and dataset.has_run(name)
+    _name_input(form, source, "Keep as", "By default in place of the prototypes that are changed")
+
+
+def _name_input(form: Form, default: str, label: str, description: str) -> None:
+    """A name for prototypes; one that is taken, but for the default itself, asks whether to replace what has it."""
+    name = str(form.value("name", default))
+    is_taken = name != default and form.ctx.dataset.has_run(name)
     problem = None
     if not name.isidentifier():
         problem = f"{name!r} cannot name prototypes: use letters, digits and underscores, and begin with a letter."
-    elif is_other and name not in kept_prototypes(form.ctx):
+    elif is_taken and name not in kept_prototypes(form.ctx):
         problem = f"The dataset has another run named {name!r}: choose another name."
-    elif is_other and not form.value("overwrite", False):
+    elif is_taken and not form.value("overwrite", False):
         problem = f"The dataset keeps prototypes named {name!r}: choose another name or tick 'Replace'."
-    form.text("name", source, "Keep as", "By default in place of the prototypes that are changed", problem)
-    if is_other:
+    form.text("name", default, label, description, problem)
+    if is_taken:
         form.switch("overwrite", False, "Replace", "Replace the prototypes of this name")
+
+
+def build_inputs(form: Form) -> str:
+    """Which objects are references and negatives, and what is made of them; returns the model's name."""
+    reference_field_input(form, "Field", "Where the references are; objects with only a box serve too")
+    source_input(form)
+    negative_tag_input(form)
+    form.names("classes", "Classes", "Only these; leave it empty for every class")
+    model_input(form)
+    calibrates_input(form)
+    name_input(form)
+    return str(form.value("model", default_model(form.ctx)))
 
 
 def default_name(ctx: Any) -> str:
@@ -352,10 +353,14 @@ def prototypes_input(form: Form) -> str | None:
 
 def negative_tag_input(form: Form) -> None:
     """The tag of negatives."""
-    tag = form.value("negative_tag", NEGATIVE_TAG)
-    problem = None if not isinstance(tag, str) or tag.strip() else "The tag must not be blank."
     description = "Labels with this tag are taken for a class and are not; what resembles them scores lower"
-    form.text("negative_tag", NEGATIVE_TAG, "Tag of negatives", description, problem)
+    _tag_input(form, "negative_tag", NEGATIVE_TAG, "Tag of negatives", description)
+
+
+def _tag_input(form: Form, name: str, default: str, label: str, description: str) -> None:
+    tag = form.value(name, default)
+    problem = None if not isinstance(tag, str) or tag.strip() else "The tag must not be blank."
+    form.text(name, default, label, description, problem)
 
 
 def index_input(form: Form, *, proposes: bool) -> IndexRecord | None:

@@ -52,12 +52,9 @@ def duration(seconds: float) -> str:
         >>> duration(3.2), duration(130), duration(9000)
         ('3 s', '2 min', '2.5 h')
     """
-    whole = round(seconds)
-    if whole < 90:
-        return f"{max(1, whole)} s"
-    if whole < 5400:
-        return f"{round(whole / 60)} min"
-    return f"{whole / 3600:.1f} h"
+    from refseg.progress import duration as plain
+
+    return plain(max(1.0, seconds))
 
 
 def size(num_bytes: float) -> str:

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -34,6 +34,8 @@ Work = Generator["Progress", None, Report]
 SECONDS_BETWEEN_MESSAGES = 0.2
 SECONDS_BETWEEN_DATABASE_WRITES = 1.0
 
+_FOR_FIFTYONE = ("self", "sample_collection", "delegate", "delegation_target")
+"""Arguments of an operator's `__call__` that are none of its form's."""
 _FORESEEN = re.compile(r"(?:refseg\.errors\.\w+|[\w.]+\.JobCancelledError): (.+)", re.DOTALL)
 """The end of a traceback whose error is a sentence for the user."""
 
@@ -106,28 +108,27 @@ class RefSegOperator(foo.Operator, ABC):
         """
         keep_outcome(ctx, job_id, self._stream(ctx, shows_progress=False))
 
-    def call(
-        self,
-        sample_collection: Any,
-        params: Mapping[str, Any],
-        delegate: bool = False,
-        delegation_target: str | None = None,
-    ) -> Any:
-        """Execute from Python with the parameters that are not None.
+    def call(self, arguments: Mapping[str, Any], **instead: Any) -> Any:
+        """Execute from Python: what an operator's `__call__` ends with.
+
+        Args:
+            arguments: of the `__call__`, by name: `locals()` in its only line. Those that are None are left to the form's
+                defaults.
+            instead: what goes to the form in the place of arguments of these names.
 
         Raises:
             ExecutionError: the sentence that the App would show; FiftyOne's own words and a traceback for what nobody foresaw.
         """
-        sample_collection = _collection(sample_collection)
+        sample_collection = _collection(arguments["sample_collection"])
         kind = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
-        given = {name: value for name, value in params.items() if value is not None}
+        params = {name: value for name, value in arguments.items() if name not in _FOR_FIFTYONE} | instead
         try:
             return foo.execute_operator(
                 self.uri,
                 {kind: sample_collection},
-                params=given,
-                request_delegation=delegate,
-                delegation_target=delegation_target,
+                params={name: _plain(value) for name, value in params.items() if value is not None},
+                request_delegation=arguments.get("delegate", False),
+                delegation_target=arguments.get("delegation_target"),
             )
         except ExecutionError as error:
             sentence = _foreseen_sentence(str(error))
@@ -183,6 +184,15 @@ class RefSegOperator(foo.Operator, ABC):
         return _listed(self.work(ctx), Listing(ctx, config.name, config.label), farewell)
 
 
+def _plain(value: Any) -> Any:
+    """The same as JSON has it: what can be gone through becomes lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value
+
+
 def _collection(given: Any) -> Any:
     """A dataset or view, or the dataset of this name.
 
@@ -214,22 +224,6 @@ def delegated_watcher(ctx: Any) -> Any:
             ctx.set_progress(progress=step.fraction, label=_describe(step))
 
     return watch
-
-
-def relabel(work: Work[Report], prefix: str) -> Work[Report]:
-    """The same work with a prefix before the label of each step."""
-    from refseg.progress import Progress
-
-    try:
-        while True:
-            try:
-                step = next(work)
-            except StopIteration as end:
-                report: Report = end.value
-                return report
-            yield Progress(step.done, step.total, prefix + step.label)
-    finally:
-        work.close()
 
 
 def _listed(work: Work[Report], listing: Listing, farewell: str) -> Work[Report]:

@@ -24,6 +24,7 @@ import refseg.dataset.indexing
 from operators.forms.indexes import Coverage
 from refseg.dataset.index import DatasetIndex
 from refseg.dataset.index_finding import open_index
+from refseg.dataset.index_place import IndexPlace
 from refseg.dataset.index_records import index_records
 from refseg.dataset.store import dataset_folder
 from tests.operators.helpers import (
@@ -175,9 +176,9 @@ class TestBuildIndex:
         asked: list[bool | None] = []
         real = refseg.dataset.indexing.iter_build_index
 
-        def iter_build_index(*arguments: Any, exact: bool | None, **options: Any) -> Any:
-            asked.append(exact)
-            return real(*arguments, exact=exact, **options)
+        def iter_build_index(view: Any, model: str, place: IndexPlace, **options: Any) -> Any:
+            asked.append(place.exact)
+            return real(view, model, place, **options)
 
         monkeypatch.setattr(refseg.dataset, "iter_build_index", iter_build_index)
         for exact in (False, True):

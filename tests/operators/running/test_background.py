@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -19,6 +20,7 @@ from fiftyone.operators.delegated import DelegatedOperationService
 import refseg.runs.segmenting
 from operators.running import background, jobs
 from refseg.dataset.references import collect_references
+from refseg.dataset.source_settings import SourceSettings
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
 from refseg.progress import Progress
@@ -59,8 +61,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     hold = Held()
     real = refseg.runs.segmenting.iter_segment
 
-    def iter_segment(*args: Any, **kwargs: Any) -> Generator[Progress, None, Any]:
-        with closing(real(*args, **{**kwargs, "num_workers": 0})) as work:
+    def iter_segment(*args: Any, sources: SourceSettings, **kwargs: Any) -> Generator[Progress, None, Any]:
+        with closing(real(*args, sources=replace(sources, num_workers=0), **kwargs)) as work:
             while True:
                 try:
                     step = next(work)
