@@ -21,6 +21,7 @@ from refseg.candidates.proposing import PresenceGate, encode_patches, patch_simi
 from refseg.candidates.tiles import propose_tiles, tile_windows
 from refseg.dataset.fields import newest_run
 from refseg.dataset.index_finding import open_index
+from refseg.dataset.source_settings import SourceSettings
 from refseg.errors import DatasetError, ShapeError
 from refseg.images.reading import encoder_pixels, segmenter_pixels
 from refseg.matching.ranking import match
@@ -29,7 +30,7 @@ from refseg.models.loaded import Models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenter import Segmenter
 from refseg.runs.segmenting import SegmentReport, SegmentSettings, gate_of, segment
-from refseg.runs.updating import settings_of
+from refseg.runs.updating import settings_of, sources_of
 from tests.candidates.test_tiles import SIDE, own_pixels, wide_image
 from tests.tolerance import assert_near
 from tests.trays import draw_trays, quick_models, tray_prototypes
@@ -201,8 +202,8 @@ class TestSegment:
         assert open_index(three).index.images.keys() == {ids[0], ids[2]}
         last = newest_run(three, "predictions")
         assert last is not None
-        carried = settings_of(last, set(prototypes.classes))
-        assert (carried.presence_gate, carried.tiles) == (between, False)
+        assert settings_of(last, set(prototypes.classes)).presence_gate == between
+        assert sources_of(last, SourceSettings("demo")) == SourceSettings("demo", tiles=False)
         # Indexed images pass no gate any more; the one left out is computed once none stands in its way.
         again = run(three, prototypes, "second", model=models, presence_gate=1.0)
         assert (again.num_from_index, again.num_gated) == (2, 1)

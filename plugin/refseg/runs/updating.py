@@ -244,7 +244,7 @@ def iter_update(
     settings = settings_of(run, {reference.label for reference in references})
     before = _earlier(run)
     prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
-    sources = replace(sources, **_source_of(run))
+    sources = sources_of(run, sources)
     if calibrates:
         mining = SegmentSettings(settings.min_confidence, matching=settings.matching)
         prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
@@ -290,10 +290,11 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
     )
 
 
-def _source_of(run: PastRun) -> dict[str, Any]:
-    """Whether a run used an index, and tiles; runs of earlier versions kept the index's place alone."""
-    config = run.config
-    return {"index": bool(config.get("index", config.get("index_uri") is not None)), "tiles": config.get("tiles")}
+def sources_of(run: PastRun, asked: SourceSettings) -> SourceSettings:
+    """What is asked for, with the index and the tiles of a run."""
+    # Runs of earlier versions kept the index's place alone.
+    uses_index = run.config.get("index", run.config.get("index_uri") is not None)
+    return replace(asked, index=bool(uses_index), tiles=run.config.get("tiles"))
 
 
 def _images_of(view: Any, run: PastRun) -> Any:
