@@ -21,7 +21,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-fast bench bench-candidates demo app clean
+.PHONY: help install format check test test-fast bench bench-candidates demo app dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ demo: $(READY) ## find objects in 60 synthetic images from three examples a clas
 app: $(READY) ## open the demo dataset in the FiftyOne App, with this plugin alone
 	$(QUIET_DB) FIFTYONE_PLUGINS_DIR='$(CURDIR)' $(BIN)/fiftyone app launch refseg-demo
 
+dist: $(READY) ## build the source archive, and the wheel from it, into dist/
+	rm -rf dist build
+	$(BIN)/python -m build --no-isolation --outdir dist
+
 clean: ## remove what the targets made, .venv included
-	rm -rf $(VENV) build demo .mypy_cache .pytest_cache .ruff_cache plugin/*.egg-info
+	rm -rf $(VENV) build demo dist .mypy_cache .pytest_cache .ruff_cache plugin/*.egg-info
 	find plugin operators tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

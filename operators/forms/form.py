@@ -5,13 +5,13 @@ A field that is wrong carries a sentence saying so: the App shows it under the f
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.operators.types as types
 
+from ..running import library
 from .constants import (
     MODEL,
     MODELS,
@@ -180,8 +180,9 @@ class Form:
 
 def dataset_problem(ctx: Any) -> str | None:
     """Why nothing can be done with what is open, or None."""
-    if importlib.util.find_spec("refseg") is None:
-        return "RefSeg's library is not installed where FiftyOne runs: in the plugin's folder run `pip install -e .`."
+    missing = library.problem()
+    if missing is not None:
+        return missing
     dataset = ctx.dataset
     if dataset is None:
         return "No dataset is open: open one first."

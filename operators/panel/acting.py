@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..forms.constants import REJECTED_FIELD
 from ..forms.selection import collection
-from ..running import background
+from ..running import background, library
 from . import queue as panel_queue
 from . import sections as panel_sections
 from . import settings as panel_settings
@@ -61,6 +61,10 @@ def told(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Any, ctx: Any) -> Any:
+        missing = library.problem()
+        if missing is not None:
+            ctx.panel.set_data("overview", {"problem": missing})
+            return None
         from refseg.errors import RefSegError
 
         try:

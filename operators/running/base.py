@@ -19,6 +19,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.operators.executor import ExecutionError
 
+from . import library
 from .background import keep_outcome
 from .jobs import JobCancelledError, Listing
 
@@ -36,7 +37,7 @@ SECONDS_BETWEEN_DATABASE_WRITES = 1.0
 
 _FOR_FIFTYONE = ("self", "sample_collection", "delegate", "delegation_target")
 """Arguments of an operator's `__call__` that are none of its form's."""
-_FORESEEN = re.compile(r"(?:refseg\.errors\.\w+|[\w.]+\.JobCancelledError): (.+)", re.DOTALL)
+_FORESEEN = re.compile(r"(?:refseg\.errors\.\w+|[\w.]+\.JobCancelledError|[\w.]+\.LibraryProblemError): (.+)", re.DOTALL)
 """The end of a traceback whose error is a sentence for the user."""
 
 
@@ -92,6 +93,7 @@ class RefSegOperator(foo.Operator, ABC):
         """
         if came_from_app(ctx):
             return self._stream(ctx)
+        library.require()
         from refseg.progress import drain
 
         if ctx.delegated:
@@ -119,6 +121,9 @@ class RefSegOperator(foo.Operator, ABC):
         Raises:
             ExecutionError: the sentence that the App would show; FiftyOne's own words and a traceback for what nobody foresaw.
         """
+        missing = library.problem()
+        if missing is not None:
+            raise ExecutionError(missing)
         sample_collection = _collection(arguments["sample_collection"])
         kind = "view" if isinstance(sample_collection, fo.DatasetView) else "dataset"
         params = {name: value for name, value in arguments.items() if name not in _FOR_FIFTYONE} | instead
@@ -152,6 +157,10 @@ class RefSegOperator(foo.Operator, ABC):
         return result
 
     def _stream(self, ctx: Any, *, shows_progress: bool = True) -> Iterator[Any]:
+        missing = library.problem()
+        if missing is not None:
+            yield ctx.ops.notify(missing, variant="error")
+            return
         work = self._cancellable(ctx)
         try:
             result = yield from _show_progress(ctx, work, shows_progress)

@@ -1,4 +1,4 @@
-"""The command `refseg`: COCO files in and out, published benchmarks, the demo. Errors are one line on stderr and exit code 2.
+"""The command `refseg`: COCO files in and out, published benchmarks, the demo, the plugin. Errors are one line on stderr and exit code 2.
 
 Nothing heavy is imported before it is known what to do; `refseg coco` never imports FiftyOne, except to download a SAM 2.
 """
@@ -26,6 +26,7 @@ from .arguments import (
     whole_number,
 )
 from .errors import BenchmarkError, RefSegError
+from .plugin import add_plugin, run_plugin
 from .published.command import add_benchmark, run_command
 
 DESCRIPTION = "Find and segment objects by example: one to thirty references in, instance masks out. No training."
@@ -78,13 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
     parser = _Parser(prog="refseg", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"refseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | benchmark | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | benchmark | demo | plugin")
     coco = commands.add_parser("coco", help="segment images with references from a COCO file", description=COCO_DESCRIPTION)
     _add_coco_arguments(coco)
     inspect = commands.add_parser("inspect", help="what a prototypes file is worth", description=INSPECT_DESCRIPTION)
     inspect.add_argument("file", type=Path, metavar="SAFETENSORS", help="as --prototypes of coco, or Prototypes.save, wrote it")
     inspect.add_argument("--out", type=Path, metavar="PNG", help="where a picture of the report goes")
     add_benchmark(commands)
+    add_plugin(commands)
     demo = commands.add_parser(
         "demo", help="the whole loop on 60 synthetic images", description="The whole loop on 60 synthetic images."
     )
@@ -132,6 +134,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _inspect(arguments.file, arguments.out)
     if arguments.command == "benchmark":
         return run_command(arguments)
+    if arguments.command == "plugin":
+        return run_plugin(arguments)
     progress = False if arguments.quiet else None
     if arguments.command == "demo":
         from .demo.run import run_demo

@@ -173,3 +173,7 @@ class IndexWriteError(CandidateIndexError):
 
 class BenchmarkError(RefSegError):
     """A published benchmark cannot start, or its results cannot be read."""
+
+
+class PluginError(RefSegError):
+    """The App's part cannot be put into FiftyOne's plugins folder, or taken away; the message says why."""
