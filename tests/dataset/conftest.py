@@ -1,4 +1,4 @@
-"""Batches of two images, how many are computed, and photographs.
+"""Photographs, and how many images are computed.
 
 FiftyOne is imported inside the fixtures: pytest may read this file before the tests' settings of FiftyOne are made.
 """
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     import fiftyone as fo
 
 ORIENTATION = 0x0112
-
-
-@pytest.fixture
-def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every device."""
-    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 @pytest.fixture

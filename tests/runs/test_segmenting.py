@@ -32,14 +32,10 @@ from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
+pytestmark = pytest.mark.usefixtures("two_images_a_batch")
+
 MakeDataset = Callable[..., fo.Dataset]
 ODD_NAMES = ("star v1.0 $\u00df", "$tee.🦋")
-
-
-@pytest.fixture(autouse=True)
-def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every device."""
-    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
 
 
 def content_of(view: Any, field: str = "predictions", *, with_run: bool = True) -> list[Any]:
