@@ -82,6 +82,26 @@ def with_prototypes(parts: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
 
 
 @pytest.fixture
+def predicted(parts: fo.Dataset) -> fo.Dataset:
+    """Predictions as a run of segment writes them: the ground truth, under its own name."""
+    import fiftyone as fo
+
+    values = {}
+    for sample in parts:
+        copies = [label.copy() for label in sample.ground_truth.detections]
+        for label in copies:
+            label.confidence, label.tags = 0.8, []
+        values[sample.id] = fo.Detections(detections=copies)
+    parts.add_sample_field("predictions", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    parts.set_values("predictions", values, key_field="id")
+    run = parts.init_run(
+        method="refseg/segment", label_field="predictions", classes=sorted(NOVEL_PARTS[:2]), min_confidence=0.5
+    )
+    parts.register_run("run", run)
+    return parts
+
+
+@pytest.fixture
 def true_candidates(parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The candidates of the four images are their two labelled objects, computed one image at a time."""
     from tests.trays import propose_truth
