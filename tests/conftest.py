@@ -197,6 +197,12 @@ def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: 
     return dataset
 
 
+@pytest.fixture
+def two_images_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are computed for an index, on every device."""
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 2, "mps": 2, "cuda": 2})
+
+
 @pytest.fixture(scope="session")
 def prototypes(tmp_path_factory: pytest.TempPathFactory) -> Prototypes:
     """Two references of each class of the trays."""

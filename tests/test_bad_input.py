@@ -1,7 +1,7 @@
 """Everything that people's folders hold, through the whole library: references, prototypes, segment.
 
 What is odd but readable is segmented as its plain twin; what cannot be read is skipped by name; a request that cannot be met is
-refused by name. Refusals that concern fields, keys, videos and other models are in test_runs.py.
+refused by name. Refusals that concern fields, keys, videos and other models are in tests/runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command `refseg`: COCO files in and out, published benchmarks, the demo, the plugin. Errors are one line on stderr and exit code 2.
+"""The command `refseg`: COCO in and out, benchmarks, the demo, the plugin. Errors are one line on stderr and exit code 2.
 
 Nothing heavy is imported before it is known what to do; `refseg coco` never imports FiftyOne, except to download a SAM 2.
 """

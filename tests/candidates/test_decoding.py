@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from refseg.candidates import decoding, upscaling
@@ -14,6 +17,7 @@ from refseg.candidates.decoding import (
     MIN_PREDICTED_IOU,
     ImageEmbeddings,
     click_decoder,
+    decode_boxes,
     decode_grid,
     decode_points,
     embed_images,
@@ -182,3 +186,80 @@ class TestAdaptivePrompts:
         monkeypatch.setattr(decoding, "MIN_PREDICTED_IOU", 2.0)
         logits, predicted = decode_grid(embeddings, 0, adaptive)
         assert (logits.shape, predicted.shape) == ((0, 64, 64), (0,))
+
+
+def embed(image: Image.Image, models: Models) -> ImageEmbeddings:
+    return embed_images(segmenter_pixels(image, SIDE)[None], models)
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    """Of the segmenter's side, so that no resize comes between two ways of running it."""
+    return make_image(4, (SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def predictor(models: Models, image: Image.Image) -> Any:
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it scripts its resize, which torch discourages by now
+        predictor = SAM2ImagePredictor(models.sam2)
+    # The package writes the sizes for an input of 1024 pixels into the class.
+    predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
+    predictor.set_image(np.array(image))
+    return predictor
+
+
+class TestDecode:
+    """Against `SAM2ImagePredictor` of the sam2 package, which the default presets must agree with."""
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_points_are_the_predictors_best_of_three(self, models: Models, image: Image.Image, predictor: Any) -> None:
+        points = torch.tensor([[10.0, 20.0], [128.0, 99.0], [200.0, 240.0], [255.0, 0.0]])
+        logits, predicted = decode_points(points, embed(image, models), 0, models)
+        assert logits.shape == (4, 64, 64)
+        for point, found, iou in zip(points.numpy(), logits, predicted, strict=True):
+            _, scores, low_res = predictor.predict(point[None], np.ones(1), multimask_output=True)
+            best = scores.argmax()
+            assert float(iou) == pytest.approx(float(scores[best]), abs=1e-4)
+            # The predictor cuts its logits at ±32.
+            assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[best]), at_most=1e-3)
+
+    def test_boxes_are_the_predictors_single_answer(self, models: Models, image: Image.Image, predictor: Any) -> None:
+        boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0]])
+        logits = decode_boxes(boxes, embed(image, models), 0, models)
+        assert logits.shape == (2, 64, 64)
+        for box, found in zip(boxes.numpy(), logits, strict=True):
+            _, _, low_res = predictor.predict(box=box, multimask_output=False)
+            assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[0]), at_most=1e-3)
+
+    @pytest.mark.usefixtures("keep_every_mask")
+    def test_prompts_a_batch_do_not_matter(self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+        points, embeddings = prompt_grid(3, SIDE), embed(image, models)
+        at_once = decode_points(points, embeddings, 0, models)
+        monkeypatch.setattr("refseg.candidates.decoding.PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
+        in_parts = decode_points(points, embeddings, 0, models)
+        assert_near(in_parts[0], at_once[0], at_most=1e-3)
+        assert_near(in_parts[1], at_once[1], at_most=1e-4)
+
+    def test_masks_above_the_limit_are_kept_in_order(
+        self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        points, embeddings = prompt_grid(4, SIDE), embed(image, models)
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", -1.0)
+        every_logits, every_iou = decode_points(points, embeddings, 0, models)
+        limit = float(every_iou.sort().values[8])
+        monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", limit)
+        logits, predicted = decode_points(points, embeddings, 0, models)
+        keep = every_iou > limit
+        assert 0 < int(keep.sum()) < len(points)
+        assert torch.equal(predicted, every_iou[keep])
+        assert torch.equal(logits, every_logits[keep])
+
+    def test_profile_paper_leaves_out_the_no_memory_embedding(self, models: Models, image: Image.Image) -> None:
+        from dataclasses import replace
+
+        paper = replace(models, preset=replace(models.preset, add_no_memory=False))
+        difference = embed(image, models).coarse - embed(image, paper).coarse
+        assert_near(difference, models.sam2.no_mem_embed.detach().reshape(1, -1, 1, 1).expand_as(difference), at_most=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg.candidates.prompts import PROMISING_IOU, SAME_MASK_IOU, coarse_prompts, open_prompts
+from refseg.candidates.prompts import PROMISING_IOU, SAME_MASK_IOU, coarse_prompts, open_prompts, prompt_grid
 
 N, M = 5, 20
 CELL = [round(number * (M - 1) / (N - 1)) for number in range(N)]
@@ -85,3 +85,16 @@ def test_against_loops(per_side: int) -> None:
         choices = torch.stack([disc(y, x, radius) for y, x in centres for radius in (5, 5.2, 9)])
         masks = choices[torch.randint(0, len(choices), (len(kept),), generator=generator)]
         assert open_prompts(per_side, predicted, kept, masks).tolist() == by_loops(per_side, predicted, kept, masks)
+
+
+class TestPromptGrid:
+    def test_row_major_from_corner_to_corner(self) -> None:
+        points = prompt_grid(3, 101)
+        assert points.tolist() == [[x, y] for y in (0.5, 50.5, 100.5) for x in (0.5, 50.5, 100.5)]
+        assert points.dtype == torch.float32
+
+    @pytest.mark.parametrize(("per_side", "side"), [(16, 256), (32, 1024)])
+    def test_shape(self, per_side: int, side: int) -> None:
+        points = prompt_grid(per_side, side)
+        assert points.shape == (per_side**2, 2)
+        assert points.max() == side - 0.5

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from refseg.coco.annotations import MASK_LEFT_OUT
-from refseg.coco.average_precision import evaluate_results, has_masks
-from refseg.coco.files import read_coco
+from refseg.coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from refseg.coco.files import CocoDataset, CocoImage, read_coco
+from refseg.errors import CocoError
 
 SIDE = 100
 KINDS: tuple[Literal["segm", "bbox"], ...] = ("segm", "bbox")
@@ -123,3 +125,99 @@ def test_an_object_without_its_mask_counts_for_boxes_alone(tmp_path: Path) -> No
     # Where none has its mask nothing can be said of masks.
     assert not has_masks([entry for entry in truth.annotations if entry.get(MASK_LEFT_OUT)])
     assert has_masks([])
+
+
+def truth_of(*annotations: dict[str, Any]) -> CocoDataset:
+    images: dict[Any, CocoImage] = {"x": CocoImage("x", "x.png", (200, 200)), "y": CocoImage("y", "y.png", (200, 200))}
+    entries = tuple({"image_id": "x", "category_id": 3, **annotation} for annotation in annotations)
+    return CocoDataset("truth.json", images, {3: "star", 5: "tee"}, entries)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int, **rest: Any) -> dict[str, Any]:
+    return {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]], **rest}
+
+
+def result(x0: int, y0: int, x1: int, y1: int, **rest: Any) -> dict[str, Any]:
+    return {"image_id": "x", "category_id": 3, "score": 0.5, **rectangle(x0, y0, x1, y1), **rest}
+
+
+def test_average_precision_by_hand() -> None:
+    # A small object, found exactly, and a large one, found with IoU 0.8 after a false positive of higher score.
+    truth = truth_of(rectangle(0, 0, 20, 20, id=0), rectangle(50, 50, 150, 150, id=1))
+    found = [
+        result(0, 0, 20, 20, score=0.9),
+        result(0, 150, 40, 190, score=0.8),
+        result(50, 50, 150, 130, score=0.7),
+    ]
+    for iou_type in ("segm", "bbox"):
+        scores = evaluate_results(truth, found, iou_type)  # type: ignore[arg-type]
+        # Recall up to 0.5 (51 of 101 points) at precision 1, then 50 points at 2/3 for the 7 IoUs up to 0.8, else 0.
+        hit, miss = (51 + 50 * 2 / 3) / 101, 51 / 101
+        assert scores.ap50 == scores.ap75 == pytest.approx(hit)
+        assert scores.ap == pytest.approx((7 * hit + 3 * miss) / 10)
+        # By size: the false positive of 1600 pixels is medium, where there is no object at all.
+        assert scores.small == pytest.approx(1)
+        assert scores.medium is None
+        assert scores.large == pytest.approx(0.7)
+        assert scores.per_class == {"star": scores.ap, "tee": None}
+
+
+def test_the_order_of_results_does_not_matter_and_none_is_zero() -> None:
+    truth = truth_of(rectangle(0, 0, 20, 20), rectangle(50, 50, 90, 90, category_id=5))
+    found = [result(0, 0, 20, 19, score=0.4), result(50, 50, 90, 85, score=0.6, category_id=5)]
+    assert evaluate_results(truth, found, "segm") == evaluate_results(truth, found[::-1], "segm")
+    assert evaluate_results(truth, [], "segm").ap == 0
+    assert evaluate_results(truth_of(), found, "segm").ap is None
+
+
+def test_classes_can_be_left_out() -> None:
+    truth = truth_of(rectangle(0, 0, 20, 20), {"bbox": [50, 50, 9, 9], "category_id": 5})
+    found = [result(0, 0, 20, 20), result(50, 50, 90, 85, category_id=5)]
+    scores = evaluate_results(truth, found, "segm", categories=[3])
+    assert scores.ap == pytest.approx(1)
+    assert scores.per_class == {"star": scores.ap}
+
+
+def test_predictions_in_a_crowd_do_not_count() -> None:
+    crowd = rectangle(100, 100, 200, 200, iscrowd=1)
+    found = [result(110, 110, 140, 140, score=0.9), result(0, 0, 20, 20)]
+    assert evaluate_results(truth_of(rectangle(0, 0, 20, 20), crowd), found, "segm").ap == pytest.approx(1)
+    assert evaluate_results(truth_of(rectangle(0, 0, 20, 20)), found, "segm").ap == pytest.approx(0.5)
+
+
+def test_the_size_of_a_detected_mask_is_its_own() -> None:
+    # A thin diagonal detection: 200 pixels of mask in a box of 40,000. As false positive it belongs to the small ones.
+    diagonal = mask_utils.encode(np.asfortranarray(np.eye(200, dtype=np.uint8)))
+    truth = truth_of(rectangle(0, 0, 100, 100))
+    found = [result(0, 0, 100, 100, score=0.5), {**result(0, 0, 200, 200, score=0.9), "segmentation": diagonal}]
+    scores = evaluate_results(truth, found, "segm")
+    assert scores.large == pytest.approx(1)
+    assert scores.ap == pytest.approx(0.5)
+
+
+def test_what_cannot_be_compared_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    truth = truth_of(rectangle(0, 0, 20, 20), {"bbox": [50, 50, 9, 9], "id": 8})
+    assert not has_masks(truth.annotations)
+    with pytest.raises(CocoError, match="the annotation 8 has no mask"):
+        evaluate_results(truth, [], "segm")
+    assert evaluate_results(truth, [result(0, 0, 20, 20)], "bbox").ap50 == pytest.approx(51 / 101)
+    with pytest.raises(CocoError, match=r"belongs to the image 'z', which truth\.json does not list"):
+        evaluate_results(truth, [result(0, 0, 20, 20, image_id="z")], "bbox")
+    sizeless = CocoDataset("truth.json", {"x": CocoImage("x", "x.png")}, {3: "star"}, truth.annotations)
+    with pytest.raises(CocoError, match=r"lists no height and width for the image x\.png"):
+        evaluate_results(sizeless, [], "bbox")
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluating_changes_no_argument() -> None:
+    truth, found = truth_of(rectangle(0, 0, 20, 20)), [result(0, 0, 20, 20)]
+    before = json.dumps([truth.annotations, found])
+    evaluate_results(truth, found, "segm")
+    assert json.dumps([truth.annotations, found]) == before
+
+
+def test_the_table_has_a_row_for_masks_where_there_are_any() -> None:
+    scores = AveragePrecision(0.5, 0.75, 0.6, None, 0.4, 0.5, {"star": 0.5, "a long class name": None})
+    text = format_table(scores, scores)
+    assert [line.split()[0] for line in text.splitlines() if line.strip()] == ["AP", "mask", "box", "mask", "star", "a"]
+    assert text.splitlines()[-1].split()[-2:] == ["–", "–"]

@@ -19,19 +19,15 @@ import pytest
 import torch
 
 from refseg.candidates.packing import PackedCandidates, pack
-from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError, IndexWriteError
+from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError
 from refseg.index.candidate_index import CandidateIndex
-from refseg.index.storage import local_path
 from refseg.index.tables import (
-    FORMAT,
     METADATA_KEY,
     NEWEST_FORMAT,
     FileState,
     IndexedImage,
     IndexSettings,
     candidates_table,
-    images_schema,
-    read_settings,
 )
 from tests.candidates.test_packing import WIDTH, make_blobs
 
@@ -115,11 +111,6 @@ def assert_holds(index: CandidateIndex, numbers: Iterable[int]) -> None:
 
 def bytes_on_disk(place: Path) -> int:
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "index"
 
 
 class TestAppend:
@@ -512,39 +503,6 @@ class TestPlaces:
         make_index(place)
         assert_holds(CandidateIndex.open(place), range(12))
 
-    @pytest.mark.parametrize(
-        ("uri", "path"),
-        [
-            ("/data/index", Path("/data/index")),
-            ("file:///data/index", Path("/data/index")),
-            ("data/index", Path("data/index")),
-            ("s3://bucket/index", None),
-            ("file-object-store:///data/index", None),
-        ],
-    )
-    def test_local_path(self, uri: str, path: Path | None) -> None:
-        assert local_path(uri) == path
-
-    def test_delete_leaves_what_is_not_its_own(self, place: Path) -> None:
-        index = make_index(place)
-        (place / "notes.txt").write_text("mine")
-        index.delete()
-        assert [path.name for path in place.iterdir()] == ["notes.txt"]
-
-    def test_delete_of_an_index_that_cannot_be_read(self, place: Path) -> None:
-        index = make_index(place)
-        for path in place.rglob("*.lance"):
-            if path.is_file():
-                path.write_bytes(b"no table")
-        index.delete()
-        assert not place.exists()
-
-    def test_delete_twice(self, place: Path) -> None:
-        index = make_index(place)
-        index.delete()
-        index.delete()
-        assert not place.exists()
-
     def test_size_is_that_of_the_data_files(self, place: Path) -> None:
         index = make_index(place)
         data = sum(path.stat().st_size for path in place.rglob("data/*"))
@@ -559,16 +517,6 @@ class TestCreate:
     def test_twice_is_the_same_index(self, place: Path) -> None:
         make_index(place)
         assert_holds(CandidateIndex.create(place, SETTINGS), range(12))
-
-    @pytest.mark.parametrize("missing", ["images", "candidates"])
-    def test_half_made(self, place: Path, missing: str) -> None:
-        """As a process leaves it that is killed between the two tables."""
-        CandidateIndex.create(place, SETTINGS)
-        shutil.rmtree(place / f"{missing}.lance")
-        index = CandidateIndex.create(place, SETTINGS)
-        index.append(items([1, 2]))
-        index.refresh()
-        assert_holds(index, [1, 2])
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -589,27 +537,6 @@ class TestCreate:
 
     def test_what_follows_from_the_models_is_not_compared(self, place: Path) -> None:
         make_index(place).require(replace(SETTINGS, revisions={}))
-
-    def test_where_a_file_lies(self, place: Path) -> None:
-        place.write_text("a file")
-        with pytest.raises(IndexWriteError, match=f"Nothing more can be written to the candidate index at {place}") as caught:
-            CandidateIndex.create(place, SETTINGS)
-        assert "/rustc" not in str(caught.value)
-        assert ".rs" not in str(caught.value)
-
-    def test_on_an_unknown_kind_of_store(self) -> None:
-        with pytest.raises(CandidateIndexError, match="ftp://host/index"):
-            CandidateIndex.create("ftp://host/index", SETTINGS)
-
-
-class TestSettings:
-    def test_survive_the_schema(self) -> None:
-        assert read_settings(images_schema(SETTINGS)) == (FORMAT, SETTINGS)
-
-    @pytest.mark.parametrize("about", [None, b"no json", b"[]", b"{}", b'{"format": 1}', b'{"format": "one"}'])
-    def test_of_another_table(self, about: bytes | None) -> None:
-        metadata = {b"other": b"{}"} if about is None else {METADATA_KEY: about}
-        assert read_settings(pa.schema([("a", pa.int64())], metadata=metadata)) == (0, None)
 
 
 def damage(path: Path, keep: float) -> None:

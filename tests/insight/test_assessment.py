@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from pathlib import Path
 
@@ -22,36 +20,7 @@ from refseg.insight.report import CALIBRATE
 from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import get_preset
 from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.surroundings import Surroundings
-
-ODD = "r2"
-
-
-def at(degrees: float) -> list[float]:
-    return [math.cos(math.radians(degrees)), math.sin(math.radians(degrees))]
-
-
-def make_prototypes(
-    angles: list[float], labels: list[int], shown_at: list[float] | None = None, strangers: dict[str, float] | None = None
-) -> Prototypes:
-    """References at angles of a plane, each in an image of its own, with a candidate that shows it, and strangers by image."""
-    classes = ("star", "tee")[: max(labels) + 1]
-    ids = tuple(f"r{number}" for number in range(len(labels)))
-    images = tuple(f"i{number}" for number in range(len(labels)))
-    around = None
-    if shown_at is not None:
-        more = strangers or {}
-        features = torch.tensor([at(angle) for angle in [*shown_at, *more.values()]]).half()
-        around = Surroundings(features, (*images, *more), (*ids, *[""] * len(more)))
-    vectors = torch.tensor([at(angle) for angle in angles])
-    return Prototypes(classes, vectors, torch.tensor(labels), ids, "demo", "encoder", images=images, surroundings=around)
-
-
-@pytest.fixture
-def mistaken() -> Prototypes:
-    """Four stars about 0 degrees, of which one is a tee; three tees about 90; and what lies between, nearer to stars."""
-    angles = [0.0, 5.0, 88.0, -5.0, 90.0, 85.0, 95.0]
-    return make_prototypes(angles, [0, 0, 0, 0, 1, 1, 1], angles, {"i4": 40.0, "i5": 38.0})
+from tests.insight.angles import ODD, at, make_prototypes
 
 
 class TestWithSurroundings:
@@ -140,31 +109,6 @@ class TestWithoutSurroundings:
 
 
 class TestForms:
-    def test_text(self, mistaken: Prototypes) -> None:
-        lines = str(assess(mistaken)).splitlines()
-        assert lines[0] == "class  references  similarity  threshold    F1"
-        assert lines[1].split()[:2] == ["star", "4"]
-        assert lines[1].endswith("0.67")
-        assert "Most confused: 'star' is most often taken for 'tee': 1 of 4 references." in lines
-        hurting = lines[lines.index("References that hurt:") + 1]
-        assert hurting.startswith("  r2: without it F1 of the other references of 'star' is 0.")
-        assert hurting.endswith("higher; it is itself taken for 'tee' (1.00)")
-
-    def test_rows(self, mistaken: Prototypes) -> None:
-        report = assess(mistaken)
-        references = report.as_rows()
-        assert [row["id"] for row in references] == list(mistaken.reference_ids)
-        assert references[2]["hurts"] is True
-        assert [row["f1"] for row in report.as_rows("classes")] == [item.f1 for item in report.classes]
-        pairs = report.as_rows("similarities")
-        assert [(row["label"], row["other"]) for row in pairs[:2]] == [("star", "star"), ("star", "tee")]
-        assert pairs[1]["similarity"] == report.between[0][1]
-        assert report.as_rows("suggestions") == []
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(references[0]))
-        writer.writerows(references)
-        assert out.getvalue().count("\n") == 7
-
     def test_command(self, mistaken: Prototypes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file, picture = tmp_path / "p.safetensors", tmp_path / "new" / "picture.jpg"
         mistaken.save(file)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-from refseg.masks.rle import decode_mask, decode_masks, run_lengths
+from refseg.masks.rle import annotation_rle, decode_mask, decode_masks, encode_mask
 
 Masks = NDArray[np.bool_]
 
@@ -35,21 +34,6 @@ def write_number(number: int) -> bytes:
 def write_code(runs: list[int]) -> bytes:
     """Runs as COCO writes them: from the fourth on the difference to the last but one."""
     return b"".join(write_number(run - runs[i - 2] if i > 2 else run) for i, run in enumerate(runs))
-
-
-def read_code_plainly(code: bytes) -> list[int]:
-    """One character after the other."""
-    runs: list[int] = []
-    number = shift = 0
-    for character in code:
-        number |= ((character - 48) & 31) << shift
-        shift += 5
-        if not (character - 48) & 32:
-            if (character - 48) & 16:
-                number -= 1 << shift
-            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-            number = shift = 0
-    return runs
 
 
 def draw_masks(rng: np.random.Generator, count: int, mask_hw: tuple[int, int]) -> Masks:
@@ -113,26 +97,6 @@ class TestDecodeMasks:
         assert decode_masks([write_code([0, 2, 0, 2])], (2, 2)).all()
 
 
-class TestRunLengths:
-    def test_are_a_plain_loop_over_the_characters(self, rng: np.random.Generator) -> None:
-        codes = [code for shape in SHAPES for code in encode(draw_masks(rng, 10, shape))]
-        runs, starts = run_lengths(codes)
-        assert runs.dtype == starts.dtype == np.int64
-        assert len(starts) == len(codes) + 1
-        assert starts[-1] == len(runs)
-        for code, start, stop in zip(codes, starts[:-1], starts[1:], strict=True):
-            assert runs[start:stop].tolist() == read_code_plainly(code)
-
-    def test_are_those_that_were_written(self, rng: np.random.Generator) -> None:
-        written = [rng.integers(0, 10 ** rng.integers(1, 12), count).tolist() for count in range(1, 30)]
-        runs, starts = run_lengths([write_code(part) for part in written])
-        assert [runs[a:b].tolist() for a, b in pairwise(starts)] == written
-
-    def test_of_nothing(self) -> None:
-        runs, starts = run_lengths([])
-        assert (runs.tolist(), starts.tolist()) == ([], [0])
-
-
 DAMAGED = {
     "empty": (b"", "is empty, breaks off"),
     "breaks off within a number": (write_code([100, 156])[:1], "is empty, breaks off"),
@@ -184,3 +148,40 @@ class TestDamagedCodes:
                     outcomes.add(None)
         assert None in outcomes
         assert outcomes <= {None, (1, 16, 16)}
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Uncompressed run lengths, column by column, background first: the plain loop."""
+    runs, last = [0], False
+    for value in mask.T.flatten().tolist():
+        if value != last:
+            runs.append(0)
+            last = value
+        runs[-1] += 1
+    return runs
+
+
+def test_run_lengths_agree_with_pycocotools_and_come_back(rng: np.random.Generator) -> None:
+    for share in (0.0, 0.1, 0.5, 1.0):
+        mask = rng.random((31, 47)) < share
+        code = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
+        np.testing.assert_array_equal(decode_mask(code), mask)
+        text = {"segmentation": {"size": [31, 47], "counts": code["counts"].decode()}}
+        plain = {"segmentation": {"size": [31, 47], "counts": runs_of(mask)}}
+        for annotation in (text, plain):
+            checked = annotation_rle(annotation, (31, 47), "refs.json")
+            assert checked is not None
+            assert checked["counts"] == code["counts"]
+
+
+def test_encode_mask_places_cuts_and_stretches() -> None:
+    mask = np.array([[True, False], [True, True]])
+    whole = decode_mask(encode_mask(mask, (2.4, 0.6, 4.4, 2.6), (4, 5)))
+    assert np.argwhere(whole).tolist() == [[1, 2], [2, 2], [2, 3]]
+    # One pixel of difference is rounding: pixels stay as they are. Beyond the border they are cut.
+    whole = decode_mask(encode_mask(mask, (4, 3, 7, 6), (4, 5)))
+    assert np.argwhere(whole).tolist() == [[3, 4]]
+    whole = decode_mask(encode_mask(mask, (0, 0, 4, 4), (4, 5)))
+    assert whole.sum() == 12
+    assert not whole[:2, 2:].any()
+    assert decode_mask(encode_mask(np.zeros((0, 0), bool), (1, 1, 2, 2), (4, 5))).sum() == 0

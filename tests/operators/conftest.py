@@ -82,6 +82,45 @@ def with_prototypes(parts: fo.Dataset, prototypes: Prototypes) -> fo.Dataset:
 
 
 @pytest.fixture
+def predicted(parts: fo.Dataset) -> fo.Dataset:
+    """Predictions as a run of segment writes them: the ground truth, under its own name."""
+    import fiftyone as fo
+
+    values = {}
+    for sample in parts:
+        copies = [label.copy() for label in sample.ground_truth.detections]
+        for label in copies:
+            label.confidence, label.tags = 0.8, []
+        values[sample.id] = fo.Detections(detections=copies)
+    parts.add_sample_field("predictions", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    parts.set_values("predictions", values, key_field="id")
+    run = parts.init_run(
+        method="refseg/segment", label_field="predictions", classes=sorted(NOVEL_PARTS[:2]), min_confidence=0.5
+    )
+    parts.register_run("run", run)
+    return parts
+
+
+@pytest.fixture
+def true_candidates(parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The candidates of the four images are their two labelled objects, computed one image at a time."""
+    from tests.trays import propose_truth
+
+    propose_truth(monkeypatch, parts)
+    monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
+
+
+@pytest.fixture
+def indexed(with_prototypes: fo.Dataset, true_candidates: None) -> fo.Dataset:
+    """The same with prototypes and an index of the first three images."""
+    from tests.operators.helpers import call
+
+    call("build_index", with_prototypes.limit(3))
+    with_prototypes.reload()
+    return with_prototypes
+
+
+@pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each step, however quick, be noted and shown: in the module that FiftyOne loads, and in the one imported here."""
     import fiftyone.operators as foo

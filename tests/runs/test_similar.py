@@ -8,25 +8,18 @@ from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-import torch.nn.functional as F
 from fiftyone import ViewField
 
 import refseg
 import refseg.runs.similar as similar
-from refseg.candidates.packing import PackedCandidates
 from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, IndexNotFoundError, NoReferencesError
-from refseg.index.candidate_index import CandidateIndex
-from refseg.index.search import make_vector_index, num_partitions, search_all, search_vectors
-from refseg.index.tables import FileState, IndexSettings
 from refseg.models.loaded import load_models
 from refseg.progress import drain
 from tests.trays import IMAGE_HW, propose_truth, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
-WIDTH = 32
 
 
 @pytest.fixture
@@ -184,72 +177,6 @@ class TestRefused:
 
 
 class TestVectorIndex:
-    """On synthetic features: images of ten candidates in clusters."""
-
-    @pytest.fixture
-    def index(self, tmp_path: Path) -> CandidateIndex:
-        generator = torch.Generator().manual_seed(1)
-        centers = torch.randn(20, WIDTH, generator=generator)
-        index = CandidateIndex.create(tmp_path / "index", IndexSettings("m", "f", "e", {}, False, 8, WIDTH, "d"))
-        images = []
-        for number in range(60):
-            owners = torch.randint(20, (10,), generator=generator)
-            features = F.normalize(centers[owners] + 0.5 * torch.randn(10, WIDTH, generator=generator), dim=1)
-            text = pa.array([b"01o1"] * 10, pa.binary())
-            boxes = torch.zeros(10, 4)
-            packed = PackedCandidates(text, text, boxes, torch.full((10,), 0.9), features, (80, 80), 8)
-            images.append((f"s{number}", FileState(f"{number}.png", 1, 1), packed))
-        index.append(images)
-        index.refresh()
-        return index
-
-    def test_finds_what_the_exact_scan_finds(self, index: CandidateIndex) -> None:
-        assert not index.has_vector_index
-        make_vector_index(index)
-        assert index.has_vector_index
-        vector = next(index.scan()).features[3].float()
-        exact = drain(search_all(index, vector, 20), False)
-        found = search_vectors(index, vector, 20)
-        assert [item.image.sample_id for item in exact[:1]] == [item.image.sample_id for item in found[:1]]
-        assert exact[0].score == pytest.approx(1, abs=1e-3)
-        held = {(item.image.sample_id, round(item.score, 2)) for item in exact}
-        assert len(held & {(item.image.sample_id, round(item.score, 2)) for item in found}) >= 0.9 * len(held)
-
-    def test_exact_scan_is_brute_force(self, index: CandidateIndex) -> None:
-        vector = F.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(2)), dim=0)
-        found = drain(search_all(index, vector, 30), False)
-        every = torch.cat([chunk.features.float() @ vector for chunk in index.scan()])
-        torch.testing.assert_close(torch.tensor([item.score for item in found]), every.topk(30).values)
-        for item in found:
-            assert float(item.candidate.features[0] @ vector) == pytest.approx(item.score, abs=1e-6)
-
-    def test_subset(self, index: CandidateIndex) -> None:
-        make_vector_index(index)
-        vector = next(index.scan()).features[0].float()
-        wanted = {"s1", "s2", "s3"}
-        for found in (drain(search_all(index, vector, 600, wanted), False), search_vectors(index, vector, 600, wanted)):
-            assert {item.image.sample_id for item in found} == wanted
-            assert len(found) == 30
-
-    def test_candidates_added_later_are_found_too(self, index: CandidateIndex) -> None:
-        make_vector_index(index)
-        feature = F.normalize(-next(index.scan()).features[:1].float(), dim=1)
-        text = pa.array([b"01o1"], pa.binary())
-        packed = PackedCandidates(text, text, torch.zeros(1, 4), torch.ones(1), feature, (80, 80), 8)
-        index.append([("late", FileState("late.png", 1, 1), packed)])
-        index.refresh()
-        assert search_vectors(index, feature[0], 3)[0].image.sample_id == "late"
-        index.compact()
-        assert search_vectors(index, feature[0], 3)[0].image.sample_id == "late"
-
-    def test_forgotten_images_are_not_found(self, index: CandidateIndex) -> None:
-        make_vector_index(index)
-        vector = next(index.scan(["s5"])).features[0].float()
-        assert search_vectors(index, vector, 5)[0].image.sample_id == "s5"
-        index.forget(["s5"])
-        assert "s5" not in {item.image.sample_id for item in search_vectors(index, vector, 50)}
-        assert "s5" not in {item.image.sample_id for item in drain(search_all(index, vector, 50), False)}
-
     def test_used_beyond_the_limit(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         exact = refseg.find_similar(trays, star_of(trays), k=6, progress=False).values("similar.confidence")
         monkeypatch.setattr(similar, "EXACT_UP_TO", 3)
@@ -258,7 +185,3 @@ class TestVectorIndex:
         assert "vector index, once" in steps
         assert refseg.open_index(trays).index.has_vector_index
         assert view.values("similar.confidence") == pytest.approx(exact, abs=2e-3)
-
-
-def test_partitions_grow_with_the_index() -> None:
-    assert [num_partitions(number) for number in (0, 100, 1_000_000, 10**9)] == [1, 1, 122, 4096]

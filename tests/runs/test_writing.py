@@ -1,25 +1,27 @@
-"""What a run says it has changed: objects gained, lost and relabelled, against what the samples held."""
+"""What a run writes: nothing that stays as it is, nothing over the labels of others, a few samples at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
 import pytest
-import torch
-from torchvision.ops import box_iou
+from PIL import Image
 
-from refseg.dataset.source_settings import SourceSettings
+from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError
+from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.decisions import accept
-from refseg.runs.changes import SAME_OBJECT_IOU, Changes, pair_objects
-from refseg.runs.segmenting import SegmentSettings, iter_segment
+from refseg.runs.records import SEGMENT_METHOD
 from refseg.runs.writing import Writer
-from tests.trays import PARTS, propose_truth, tray_samples
+from tests.runs.test_segmenting import content_of
+from tests.tolerance import Score
+from tests.trays import IMAGE_HW, PARTS, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -33,170 +35,6 @@ def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyP
     dataset = make_dataset(tray_samples(folder))
     propose_truth(monkeypatch, dataset)
     return dataset
-
-
-def counts(changes: Changes) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int]]:
-    return changes.gained, changes.lost, changes.relabelled
-
-
-class TestPairObjects:
-    def test_first_of_its_label_then_of_any(self) -> None:
-        here, near = [0.1, 0.1, 0.4, 0.4], [0.1, 0.1, 0.4, 0.3]
-        before = [("nut", near), ("gear", here)]
-        # The gear lies nearer to what is now a nut, but it still has a gear of its own.
-        assert pair_objects(before, [("nut", here), ("gear", here)]) == {0: 0, 1: 1}
-        assert pair_objects(before, [("nut", here), ("ring", here)]) == {0: 0, 1: 1}
-        assert pair_objects(before, [("ring", here), ("nut", near)]) == {1: 0, 0: 1}
-
-    def test_the_best_score_chooses_first(self) -> None:
-        box = [0.1, 0.1, 0.4, 0.4]
-        assert pair_objects([("nut", box)], [("nut", [0.1, 0.1, 0.4, 0.3]), ("nut", box)]) == {0: 0}
-
-    def test_iou_of_a_half_counts(self) -> None:
-        whole = [0.0, 0.0, 0.5, 0.5]
-        assert pair_objects([("nut", whole)], [("nut", [0.0, 0.0, 0.5, 0.25])]) == {0: 0}
-        assert pair_objects([("nut", whole)], [("nut", [0.0, 0.0, 0.5, 0.24])]) == {}
-
-    @pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0)])
-    def test_of_nothing(self, sizes: tuple[int, int]) -> None:
-        before, now = ([("nut", [0.0, 0.0, 0.5, 0.5])] * size for size in sizes)
-        assert pair_objects(before, now) == {}
-
-    def test_without_box_or_label(self) -> None:
-        box = [0.0, 0.0, 0.5, 0.5]
-        assert pair_objects([("nut", None), (None, box)], [("nut", box)]) == {0: 1}
-
-    @pytest.mark.parametrize("seed", range(20))
-    def test_is_a_loop_over_pairs(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-
-        def draw(count: int) -> list[tuple[str, list[float]]]:
-            boxes = np.concatenate([rng.uniform(0, 0.3, (count, 2)), rng.uniform(0.2, 0.6, (count, 2))], 1)
-            return [("abc"[rng.integers(3)], box) for box in boxes.tolist()]
-
-        before, now = draw(9), draw(11)
-        taken: dict[int, int] = {}
-        for same_label in (True, False):
-            for new, (name, (x, y, w, h)) in enumerate(now):
-                best = (0.0, -1)
-                for old, (other, (a, b, c, d)) in enumerate(before):
-                    if old not in taken.values() and new not in taken and (name == other) == same_label:
-                        corners = [torch.tensor([[x, y, x + w, y + h]]), torch.tensor([[a, b, a + c, b + d]])]
-                        best = max(best, (float(box_iou(*corners)), old))
-                if best[0] >= SAME_OBJECT_IOU:
-                    taken[new] = best[1]
-        assert pair_objects(before, now) == taken
-        assert len(taken) > 2
-
-
-class TestChanges:
-    def test_the_first_run_changes_nothing(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        report = run(trays, prototypes)
-        assert report.changes == Changes()
-        assert "Since" not in str(report)
-
-    def test_nor_does_the_same_again(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        run(trays, prototypes)
-        assert run(trays, prototypes).changes == Changes()
-
-    def test_of_every_kind(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        run(trays, prototypes)
-        ids = trays.values("id")
-        gains, loses, renames, moves = trays
-        star = next(label for label in gains.predictions.detections if label.label == "star")
-        gains.predictions.detections.remove(star)
-        loses.predictions.detections.append(fo.Detection(label="$old.one", bounding_box=[0, 0, 0.02, 0.02], run="r"))
-        tee = next(label for label in renames.predictions.detections if label.label == "tee")
-        tee.label = "$old.one"
-        x, y, w, h = moves.predictions.detections[0].bounding_box
-        moves.predictions.detections[0].bounding_box = [x + 0.2 * w, y, w, h]
-        for sample in (gains, loses, renames, moves):
-            sample.save()
-        report = run(trays, prototypes, run_key="again")
-        assert counts(report.changes) == ({"star": 1}, {"$old.one": 1}, {("$old.one", "tee"): 1})
-        assert report.changes.sample_ids == tuple(ids[:3])
-        assert report.num_written == 4  # a box that was moved is written again, and is the same object
-        assert str(report.changes) == "1 object gained (star), 1 lost ($old.one), 1 relabelled ($old.one \u2192 tee)"
-        assert f"Since the last run: {report.changes}, in 3 images" in str(report)
-        config = fo.load_dataset(trays.name).get_run_info("again").config
-        assert config.changes == {"gained": [["star", 1]], "lost": [["$old.one", 1]], "relabelled": [["$old.one", "tee", 1]]}
-        assert config.changed_ids.split() == ids[:3]
-
-    def test_a_sample_never_segmented_does_not_count(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        run(trays[:2], prototypes, min_confidence=1.0)
-        report = run(trays, prototypes)
-        # No prediction was an answer, so what is found there now is gained.
-        assert counts(report.changes) == ({"star": 2, "tee": 2}, {}, {})
-        assert report.changes.sample_ids == tuple(trays[:2].values("id"))
-
-    def test_labels_of_others_are_no_earlier_answer(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        trays.clone_sample_field("ground_truth", "predictions")
-        report = run(trays, prototypes, overwrite=True)
-        assert (report.changes, report.num_written) == (Changes(), 4)
-        assert set(trays.distinct("predictions.detections.run")) == {report.run_key}
-
-    def test_labels_that_others_have_added_count(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        """They have neither score nor predicted IoU, and one has no label and another no box."""
-        run(trays, prototypes)
-        trays.set_values("predictions", trays.values("ground_truth"))
-        sample = trays.first()
-        sample.predictions.detections += [fo.Detection(bounding_box=[0, 0, 0.02, 0.02]), fo.Detection(label="boxless")]
-        sample.save()
-        assert run(trays, prototypes).protected == tuple(trays.values("id"))
-        report = run(trays, prototypes, overwrite=True)
-        labels = trays.values("predictions.detections.label"), trays.values("ground_truth.detections.label")
-        relabelled = sum(sorted(now) != sorted(before) for now, before in zip(*labels, strict=True))
-        assert report.changes.lost == {"unlabelled": 1, "boxless": 1}
-        assert (report.changes.gained, report.changes.num_relabelled) == ({}, relabelled)
-
-    @pytest.mark.parametrize("kind", ["mask_dir", "semantic_field"])
-    def test_where_all_is_written_again(self, trays: fo.Dataset, prototypes: Prototypes, kind: str, tmp_path: Path) -> None:
-        options = {"mask_dir": str(tmp_path / "masks")} if kind == "mask_dir" else {"semantic_field": "map"}
-        assert run(trays, prototypes, **options).changes == Changes()
-        same = run(trays, prototypes, **options)
-        assert (same.num_written, same.changes) == (4, Changes())
-        sample = trays.first()
-        del sample.predictions.detections[1]
-        sample.save()
-        report = run(trays, prototypes, **options)
-        assert (report.num_written, report.changes.num_gained, report.changes.sample_ids) == (4, 1, (sample.id,))
-
-    def test_a_preview_counts_what_it_writes(
-        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 2)
-        run(trays, prototypes, max_detections=1)
-        report = run(trays, prototypes, preview=True)
-        assert report.changes.num_gained == report.changes.num_samples == 2
-        assert set(report.changes.sample_ids) == {sample_id for sample_id, _ in report.best}
-
-    def test_a_class_that_is_not_written_any_more_is_lost(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
-        run(trays, prototypes)
-        tees = trays.count_values("predictions.detections.label")["tee"]
-        assert counts(run(trays, prototypes, classes=["star"]).changes) == ({}, {"tee": tees}, {})
-
-    def test_what_a_cancelled_run_changed_is_recorded(
-        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        run(trays, prototypes, max_detections=1)
-        monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 1)
-        work = iter_segment(
-            trays, prototypes, settings=SegmentSettings(0.0), run_key="r", sources=SourceSettings(num_workers=0)
-        )
-        for _ in range(3):
-            next(work)
-        work.close()
-        config = trays.get_run_info("r").config
-        assert config.state == "cancelled"
-        assert sum(number for _, number in config.changes["gained"]) == len(config.changed_ids.split()) == 2
-
-    def test_so_many_ids_are_recorded(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.runs.records.CHANGES_RECORDED", 3)
-        run(trays, prototypes)
-        report = run(trays, prototypes, max_detections=1)
-        assert report.changes.num_samples == report.changes.num_lost == 4
-        config = trays.get_run_info(report.run_key).config
-        assert config.changed_ids.split() == list(report.changes.sample_ids[:3])
 
 
 class TestLabelsOfOthers:
@@ -301,26 +139,179 @@ class TestPortions:
         assert [size for size in writes if size] == [1, 1, 1, 1]
 
 
-class TestWords:
-    @pytest.mark.parametrize(
-        ("changes", "text"),
-        [
-            (Changes(), "no object gained, lost or relabelled"),
-            (
-                Changes({"tee": 4, "star": 8}, {"tee": 3}, {("star", "tee"): 1}),
-                "12 objects gained (star 8, tee 4), 3 lost (tee), 1 relabelled (star \u2192 tee)",
-            ),
-            (Changes(lost={PARTS[0]: 1}), "1 object lost (star)"),
-            (
-                Changes(relabelled={("star", "tee"): 1, ("tee", "star"): 2}),
-                "3 objects relabelled (tee \u2192 star 2, star \u2192 tee 1)",
-            ),
-        ],
-    )
-    def test_text(self, changes: Changes, text: str) -> None:
-        assert str(changes) == text
+def modified_at(dataset: fo.Dataset) -> list[datetime]:
+    """When each sample was last written."""
+    dataset.reload()
+    times: list[datetime] = dataset.values("last_modified_at")
+    return times
 
-    def test_numbers(self) -> None:
-        changes = Changes({"a": 2, "b": 3}, {"a": 1}, {("a", "b"): 4}, ("x", "y"))
-        numbers = changes.num_gained, changes.num_lost, changes.num_relabelled, changes.num_samples
-        assert numbers == (5, 1, 4, 2)
+
+@pytest.mark.usefixtures("two_images_a_batch")
+class TestOnlyChangesAreWritten:
+    def test_the_same_again_writes_nothing(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        first = run(trays, prototypes)
+        before, written = modified_at(trays), content_of(trays)
+        second = run(trays, prototypes)
+        assert (first.num_written, second.num_written, second.num_instances, second.num_images) == (4, 0, 8, 4)
+        assert modified_at(trays) == before
+        assert content_of(trays) == written
+        assert trays.count_values("predictions.detections.run") == {first.run_key: 8}
+        assert "predictions of 0 images were written" in str(second)
+
+    def test_nor_where_no_prediction_is_the_answer(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        assert run(trays, prototypes, min_confidence=1.0).num_written == 4
+        assert run(trays, prototypes, min_confidence=1.0).num_written == 0
+
+    def test_the_real_segmenters(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        dataset = make_dataset(tray_samples(tmp_path, 2))
+        prototypes = build_prototypes(collect_references(dataset, "ground_truth"), "demo", progress=False)
+        first = run(dataset, prototypes, model=quick_models())
+        second = run(dataset, prototypes, model=quick_models())
+        assert (first.num_written, second.num_written) == (2, 0)
+        assert second.num_instances == first.num_instances > 4
+
+    @pytest.mark.parametrize("edit", ["label removed", "relabelled", "box moved", "all removed", "score", "one added"])
+    def test_what_a_user_has_edited_is_written_again(self, trays: fo.Dataset, prototypes: Prototypes, edit: str) -> None:
+        run(trays, prototypes)
+        before, answers = modified_at(trays), content_of(trays, with_run=False)
+        sample = trays[2:3].first()
+        labels = sample.predictions.detections
+        if edit == "label removed":
+            del labels[0]
+        elif edit == "relabelled":
+            labels[0].label = PARTS[1 - PARTS.index(labels[0].label)]
+        elif edit == "box moved":
+            x, y, w, h = labels[0].bounding_box
+            labels[0].bounding_box = [x - 5 / IMAGE_HW[1], y, w, h]
+        elif edit == "all removed":
+            sample.predictions = None
+        elif edit == "score":
+            labels[1].confidence -= 0.01
+        else:
+            labels.append(labels[0].copy())
+        sample.save()
+        report = run(trays, prototypes)
+        assert report.num_written == 1
+        assert content_of(trays, with_run=False) == answers
+        after = modified_at(trays)
+        assert [now == then for now, then in zip(after, before, strict=True)] == [True, True, False, True]
+
+    def test_one_more_reference_writes_only_what_it_changes(
+        self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reference of one class, and images two of which show no object of it; only the margins of others move with it."""
+        monkeypatch.setattr("refseg.runs.writing.MARGIN_TOLERANCE", 1.0)
+        dataset = make_dataset(tray_samples(tmp_path))
+        references = collect_references(dataset[:2], "ground_truth")
+        for sample in dataset[2:]:
+            sample.ground_truth.detections = [label for label in sample.ground_truth.detections if label.label == "tee"]
+            sample.save()
+        propose_truth(monkeypatch, dataset)
+        stars = [reference for reference in references if reference.label == "star"]
+        assert len(stars) == 2
+        fewer = [reference for reference in references if reference is not stars[0]]
+        run(dataset, build_prototypes(fewer, "demo", progress=False))
+        before, answers = modified_at(dataset), content_of(dataset)
+        assert [len(labels) for labels in answers] == [2, 2, 1, 1]
+        report = run(dataset, build_prototypes(references, "demo", progress=False))
+        assert report.num_written == 2
+        after = modified_at(dataset)
+        assert [now == then for now, then in zip(after, before, strict=True)] == [False, False, True, True]
+        assert content_of(dataset)[2:] == answers[2:]
+        assert content_of(dataset)[:2] != answers[:2]
+
+    def test_another_threshold_writes_only_what_it_changes(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        run(trays, prototypes)
+        scores = [[label.confidence for label in sample.predictions.detections] for sample in trays]
+        least = min(min(part) for part in scores) + 1e-4
+        assert run(trays, prototypes, min_confidence=least).num_written == sum(min(part) < least for part in scores) < 4
+        assert min(trays.values("predictions.detections.confidence", unwind=True)) >= least
+
+    @pytest.mark.parametrize(("edit", "num_written"), [("slightly", 0), ("clearly", 1), ("runner-up", 0), ("unknown", 4)])
+    def test_margins(self, trays: fo.Dataset, prototypes: Prototypes, edit: str, num_written: int) -> None:
+        """They move a little with references of other classes; an earlier version wrote none."""
+        run(trays, prototypes)
+        answers = content_of(trays, with_run=False)
+        margins = trays.values("predictions.detections.margin", unwind=True)
+        sample = trays[2:3].first()
+        label = sample.predictions.detections[0]
+        if edit == "runner-up":
+            label.runner_up = "another"
+        elif edit == "unknown":
+            trays.set_values("predictions.detections.margin", [[None, None]] * 4)
+            sample.reload()
+        else:
+            label.margin += 0.019 if edit == "slightly" else -0.021
+        sample.save()
+        report = run(trays, prototypes)
+        assert (report.num_written, report.num_instances) == (num_written, 8)
+        assert report.changes.num_samples == 0
+        assert content_of(trays, with_run=False) == answers
+        if num_written:
+            assert trays.values("predictions.detections.margin", unwind=True) == list(map(Score, margins))
+
+    def test_predictions_without_any_margin_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """As an earlier version left them: the field has no such attribute at all."""
+        run(trays, prototypes, "now")
+        for sample in trays.iter_samples(autosave=True):
+            kept = [
+                fo.Detection(
+                    label=label.label,
+                    bounding_box=label.bounding_box,
+                    mask=label.mask,
+                    confidence=label.confidence,
+                    predicted_iou=label.predicted_iou,
+                    run="earlier",
+                )
+                for label in sample.now.detections
+            ]
+            sample["predictions"] = fo.Detections(detections=kept)
+        trays.add_dynamic_sample_fields()
+        assert trays.get_field("predictions.detections.predicted_iou") is not None
+        assert trays.get_field("predictions.detections.margin") is None
+        trays.register_run("earlier", trays.init_run(method=SEGMENT_METHOD, label_field="predictions"))
+        report = run(trays, prototypes)
+        assert (report.num_written, report.changes.num_samples) == (4, 0)
+        assert None not in trays.values("predictions.detections.margin", unwind=True)
+        assert run(trays, prototypes).num_written == 0
+
+    def test_a_filtered_view_does_not_hide_what_must_go(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """What a filter hides is still there, and a higher threshold must remove it."""
+        run(trays, prototypes)
+        scores = sorted(trays.values("predictions.detections.confidence", unwind=True))
+        least = (scores[3] + scores[4]) / 2
+        view = trays.filter_labels("predictions", fo.ViewField("confidence") >= least, only_matches=False)
+        run(view, prototypes, min_confidence=least)
+        assert sorted(trays.values("predictions.detections.confidence", unwind=True)) == list(map(Score, scores[4:]))
+
+    def test_predictions_of_another_kind_are_replaced(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """Without score or predicted IoU: somebody's labels."""
+        trays.clone_sample_field("ground_truth", "predictions")
+        assert run(trays, prototypes, overwrite=True).num_written == 4
+        assert trays.count("predictions.detections.run") == 8
+
+    def test_masks_in_files_and_semantic_maps_are_written_each_time(
+        self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path
+    ) -> None:
+        run(trays, prototypes)
+        assert run(trays, prototypes, mask_dir=str(tmp_path / "masks")).num_written == 4
+        assert all(label.mask_path for label in trays.first().predictions.detections)
+        assert run(trays, prototypes, semantic_field="map").num_written == 4
+        assert all(value is not None for value in trays.values("map"))
+
+    @pytest.mark.parametrize("image_hw", [(20, 30), (50, 9)])
+    def test_images_smaller_than_the_grid(
+        self, make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, image_hw: Any
+    ) -> None:
+        """There a pixel is wider than a cell, and the boxes of masks lie further from those of the grid."""
+        samples = tray_samples(tmp_path, 2)
+        for sample in samples:
+            Image.open(sample.filepath).resize(image_hw[::-1]).save(sample.filepath)
+            sample.ground_truth.detections = [
+                fo.Detection.from_mask(np.asarray(Image.fromarray(whole_mask(label)).resize(image_hw[::-1])), label=label.label)
+                for label in sample.ground_truth.detections
+            ]
+        dataset = make_dataset(samples)
+        propose_truth(monkeypatch, dataset)
+        assert run(dataset, prototypes).num_written == 2
+        assert run(dataset, prototypes).num_written == 0

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import fiftyone as fo
 import fiftyone.operators as foo
 import lance
-import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
@@ -19,7 +18,6 @@ from refseg.dataset.store import save_prototypes
 from refseg.demo.world import NOVEL_PARTS
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import FileState, IndexedImage, IndexSettings, images_table
-from refseg.matching.settings import PUBLISHED, MatchSettings
 from refseg.prototypes.prototypes import Prototypes
 from tests.operators.helpers import app_request, form_of, problems_of, uri
 
@@ -202,18 +200,6 @@ def test_bad_values(with_prototypes: fo.Dataset, name: str, params: dict, field:
     assert problems[field] in str(caught.value)
 
 
-def test_a_tick_allows_what_would_lose_labels(with_prototypes: fo.Dataset) -> None:
-    params = {"label_field": "ground_truth", "overwrite_labels": True}
-    assert problems_of(form_of(with_prototypes, "segment", params)) == {}
-    with_prototypes.set_values("drawn", [fo.Segmentation(mask=np.ones((2, 2), np.uint8))] * len(with_prototypes))
-    params = {"semantic_field": "drawn"}
-    form = form_of(with_prototypes, "segment", params)
-    assert problems_of(form)["semantic_field"].startswith("The labels in the field 'drawn' are not RefSeg's")
-    assert "overwrite_labels" in form
-    assert problems_of(form_of(with_prototypes, "segment", {**params, "overwrite_labels": True})) == {}
-    assert problems_of(form_of(with_prototypes, "build_prototypes", {"name": "parts", "overwrite": True})) == {}
-
-
 def test_a_run_of_another_method_is_never_replaced(parts: fo.Dataset) -> None:
     parts.register_run("mine", parts.init_run(method="other"))
     problems = problems_of(form_of(parts, "build_prototypes", {"name": "mine", "overwrite": True}))
@@ -222,37 +208,6 @@ def test_a_run_of_another_method_is_never_replaced(parts: fo.Dataset) -> None:
 
 def test_numbers_may_be_emptied(with_prototypes: fo.Dataset) -> None:
     assert problems_of(form_of(with_prototypes, "segment", {"min_confidence": "", "max_detections": None})) == {}
-
-
-def test_thresholds_of_some_classes_are_told(with_prototypes: fo.Dataset) -> None:
-    assert "min_confidences" not in form_of(with_prototypes, "segment")
-    form = form_of(with_prototypes, "segment", {"min_confidences": [[PART, 0.25]], "classes": [PART, ""]})
-    assert problems_of(form) == {}
-    assert form["min_confidences"]["view"]["label"] == f"Classes with a minimum confidence of their own: {PART} 0.25"
-
-
-def test_calibrated_thresholds_are_told(with_prototypes: fo.Dataset) -> None:
-    def told(**params: object) -> str | None:
-        field = form_of(with_prototypes, "segment", params).get("calibrated_thresholds")
-        return None if field is None else field["view"]["label"]
-
-    assert told() == "No threshold is calibrated: every class takes the model's default"
-    info = with_prototypes.get_run_info("parts")
-    info.config.thresholds = [["a.b", 0.714], ["$c", 0.6]]
-    with_prototypes.update_run_config("parts", info.config)
-    assert told() == "Calibrated: a.b 0.71, $c 0.60"
-    assert told(class_similarity="nearest") == "The thresholds are calibrated anew for this way of matching"
-    assert told(overlaps="diffusion") == told()
-    # Where they do not count there is nothing to tell.
-    assert told(min_confidence=0.5) is None
-    assert told(calibrated=False) is None
-
-
-def test_matching_starts_as_suits_the_model(with_prototypes: fo.Dataset) -> None:
-    for model, settings in (("demo", MatchSettings()), ("paper", PUBLISHED)):
-        form = form_of(with_prototypes, "learn", {"model": model})
-        # Every one of them is asked for.
-        assert {name: form[name]["default"] for name in settings.as_dict()} == settings.as_dict()
 
 
 def test_selection_becomes_the_source(parts: fo.Dataset) -> None:

@@ -9,15 +9,11 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
-from refseg.dataset.references import collect_negatives, collect_references
-from refseg.dataset.store import save_prototypes
 from refseg.evaluation.evaluating import evaluate
-from refseg.prototypes.building import build_prototypes
 from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
-from tests.trays import propose_truth, tray_samples
+from tests.operators.panel.tagging import STAR, TEE, learn, tag
 
 MakeDataset = Callable[..., fo.Dataset]
-STAR, TEE = "star.v1", "$tee"
 NOTHING_DECIDED = {
     "num_accepted": 0,
     "num_rejected": 0,
@@ -26,33 +22,6 @@ NOTHING_DECIDED = {
     "acceptance_rate": None,
     "corrections_per_hundred": None,
 }
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign; candidates are the ground truth."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    return dataset
-
-
-@pytest.fixture
-def labelled(make_dataset: MakeDataset) -> Callable[..., fo.Dataset]:
-    """A function that makes a dataset without images: for each sample, pairs of a class and its tags."""
-
-    def make(*samples: Sequence[tuple[str | None, list[str]]], field: str = "ground_truth") -> fo.Dataset:
-        made = []
-        for number, labels in enumerate(samples):
-            objects = [fo.Detection(label=name, bounding_box=[0, 0, 0.5, 0.5], tags=tags) for name, tags in labels]
-            made.append(fo.Sample(f"{number}.png", **{field: fo.Detections(detections=objects)}))
-        return make_dataset(made)
-
-    return make
 
 
 def predict(dataset: fo.Dataset, field: str = "predictions", classes: Sequence[str] = ("a", "b"), **about: Any) -> list[str]:
@@ -66,17 +35,6 @@ def predict(dataset: fo.Dataset, field: str = "predictions", classes: Sequence[s
     run = dataset.init_run(method="refseg/segment", label_field=field, classes=list(classes), min_confidence=0.5)
     dataset.register_run(f"run_{field}", run)
     return [label.id for label in labels]
-
-
-def learn(dataset: fo.Dataset) -> None:
-    """Prototypes of what is tagged now, without the panel."""
-    references = collect_references(dataset, "ground_truth", tags="reference")
-    negatives = collect_negatives(dataset, "ground_truth")
-    save_prototypes(dataset, build_prototypes(references, "demo", negatives=negatives, progress=False), "parts", overwrite=True)
-
-
-def tag(view: Any, name: str, field: str = "ground_truth") -> None:
-    view.select_labels(fields=field).tag_labels(name, label_fields=field)
 
 
 @pytest.mark.parametrize("method", ["on_load", "load", "on_change_dataset", "on_change_view", "on_change_selected"])
@@ -392,88 +350,6 @@ class TestCalibration:
         )
         trays[3:].untag_samples("known_empty")
         assert self.shown(trays)[1:] == (1, "1 empty image taken away")
-
-
-class TestSegment:
-    def test_thresholds_and_ticks(self, labelled: Callable[..., fo.Dataset]) -> None:
-        dataset = labelled([("a.b", ["reference"]), ("$c", ["reference"])])
-        choose(dataset, model="demo", classes=["a.b"])
-        choose(dataset, threshold=["a.b", 0.4])
-        choose(dataset, threshold=["gone", 0.1])
-        assert section(dataset, "segment")["classes"] == [
-            {"name": "$c", "threshold": 0.7, "origin": "later", "can_be_calibrated": True, "chosen": False},
-            {"name": "a.b", "threshold": 0.4, "origin": "own", "can_be_calibrated": True, "chosen": True},
-        ]
-        assert section(dataset, "results")["thresholds"] == [
-            {"value": 0.1, "names": ["gone"]},
-            {"value": 0.4, "names": ["a.b"]},
-        ]
-        choose(dataset, threshold=["gone", None])
-        assert section(dataset, "results")["thresholds"] == [{"value": 0.4, "names": ["a.b"]}]
-        choose(dataset, thresholds=[])
-        assert {entry["origin"] for entry in section(dataset, "segment")["classes"]} == {"later"}
-        assert section(dataset, "results")["thresholds"] == [{"value": 0.7, "names": []}]
-        choose(dataset, classes=None)
-        assert all(entry["chosen"] for entry in section(dataset, "segment")["classes"])
-
-    def test_ticks_and_thresholds_reach_the_run(self, trays: fo.Dataset) -> None:
-        tag(trays[:2], "reference")
-        choose(trays, model="demo", classes=[STAR, "gone"])
-        choose(trays, threshold=[STAR, 0.05])
-        run_job(trays, "segment")
-        assert set(trays.distinct("predictions.detections.label")) == {STAR}
-        (key,) = trays.list_runs(method="refseg/segment")
-        config = trays.get_run_info(key).config
-        assert (config.min_confidences, config.own_confidences) == ([[STAR, 0.05]], [[STAR, 0.05]])
-
-    def test_only_moved_sliders_reach_the_run(self, trays: fo.Dataset) -> None:
-        tag(trays[:2], "reference")
-        choose(trays, model="demo")
-        choose(trays, threshold=[STAR, 0.05])
-        run_job(trays, "learn")
-        run_job(trays, "segment")
-        calibrated = dict(trays.get_run_info("prototypes").config.thresholds)
-        (key,) = trays.list_runs(method="refseg/segment")
-        config = trays.get_run_info(key).config
-        assert config.own_confidences == [[STAR, 0.05]]
-        assert dict(config.min_confidences) == {STAR: 0.05, TEE: calibrated[TEE]}
-        shown = {entry["name"]: (entry["threshold"], entry["origin"]) for entry in section(trays, "segment")["classes"]}
-        assert shown == {STAR: (0.05, "own"), TEE: (round(calibrated[TEE], 4), "calibrated")}
-        choose(trays, threshold=[STAR, None])
-        shown = {entry["name"]: entry["origin"] for entry in section(trays, "segment")["classes"]}
-        assert shown == {STAR: "calibrated", TEE: "calibrated"}
-
-    def test_matching_reaches_the_run_and_its_thresholds_the_panel(self, trays: fo.Dataset) -> None:
-        tag(trays[:2], "reference")
-        choose(trays, model="demo")
-        run_job(trays, "learn")
-        choose(trays, matching={"class_similarity": "nearest"})
-        choose(trays, matching={"overlaps": "diffusion"})
-        shown = section(trays, "segment")["classes"]
-        # What it was for the mean says little about the nearest.
-        assert {entry["origin"] for entry in shown} == {"later"}
-        run_job(trays, "segment")
-        (key,) = trays.list_runs(method="refseg/segment")
-        config = trays.get_run_info(key).config
-        assert (config.matching["class_similarity"], config.matching["overlaps"]) == ("nearest", "diffusion")
-        shown = {entry["name"]: (entry["threshold"], entry["origin"]) for entry in section(trays, "segment")["classes"]}
-        assert shown == {name: (round(least, 4), "calibrated") for name, least in config.min_confidences}
-        choose(trays, matching={})
-        matching = press(trays, "on_load").data["overview"]["matching"]
-        assert matching["chosen"] == matching["defaults"]
-        assert [value for value, _ in matching["choices"]["class_similarity"]] == ["mean", "nearest", "clusters"]
-
-    def test_the_published_model_has_no_threshold(self, labelled: Callable[..., fo.Dataset]) -> None:
-        dataset = labelled([("a", ["reference"])])
-        choose(dataset, model="paper")
-        assert [(entry["threshold"], entry["origin"]) for entry in section(dataset, "segment")["classes"]] == [(0.0, "default")]
-
-    def test_no_class_is_ticked(self, labelled: Callable[..., fo.Dataset]) -> None:
-        dataset = labelled([("a", ["reference"])])
-        for classes in ([], ["gone"]):
-            choose(dataset, classes=classes)
-            for job in ("segment", "preview"):
-                assert press(dataset, "start", {"job": job}).error == "No class is ticked: tick at least one."
 
 
 class TestReview:
