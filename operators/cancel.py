@@ -9,6 +9,7 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.messages import count
+from .running import library
 from .running.base import RefSegOperator, Result, Work, came_from_app
 from .running.jobs import Job, request_cancel, running_jobs
 
@@ -25,10 +26,13 @@ class Cancel(RefSegOperator):
 
     def resolve_input(self, ctx: Any) -> types.Property:
         """Which job. Asks for no images, because a job must end whatever the dataset holds by now."""
-        jobs = [] if ctx.dataset is None else running_jobs(ctx)
+        missing = library.problem()
+        jobs = [] if ctx.dataset is None or missing is not None else running_jobs(ctx)
         inputs = types.Object()
         settings: dict[str, Any] = {"view": _choices(jobs)}
-        if jobs:
+        if missing is not None:
+            settings |= {"invalid": True, "error_message": missing}
+        elif jobs:
             settings["default"] = _newest(jobs).id
         elif came_from_app(ctx) and not ctx.params.get("job"):
             # A job that ends while the form is open is no problem: there is then nothing left to do.

@@ -30,8 +30,9 @@ PATHS = {
 """Colour and packages of each path, as docs/architecture.md tells them."""
 PURPOSES = {
     "cli": "the commands",
-    "published": "published benchmarks → their figures",
-    "demo": "a drawn world → a dataset, models",
+    "published": "public benchmarks → figures",
+    "demo": "a world → dataset, models",
+    "plugin": "the App's part → FiftyOne",
     "arguments": "what commands have in common",
     "evaluation": "two fields → COCO's figures",
     "runs": "view, prototypes → predictions",
@@ -50,13 +51,15 @@ PURPOSES = {
     "progress": "bars, cancelling",
     "outputs": "files that commands write",
     "checks": "what a public function accepts",
-    "errors": "what can go wrong",
-    "printing": "values on one line",
-    "names": "keys and folders",
+    "errors": "what is wrong",
+    "printing": "values, short",
+    "names": "keys, folders",
+    "requirements": "what is missing",
+    "version": "one number",
 }
-SMALL = ("errors", "printing", "names", "checks", "progress", "outputs", "arguments", "cli")
+PACKAGES = [name for name in PURPOSES if (ROOT / "plugin" / "refseg" / name).is_dir()]
 FIRST_OF_FIFTYONE = "dataset"
-FACES = {"plain": ("#f2f2f2", "#bbbbbb"), "package": ("#e8f0fb", "#7f9fcf"), "outside": ("#fff3e0", "#e0a050")}
+FACES = {"module": ("#f2f2f2", "#bbbbbb"), "package": ("#e8f0fb", "#7f9fcf"), "outside": ("#fff3e0", "#e0a050")}
 WIDTH, HEIGHT, GAP = 10.0, 0.78, 0.16
 
 
@@ -96,7 +99,7 @@ def draw() -> str:
 
 
 def _box(axes: Any, name: str, purpose: str, x: float, y: float, width: float) -> None:
-    face, edge = FACES["plain" if name in SMALL else "outside" if name == "operators" else "package"]
+    face, edge = FACES["outside" if name == "operators" else "package" if name in PACKAGES else "module"]
     axes.add_patch(FancyBboxPatch((x, y), width, HEIGHT, "round,pad=0,rounding_size=0.1", fc=face, ec=edge))
     axes.text(x + 0.12, y + 0.55, name, weight="bold", va="center")
     axes.text(x + 0.12, y + 0.22, purpose, va="center", fontsize=7.5, color="#333333")

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+# The manifest's name is that of the module in which FiftyOne loads this file: `refseg` would hide the library.
 PREFIX = "refseg-"
 
 

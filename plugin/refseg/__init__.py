@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import VERSION
+
 if TYPE_CHECKING:
     from .dataset.builder import SkippedImage
     from .dataset.index import DatasetIndex
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from .runs.similar import SimilarReport, find_similar
     from .runs.updating import UpdateReport, update
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOME = {
     "BenchmarkJob": "published.job",

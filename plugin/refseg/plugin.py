@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import __version__
 from .errors import PluginError
 from .requirements import declared, install_line, unmet
+from .version import VERSION
 
 NAME = "@refseg/reference-segmentation"
 PARTS = ("fiftyone.yml", "requirements.txt", "LICENSE", "NOTICE", "operators", "skills", "zoo")
@@ -102,7 +103,7 @@ def install(folder: Path, *, links: bool = False) -> Found:
         _copy(origin, draft)
         _take_away(target, folder)
         draft.rename(target)
-    return Found(target, __version__)
+    return Found(target, VERSION)
 
 
 def remove(folder: Path) -> list[Found]:
@@ -122,8 +123,8 @@ def problems(folder: Path) -> list[str]:
     elif len(here) > 1:
         again = "type refseg plugin remove, then refseg plugin install"
         told.append(f"FiftyOne finds the plugin {len(here)} times, such as in {here[1].folder}: {again}")
-    elif here[0].version != __version__:
-        told.append(f"The App's part is of version {here[0].version}, the library of {__version__}: type refseg plugin install")
+    elif here[0].version != VERSION:
+        told.append(f"The App's part is of version {here[0].version}, the library of {VERSION}: type refseg plugin install")
     missing = unmet(declared())
     told += [f"{one}: type {install_line([one.requirement])}" for one in missing]
     return told
@@ -180,14 +181,14 @@ def _take_away(target: Path, folder: Path) -> None:
 
 def describe(folder: Path) -> str:
     """What is where, in lines for people."""
-    lines = [f"library      {__version__} in {Path(__file__).resolve().parent}"]
+    lines = [f"library      {VERSION} in {Path(__file__).resolve().parent}"]
     here = found_in(folder)
     lines += [f"App's part   {one.version} in {one.folder} ({one.kind})" for one in here] or [f"App's part   not in {folder}"]
     lines.append(f"Python       {sys.executable}")
     return "\n".join(lines)
 
 
-def add_plugin(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_plugin(commands: Any) -> None:
     """Add the subcommand `plugin` to those of `refseg`."""
     about = "Put the App's part of RefSeg into FiftyOne's plugins folder, say whether all is well there, or take it away."
     parser = commands.add_parser("plugin", help="put RefSeg into the FiftyOne App", description=about)
