@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
 import fiftyone.operators.types as types
 
 from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
@@ -19,6 +20,9 @@ from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
+
+IMAGES_THAT_TELL = 20
+"""So many images of an index tell how large others will be."""
 
 
 class BuildIndex(RefSegOperator):
@@ -50,7 +54,9 @@ class BuildIndex(RefSegOperator):
             record = record_of(ctx, model, tiles=tiles, exact=exact, pixels=_chosen_pixels(ctx))
             _location_input(form, record)
             pixel_inputs(form)
-            form.notice("coverage", coverage(ctx, record).describe("only files that have changed are computed again"))
+            covered = coverage(ctx, record)
+            form.notice("coverage", covered.describe("only files that have changed are computed again"))
+            _room_input(form, record, covered.most_missing, model, exact=bool(exact))
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -66,6 +72,7 @@ class BuildIndex(RefSegOperator):
             place,
             pixels=given_pixels(ctx.params),
             content_hash=bool(ctx.params.get("content_hash", False)),
+            insist=bool(ctx.params.get("insist", False)),
         )
         return {
             "uri": report.uri,
@@ -93,6 +100,7 @@ class BuildIndex(RefSegOperator):
         tiles: bool = False,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
+        insist: bool = False,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -111,6 +119,7 @@ class BuildIndex(RefSegOperator):
                 index used last, or for the newest prototypes, else found from all images.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
+            insist: begin even where there seems to be too little room on the disk.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -186,3 +195,23 @@ def _location_input(form: Form, record: IndexRecord | None) -> None:
             f"The dataset's index for the model {record.model!r} lies at {record.uri}. Another one is built, and the dataset "
             "uses that from then on; the first one stays where it is.",
         )
+
+
+def _room_input(form: Form, record: IndexRecord | None, num_missing: int, model: str, *, exact: bool) -> None:
+    """What the images that are missing will take on the disk; where there is too little room, whether to begin anyway."""
+    from refseg.index import bytes_per_image, room_for
+    from refseg.models import PRESETS, get_preset
+
+    if model not in PRESETS:
+        return
+    each = bytes_per_image(get_preset(model), exact=exact)
+    if record is not None and record.num_images >= IMAGES_THAT_TELL:
+        each = record.num_bytes // record.num_images
+    place = form.value("uri") or (record.uri if record is not None else fo.config.default_dataset_dir)
+    room = room_for(str(place), num_missing, each)
+    if not room.fits:
+        insists = form.switch("insist", False, "Begin anyway", "There seems to be too little room on the disk")
+        text = f"The index will take {room}: free some space, or choose another location."
+        form.warning("room", text) if insists else form.obstacle("room", text)
+    elif num_missing:
+        form.notice("room", f"It will take {room}.")

@@ -98,6 +98,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
+        "insist",
         *("background", "scenes", "calibrated"),
     ),
     "progress": ("progress",),

@@ -64,10 +64,9 @@ def size(num_bytes: float) -> str:
         >>> size(310), size(48_200), size(-2_500_000), size(3.1e9)
         ('310 bytes', '48 KB', '-2.5 MB', '3.1 GB')
     """
-    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6)):
-        if abs(num_bytes) >= bytes_each:
-            return f"{num_bytes / bytes_each:.1f} {unit}"
-    return f"{num_bytes / 1e3:.0f} KB" if abs(num_bytes) >= 1e3 else count(round(num_bytes), "byte")
+    from refseg.printing import as_size
+
+    return as_size(num_bytes)
 
 
 def skips(images: Sequence[Sequence[str]], total: int) -> str:

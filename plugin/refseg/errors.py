@@ -171,6 +171,10 @@ class IndexWriteError(CandidateIndexError):
     """Candidates could not be written, for want of space or rights; what was written before is kept."""
 
 
+class IndexSpaceError(IndexWriteError):
+    """There is no room for the candidates that are to come; nothing was begun."""
+
+
 class BenchmarkError(RefSegError):
     """A published benchmark cannot start, or its results cannot be read."""
 

@@ -95,3 +95,18 @@ def _shown_items(value: Any) -> str:
     if isinstance(value, tuple | list) and len(items) <= LISTED and all(isinstance(item, str | int | float) for item in items):
         return shorten(repr(value), 2 * LONGEST)
     return f"{type(value).__name__} of {len(value)}"
+
+
+def as_size(num_bytes: float) -> str:
+    """Bytes in the unit that suits them.
+
+    Example:
+        >>> as_size(310), as_size(48_200), as_size(-2_500_000), as_size(3.1e9)
+        ('310 bytes', '48 KB', '-2.5 MB', '3.1 GB')
+    """
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6)):
+        if abs(num_bytes) >= bytes_each:
+            return f"{num_bytes / bytes_each:.1f} {unit}"
+    if abs(num_bytes) >= 1e3:
+        return f"{num_bytes / 1e3:.0f} KB"
+    return "1 byte" if round(num_bytes) == 1 else f"{round(num_bytes)} bytes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
-from fiftyone.operators.executor import Executor
+from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.dataset.indexing
 from refseg.dataset.index_place import IndexPlace
@@ -137,3 +138,20 @@ class TestBuildIndex:
 
 def test_an_index_lies_in_the_datasets_folder(indexed: fo.Dataset) -> None:
     assert Path(records(indexed)[0]["uri"]).is_relative_to(dataset_folder(indexed))
+
+
+class TestRoom:
+    def test_form_says_what_it_takes(self, parts: fo.Dataset) -> None:
+        about = form_of(parts, "build_index", {"model": "large"})["room"]["view"]["label"]
+        assert re.fullmatch(r"It will take about [\d.]+ MB, [\d.,]+ GB free\.", about)
+        assert "insist" not in form_of(parts, "build_index", {"model": "large"})
+
+    def test_form_asks_whether_to_begin_anyway(self, parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("refseg.index.space.free_bytes", lambda place: 1000)
+        form = form_of(parts, "build_index", {"model": "demo"})
+        assert form["room"]["invalid"]
+        assert "1 KB free: free some space" in str(form["room"])
+        assert not form_of(parts, "build_index", {"model": "demo", "insist": True})["room"]["invalid"]
+        with pytest.raises(ExecutionError, match="free some space"):
+            call("build_index", parts, model="demo")
+        assert call("build_index", parts.limit(1), model="demo", insist=True)["num_added"] == 1

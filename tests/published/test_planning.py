@@ -15,6 +15,8 @@ import tifffile
 from refseg.cli import main
 from refseg.errors import BenchmarkError, ModelError, UnknownModelError
 from refseg.images.pixels import PixelSettings
+from refseg.index.space import bytes_per_image
+from refseg.models.presets import get_preset
 from refseg.published import checking
 from refseg.published.datasets import KnownDataset
 from refseg.published.job import BenchmarkJob, Plan
@@ -141,8 +143,7 @@ class TestRuns:
         made = plan(coco, shots=(1,), model="tiny")
         assert len(made.downloads) == 2
         assert "156 MB are to be downloaded" in describe_plan(made)
-        # n² prompts, a quarter of them candidates, of 384 halves each and their masks.
-        assert made.index_bytes == 10 * int(1024 * 0.25 * (2 * 384 + checking.BYTES_A_MASK))
+        assert made.index_bytes == 10 * bytes_per_image(get_preset("tiny"))
 
     def test_given_references(self, coco: Path, plan: Callable[..., Plan], tmp_path: Path) -> None:
         pool = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
@@ -207,11 +208,12 @@ class TestMissing:
             plan(own, shots=(1,))
 
     def test_disk(self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checking.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
-        with pytest.raises(BenchmarkError, match="may take 1 MB more: free some") as caught:
+        monkeypatch.setattr(checking, "free_bytes", lambda folder: 1)
+        with pytest.raises(BenchmarkError, match=r"has 1 byte left, and .* may take .* more: free some") as caught:
             plan(coco, shots=(1,))
         assert "the candidate index" in str(caught.value)
         assert "the results" in str(caught.value)
+        assert plan(coco, shots=(1,), insist=True).index_bytes > 0
 
     @pytest.mark.parametrize("chosen", [{"shots": (0,)}, {"num_seeds": 0}, {"limit": -1}])
     def test_numbers(self, coco: Path, plan: Callable[..., Plan], chosen: dict[str, Any]) -> None:
@@ -242,7 +244,7 @@ class TestMissing:
     def test_disk_that_is_filled_already_is_not_asked_for_again(
         self, coco: Path, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(checking.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+        monkeypatch.setattr(checking, "free_bytes", lambda folder: 1)
         monkeypatch.setattr(KnownDataset, "index_bytes", lambda self, model: 10**9)
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "kept").write_bytes(bytes(2_000_000))

@@ -18,7 +18,7 @@ from typing import Any
 from ..checks import require_flags, require_whole
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
-from ..index import IndexedImage
+from ..index import IndexedImage, Room, bytes_per_image, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
 from ..progress import Progress, Watcher, drain
 from .builder import Builder, ImageFile, SkippedImage
@@ -31,6 +31,11 @@ from .labels import require_samples
 from .views import image_view, whole_of
 
 logger = logging.getLogger(__name__)
+
+SAID_FROM = 100e6
+"""Bytes of an index that are worth a word before the work."""
+TELL_THE_SIZE = 20
+"""So many images of an index tell how large others will be."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def build_index(
     num_workers: int | None = None,
     pixel_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
+    insist: bool = False,
     progress: bool | Watcher | None = None,
 ) -> IndexReport:
     """Compute and keep the candidates of every image of a view that the dataset's index does not hold yet.
@@ -101,18 +107,22 @@ def build_index(
             for an index or for prototypes kept, else a range in which all are likely to have been recorded, which is logged.
         channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
             default as before, else the first three.
+        insist: begin even where there seems to be too little room for the candidates that are to come.
         progress: see `refseg.progress.drain`.
 
     Raises:
         DatasetError: no images, an empty view, or a range of pixels or channels that cannot be.
         IndexMismatchError: the index at this URI is of another model, other settings or another dataset.
         IndexDamagedError: the index at this place cannot be read.
+        IndexSpaceError: there is too little room; nothing was begun.
         IndexWriteError: no space or no right to write; what was written before is kept.
     """
     require_flags(tiles=tiles)
     place = IndexPlace(uri, exact, tiles, storage_options)
     pixels = pixel_settings(pixel_range, channels)
-    work = iter_build_index(view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers)
+    work = iter_build_index(
+        view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers, insist=insist
+    )
     return drain(work, progress)
 
 
@@ -125,6 +135,7 @@ def iter_build_index(
     content_hash: bool = False,
     num_workers: int | None = None,
     as_before: bool = True,
+    insist: bool = False,
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done.
 
@@ -134,7 +145,7 @@ def iter_build_index(
     view = image_view(view)
     require_samples(view)
     require_model(model)
-    require_flags(content_hash=content_hash)
+    require_flags(content_hash=content_hash, insist=insist)
     require_whole(0, or_none=True, num_workers=num_workers)
     place = place or IndexPlace()
     if isinstance(model, str) and place.uri is not None:
@@ -149,8 +160,15 @@ def iter_build_index(
     if fitting is not index:
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
+    room = _room(index, models.preset, len(images.missing))
+    if not insist and not room.fits:
+        if not index.index.images:
+            index.delete()
+        room.require()
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
+    if room.needed >= SAID_FROM:
+        yield Progress(1, 1, f"{room} for the index")
     yield Progress(done, total, "images")
     try:
         with closing(builder.compute(images.missing)) as batches:
@@ -173,6 +191,15 @@ def iter_build_index(
         tuple(builder.skipped),
         time.monotonic() - started,
     )
+
+
+def _room(index: DatasetIndex, preset: Preset, num_missing: int) -> Room:
+    """What the missing images will take: as much each as those that are there, or else what the preset's do."""
+    settings, num_held = index.index.settings, len(index.index.images)
+    each = bytes_per_image(preset, exact=settings.exact)
+    if num_held >= TELL_THE_SIZE:
+        each = index.index.num_bytes // num_held
+    return room_for(index.uri, num_missing, each)
 
 
 def _require_place(view: Any, preset: Preset, place: IndexPlace) -> None:

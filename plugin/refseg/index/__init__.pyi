@@ -3,6 +3,10 @@ from .search import Found as Found
 from .search import make_vector_index as make_vector_index
 from .search import search_all as search_all
 from .search import search_vectors as search_vectors
+from .space import Room as Room
+from .space import bytes_per_image as bytes_per_image
+from .space import free_bytes as free_bytes
+from .space import room_for as room_for
 from .storage import delete_tables as delete_tables
 from .tables import FORMAT as FORMAT
 from .tables import FORMAT_WITH_TILES as FORMAT_WITH_TILES

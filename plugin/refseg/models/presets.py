@@ -5,6 +5,7 @@ Presets of one's own weights are registered for the process that uses them: see 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ _DINOV2 = {
 }
 
 
+_FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
 FAST = "-fast"
 """Ends the names of presets with adaptive prompts."""
 
@@ -80,6 +82,16 @@ class Preset:
     def encoder(self) -> tuple[str, str | None, int]:
         """What tells encoders apart before their weights are here: presets of which it differs have different features."""
         return self.dinov2_repository, self.dinov2_revision, self.encoder_side
+
+    @property
+    def feature_width(self) -> int:
+        """Values of a feature, before any weights are here; 1024 where neither the repository's name nor a file says it."""
+        named = (width for size, width in _FEATURE_WIDTHS.items() if self.dinov2_repository.endswith(size))
+        try:
+            described = json.loads((Path(self.dinov2_repository) / "config.json").read_text())
+            return int(described["hidden_size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return next(named, 1024)
 
     @property
     def exact(self) -> Preset:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import CocoError
+from ..index import bytes_per_image, free_bytes
 from ..models import Preset, get_preset
 from ..outputs import require_json, require_png
+from ..printing import as_size
 from .datasets import find_dataset
 from .job import BenchmarkJob, Run, group_of
 from .layouts.common import missing_files, shorten
@@ -21,11 +22,6 @@ FOLDERS = ("runs", "detections", "ground_truth", "prototypes", "pictures")
 """What a benchmark writes to its folder."""
 NAMED = 5
 """Classes that a message names of many."""
-SHARE_OF_PROMPTS = 0.5
-"""Prompts that become candidates of their own: a guess, for the estimate of disk."""
-BYTES_A_MASK, BYTES_A_PUBLISHED_MASK = 1300, 5000
-"""Of a candidate in an index, beside its feature: means over masks of two photographs on a grid of 256 cells a side."""
-FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
 BYTES_A_RESULT = 330
 """Of a detection in a results file."""
 
@@ -50,10 +46,6 @@ def check_references(suite: Suite, runs: Sequence[Run], problems: Problems) -> N
 
 def index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str]) -> tuple[int, int]:
     """Estimate of what the candidates of all targets take on disk, and what is there already."""
-    share = SHARE_OF_PROMPTS if preset.as_published else SHARE_OF_PROMPTS / 2
-    width = _feature_width(preset)
-    bytes_a_mask = 4 * width + BYTES_A_PUBLISHED_MASK if preset.as_published else 2 * width + BYTES_A_MASK
-    each = int(preset.points_per_side**2 * share * bytes_a_mask)
     held = 0
     for part in suite.parts:
         known = find_dataset(suite, part, job)
@@ -61,11 +53,7 @@ def index_bytes(suite: Suite, preset: Preset, job: BenchmarkJob, notes: list[str
         if not known.exists and known.others:
             others = ", ".join(map(repr, known.others))
             notes.append(f"Of other folders, and not used: {others}. {known.name!r} is made, with an index of its own.")
-    return each * sum(len(part.targets.images) for part in suite.parts), held
-
-
-def _feature_width(preset: Preset) -> int:
-    return next((width for size, width in FEATURE_WIDTHS.items() if preset.dinov2_repository.endswith(size)), 384)
+    return bytes_per_image(preset) * sum(len(part.targets.images) for part in suite.parts), held
 
 
 def check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence[Run], problems: Problems) -> None:
@@ -74,17 +62,17 @@ def check_disk(job: BenchmarkJob, index_bytes: int, suite: Suite, runs: Sequence
 
     results = sum(len(run.part.targets.images) for run in runs if not run.episodes) * suite.max_detections * BYTES_A_RESULT
     # A vector in full and eight of its surroundings in halves.
-    prototypes = sum(len(run.draw.annotations) for run in runs) * 20 * _feature_width(get_preset(job.model))
+    prototypes = sum(len(run.draw.annotations) for run in runs) * 20 * get_preset(job.model).feature_width
     there = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
     for what, folder, needed in (
         ("the candidate index", Path(fo.config.default_dataset_dir), index_bytes),
         ("the results", job.out, max(0, results + prototypes - there)),
     ):
-        free = shutil.disk_usage(_existing(folder)).free
-        if free < needed:
+        free = free_bytes(str(folder))
+        if free is not None and free < needed and not job.insist:
             problems.add(
                 f"{folder} has {as_size(free)} left, and {what} may take {as_size(needed)} more: free some, or run fewer "
-                "images, shots or seeds."
+                "images, shots or seeds, or insist (--insist)."
             )
 
 
@@ -139,13 +127,3 @@ def _existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     path = path.expanduser().absolute()
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def as_size(number: int) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> as_size(1_400_000_000), as_size(12)
-        ('1.4 GB', '1 MB')
-    """
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(1, round(number / 1e6))} MB"

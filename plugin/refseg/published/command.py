@@ -90,6 +90,7 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--strict", action="store_true", help=STRICT_HELP)
     parser.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
     parser.add_argument("--processes", type=whole_number, metavar="N", help="that match and score; by default one a core")
+    parser.add_argument("--insist", action="store_true", help="begin even where there seems to be too little room on the disk")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -138,6 +139,7 @@ def _job(arguments: argparse.Namespace) -> BenchmarkJob:
         dinov2_path=arguments.dinov2_path,
         num_workers=arguments.workers,
         num_processes=arguments.processes,
+        insist=arguments.insist,
         strict=arguments.strict,
         **pixels_of(arguments),
     )

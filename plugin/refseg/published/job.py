@@ -47,6 +47,7 @@ class BenchmarkJob:
         strict: an annotation that cannot be used is an error; by default it is left out and listed.
         pixel_range: see `refseg.build_index`; by default found, for each part, from its targets and references together.
         channels: see `refseg.build_index`.
+        insist: begin even where there seems to be too little room on the disk.
     """
 
     name: str
@@ -71,6 +72,7 @@ class BenchmarkJob:
     strict: bool = False
     pixel_range: tuple[float, float] | None = None
     channels: tuple[int, ...] | None = None
+    insist: bool = False
 
     def __post_init__(self) -> None:
         require_names(name=self.name, model=self.model)
@@ -84,7 +86,7 @@ class BenchmarkJob:
             for number in self.shots:
                 require_whole(None, shots=number)
         require_whole(0, or_none=True, num_workers=self.num_workers, num_processes=self.num_processes)
-        require_flags(strict=self.strict)
+        require_flags(strict=self.strict, insist=self.insist)
         pixel_settings(self.pixel_range, self.channels)
         require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
         if self.min_score is not None:

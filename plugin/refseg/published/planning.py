@@ -14,7 +14,8 @@ from ..errors import BenchmarkError, CocoError
 from ..images import find_pixels, pixel_settings, read_image_hw
 from ..masks import summary_of
 from ..models import get_preset, missing_weights, parse_device, wrong_weights
-from .checking import NAMED, as_size, check_disk, check_out, check_references, index_bytes
+from ..printing import as_size
+from .checking import NAMED, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE

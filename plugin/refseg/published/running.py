@@ -205,6 +205,7 @@ def _iter_index(ledger: Ledger, targets: TargetSamples, pixels: PixelSettings) -
         num_workers=ledger.plan.job.num_workers,
         pixels=pixels,
         as_before=False,
+        insist=True,  # The plan has looked at the disk for all of it.
     )
     report = yield from labelled(work, "index: ")
     if report.num_images == 0 and report.skipped:

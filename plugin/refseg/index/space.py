@@ -1,0 +1,93 @@
+"""How much disk the candidates of images will take, and whether there is room for them: said before the work."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import IndexSpaceError
+from ..models import Preset
+from ..printing import as_size
+
+LEFT_OF_A_PROMPT = 88 / 1024
+"""Candidates that a prompt leaves once near-duplicates are dropped, see "Speed and size" in the README."""
+LEFT_OF_A_PROMPT_EXACT = 0.5
+"""The same where near-duplicates are kept: a guess."""
+BYTES_A_MASK, BYTES_A_FINE_MASK = 1300, 5000
+"""Of a candidate beside its feature: means over masks of two photographs on a grid of 256 cells a side."""
+
+
+def bytes_per_image(preset: Preset, *, exact: bool = False) -> int:
+    """About how many bytes of an index one image takes; tiles, which are as many images, apart.
+
+    Args:
+        preset: whose candidates are kept.
+        exact: near-duplicates are kept too; those of a preset as published always are, in full precision.
+
+    Example:
+        >>> from refseg.models import get_preset
+        >>> as_size(1_000_000 * bytes_per_image(get_preset("large")))
+        '294.6 GB'
+    """
+    if preset.as_published:
+        return round(preset.points_per_side**2 * LEFT_OF_A_PROMPT_EXACT * (4 * preset.feature_width + BYTES_A_FINE_MASK))
+    left, mask = (LEFT_OF_A_PROMPT_EXACT, BYTES_A_FINE_MASK) if exact else (LEFT_OF_A_PROMPT, BYTES_A_MASK)
+    return round(preset.points_per_side**2 * left * (2 * preset.feature_width + mask))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What images will take at a place, and what is free there.
+
+    Attributes:
+        place: a folder, or an object store's address.
+        num_images: whose candidates are to come.
+        needed: bytes that they will take, about.
+        free: bytes; None where nobody can tell, as of an object store.
+    """
+
+    place: str
+    num_images: int
+    needed: int
+    free: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room, as far as can be told."""
+        return self.free is None or self.needed <= self.free
+
+    def __str__(self) -> str:
+        free = "" if self.free is None else f", {as_size(self.free)} free"
+        return f"about {as_size(self.needed)}{free}"
+
+    def require(self) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            IndexSpaceError: there is not enough room.
+        """
+        if not self.fits:
+            raise IndexSpaceError(
+                f"The index of {self.num_images:,} images will take {self}, at {self.place}: free some space, give another "
+                "place as uri, index a smaller view, or insist."
+            )
+
+
+def room_for(place: str, num_images: int, each: int) -> Room:
+    """How much room there is for so many images at a place.
+
+    Args:
+        place: a folder, which need not exist yet, or an object store's address.
+        num_images: to come.
+        each: bytes of one.
+    """
+    return Room(place, num_images, num_images * each, free_bytes(place))
+
+
+def free_bytes(place: str) -> int | None:
+    """Bytes that are free where a folder is or would be; None for an object store."""
+    if "://" in place:
+        return None
+    path = Path(place).expanduser().absolute()
+    return shutil.disk_usage(next(one for one in (path, *path.parents) if one.exists())).free
