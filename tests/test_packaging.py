@@ -15,6 +15,7 @@ import yaml
 
 from refseg.plugin import PARTS
 from refseg.version import VERSION
+from scripts.lowest_versions import lowest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,13 +32,18 @@ def test_one_version() -> None:
     assert PLUGIN["version"] == VERSION
     assert PROJECT["dynamic"] == ["version"]
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert headings[0] in ("Unreleased", VERSION)
-    assert VERSION in headings
+    assert headings[0].removesuffix(" (not released yet)") == VERSION
 
 
 def test_requirements_are_those_of_the_project() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert sorted(line for line in lines if not line.startswith("#")) == sorted(PROJECT["dependencies"])
+
+
+def test_lower_bounds_are_constraints() -> None:
+    found = lowest((ROOT / "pyproject.toml").read_text())
+    assert {"numpy==1.26", "sam2==1.1", "torch==2.5.1"} <= set(found)
+    assert len(found) == len(PROJECT["dependencies"])
 
 
 def test_plugin_is_described_as_the_project_is() -> None:

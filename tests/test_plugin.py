@@ -122,6 +122,23 @@ class TestCommand:
         assert main(["plugin", "install", "--folder", str(tmp_path)]) == 1
         assert "no-such-library is not installed: type SAM2_BUILD_CUDA=0" in capsys.readouterr().out
 
+    def test_disabled_in_fiftyone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        import fiftyone.plugins as fop
+
+        assert main(["plugin", "status"]) == 0
+        fop.disable_plugin(NAME)
+        try:
+            assert main(["plugin", "status"]) == 1
+            assert f"FiftyOne has the plugin disabled: type fiftyone plugins enable {NAME}" in capsys.readouterr().out
+        finally:
+            fop.enable_plugin(NAME)
+
+    def test_folders_that_link_in_a_circle(self, tmp_path: Path) -> None:
+        found = install(tmp_path)
+        (tmp_path / "round").mkdir()
+        (tmp_path / "round" / "again").symlink_to(tmp_path, target_is_directory=True)
+        assert found_in(tmp_path)[0] == found
+
     def test_error_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / NAME).mkdir(parents=True)
         assert main(["plugin", "install", "--folder", str(tmp_path)]) == 2

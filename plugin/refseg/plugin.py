@@ -132,8 +132,11 @@ def problems(folder: Path) -> list[str]:
 
 def _search(folder: Path) -> Iterator[Found]:
     # As FiftyOne looks: through links, not into hidden folders, nor below a plugin.
+    seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = os.path.realpath(root)
+        folders[:] = [] if place in seen else [name for name in folders if not name.startswith(".")]
+        seen.add(place)
         if {"fiftyone.yml", "fiftyone.yaml"} & set(files):
             folders[:] = []
             version = _version_in(Path(root))
@@ -204,6 +207,7 @@ def add_plugin(commands: Any) -> None:
 def run_plugin(arguments: argparse.Namespace) -> int:
     """Run the subcommand; the exit code is 1 where something is missing."""
     folder = arguments.folder or plugins_folder()
+    is_fiftyones = arguments.folder is None
     if arguments.action == "remove":
         gone = remove(folder)
         print("\n".join(f"Removed {one.folder}" for one in gone) or f"The App's part is not in {folder}.")
@@ -214,5 +218,13 @@ def run_plugin(arguments: argparse.Namespace) -> int:
     else:
         print(describe(folder))
     wrong = problems(folder)
+    if is_fiftyones and _is_disabled():
+        wrong.append(f"FiftyOne has the plugin disabled: type fiftyone plugins enable {NAME}")
     print("\n".join(wrong) or NEXT)
     return 1 if wrong else 0
+
+
+def _is_disabled() -> bool:
+    import fiftyone.plugins as fop
+
+    return NAME in fop.list_disabled_plugins()

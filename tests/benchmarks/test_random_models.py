@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from packaging.version import Version
 
 from benchmarks.baseline import propose_as_published
 from benchmarks.candidate_ways import PRESET_NAMES
@@ -11,6 +12,7 @@ from benchmarks.random_models import _make_dinov2, ask_at, copy_models, draw_pix
 from refseg.models.loaded import PRESETS, make_sam2
 
 
+@pytest.mark.skipif(Version(torch.__version__) < Version("2.6"), reason="older ones build no SAM 2 without memory")
 @pytest.mark.parametrize("name", [name for name in PRESET_NAMES if name != "demo"])
 def test_sizes_are_those_of_the_downloads(name: str) -> None:
     preset = PRESETS[name]

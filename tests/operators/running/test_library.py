@@ -12,6 +12,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
+import refseg
 from operators.running import library
 from refseg import requirements
 from refseg.plugin import install
@@ -39,6 +40,8 @@ def test_nothing_is_wrong_here() -> None:
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The App's part in a folder of its own, in a Python that cannot import the library."""
+    if "site-packages" in str(refseg.__file__):
+        pytest.skip("what the library needs lies in the same folder, and would be hidden with it")
     folder = install(tmp_path).folder
     monkeypatch.setattr(library, "FOLDER", folder)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "refseg").is_dir()])
