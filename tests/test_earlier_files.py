@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 from refseg.candidates.grids import grid_boxes
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import INDEX_METHOD, index_records
 from refseg.dataset.indexing import build_index
+from refseg.dataset.known_indexes import INDEX_METHOD, index_records
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import METADATA_KEY, FileState
 from refseg.models.loaded import Models

@@ -19,7 +19,7 @@ from PIL import Image
 
 import refseg
 from refseg.cli import main
-from refseg.dataset.index_records import index_records
+from refseg.dataset.known_indexes import index_records
 from refseg.models.loaded import PRESETS, get_preset
 from tests.operators.app_panel import choose, run_job
 from tests.operators.helpers import call, run_delegated, uri

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import refseg
 
+ROOT = Path(__file__).resolve().parent.parent
 ENGINE = ("images", "masks", "models", "candidates", "prototypes", "index", "matching", "calibration", "coco", "insight")
 """Packages that work where there is no FiftyOne, and modules of others that do."""
 BESIDE = (
@@ -65,6 +68,14 @@ def test_public_names_are_sorted_listed_once_and_shown() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'refseg' has no attribute 'segmentation'"):
         refseg.segmentation  # noqa: B018
+
+
+@pytest.mark.parametrize("names", (ROOT / "plugin" / "refseg").rglob("__init__.pyi"), ids=lambda path: path.parent.name)
+def test_no_name_that_a_package_hands_on_is_a_module_of_it(names: Path) -> None:
+    """Importing the module would put it in the place of the name."""
+    modules = {path.stem for path in names.parent.glob("*.py")}
+    handed_on = {name for _, name in re.findall(r"from \.(\w+) import (\w+)", names.read_text())}
+    assert handed_on & modules == set()
 
 
 def test_functions_and_modules_do_not_collide() -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import refseg
-from refseg.dataset.index_records import index_records
+from refseg.dataset.known_indexes import index_records
 from refseg.models.loaded import PRESETS, get_preset, registered
 from refseg.names import folder_from, free_run_key, run_key_from
 from tests.small_models import small_presets

@@ -30,9 +30,9 @@ from refseg.candidates.tiles import (
     tile_windows,
 )
 from refseg.dataset.index_finding import find_index, open_index
-from refseg.dataset.index_records import index_records
 from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import build_index
+from refseg.dataset.known_indexes import index_records
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import IndexMismatchError, IndexNotFoundError, ShapeError
 from refseg.images.loading import load_batches, load_image

@@ -18,8 +18,8 @@ import refseg.dataset.file_states
 from refseg.candidates.packing import PackedCandidates
 from refseg.dataset.index import DatasetIndex
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import index_records
 from refseg.dataset.indexing import iter_build_index
+from refseg.dataset.known_indexes import index_records
 from refseg.dataset.store import dataset_folder
 from refseg.errors import IndexNotFoundError
 from refseg.progress import Progress

@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import index_records
 from refseg.dataset.index_settings import settings_of
+from refseg.dataset.known_indexes import index_records
 from refseg.dataset.references import collect_references
 from refseg.dataset.store import save_prototypes
 from refseg.errors import IndexMismatchError, PrototypeMismatchError

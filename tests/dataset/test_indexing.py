@@ -17,9 +17,9 @@ from PIL import Image
 from refseg.candidates.packing import pack
 from refseg.candidates.proposing import propose
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import index_records
 from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import iter_build_index
+from refseg.dataset.known_indexes import index_records
 from refseg.dataset.store import dataset_folder
 from refseg.errors import DatasetError, IndexMismatchError, IndexNotFoundError
 from refseg.images.reading import file_sha256, read_image

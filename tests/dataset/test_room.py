@@ -10,8 +10,8 @@ import fiftyone as fo
 import pytest
 
 from refseg.dataset import indexing
-from refseg.dataset.index_records import index_records
 from refseg.dataset.indexing import build_index, iter_build_index
+from refseg.dataset.known_indexes import index_records
 from refseg.errors import IndexSpaceError
 from refseg.progress import Progress, drain
 from tests.trays import tray_samples

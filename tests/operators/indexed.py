@@ -10,7 +10,7 @@ import pytest
 
 from refseg.dataset.index import DatasetIndex
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import index_records
+from refseg.dataset.known_indexes import index_records
 from tests.operators.helpers import form_of, named
 
 Notes = list[dict[str, Any]]

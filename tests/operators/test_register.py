@@ -20,8 +20,8 @@ import yaml
 
 from operators.running.base import RefSegOperator
 from refseg.calibration.mining import MAX_MINED
-from refseg.dataset.index_records import INDEX_METHOD
 from refseg.dataset.indexing import build_index
+from refseg.dataset.known_indexes import INDEX_METHOD
 from refseg.dataset.store import PROTOTYPES_METHOD, dataset_folder
 from refseg.evaluation.evaluating import EVALUATION_METHOD
 from refseg.matching.settings import CHOICES

@@ -15,7 +15,7 @@ from PIL import Image
 
 from refseg.dataset.index import index_for
 from refseg.dataset.index_finding import open_index
-from refseg.dataset.index_records import index_records
+from refseg.dataset.known_indexes import index_records
 from refseg.dataset.references import collect_references
 from refseg.dataset.source_settings import SourceSettings
 from refseg.errors import IndexDamagedError

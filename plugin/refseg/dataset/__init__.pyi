@@ -24,12 +24,12 @@ from .index_finding import open_index as open_index
 from .index_pixels import ids_and_paths as ids_and_paths
 from .index_pixels import pixels_for as pixels_for
 from .index_place import IndexPlace as IndexPlace
-from .index_records import delete_index as delete_index
-from .index_records import index_records as index_records
-from .index_records import pixels_of_index as pixels_of_index
 from .indexing import ViewImages as ViewImages
 from .indexing import images_of as images_of
 from .indexing import iter_build_index as iter_build_index
+from .known_indexes import delete_index as delete_index
+from .known_indexes import index_records as index_records
+from .known_indexes import pixels_of_index as pixels_of_index
 from .labels import LIST_FIELDS as LIST_FIELDS
 from .labels import NO_BOX as NO_BOX
 from .labels import OBJECT_TYPES as OBJECT_TYPES

@@ -23,8 +23,8 @@ from ..progress import Progress, Watcher, drain
 from .file_states import file_state, still_held
 from .index_pixels import ids_and_paths, pixels_for
 from .index_place import IndexPlace, whole_uri
-from .index_records import INDEX_METHOD, index_records, pixels_of_index
 from .index_settings import settings_of
+from .known_indexes import INDEX_METHOD, index_records, pixels_of_index
 from .reports import IndexStatus, VerifyReport
 from .store import dataset_folder
 from .views import ids_in, name_of

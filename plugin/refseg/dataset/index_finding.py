@@ -13,7 +13,7 @@ from ..index import CandidateIndex
 from ..models import Models, get_preset, require_model
 from .index import DatasetIndex
 from .index_place import IndexPlace
-from .index_records import index_records
+from .known_indexes import index_records
 from .views import id_of, image_dataset, name_of
 
 logger = logging.getLogger(__name__)

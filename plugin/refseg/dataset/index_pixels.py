@@ -8,7 +8,7 @@ from typing import Any
 from ..images import PixelSettings, files_without_range, find_pixels
 from .fields import past_runs
 from .index_place import IndexPlace
-from .index_records import pixels_of_index
+from .known_indexes import pixels_of_index
 from .store import PROTOTYPES_METHOD
 
 

@@ -18,7 +18,7 @@ from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
 from .index_pixels import ids_and_paths
-from .index_records import pixels_of_index
+from .known_indexes import pixels_of_index
 from .labels import (
     LIST_FIELDS,
     has_box,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fiftyone as fo
 import pytest
 
-from refseg.dataset.index_records import INDEX_METHOD, index_records
 from refseg.dataset.index_settings import settings_of
 from refseg.dataset.indexing import iter_build_index
+from refseg.dataset.known_indexes import INDEX_METHOD, index_records
 from refseg.models.loaded import load_models
 from tests.dataset.building import build
 
