@@ -70,7 +70,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
         refseg.segmentation  # noqa: B018
 
 
-@pytest.mark.parametrize("names", (ROOT / "plugin" / "refseg").rglob("__init__.pyi"), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("names", sorted((ROOT / "plugin" / "refseg").rglob("__init__.pyi")), ids=lambda path: path.parent.name)
 def test_no_name_that_a_package_hands_on_is_a_module_of_it(names: Path) -> None:
     """Importing the module would put it in the place of the name."""
     modules = {path.stem for path in names.parent.glob("*.py")}
