@@ -15,14 +15,11 @@ from .forms.form import Form, default_model, model_input
 from .forms.indexes import IndexRecord, coverage, index_records, record_pixels
 from .forms.messages import count, duration, size, skips
 from .forms.pixels import given_pixels, index_pixels, pixel_inputs, pixel_params
-from .forms.selection import target_images
+from .forms.selection import collection, target_images
 from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
-
-IMAGES_THAT_TELL = 20
-"""So many images of an index tell how large others will be."""
 
 
 class BuildIndex(RefSegOperator):
@@ -56,7 +53,8 @@ class BuildIndex(RefSegOperator):
             pixel_inputs(form)
             covered = coverage(ctx, record)
             form.notice("coverage", covered.describe("only files that have changed are computed again"))
-            _room_input(form, record, covered.most_missing, model, exact=bool(exact))
+            number = covered.num_images if covered.num_images is not None else len(collection(ctx))
+            _room_input(form, record, covered.most_missing, number, model, exact=bool(exact), tiles=tiles)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -197,18 +195,21 @@ def _location_input(form: Form, record: IndexRecord | None) -> None:
         )
 
 
-def _room_input(form: Form, record: IndexRecord | None, num_missing: int, model: str, *, exact: bool) -> None:
+def _room_input(
+    form: Form, record: IndexRecord | None, num_missing: int, num_chosen: int, model: str, *, exact: bool, tiles: bool
+) -> None:
     """What the images that are missing will take on the disk; where there is too little room, whether to begin anyway."""
-    from refseg.index import bytes_per_image, room_for
+    from refseg.index import room_for
     from refseg.models import PRESETS, get_preset
 
     if model not in PRESETS:
         return
-    each = bytes_per_image(get_preset(model), exact=exact)
-    if record is not None and record.num_images >= IMAGES_THAT_TELL:
-        each = record.num_bytes // record.num_images
-    place = form.value("uri") or (record.uri if record is not None else fo.config.default_dataset_dir)
-    room = room_for(str(place), num_missing, each)
+    held = (0, 0) if record is None else (record.num_images, record.num_bytes)
+    place = str(form.value("uri") or (record.uri if record is not None else fo.config.default_dataset_dir))
+    if record is not None and os.path.normpath(place) != os.path.normpath(record.uri):
+        # An index at another place begins with nothing.
+        num_missing = num_chosen
+    room = room_for(place, num_missing, get_preset(model), exact=exact, tiles=tiles, held=held)
     if not room.fits:
         insists = form.switch("insist", False, "Begin anyway", "There seems to be too little room on the disk")
         text = f"The index will take {room}: free some space, or choose another location."

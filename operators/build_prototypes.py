@@ -96,7 +96,7 @@ class BuildPrototypes(RefSegOperator):
 def source_params(tag: str | None, label_ids: Sequence[str] | None) -> dict[str, Any]:
     """The form's choice of references, from a caller in Python."""
     if label_ids is not None:
-        return {"source": "selection", "label_ids": list(label_ids)}
+        return {"source": "selection", "label_ids": label_ids, "tag": None}
     return {"source": "all"} if tag is None else {"source": "tag", "tag": tag}
 
 

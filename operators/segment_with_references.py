@@ -135,5 +135,4 @@ class SegmentWithReferences(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`,
             `segmentation` and `evaluation`, each as its own operator returns it; the last is None where not asked for.
         """
-        source = build_prototypes.source_params(tag, label_ids)
-        return self.call(locals(), **pixel_params(pixel_range, channels), **source)
+        return self.call(locals(), **pixel_params(pixel_range, channels), **build_prototypes.source_params(tag, label_ids))

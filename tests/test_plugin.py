@@ -62,6 +62,22 @@ class TestInstall:
             install(tmp_path)
         assert (tmp_path / NAME / "mine.txt").exists()
 
+    def test_not_over_a_link_to_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "plugins" / NAME).parent.mkdir(parents=True)
+        (tmp_path / "plugins" / NAME).symlink_to(tmp_path / "mine", target_is_directory=True)
+        with pytest.raises(PluginError, match="is not RefSeg's plugin"):
+            install(tmp_path / "plugins")
+        (tmp_path / "mine").rmdir()
+        assert install(tmp_path / "plugins").kind == "copied"
+
+    def test_nothing_is_left_of_one_that_failed(self, tmp_path: Path) -> None:
+        folder = install(tmp_path).folder
+        (folder / ".git").mkdir()
+        with pytest.raises(PluginError, match="git working copy"):
+            install(tmp_path)
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
 
 class TestRemove:
     @pytest.mark.parametrize("links", [False, True])
@@ -78,6 +94,22 @@ class TestRemove:
             remove(tmp_path)
         assert (folder / "fiftyone.yml").is_file()
 
+    def test_keeps_a_source_tree(self, tmp_path: Path) -> None:
+        folder = install(tmp_path / "plugins").folder
+        tree = folder.rename(tmp_path / "plugins" / "unpacked")
+        (tree / "pyproject.toml").touch()
+        with pytest.raises(PluginError, match="is a source tree, which is not removed"):
+            remove(tmp_path / "plugins")
+        with pytest.raises(PluginError, match="is a source tree, which is not removed"):
+            remove(tree)
+        assert (tree / "fiftyone.yml").is_file()
+
+    def test_a_download_is_taken_away_whole(self, tmp_path: Path) -> None:
+        folder = install(tmp_path).folder
+        (folder / "pyproject.toml").touch()
+        remove(tmp_path)
+        assert not folder.exists()
+
     def test_keeps_what_lies_behind_a_linked_folder(self, tmp_path: Path) -> None:
         folder = install(tmp_path / "elsewhere").folder
         (tmp_path / "plugins").mkdir()
@@ -90,8 +122,11 @@ class TestRemove:
 class TestCommand:
     def test_install_status_remove(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         where = ["--folder", str(tmp_path)]
+        there = f"FIFTYONE_PLUGINS_DIR={tmp_path}"
         assert main(["plugin", "install", *where]) == 0
-        assert capsys.readouterr().out == f"{NAME} {VERSION} is copied in {tmp_path / NAME}.\n{NEXT}\n"
+        assert (
+            capsys.readouterr().out == f"{NAME} {VERSION} is copied in {tmp_path / NAME}.\nFiftyOne looks there with {there}\n"
+        )
         assert main(["plugin", "status", *where]) == 0
         told = capsys.readouterr().out
         assert f"App's part   {VERSION} in {tmp_path / NAME} (copied)" in told
@@ -101,7 +136,7 @@ class TestCommand:
         assert main(["plugin", "remove", *where]) == 0
         assert capsys.readouterr().out == f"The App's part is not in {tmp_path}.\n"
         assert main(["plugin", "status", *where]) == 1
-        assert f"The App's part is not in {tmp_path}: type refseg plugin install" in capsys.readouterr().out
+        assert f"The App's part is not in {tmp_path}: type refseg plugin install --folder {tmp_path}" in capsys.readouterr().out
 
     def test_status_of_another_version_and_of_two(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         about = install(tmp_path).folder / "fiftyone.yml"
@@ -126,6 +161,7 @@ class TestCommand:
         import fiftyone.plugins as fop
 
         assert main(["plugin", "status"]) == 0
+        assert NEXT in capsys.readouterr().out
         fop.disable_plugin(NAME)
         try:
             assert main(["plugin", "status"]) == 1

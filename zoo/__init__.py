@@ -7,6 +7,7 @@ dataset.apply_model(model, "predictions")
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def download_model(model_name: str, model_path: str) -> None:
     Raises:
         refseg.errors.ModelUnavailableError: they cannot be downloaded.
     """
+    _require_library()
     from refseg import load_models
 
     models = load_models(model_name.removeprefix(PREFIX))
@@ -43,6 +45,7 @@ def load_model(model_name: str, model_path: str, prototypes: Any = None, **optio
     Raises:
         ValueError: without prototypes: they say what to look for.
     """
+    _require_library()
     from refseg import Prototypes, Segmenter
 
     if prototypes is None:
@@ -53,3 +56,12 @@ def load_model(model_name: str, model_path: str, prototypes: Any = None, **optio
     if not isinstance(prototypes, Prototypes):
         prototypes = Prototypes.load(prototypes)
     return Segmenter(prototypes, model=model_name.removeprefix(PREFIX), **options)
+
+
+def _require_library() -> None:
+    if importlib.util.find_spec("refseg") is None:
+        raise ModuleNotFoundError(
+            "RefSeg's library is not installed here. Type: SAM2_BUILD_CUDA=0 pip install --no-build-isolation "
+            '"fiftyone-refseg @ git+https://github.com/refseg/refseg"',
+            name="refseg",
+        )

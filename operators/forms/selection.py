@@ -84,7 +84,8 @@ def selected_label_ids(ctx: Any, field: str | None) -> list[str] | None:
     """
     given = ctx.params.get("label_ids")
     if given is not None:
-        return list(given)
+        # One id, from a caller in Python, is a list of one.
+        return [given] if isinstance(given, str) else list(given)
     picked = [label["label_id"] for label in ctx.selected_labels or () if label.get("field") == field]
     if picked:
         return picked

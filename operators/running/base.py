@@ -7,6 +7,7 @@ may be delegated may be long: it is listed as a job while it runs, and ends betw
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+import numpy as np
 from fiftyone.operators.executor import ExecutionError
 
 from . import library
@@ -194,10 +196,14 @@ class RefSegOperator(foo.Operator, ABC):
 
 
 def _plain(value: Any) -> Any:
-    """The same as JSON has it: what can be gone through becomes lists."""
+    """The same as JSON has it: what can be gone through becomes lists, NumPy's numbers Python's, paths texts."""
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return [_plain(one) for one in value]
     return value
 

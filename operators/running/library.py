@@ -6,8 +6,11 @@ The App's part is loaded by FiftyOne from a folder of its own, and can be there 
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
+
+from packaging.version import Version
 
 FOLDER = Path(__file__).resolve().parents[2]
 """That of the plugin: of a checkout, of a download, or as `refseg plugin install` copied it."""
@@ -19,7 +22,7 @@ class LibraryProblemError(Exception):
 
 def reach() -> bool:
     """Make the library importable where it lies in the plugin's own folder, as after `fiftyone plugins download`."""
-    if importlib.util.find_spec("refseg") is not None:
+    if _is_there():
         return True
     beside = FOLDER / "plugin"
     if not (beside / "refseg" / "__init__.py").is_file():
@@ -27,26 +30,34 @@ def reach() -> bool:
     # Last, so that whatever is installed comes first.
     sys.path.append(str(beside))
     importlib.invalidate_caches()
-    return importlib.util.find_spec("refseg") is not None
+    return _is_there()
+
+
+def _is_there() -> bool:
+    spec = importlib.util.find_spec("refseg")
+    # A folder of that name beside the user, such as a clone, is no library.
+    return spec is not None and spec.origin is not None
 
 
 def problem() -> str | None:
     """Why nothing can be done, in one sentence with the line to type; None where all is well."""
+    about = _about()
+    python = shlex.quote(sys.executable)
+    install = (
+        f'SAM2_BUILD_CUDA=0 {python} -m pip install --upgrade --no-build-isolation "fiftyone-refseg @ git+{about["url"]}" '
+        "— and start FiftyOne again."
+    )
     if not reach():
-        library = f"fiftyone-refseg @ git+{_about()['url']}"
-        return (
-            "RefSeg's library is not installed where FiftyOne runs. Type: "
-            f'SAM2_BUILD_CUDA=0 {sys.executable} -m pip install --no-build-isolation "{library}"'
-        )
-    from refseg import __version__
+        return f"RefSeg's library is not installed where FiftyOne runs. Type: {install}"
+    import refseg
+
+    own, other = about["version"], refseg.__version__
+    if own != other:
+        told = f"The App's part of RefSeg is of version {own}, the library of version {other}. Type: "
+        is_older = Version(other) < Version(own)
+        return told + (install if is_older else f"{python} -m refseg plugin install — and start FiftyOne again.")
     from refseg.requirements import problem as unmet
 
-    version = _about().get("version")
-    if version != __version__:
-        return (
-            f"The App's part of RefSeg is of version {version}, the library of version {__version__}. Type: "
-            f"{sys.executable} -m refseg plugin install"
-        )
     return unmet()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -64,8 +65,10 @@ def plugins_folder() -> Path:
     """
     try:
         import fiftyone as fo
+    except ModuleNotFoundError as error:
+        raise PluginError(f"FiftyOne cannot be imported ({error}): type pip install fiftyone") from error
     except Exception as error:
-        raise PluginError(f"FiftyOne cannot be imported ({type(error).__name__}: {error}): install it first.") from error
+        raise PluginError(f"FiftyOne cannot be imported ({type(error).__name__}: {error}).") from error
     return Path(fo.config.plugins_dir)
 
 
@@ -91,18 +94,23 @@ def install(folder: Path, *, links: bool = False) -> Found:
             f"FiftyOne has this plugin already, in {elsewhere[0].folder} (version {elsewhere[0].version}): remove it first "
             "with refseg plugin remove."
         )
-    if os.path.lexists(target) and _version_in(target) is None and not target.is_symlink():
+    # A link that leads nowhere is one of ours whose source is gone.
+    if target.exists() and _version_in(target) is None:
         raise PluginError(f"{target} is not RefSeg's plugin: move it away first.")
+    _require_ours(target, folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if links:
-        _take_away(target, folder)
-        target.symlink_to(origin, target_is_directory=True)
-    else:
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
-        _copy(origin, draft)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if links:
+            draft.symlink_to(origin, target_is_directory=True)
+        else:
+            _copy(origin, draft)
         _take_away(target, folder)
         draft.rename(target)
+    finally:
+        if draft.is_symlink():
+            draft.unlink()
+        shutil.rmtree(draft, ignore_errors=True)
     return Found(target, VERSION)
 
 
@@ -114,17 +122,24 @@ def remove(folder: Path) -> list[Found]:
     return gone
 
 
-def problems(folder: Path) -> list[str]:
-    """What keeps the plugin from working, a sentence each with what to type; empty where all is well."""
+def problems(folder: Path, where: str = "") -> list[str]:
+    """What keeps the plugin from working, a sentence each with what to type; empty where all is well.
+
+    Args:
+        folder: a plugins folder.
+        where: how the folder was named to the command, such as " --folder plugins".
+    """
     here = found_in(folder)
     told = []
     if not here:
-        told.append(f"The App's part is not in {folder}: type refseg plugin install")
+        told.append(f"The App's part is not in {folder}: type refseg plugin install{where}")
     elif len(here) > 1:
-        again = "type refseg plugin remove, then refseg plugin install"
+        again = f"type refseg plugin remove{where}, then refseg plugin install{where}"
         told.append(f"FiftyOne finds the plugin {len(here)} times, such as in {here[1].folder}: {again}")
     elif here[0].version != VERSION:
-        told.append(f"The App's part is of version {here[0].version}, the library of {VERSION}: type refseg plugin install")
+        told.append(
+            f"The App's part is of version {here[0].version}, the library of {VERSION}: type refseg plugin install{where}"
+        )
     missing = unmet(declared())
     told += [f"{one}: type {install_line([one.requirement])}" for one in missing]
     return told
@@ -165,21 +180,33 @@ def _copy(origin: Path, target: Path) -> None:
 
 
 def _take_away(target: Path, folder: Path) -> None:
-    """Remove a plugin from a plugins folder; of a link the link alone.
-
-    Raises:
-        PluginError: it is somebody's working copy, or lies elsewhere and only a folder above it is linked.
-    """
+    """Remove a plugin from a plugins folder; of a link the link alone."""
+    _require_ours(target, folder)
     if target.is_symlink():
         target.unlink()
-        return
-    if not target.exists():
+    elif target.exists():
+        shutil.rmtree(target)
+
+
+def _require_ours(target: Path, folder: Path) -> None:
+    """Refuse to remove what nobody but its owner should.
+
+    Raises:
+        PluginError: it is somebody's working copy or a source tree, or lies elsewhere and only a folder above it is linked.
+    """
+    if target.is_symlink() or not target.exists():
         return
     if (target / ".git").exists():
         raise PluginError(f"{target} is a git working copy, which is not removed: move it out of FiftyOne's plugins folder.")
+    if any((target / name).exists() for name in ("pyproject.toml", "setup.py")) and not _is_download(target, folder):
+        raise PluginError(f"{target} is a source tree, which is not removed: move it out of FiftyOne's plugins folder.")
     if not target.resolve().is_relative_to(folder.resolve()):
         raise PluginError(f"{target} is reached through a link of a folder above it: remove that link.")
-    shutil.rmtree(target)
+
+
+def _is_download(target: Path, folder: Path) -> bool:
+    """Whether it lies where `fiftyone plugins download` puts it."""
+    return target == folder / NAME
 
 
 def describe(folder: Path) -> str:
@@ -217,10 +244,10 @@ def run_plugin(arguments: argparse.Namespace) -> int:
         print(f"{NAME} {installed.version} is {installed.kind} in {installed.folder}.")
     else:
         print(describe(folder))
-    wrong = problems(folder)
+    wrong = problems(folder, "" if is_fiftyones else f" --folder {shlex.quote(str(arguments.folder))}")
     if is_fiftyones and _is_disabled():
         wrong.append(f"FiftyOne has the plugin disabled: type fiftyone plugins enable {NAME}")
-    print("\n".join(wrong) or NEXT)
+    print("\n".join(wrong) or (NEXT if is_fiftyones else f"FiftyOne looks there with FIFTYONE_PLUGINS_DIR={folder.absolute()}"))
     return 1 if wrong else 0
 
 

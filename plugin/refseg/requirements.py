@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from packaging.requirements import Requirement
 DISTRIBUTION = "fiftyone-refseg"
 REPOSITORY = "https://github.com/refseg/refseg"
 BESIDE = Path(__file__).resolve().parents[2] / "requirements.txt"
-"""Where the plugin was downloaded as a whole, the list stands beside it."""
+"""Where the plugin was downloaded as a whole, or is a checkout, the list stands beside its fiftyone.yml."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,15 @@ class Unmet:
 
 
 def declared() -> list[str]:
-    """What RefSeg needs, by what was installed or, without that, by the list beside the plugin."""
-    if BESIDE.is_file():
-        lines = (line.partition("#")[0].strip() for line in BESIDE.read_text().splitlines())
-        return [line for line in lines if line]
-    try:
-        every = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        return []
-    # Those of extras are another matter.
-    return [one for one in every if (marker := Requirement(one).marker) is None or marker.evaluate({"extra": ""})]
+    """What RefSeg needs, by the list beside the plugin or, where it was installed without that, by its installation."""
+    every: list[str] = []
+    if BESIDE.is_file() and (BESIDE.parent / "fiftyone.yml").is_file():
+        every = [line.partition("#")[0].strip() for line in BESIDE.read_text(encoding="utf-8").splitlines()]
+    else:
+        with suppress(metadata.PackageNotFoundError):
+            every = metadata.requires(DISTRIBUTION) or []
+    # Those of extras, and of other systems, are another matter.
+    return [one for one in every if one and ((marker := Requirement(one).marker) is None or marker.evaluate({"extra": ""}))]
 
 
 def unmet(requirements: Iterable[str]) -> list[Unmet]:
@@ -67,13 +67,19 @@ def unmet(requirements: Iterable[str]) -> list[Unmet]:
     return found
 
 
-@lru_cache(maxsize=1)
+_found_well: set[bool] = set()
+
+
 def problem() -> str | None:
-    """What is missing, and the line to type, in one sentence; None where nothing is. Found once in a process."""
+    """What is missing, and the line to type, in one sentence; None where nothing is, which a process finds out once."""
+    if _found_well:
+        return None
     missing = unmet(declared())
     if not missing:
+        _found_well.add(True)
         return None
-    return f"RefSeg cannot run here: {', '.join(map(str, missing))}. Type: {install_line(one.requirement for one in missing)}"
+    line = install_line(one.requirement for one in missing)
+    return f"RefSeg cannot run here: {', '.join(map(str, missing))}. Type: {line} — and start FiftyOne again."
 
 
 def install_line(requirements: Iterable[str]) -> str:
@@ -82,4 +88,4 @@ def install_line(requirements: Iterable[str]) -> str:
     SAM 2 is built where it is installed, and would have a second torch downloaded for that: hence without isolation.
     """
     quoted = " ".join(f'"{one}"' for one in requirements)
-    return f"SAM2_BUILD_CUDA=0 {sys.executable} -m pip install --no-build-isolation {quoted}"
+    return f"SAM2_BUILD_CUDA=0 {shlex.quote(sys.executable)} -m pip install --no-build-isolation {quoted}"

@@ -45,7 +45,7 @@ def test_panel_says_what_to_type(open_app: Callable[..., AppPage], trays: fo.Dat
     app.open_panel_anyway()
     told = app.page.get_by_text("RefSeg's library is not installed where FiftyOne runs. Type:")
     expect(told).to_be_visible()
-    expect(told).to_contain_text('-m pip install --no-build-isolation "fiftyone-refseg @ git+https://')
+    expect(told).to_contain_text('-m pip install --upgrade --no-build-isolation "fiftyone-refseg @ git+https://')
     app.picture("without_library", None)
     expect(app.page.get_by_text("Uncaught")).to_have_count(0)
     assert app.errors == []

@@ -10,6 +10,7 @@ import fiftyone as fo
 import pytest
 
 from refseg.dataset import indexing
+from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index, iter_build_index
 from refseg.dataset.known_indexes import index_records
 from refseg.errors import IndexSpaceError
@@ -51,6 +52,19 @@ def test_refused_and_what_was_there_stays(trays: fo.Dataset, monkeypatch: pytest
     assert build_index(trays[:1], "demo", progress=False).num_added == 0
 
 
+def test_refused_elsewhere_and_the_index_that_there_is_stays_known(
+    trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = build_index(trays, "demo", uri=tmp_path / "first", progress=False)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr("refseg.index.space.free_bytes", lambda place: 1000)
+    with pytest.raises(IndexSpaceError, match="of 3 images"):
+        build_index(trays, "demo", uri=tmp_path / "mine", progress=False)
+    assert [record["uri"] for record in index_records(trays)] == [first.uri]
+    assert len(open_index(trays).index.images) == 3
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 @pytest.mark.usefixtures("almost_full")
 def test_built_for_those_who_insist(trays: fo.Dataset) -> None:
     assert build_index(trays, "demo", insist=True, progress=False).num_added == 3
@@ -60,14 +74,14 @@ def test_size_is_said_first(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) 
     assert build(trays[:1]) == ["images"]
     monkeypatch.setattr(indexing, "SAID_FROM", 1)
     said, images = build(trays)
-    assert said.startswith("about ")
-    assert said.endswith(" free for the index")
+    assert said.startswith("images, about ")
+    assert said.endswith(" free")
     assert images == "images"
 
 
 def test_an_index_tells_by_its_own_size(trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     report = build_index(trays[:2], "demo", progress=False)
-    monkeypatch.setattr(indexing, "TELL_THE_SIZE", 2)
+    monkeypatch.setattr("refseg.index.space.IMAGES_THAT_TELL", 2)
     monkeypatch.setattr("refseg.index.space.free_bytes", lambda place: report.bytes_per_image - 1)
     with pytest.raises(IndexSpaceError):
         build_index(trays, "demo", progress=False)

@@ -155,3 +155,16 @@ class TestRoom:
         with pytest.raises(ExecutionError, match="free some space"):
             call("build_index", parts, model="demo")
         assert call("build_index", parts.limit(1), model="demo", insist=True)["num_added"] == 1
+
+    def test_another_location_begins_with_nothing(
+        self, indexed: fo.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        call("build_index", indexed)
+        monkeypatch.setattr("refseg.index.space.free_bytes", lambda place: 1000)
+        assert "room" not in form_of(indexed, "build_index", {"model": "demo"})
+        form = form_of(indexed, "build_index", {"model": "demo", "uri": str(tmp_path / "there")})
+        assert form["room"]["invalid"]
+        assert "insist" in form
+
+    def test_a_name_that_no_file_can_have(self, parts: fo.Dataset, tmp_path: Path) -> None:
+        assert "room" in form_of(parts, "build_index", {"model": "demo", "uri": str(tmp_path / ("a" * 300))})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -169,23 +170,63 @@ def index_for(
     It is looked for at the URI, then where the dataset's record of an index of these settings says, then at the default place.
     A range of pixels that nobody gave is that of an index that there is, else it is found from all images of the dataset.
     """
+    return plan_index(dataset, models, place, pixels).make()
+
+
+@dataclass(frozen=True)
+class PlannedIndex:
+    """The index that images are to be added to, before anything is made or recorded.
+
+    Attributes:
+        dataset: whose images.
+        settings: that it has or will have.
+        uri: where it lies or will lie, whole.
+        storage_options: for an object store, as Lance takes them.
+    """
+
+    dataset: Any
+    settings: IndexSettings
+    uri: str
+    storage_options: dict[str, str] | None = None
+
+    def existing(self) -> DatasetIndex | None:
+        """The index where it is there already.
+
+        Raises:
+            IndexMismatchError: another one lies there.
+            IndexDamagedError: it cannot be read.
+        """
+        try:
+            found = CandidateIndex.open(self.uri, self.storage_options)
+        except IndexNotFoundError:
+            return None
+        found.require(self.settings)
+        return DatasetIndex(self.dataset, found)
+
+    def make(self) -> DatasetIndex:
+        """The index, made where it is not there, and recorded as the one used last."""
+        index = DatasetIndex(self.dataset, CandidateIndex.create(self.uri, self.settings, self.storage_options))
+        record_index(index)
+        return index
+
+
+def plan_index(dataset: Any, models: Models, place: IndexPlace | None = None, pixels: PixelSettings = PLAIN) -> PlannedIndex:
+    """Which index index_for gives, and where; arguments are its own."""
     place = place or IndexPlace()
     settings = _known_settings(dataset, models, place, pixels)
     if settings is None:
         found = find_pixels(ids_and_paths(dataset)[1], pixels)
         settings = settings_of(dataset, models, place.exact, bool(place.tiles), found)
-    return _index_of(dataset, settings, place)
+    return _planned(dataset, settings, place)
 
 
-def _index_of(dataset: Any, settings: IndexSettings, place: IndexPlace) -> DatasetIndex:
+def _planned(dataset: Any, settings: IndexSettings, place: IndexPlace) -> PlannedIndex:
     uri = place.uri
     if uri is None:
         wanted = settings.model, settings.fingerprint
         records = [record for record in index_records(dataset) if (record["model"], record["fingerprint"]) == wanted]
         uri = records[-1]["uri"] if records else _default_place(dataset, settings)
-    index = DatasetIndex(dataset, CandidateIndex.create(whole_uri(uri), settings, place.storage_options))
-    record_index(index)
-    return index
+    return PlannedIndex(dataset, settings, whole_uri(uri), place.storage_options)
 
 
 def _known_settings(dataset: Any, models: Models, place: IndexPlace, pixels: PixelSettings) -> IndexSettings | None:
@@ -195,7 +236,7 @@ def _known_settings(dataset: Any, models: Models, place: IndexPlace, pixels: Pix
         fingerprints = {record["fingerprint"] for record in index_records(dataset)}
     else:
         try:
-            found = place.open(place.uri).settings
+            found = place.open_at(place.uri).settings
         except IndexNotFoundError:
             return None
         known, fingerprints = [found.pixel_settings], {found.fingerprint}
@@ -241,7 +282,7 @@ def index_with_range(
             f"refseg.build_index(dataset, {settings.model!r}, uri=…, {wanted})."
         )
     fitting = settings_of(index.dataset, models, settings.exact, settings.tiles, wanted)
-    return _index_of(index.dataset, fitting, IndexPlace(storage_options=storage_options))
+    return _planned(index.dataset, fitting, IndexPlace(storage_options=storage_options)).make()
 
 
 def _default_place(dataset: Any, settings: IndexSettings) -> Path:

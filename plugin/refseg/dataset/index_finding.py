@@ -61,7 +61,7 @@ def open_index(
                 "refseg.build_index."
             )
         uri = records[-1]["uri"]
-    index = place.open(uri)
+    index = place.open_at(uri)
     wanted_settings = replace(
         index.settings,
         dataset_id=id_of(whole),

@@ -24,7 +24,7 @@ def pixels_before(dataset: Any, given: PixelSettings, place: IndexPlace) -> Pixe
 
     Before is by the index at a place where there is one, else by that used last, else for the newest prototypes kept.
     """
-    before = place.pixels or pixels_of_index(dataset)
+    before = place.read_pixels() or pixels_of_index(dataset)
     if before.is_plain:
         kept = [run.config.get("pixels") for run in past_runs(dataset, [PROTOTYPES_METHOD])]
         before = PixelSettings.from_lists(kept[-1] if kept else None)

@@ -39,15 +39,14 @@ class IndexPlace:
         if self.storage_options is not None:
             require_kind(Mapping, "a mapping of texts or None", storage_options=self.storage_options)
 
-    @property
-    def pixels(self) -> PixelSettings | None:
+    def read_pixels(self) -> PixelSettings | None:
         """How the index at a URI that was given reads images; None without one, and where none lies there."""
         try:
-            return None if self.uri is None else self.open(self.uri).settings.pixel_settings
+            return None if self.uri is None else self.open_at(self.uri).settings.pixel_settings
         except IndexNotFoundError:
             return None
 
-    def open(self, uri: str | os.PathLike[str]) -> CandidateIndex:
+    def open_at(self, uri: str | os.PathLike[str]) -> CandidateIndex:
         """Open the index at a URI.
 
         Raises:

@@ -18,12 +18,12 @@ from typing import Any
 from ..checks import require_flags, require_whole
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
-from ..index import IndexedImage, Room, bytes_per_image, room_for
+from ..index import IndexedImage, Room, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
 from ..progress import Progress, Watcher, drain
 from .builder import Builder, ImageFile, SkippedImage
 from .file_states import file_state, still_held
-from .index import DatasetIndex, index_for, index_with_range
+from .index import DatasetIndex, PlannedIndex, index_with_range, plan_index
 from .index_finding import open_index
 from .index_pixels import ids_and_paths, pixels_before
 from .index_place import IndexPlace
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 SAID_FROM = 100e6
 """Bytes of an index that are worth a word before the work."""
-TELL_THE_SIZE = 20
-"""So many images of an index tell how large others will be."""
 
 
 @dataclass(frozen=True)
@@ -154,21 +152,21 @@ def iter_build_index(
     whole = whole_of(view)
     if as_before:
         pixels = pixels_before(whole, pixels, place)
-    index = index_for(whole, models, place, pixels)
-    images = images_of(view, index, content_hash=content_hash)
+    planned = plan_index(whole, models, place, pixels)
+    # Before anything is made or recorded: what is refused leaves everything as it was.
+    images = images_of(view, planned.existing(), content_hash=content_hash)
+    room = _room(planned, models.preset, len(images.missing))
+    if not insist:
+        room.require()
+    index = planned.make()
     fitting = index_with_range(index, models, [image.path for image in images.missing], place.storage_options, wanted=pixels)
     if fitting is not index:
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
-    room = _room(index, models.preset, len(images.missing))
-    if not insist and not room.fits:
-        if not index.index.images:
-            index.delete()
-        room.require()
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     if room.needed >= SAID_FROM:
-        yield Progress(1, 1, f"{room} for the index")
+        yield Progress(done, total, f"images, {room}")
     yield Progress(done, total, "images")
     try:
         with closing(builder.compute(images.missing)) as batches:
@@ -193,13 +191,11 @@ def iter_build_index(
     )
 
 
-def _room(index: DatasetIndex, preset: Preset, num_missing: int) -> Room:
-    """What the missing images will take: as much each as those that are there, or else what the preset's do."""
-    settings, num_held = index.index.settings, len(index.index.images)
-    each = bytes_per_image(preset, exact=settings.exact)
-    if num_held >= TELL_THE_SIZE:
-        each = index.index.num_bytes // num_held
-    return room_for(index.uri, num_missing, each)
+def _room(planned: PlannedIndex, preset: Preset, num_missing: int) -> Room:
+    """What the missing images will take, and what is free."""
+    existing, settings = planned.existing(), planned.settings
+    held = (0, 0) if existing is None else (len(existing.index.images), existing.index.num_bytes)
+    return room_for(planned.uri, num_missing, preset, exact=settings.exact, tiles=settings.tiles, held=held)
 
 
 def _require_place(view: Any, preset: Preset, place: IndexPlace) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import IndexSpaceError
 from ..models import Preset
 from ..printing import as_size
+from .storage import local_path
 
 LEFT_OF_A_PROMPT = 88 / 1024
 """Candidates that a prompt leaves once near-duplicates are dropped, see "Speed and size" in the README."""
@@ -16,6 +17,9 @@ LEFT_OF_A_PROMPT_EXACT = 0.5
 """The same where near-duplicates are kept: a guess."""
 BYTES_A_MASK, BYTES_A_FINE_MASK = 1300, 5000
 """Of a candidate beside its feature: means over masks of two photographs on a grid of 256 cells a side."""
+
+IMAGES_THAT_TELL = 20
+"""So many images of an index tell how large others will be."""
 
 
 def bytes_per_image(preset: Preset, *, exact: bool = False) -> int:
@@ -45,12 +49,14 @@ class Room:
         num_images: whose candidates are to come.
         needed: bytes that they will take, about.
         free: bytes; None where nobody can tell, as of an object store.
+        at_least: they may take many times more, as with tiles, which nobody has counted.
     """
 
     place: str
     num_images: int
     needed: int
     free: int | None
+    at_least: bool = False
 
     @property
     def fits(self) -> bool:
@@ -59,7 +65,7 @@ class Room:
 
     def __str__(self) -> str:
         free = "" if self.free is None else f", {as_size(self.free)} free"
-        return f"about {as_size(self.needed)}{free}"
+        return f"{'at least' if self.at_least else 'about'} {as_size(self.needed)}{free}"
 
     def require(self) -> None:
         """Refuse to begin what cannot end.
@@ -70,24 +76,44 @@ class Room:
         if not self.fits:
             raise IndexSpaceError(
                 f"The index of {self.num_images:,} images will take {self}, at {self.place}: free some space, give another "
-                "place as uri, index a smaller view, or insist."
+                "place as uri, index a smaller view, or begin anyway with insist=True, which the form of 'Build index' asks."
             )
 
 
-def room_for(place: str, num_images: int, each: int) -> Room:
-    """How much room there is for so many images at a place.
+def room_for(
+    place: str,
+    num_images: int,
+    preset: Preset,
+    *,
+    exact: bool = False,
+    tiles: bool = False,
+    held: tuple[int, int] = (0, 0),
+) -> Room:
+    """How much room images need and have at a place.
 
     Args:
         place: a folder, which need not exist yet, or an object store's address.
         num_images: to come.
-        each: bytes of one.
+        preset: whose candidates are kept.
+        exact: see bytes_per_image.
+        tiles: images are looked at in tiles.
+        held: images that the index holds already, and their bytes; where they are enough they tell how large others will be.
     """
-    return Room(place, num_images, num_images * each, free_bytes(place))
+    num_held, bytes_held = held
+    is_told = num_held >= IMAGES_THAT_TELL
+    each = bytes_held // num_held if is_told else bytes_per_image(preset, exact=exact)
+    return Room(place, num_images, num_images * each, free_bytes(place), at_least=tiles and not is_told)
 
 
 def free_bytes(place: str) -> int | None:
-    """Bytes that are free where a folder is or would be; None for an object store."""
-    if "://" in place:
+    """Bytes that are free where a folder is or would be; None for an object store, and where nobody may look."""
+    folder = local_path(place)
+    if folder is None:
         return None
-    path = Path(place).expanduser().absolute()
-    return shutil.disk_usage(next(one for one in (path, *path.parents) if one.exists())).free
+    path = os.path.abspath(os.path.expanduser(folder))
+    while not os.path.exists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None

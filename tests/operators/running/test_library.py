@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fiftyone as fo
@@ -25,11 +25,9 @@ MISSING = "no-such-library is not installed"
 
 
 @pytest.fixture
-def something_missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def something_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "declared", lambda: ["no-such-library>=2"])
-    requirements.problem.cache_clear()
-    yield
-    requirements.problem.cache_clear()
+    monkeypatch.setattr(requirements, "_found_well", set())
 
 
 def test_nothing_is_wrong_here() -> None:
@@ -54,8 +52,8 @@ class TestProblem:
     def test_no_library(self, elsewhere: Path) -> None:
         assert library.problem() == (
             "RefSeg's library is not installed where FiftyOne runs. Type: "
-            f"SAM2_BUILD_CUDA=0 {sys.executable} -m pip install --no-build-isolation "
-            '"fiftyone-refseg @ git+https://github.com/refseg/refseg"'
+            f"SAM2_BUILD_CUDA=0 {sys.executable} -m pip install --upgrade --no-build-isolation "
+            '"fiftyone-refseg @ git+https://github.com/refseg/refseg" — and start FiftyOne again.'
         )
         with pytest.raises(library.LibraryProblemError, match="is not installed where FiftyOne runs"):
             library.require()
@@ -77,8 +75,26 @@ class TestProblem:
         monkeypatch.setattr(library, "FOLDER", folder)
         assert library.problem() == (
             f"The App's part of RefSeg is of version 0.0.1, the library of version {VERSION}. Type: "
-            f"{sys.executable} -m refseg plugin install"
+            f"{sys.executable} -m refseg plugin install — and start FiftyOne again."
         )
+
+    def test_older_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of a version that knows nothing of requirements, nor of the command `refseg plugin`."""
+        monkeypatch.setattr(refseg, "__version__", "0.1.0")
+        monkeypatch.setitem(sys.modules, "refseg.requirements", None)
+        told = library.problem()
+        assert told is not None
+        assert told.startswith(
+            f"The App's part of RefSeg is of version {VERSION}, the library of version 0.1.0. Type: SAM2_BUILD"
+        )
+        assert "--upgrade --no-build-isolation" in told
+
+    def test_a_folder_of_that_name_is_no_library(
+        self, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "clones" / "refseg" / "docs").mkdir(parents=True)
+        monkeypatch.syspath_prepend(tmp_path / "clones")
+        assert "is not installed where FiftyOne runs" in str(library.problem())
 
 
 @pytest.mark.usefixtures("something_missing")
