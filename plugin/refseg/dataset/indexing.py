@@ -176,18 +176,22 @@ def iter_build_index(
     finally:
         builder.close()
     index.index.tidy_if_due()
+    return _report(index, builder, total + len(images.gone), time.monotonic() - started)
+
+
+def _report(index: DatasetIndex, builder: Builder, num_images: int, seconds: float) -> IndexReport:
     for image in builder.skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
-    size, indexed = index.index.num_bytes, len(index.index.images)
+    size = index.index.num_bytes
     return IndexReport(
         index.uri,
-        total + len(images.gone) - len(builder.skipped),
+        num_images - len(builder.skipped),
         builder.num_computed,
         index.index.num_candidates,
         size,
-        size // max(1, indexed),
+        size // max(1, len(index.index.images)),
         tuple(builder.skipped),
-        time.monotonic() - started,
+        seconds,
     )
 
 

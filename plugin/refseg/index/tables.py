@@ -49,7 +49,7 @@ LATER_IMAGE_FIELDS = (("ctime_ns", pa.int64()), ("orientation", pa.int32()))
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What the candidates of an index have in common; see `indexing.settings_of`.
+    """What the candidates of an index have in common; see `dataset.index_settings.settings_of`.
 
     Attributes:
         model: the preset's name.

@@ -198,7 +198,10 @@ def iter_mine_negatives(
     *,
     max_negatives: int = MAX_MINED,
 ) -> Generator[Progress, None, Prototypes]:
-    """The generator behind mine_negatives: yields after each image; closing it changes no prototypes."""
+    """The generator behind mine_negatives: yields after each image; closing it changes no prototypes.
+
+    Of the settings `min_confidence`, `classes` and `matching` count.
+    """
     settings = settings or SegmentSettings()
     view = image_view(view)
     require_samples(view)
@@ -257,7 +260,7 @@ def iter_use_known(
     Args:
         dataset: a dataset or view of images, whose dataset counts as a whole.
         prototypes: that were built.
-        settings: of what is mined, its confidence and how it is compared.
+        settings: of what is mined: `min_confidence`, `classes` (which the empty images do not hold) and `matching`.
         sources: where candidates come from.
     """
     whole = every_image(whole_of(dataset))

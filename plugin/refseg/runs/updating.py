@@ -188,8 +188,8 @@ def iter_learn(
         name: under which they are kept; what prototypes of this name, else the newest, have in common with them is not
             computed again.
         tags: by what references and negatives are known.
-        sources: the model, by default `large`, and how images are read: pixels are by default as `refseg.build_prototypes`
-            has them.
+        sources: the model, by default `large`; how images are read, by default as `refseg.build_prototypes` has it; and where
+            the candidates of known images come from.
         calibrates: whether to learn from what lies around references, and from images tagged `known_empty`, which are not
             computed again where the index holds them; see `refseg.calibrate` and `refseg.mine_negatives`.
 
