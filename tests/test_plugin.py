@@ -195,3 +195,18 @@ def test_fiftyone_finds_what_was_installed(tmp_path: Path) -> None:
     listed = run("operators", "list", "--names-only").partition(NAME)[2]
     assert {"segment", "build_index", "cancel"} <= set(listed.split())
     assert "reference-segmentation" in run("skills", "list", "--plugin", NAME)
+
+
+@pytest.mark.parametrize("module", ["lazy_loader", "packaging"])
+def test_command_without_a_library_says_which(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from refseg.__main__ import main as run
+
+    for name in [name for name in sys.modules if name.startswith("refseg.") and name != "refseg.__main__"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert run() == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"refseg: error: {module}")
+    assert f'{sys.executable} -m pip install "{module.replace("_", "-")}"' in told

@@ -572,7 +572,7 @@ class TestRefused:
             IndexMismatchError, match=rf"written by a newer RefSeg \(format {NEWEST_FORMAT + 1}, this one reads up to"
         ) as caught:
             CandidateIndex.open(place)
-        assert "pip install -U fiftyone-refseg" in str(caught.value)
+        assert "update RefSeg" in str(caught.value)
 
     @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7, 0.99])
     @pytest.mark.parametrize("table", ["images", "candidates"])

@@ -104,7 +104,7 @@ class CandidateIndex:
         if version > NEWEST_FORMAT:
             raise IndexMismatchError(
                 f"The candidate index at {place} was written by a newer RefSeg (format {version}, this one reads up to "
-                f"{NEWEST_FORMAT}): update with `pip install -U fiftyone-refseg`."
+                f"{NEWEST_FORMAT}): update RefSeg."
             )
         if settings is None:
             raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")

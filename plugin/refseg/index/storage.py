@@ -116,8 +116,10 @@ def not_found(uri: str) -> IndexNotFoundError:
 
 def damaged(uri: str, error: Exception) -> IndexDamagedError:
     """The error where an index cannot be read."""
+    # Of an object store nobody can tell what is damaged from what is out of reach.
+    first = "" if local_path(uri) is not None else "check the address, its scheme and your rights; if it is damaged, "
     return IndexDamagedError(
-        f"The candidate index at {uri} cannot be read ({_first_line(error)}): delete it and build it again."
+        f"The candidate index at {uri} cannot be read ({_first_line(error)}): {first}delete it and build it again."
     )
 
 

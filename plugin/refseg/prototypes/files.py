@@ -73,7 +73,7 @@ def read_file(path: str | Path, version: int, build: Callable[[dict[str, Any], d
             if about["version"] > version:
                 raise PrototypeFileError(
                     f"{path} was written by a newer RefSeg (file version {about['version']}, this one reads up to "
-                    f"{version}): update with `pip install -U fiftyone-refseg`."
+                    f"{version}): update RefSeg."
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return build(about, tensors)
