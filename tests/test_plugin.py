@@ -203,8 +203,9 @@ def test_command_without_a_library_says_which(
 ) -> None:
     from refseg.__main__ import main as run
 
-    for name in [name for name in sys.modules if name.startswith("refseg.") and name != "refseg.__main__"]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in list(sys.modules):
+        if name.startswith(("refseg.", f"{module}.")) and name != "refseg.__main__":
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     assert run() == 2
     told = capsys.readouterr().err
