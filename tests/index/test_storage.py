@@ -9,7 +9,7 @@ import pytest
 
 from refseg.errors import CandidateIndexError, IndexWriteError
 from refseg.index.candidate_index import CandidateIndex
-from refseg.index.storage import local_path
+from refseg.index.space import local_path
 from tests.index.test_candidate_index import SETTINGS, assert_holds, items, make_index
 
 

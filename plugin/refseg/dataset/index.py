@@ -203,9 +203,15 @@ class PlannedIndex:
         found.require(self.settings)
         return DatasetIndex(self.dataset, found)
 
-    def make(self) -> DatasetIndex:
-        """The index, made where it is not there, and recorded as the one used last."""
-        index = DatasetIndex(self.dataset, CandidateIndex.create(self.uri, self.settings, self.storage_options))
+    def make(self, existing: DatasetIndex | None = None) -> DatasetIndex:
+        """The index, made where it is not there, and recorded as the one used last.
+
+        Args:
+            existing: what `existing` gave, so that it is not opened again.
+        """
+        index = existing
+        if index is None:
+            index = DatasetIndex(self.dataset, CandidateIndex.create(self.uri, self.settings, self.storage_options))
         record_index(index)
         return index
 

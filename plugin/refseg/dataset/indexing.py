@@ -154,11 +154,12 @@ def iter_build_index(
         pixels = pixels_before(whole, pixels, place)
     planned = plan_index(whole, models, place, pixels)
     # Before anything is made or recorded: what is refused leaves everything as it was.
-    images = images_of(view, planned.existing(), content_hash=content_hash)
-    room = _room(planned, models.preset, len(images.missing))
+    existing = planned.existing()
+    images = images_of(view, existing, content_hash=content_hash)
+    room = _room(planned, existing, models.preset, len(images.missing))
     if not insist:
         room.require()
-    index = planned.make()
+    index = planned.make(existing)
     fitting = index_with_range(index, models, [image.path for image in images.missing], place.storage_options, wanted=pixels)
     if fitting is not index:
         index = fitting
@@ -195,9 +196,9 @@ def _report(index: DatasetIndex, builder: Builder, num_images: int, seconds: flo
     )
 
 
-def _room(planned: PlannedIndex, preset: Preset, num_missing: int) -> Room:
+def _room(planned: PlannedIndex, existing: DatasetIndex | None, preset: Preset, num_missing: int) -> Room:
     """What the missing images will take, and what is free."""
-    existing, settings = planned.existing(), planned.settings
+    settings = planned.settings
     held = (0, 0) if existing is None else (len(existing.index.images), existing.index.num_bytes)
     return room_for(planned.uri, num_missing, preset, exact=settings.exact, tiles=settings.tiles, held=held)
 

@@ -1,15 +1,15 @@
-"""How much disk the candidates of images will take, and whether there is room for them: said before the work."""
+"""How much disk candidates will take, and whether there is room for them: said before the work, without loading Lance."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import IndexSpaceError
 from ..models import Preset
 from ..printing import as_size
-from .storage import local_path
 
 LEFT_OF_A_PROMPT = 88 / 1024
 """Candidates that a prompt leaves once near-duplicates are dropped, see "Speed and size" in the README."""
@@ -117,3 +117,10 @@ def free_bytes(place: str) -> int | None:
         return shutil.disk_usage(path).free
     except OSError:
         return None
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder on this machine that a URI means, or None for an object store."""
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri)

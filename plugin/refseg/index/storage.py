@@ -6,12 +6,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import lance
 import pyarrow as pa
 
 from ..errors import IndexDamagedError, IndexNotFoundError, IndexWriteError
+from .space import local_path
 from .tables import (
     LATER_IMAGE_FIELDS,
     IndexedImage,
@@ -81,13 +81,6 @@ def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> No
             local.rmdir()
     except (OSError, ValueError) as error:
         raise IndexWriteError(f"The candidate index at {uri} cannot be deleted ({_first_line(error)}).") from error
-
-
-def local_path(uri: str) -> Path | None:
-    """The folder on this machine that a URI means, or None for an object store."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return None if "://" in uri else Path(uri)
 
 
 def join_uri(uri: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -93,7 +94,9 @@ class TestProblem:
         self, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "clones" / "refseg" / "docs").mkdir(parents=True)
-        monkeypatch.syspath_prepend(tmp_path / "clones")
+        # Not by syspath_prepend, which would put this list in the place of the one that the fixture gives back.
+        sys.path.insert(0, str(tmp_path / "clones"))
+        importlib.invalidate_caches()
         assert "is not installed where FiftyOne runs" in str(library.problem())
 
 
