@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 
@@ -10,10 +11,11 @@ def main() -> int:
     try:
         from .cli import main as run
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "refseg":
+        name = (error.name or "refseg").partition(".")[0]
+        if name == "refseg":
             raise
-        line = f'{sys.executable} -m pip install "{error.name.partition(".")[0].replace("_", "-")}"'
-        print(f"refseg: error: {error.name} is not installed, which RefSeg needs. Type: {line}", file=sys.stderr)
+        line = f'{shlex.quote(sys.executable)} -m pip install "{name.replace("_", "-")}"'
+        print(f"refseg: error: {name} is not installed, which RefSeg needs. Type: {line}", file=sys.stderr)
         return 2
     return run()
 
