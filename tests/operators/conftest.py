@@ -1,4 +1,4 @@
-"""A small real dataset.
+"""Small real datasets: scenes of two classes, and trays whose candidates are the ground truth.
 
 FiftyOne is imported inside the fixtures: pytest reads this file before the settings of this session are made.
 """
@@ -133,3 +133,21 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (base, loaded):
         monkeypatch.setattr(module, "SECONDS_BETWEEN_DATABASE_WRITES", 0.0)
         monkeypatch.setattr(module, "SECONDS_BETWEEN_MESSAGES", 0.0)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
+    from tests.operators.panel.tagging import STAR, TEE
+    from tests.trays import tray_samples
+
+    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
+
+
+@pytest.fixture
+def trays(make_dataset: Callable[..., fo.Dataset], drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign; candidates are the ground truth."""
+    from tests.trays import propose_truth
+
+    dataset = make_dataset([sample.copy() for sample in drawn])
+    propose_truth(monkeypatch, dataset)
+    return dataset

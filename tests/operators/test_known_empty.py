@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import fiftyone as fo
@@ -12,24 +11,16 @@ from fiftyone.operators.executor import ExecutionError
 
 from refseg.dataset.store import list_prototypes, load_prototypes
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
-from tests.trays import propose_truth, tray_samples
+from tests.operators.panel.tagging import STAR, TEE
 
-STAR, TEE = "star.v1", "$tee"
 EMPTY = "known_empty"
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
-
-
 @pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth; the objects of the first two are references."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    dataset[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-    return dataset
+def trays(trays: fo.Dataset) -> fo.Dataset:
+    """The same, with the objects of the first two as references."""
+    trays[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+    return trays
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import fiftyone as fo
@@ -13,22 +12,7 @@ from fiftyone.operators.executor import ExecutionError
 from refseg.dataset.indexing import build_index
 from refseg.dataset.store import list_prototypes, load_prototypes
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
-from tests.trays import propose_truth, tray_samples
-
-STAR, TEE = "star.v1", "$tee"
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
-
-
-@pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth; nothing is tagged."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    return dataset
+from tests.operators.panel.tagging import STAR, TEE
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Datasets for the panel: two images with predictions, four trays, and labels without images.
+"""Datasets for the panel: two images with predictions, and labels without images.
 
 FiftyOne is imported inside the fixtures: pytest may read this file before the tests' settings of FiftyOne are made.
 """
@@ -41,24 +41,6 @@ def shelf(make_dataset: Callable[..., fo.Dataset], image: str) -> fo.Dataset:
         method="refseg/segment", label_field="predictions", classes=["$c", "a.b"], changed_ids=" ".join(dataset.values("id"))
     )
     dataset.register_run("run", run)
-    return dataset
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    from tests.operators.panel.tagging import STAR, TEE
-    from tests.trays import tray_samples
-
-    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
-
-
-@pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign; candidates are the ground truth."""
-    from tests.trays import propose_truth
-
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
     return dataset
 
 
