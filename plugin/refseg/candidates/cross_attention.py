@@ -52,13 +52,26 @@ def attend_to_image(attention: Any, tokens: Tensor, image: Tensor, positional_ke
     Returns:
         (P, T, C).
     """
+    return gather_from_image(attention, looks_at_image(attention, tokens, image, positional_keys), image)
+
+
+def looks_at_image(attention: Any, tokens: Tensor, image: Tensor, positional_keys: Tensor) -> Tensor:
+    """Where tokens look on their own prompt's image: (P, H, T, L) shares that sum to 1; see attend_to_image."""
     heads, width = len(positional_keys), positional_keys.shape[-1]
     queries = split_heads(attention.q_proj(tokens), heads) * width**-0.5  # (P, H, T, c)
     folded = (queries @ attention.k_proj.weight.unflatten(0, (heads, width))).flatten(1, 2)  # (P, H·T, C)
     scores = _scores(queries, positional_keys).baddbmm_(folded, image.transpose(1, 2))
-    means = torch.bmm(scores.softmax(-1), image).unflatten(1, (heads, tokens.shape[1]))  # (P, H, T, C)
-    values = means @ attention.v_proj.weight.unflatten(0, (heads, width)).transpose(1, 2)
-    return _project(attention, values.transpose(1, 2) + attention.v_proj.bias.unflatten(0, (heads, width)))
+    shares: Tensor = scores.softmax(-1).unflatten(1, (heads, tokens.shape[1]))
+    return shares
+
+
+def gather_from_image(attention: Any, shares: Tensor, image: Tensor) -> Tensor:
+    """What (P, H, T, L) shares take from (P, L, C) images: (P, T, C)."""
+    heads, num_tokens = shares.shape[1:3]
+    means = torch.bmm(shares.flatten(1, 2), image).unflatten(1, (heads, num_tokens))  # (P, H, T, C)
+    by_head = attention.v_proj.weight.unflatten(0, (heads, -1))
+    values = means @ by_head.transpose(1, 2)
+    return _project(attention, values.transpose(1, 2) + attention.v_proj.bias.unflatten(0, (heads, -1)))
 
 
 def add_same_attention_to_tokens(attention: Any, keys: Tensor, values: Tensor, image: Tensor, queries: Tensor) -> Tensor:

@@ -52,10 +52,15 @@ class Upscaling:
 
     def _cells(self, image: Tensor, weights: Tensor, finer: Tensor, finest: Tensor) -> Tensor:
         """(n, l, 16) logits of (n, l, C) positions."""
+        some = self.cells_of(image, finer, finest)
+        return torch.bmm(some, weights[:, :, None]).view(*image.shape[:2], 16)
+
+    def cells_of(self, image: Tensor, finer: Tensor, finest: Tensor) -> Tensor:
+        """(n, 16·l, c₂) features of the cells of (n, l, C) positions; finer and finest are rows of ImageTerms.fine."""
         num_masks, num_positions = image.shape[:2]
         norm = self._norm
         some = F.linear(image, self._weights[0]).view(num_masks, num_positions, 4, -1).add_(finer)
         some = self._activation(F.layer_norm(some, self._widths[:1], norm.weight, norm.bias, norm.eps))
         some = F.linear(some, self._weights[1]).view(num_masks, num_positions, 16, -1).add_(finest)
-        some = self._activation(some).flatten(1, 2)
-        return torch.bmm(some, weights[:, :, None]).view(num_masks, num_positions, 16)
+        answer: Tensor = self._activation(some).flatten(1, 2)
+        return answer

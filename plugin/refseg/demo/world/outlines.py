@@ -1,4 +1,8 @@
-"""Outlines of parts: signed distances, in shares of a part's radius."""
+"""Outlines of parts by their names: signed distances, in shares of a part's radius.
+
+An outline takes (x, y) in units of the part's radius and six shape parameters v in [0, 1], and is negative inside. The named
+ones are here; those of names that start with GRAMMAR are drawn by the grammar from the number in their name.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-
-
 Outline = Callable[[Array, Array, Array], Any]
+
+GRAMMAR = "grammar "
+NOVEL_PARTS = ("star", "tee", "crescent", "arrow", "clover", "bowtie", "key", "hook")
+"""Part types that the demo models never see while they are trained."""
 
 
 def _box(x: Array, y: Array, a: float, b: float) -> Any:
     return np.maximum(np.abs(x) - a, np.abs(y) - b)
 
 
-def _polygon(x: Array, y: Array, sides: int, radius: float = 0.95) -> Any:
+def polygon(x: Array, y: Array, sides: int, radius: float = 0.95) -> Any:
+    """A regular polygon with one corner on the positive x axis."""
     wedge = 2 * np.pi / sides
     angle = np.mod(np.arctan2(y, x), wedge) - wedge / 2
     return np.asarray(np.hypot(x, y) * np.cos(angle) - radius * np.cos(wedge / 2), np.float32)
@@ -34,7 +41,7 @@ def _ring(x: Array, y: Array, v: Array) -> Any:
 
 
 def _nut(x: Array, y: Array, v: Array) -> Any:
-    return np.maximum(_polygon(x, y, 5 + int(v[0] * 3.99)), 0.25 + 0.25 * v[1] - np.hypot(x, y))
+    return np.maximum(polygon(x, y, 5 + int(v[0] * 3.99)), 0.25 + 0.25 * v[1] - np.hypot(x, y))
 
 
 def _plate(x: Array, y: Array, v: Array) -> Any:
@@ -54,7 +61,7 @@ def _gear(x: Array, y: Array, v: Array) -> Any:
 
 
 def _triangle(x: Array, y: Array, v: Array) -> Any:
-    return _polygon(x, y * (1 + 0.5 * v[0]), 3)
+    return polygon(x, y * (1 + 0.5 * v[0]), 3)
 
 
 def _bracket(x: Array, y: Array, v: Array) -> Any:
@@ -151,3 +158,17 @@ OUTLINES: dict[str, Outline] = {
     "key": _key,
     "hook": _hook,
 }
+
+
+def outline_of(part: str) -> Outline:
+    """The outline of this name."""
+    if not part.startswith(GRAMMAR):
+        return OUTLINES[part]
+    from .grammar import grammar_outline
+
+    return grammar_outline(int(part.removeprefix(GRAMMAR)))
+
+
+def part_of_grammar(rng: np.random.Generator) -> str:
+    """The name of an outline of the grammar."""
+    return f"{GRAMMAR}{rng.integers(1 << 40)}"

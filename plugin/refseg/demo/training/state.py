@@ -1,7 +1,8 @@
-"""What both training runs share: a state on disk to go on from, a learning rate, a clock."""
+"""What both training runs share: a state on disk to go on from, a learning rate, a clock, a running mean of the weights."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -15,6 +16,23 @@ from torch import nn
 def cosine_rate(peak: float, step: int, num_steps: int, warm_up: int) -> float:
     """Learning rate at a step: a linear warm-up, then half a cosine down to three hundredths of the peak."""
     return peak * min(1.0, (step + 1) / warm_up) * max(0.03, 0.5 * (1 + math.cos(math.pi * min(1.0, step / num_steps))))
+
+
+class Average:
+    """The running mean of a model's weights, which does better than the weights of any one step."""
+
+    def __init__(self, model: nn.Module, keep: float = 0.995) -> None:
+        self.model, self.keep = copy.deepcopy(model).eval(), keep
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after a step; the first steps count for more, so that the beginning is soon forgotten."""
+        keep = min(self.keep, (1 + step) / (10 + step))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs, 1 - keep)
+            else:
+                mine.copy_(theirs)
 
 
 class TrainingState:

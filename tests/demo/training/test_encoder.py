@@ -1,0 +1,63 @@
+"""A few steps of the encoder's training: saved, resumed, written, and loaded as the preset loads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from refseg.candidates.proposing import encode_patches
+from refseg.demo.training import encoder
+from refseg.models.loaded import load_models, unload_models
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _forget_models():
+    yield
+    unload_models()
+
+
+def test_it_trains_resumes_and_is_loaded(pools, tmp_path):
+    state, held_out = tmp_path / "encoder.pt", pools["plain"]
+    encoder.train_encoder(state, pools, held_out, 1)
+    model = encoder.train_encoder(state, pools, held_out, 2, save_in=tmp_path)
+    assert torch.load(state, weights_only=True)["step"] == 2
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 4e6
+    side = 224
+    with torch.inference_mode():
+        expected = encoder.patch_features(model, [np.zeros((side, side, 3), np.uint8)])
+    models = load_models("demo", device="cpu", dinov2_path=tmp_path / "dinov2")
+    models = replace(models, preset=replace(models.preset, encoder_side=side))
+    features = encode_patches(torch.zeros(1, 3, side, side), models)
+    assert features.shape == (1, (side // 14) ** 2, 160)
+    assert torch.allclose(features, expected, atol=0.05), "half precision costs more than it may"
+    assert next(model.parameters()).dtype == torch.float32, "writing must leave the model as it is"
+
+
+def test_a_run_begins_with_weights_that_are_there(pools, tmp_path):
+    begun = encoder.build_encoder()
+    encoder.save_encoder(begun, tmp_path)
+    trained = encoder.train_encoder(tmp_path / "s.pt", pools, pools["plain"], 1, weights=tmp_path / "dinov2", rate=1e-9)
+    for name, tensor in trained.state_dict().items():
+        torch.testing.assert_close(tensor, begun.state_dict()[name].half().float(), atol=1e-4, rtol=1e-3)
+
+
+def test_contrast_is_lower_for_agreeing_vectors():
+    vectors = torch.eye(6, 8)
+    tray = torch.eye(8)[6:]
+    slope = torch.tensor(2.0), torch.tensor(-4.0)
+    agreeing = encoder.contrast(vectors, vectors, tray, *slope)
+    shuffled = encoder.contrast(vectors, vectors.roll(1, 0), tray, *slope)
+    assert agreeing < shuffled
+    some = encoder.contrast(vectors, vectors[[4, 1]], tray, *slope, torch.tensor([4, 1]))
+    assert some < encoder.contrast(vectors, vectors[[4, 1]], tray, *slope, torch.tensor([1, 4]))
+
+
+def test_places_are_weighted_means_at_unit_length():
+    features = torch.tensor([[[3.0, 0], [0, 4]], [[1, 1], [5, 5]]])
+    pooled = encoder.pool_places(features, [(0, np.array([4, 3], np.float32)), (1, np.array([0, 1], np.float32))])
+    torch.testing.assert_close(pooled, torch.tensor([[0.5**0.5, 0.5**0.5], [0.5**0.5, 0.5**0.5]]))
