@@ -1,119 +1,151 @@
-"""One coin as the reference, the other coins of a real photograph to be found, with a preset's models.
+"""One coin shown to `refseg coco`, the 23 others of a real photograph to be found, in tiles and in the whole image alone.
 
-The photograph is `skimage.data.coins()`, cut into four overlapping tiles. What counts as a coin is decided by the
-watershed recipe of scikit-image for it, not by RefSeg. Prints how many of the other coins are found at IoU 0.5 and writes
-the picture.
+The photograph is `skimage.data.coins()`. What counts as a coin is decided by scikit-image's own watershed recipe for it, and
+the coin that is shown is the one nearest to the middle. Prints how many of the others are found at IoU 0.5 at the default
+threshold and how many instances are no coin, which a second instance of the same coin is not either; then how many coins any
+candidate holds, of whatever score. Writes the picture.
 
-    python benchmarks/coins.py [--model demo] [--out docs/coins.png]
+    python -m benchmarks.coins [--model demo] [--out docs/coins.png]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as mask_utils
 from scipy import ndimage
 from skimage import data, filters, segmentation
 
-from refseg.candidates import propose
-from refseg.images import DrawnObject, draw_objects, fit, line_of_text, sheet
-from refseg.matching import Instances, make_gallery, match
+from benchmarks.one_photograph import (
+    GREEN,
+    RED,
+    SKY,
+    as_coco,
+    draw_found,
+    draw_outlines,
+    find_like,
+    hold,
+    overlaps,
+)
+from benchmarks.quality_scores import FOUND_IOU, Judged, judge
+from refseg.candidates.tiles import EDGE_CELLS, PIXELS_A_CELL, Window, tile_windows
+from refseg.coco import parse_coco
+from refseg.images import line_of_text, sheet
+from refseg.masks import encode_crop
 from refseg.models import load_models
-from refseg.prototypes import Reference, build_prototypes
 
-FOUND_IOU = 0.5
-TILE = 0.6
-"""Side of a tile as a share of the photograph's: two tiles a side overlap by a fifth, so each coin is whole in one of them."""
+LEAST_PIXELS = 200
+"""Specks that the recipe leaves are smaller, coins five times as large."""
+SCALE = 2
+"""The picture's, against the photograph's."""
+NEAR_SEAM = 2 * EDGE_CELLS * PIXELS_A_CELL
+"""Pixels; twice the strip in which the product itself takes a mask for cut off."""
 
 
-def true_coins(photograph: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(H, W) labels from 1 of scikit-image's region-based segmentation example for this picture."""
+def true_coins(photograph: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
+    """(H, W) mask of each coin by scikit-image's region-based segmentation example for this photograph."""
     markers = np.zeros_like(photograph, np.int32)
     markers[photograph < 30], markers[photograph > 150] = 1, 2
-    coins = ndimage.binary_fill_holes(segmentation.watershed(filters.sobel(photograph), markers) == 2)
-    labels, count = ndimage.label(coins)
-    small = [number for number in range(1, count + 1) if (labels == number).sum() < 200]
-    labels[np.isin(labels, small)] = 0
-    return segmentation.relabel_sequential(labels)[0]
+    labels, count = ndimage.label(ndimage.binary_fill_holes(segmentation.watershed(filters.sobel(photograph), markers) == 2))
+    masks = [labels == number for number in range(1, count + 1)]
+    return [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
 
 
-def tile_corners(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """x0, y0, x1, y1 of the four tiles."""
-    h, w = round(height * TILE), round(width * TILE)
-    return [(x, y, x + w, y + h) for y in (0, height - h) for x in (0, width - w)]
+def nearest_to_middle(masks: Sequence[NDArray[np.bool_]]) -> int:
+    """The mask whose centre of mass is nearest to the middle of the photograph."""
+    middle = np.array(masks[0].shape) / 2
+    return int(np.argmin([np.hypot(*(np.array(ndimage.center_of_mass(mask)) - middle)) for mask in masks]))
 
 
-def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Overlap of two masks of one size."""
-    return float((first & second).sum() / max(1, (first | second).sum()))
+def count_found(judged: Judged, shown: int) -> tuple[int, int]:
+    """How many objects besides the shown one are found, and how many instances are none of the objects."""
+    return int((judged.right & (judged.shows != shown)).sum()), int((~judged.right).sum())
+
+
+def count_cut(codes: Sequence[Mapping[str, Any]], masks: Sequence[NDArray[np.bool_]], windows: Sequence[Window]) -> int:
+    """How many masks end at a seam within an object: they show the part of it that lies in a tile.
+
+    Args:
+        codes: of the masks to be looked at.
+        masks: of the objects, (H, W).
+        windows: the tiles.
+    """
+    cut = np.zeros(len(codes), bool)
+    for window in windows if codes else ():
+        own = _ending_at_seam(codes, window, masks[0].shape)
+        left, top, right, bottom = (round(side) for side in window.pixels(masks[0].shape))
+        for mask in masks:
+            part = np.zeros_like(mask)
+            part[top:bottom, left:right] = mask[top:bottom, left:right]
+            if 0 < part.sum() < mask.sum():
+                cut |= own & (overlaps(codes, [encode_crop(part, (0, 0), part.shape)])[:, 0] >= FOUND_IOU)
+    return int(cut.sum())
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description="Find the coins of a photograph by one of them.")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--out", type=Path, default=Path("docs/coins.png"))
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
     grey = data.coins()
     photograph = Image.fromarray(grey).convert("RGB")
     coins = true_coins(grey)
-    height, width = coins.shape
-    tiles = tile_corners(height, width)
-    models = load_models(options.model)
+    shown = nearest_to_middle(coins)
+    truth = parse_coco(as_coco(coins, grey.shape, "coin"), "the watershed recipe")
 
-    # The reference: the coin nearest to the middle of the first tile.
-    x0, y0, x1, y1 = tiles[0]
-    centers = ndimage.center_of_mass(coins > 0, coins, range(1, coins.max() + 1))
-    distances = [np.hypot(y - (y0 + y1) / 2, x - (x0 + x1) / 2) for y, x in centers]
-    shown = int(np.argmin(distances)) + 1
-    rows, columns = np.nonzero(coins == shown)
-    box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    whole = options.out.with_suffix(".tmp.png")
-    photograph.save(whole)
-    mask = coins[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == shown
-    prototypes = build_prototypes([Reference("coin", "coin", str(whole), box, mask)], models, progress=False)
-    whole.unlink()
+    lines, pictures = [], []
+    for tiles in (True, False):
+        found = find_like(photograph, [coins[shown]], "coin", options.model, tiles=tiles)
+        judged = judge(truth, found)
+        hits, wrong = count_found(judged, shown)
+        lines.append(f"{hits} of {len(coins) - 1} coins, {wrong} instances that are no coin")
+        colors = [
+            RED if not right else SKY if one == shown else GREEN for one, right in zip(judged.shows, judged.right, strict=True)
+        ]
+        pictures.append(draw_outlines(photograph, draw_found(found, colors, " no coin"), SCALE))
+    print(f"{lines[0]}\n{lines[1]}: the whole image alone, without tiles\n\n{_candidates(photograph, coins, options.model)}")
 
-    found: list[tuple[float, NDArray[np.bool_]]] = []
-    for (left, top, *_), candidates in zip(tiles, propose([photograph.crop(t) for t in tiles], models), strict=True):
-        for mask_crop, (a, b, c, d), score in zip(*_answers(match(candidates, make_gallery(prototypes))), strict=True):
-            full = np.zeros((height, width), bool)
-            full[top + b : top + d, left + a : left + c] = mask_crop
-            found.append((score, full))
-    others = [number for number in range(1, coins.max() + 1) if number != shown]
-    threshold = models.preset.min_confidence
-    for least in (0.0, threshold):
-        best = [max((iou(coins == n, m) for score, m in found if score >= least), default=0.0) for n in others]
-        hits = sum(value >= FOUND_IOU for value in best)
-        print(
-            f"{options.model}, scores from {least}: {hits} of {len(others)} coins found at IoU {FOUND_IOU} "
-            f"(mean best IoU {np.mean(best):.2f}, {sum(s >= least for s, _ in found)} instances in four tiles)"
-        )
-
-    truth = [_drawn(coins == n, n, "shown" if n == shown else "") for n in range(1, coins.max() + 1)]
-    answers = [_drawn(m, i, f"{score:.2f}") for i, (score, m) in enumerate(found) if score >= threshold]
-    big = [fit(draw_objects(photograph, objects), 2 * width, 2 * height) for objects in (truth, answers)]
-    title = line_of_text(
-        f"One coin shown (left, all coins outlined); found with the preset {options.model!r} (right)", 4 * width
+    known = [(mask, SKY if number == shown else GREEN, "shown" if number == shown else "") for number, mask in enumerate(coins)]
+    title = (
+        f"Left: all coins, the one shown in blue. Right: found in tiles with the preset {options.model!r}: {lines[0]}, in red"
     )
-    sheet([[title], big]).save(options.out)
-    print(f"Written: {options.out}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    page = [[line_of_text(title, 2 * SCALE * photograph.width)], [draw_outlines(photograph, known, SCALE), pictures[0]]]
+    sheet(page).save(options.out)
+    print(f"\nWritten: {options.out}")
 
 
-def _answers(instances: Instances) -> tuple[list[NDArray[np.bool_]], list[list[int]], list[float]]:
-    return [m.numpy() for m in instances.masks], instances.boxes.tolist(), instances.scores.tolist()
+def _candidates(photograph: Image.Image, coins: Sequence[NDArray[np.bool_]], model: str) -> str:
+    """A table of what candidates hold, whatever their score."""
+    models = load_models(model)
+    image_hw = photograph.height, photograph.width
+    codes = [encode_crop(mask, (0, 0), image_hw) for mask in coins]
+    lines = [
+        f"| {model} | candidates | of {len(coins)} coins held | held after the NMS | candidates that cut a coin at a seam |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, tiles in (("tiles", True), ("whole", False)):
+        held = hold(photograph, models, tiles=tiles)
+        every, left = ((held.best(codes, after_nms=after) >= FOUND_IOU).sum() for after in (False, True))
+        cut = count_cut(held.codes, coins, tile_windows(image_hw, models.segmenter_side)[1:]) if tiles else 0
+        lines.append(f"| {name} | {len(held.codes)} | {every} | {left} | {cut} |")
+    return "\n".join(lines)
 
 
-def _drawn(mask: NDArray[np.bool_], color: int, caption: str) -> DrawnObject:
-    rows, columns = np.nonzero(mask)
-    box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-    return DrawnObject(box, mask[box[1] : box[3], box[0] : box[2]], color, caption)
+def _ending_at_seam(codes: Sequence[Mapping[str, Any]], window: Window, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """(N,) bool: masks that lie in a tile and end near an edge of it that is not the image's."""
+    x, y, width, height = mask_utils.toBbox(list(codes)).T
+    left, top, right, bottom = window.pixels(image_hw)
+    gaps = np.stack([x - left, y - top, right - x - width, bottom - y - height], 1)
+    # A pixel of play, because tiles do not always end between two pixels.
+    return np.asarray((gaps >= -1).all(1) & ((gaps <= NEAR_SEAM) & np.array(window.inner_edges)).any(1))
 
 
 if __name__ == "__main__":
