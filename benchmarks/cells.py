@@ -18,8 +18,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage import color, data, feature, filters, measure, segmentation
 
-from benchmarks.one_photograph import GREEN, SKY, draw_found, draw_outlines, find_like
-from refseg.images import line_of_text, sheet
+from benchmarks.one_photograph import as_drawn, draw_found, find_like
+from refseg.images import RIGHT, SHOWN, draw_outlines, line_of_text, sheet
 
 SHOTS = 3
 BLUR, APART = 2.0, 7
@@ -57,12 +57,12 @@ def main() -> None:
     options = parser.parse_args()
     pixels = data.immunohistochemistry()
     photograph, shown = Image.fromarray(pixels), shown_nuclei(true_nuclei(pixels))
-    references = [(mask, SKY, "") for mask in shown]
+    references = [as_drawn(mask, SHOWN) for mask in shown]
     pictures, counts = [], []
     for name, tiles in (("whole image", False), ("tiles", True)):
         found = find_like(photograph, shown, "nucleus", options.model, tiles=tiles)
         counts.append(f"{len(found)} instances, {name}")
-        pictures.append(draw_outlines(photograph, [*draw_found(found, [GREEN] * len(found)), *references]))
+        pictures.append(draw_outlines(photograph, [*draw_found(found, [RIGHT] * len(found)), *references]))
         print(counts[-1])
     title = f"Three nuclei shown, in blue. Found with the preset {options.model!r}, nothing to check it by: {'; '.join(counts)}"
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -23,12 +23,9 @@ from scipy import ndimage
 from skimage import data, filters, segmentation
 
 from benchmarks.one_photograph import (
-    GREEN,
-    RED,
-    SKY,
     as_coco,
+    as_drawn,
     draw_found,
-    draw_outlines,
     find_like,
     hold,
     overlaps,
@@ -36,7 +33,7 @@ from benchmarks.one_photograph import (
 from benchmarks.quality_scores import FOUND_IOU, Judged, judge
 from refseg.candidates.tiles import EDGE_CELLS, PIXELS_A_CELL, Window, tile_windows
 from refseg.coco import parse_coco
-from refseg.images import line_of_text, sheet
+from refseg.images import RIGHT, SHOWN, WRONG, draw_outlines, line_of_text, sheet
 from refseg.masks import encode_crop
 from refseg.models import load_models
 
@@ -107,15 +104,14 @@ def main() -> None:
         hits, wrong = count_found(judged, shown)
         lines.append(f"{hits} of {len(coins) - 1} coins, {wrong} instances that are no coin")
         colors = [
-            RED if not right else SKY if one == shown else GREEN for one, right in zip(judged.shows, judged.right, strict=True)
+            WRONG if not right else SHOWN if one == shown else RIGHT
+            for one, right in zip(judged.shows, judged.right, strict=True)
         ]
         pictures.append(draw_outlines(photograph, draw_found(found, colors, " no coin"), SCALE))
     print(f"{lines[0]}\n{lines[1]}: the whole image alone, without tiles\n\n{_candidates(photograph, coins, options.model)}")
 
-    known = [(mask, SKY if number == shown else GREEN, "shown" if number == shown else "") for number, mask in enumerate(coins)]
-    title = (
-        f"Left: all coins, the one shown in blue. Right: found in tiles with the preset {options.model!r}: {lines[0]}, in red"
-    )
+    known = [as_drawn(mask, SHOWN, "shown") if number == shown else as_drawn(mask, RIGHT) for number, mask in enumerate(coins)]
+    title = f"Left: all coins, the one shown in blue. Right: found in tiles by {options.model!r}: {lines[0]}, in orange"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = [[line_of_text(title, 2 * SCALE * photograph.width)], [draw_outlines(photograph, known, SCALE), pictures[0]]]
     sheet(page).save(options.out)

@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as mask_utils
-from scipy import ndimage
 
 from refseg.candidates import PackedCandidates, pack, propose, propose_tiles
 from refseg.coco import CocoJob, read_json, run_coco, write_json
-from refseg.images import DrawnObject, draw_objects
+from refseg.images import WRONG, DrawnObject
 from refseg.masks import compressed, decode_mask, encode_crop
 from refseg.matching import rank
 from refseg.matching.cropping import full_size_codes
@@ -30,10 +29,6 @@ from refseg.models import Models
 FILE_NAME = "photograph.png"
 IMAGE_ID = CATEGORY_ID = 1
 """What `refseg coco` itself gives the only image of a folder and the only class of the references."""
-LINE = 2
-"""Pixels of an outline."""
-SKY, GREEN, RED = 1, 2, 4
-"""Of `refseg.images.COLORS`: for what was shown, what is right, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -101,36 +96,19 @@ def overlaps(codes: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, A
     return np.asarray(mask_utils.iou(list(codes), list(others), [0] * len(others)))
 
 
-def draw_outlines(
-    photograph: Image.Image, objects: Sequence[tuple[NDArray[np.bool_], int, str]], scale: int = 1
-) -> Image.Image:
-    """The photograph, some times as large, with a thin line along the inside of each mask in a colour and with a caption.
-
-    Args:
-        photograph: RGB.
-        objects: (H, W) bool mask, index into `refseg.images.COLORS`, and caption of each; the last ones lie on top.
-        scale: how many times as large the picture is.
-    """
-    picture = photograph.resize((scale * photograph.width, scale * photograph.height), Image.Resampling.LANCZOS)
-    drawn = []
-    for mask, color, caption in objects:
-        large = mask.repeat(scale, 0).repeat(scale, 1)
-        # The line is a mask of its own, because draw_objects tints what it is given, and objects are to be seen as they are.
-        line = large & ~ndimage.binary_erosion(large, iterations=LINE)
-        rows, columns = np.flatnonzero(line.any(1)), np.flatnonzero(line.any(0))
-        box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-        drawn.append(DrawnObject(box, line[box[1] : box[3], box[0] : box[2]], color, caption))
-    return draw_objects(picture, drawn)
+def as_drawn(mask: NDArray[np.bool_], color: int, caption: str = "") -> DrawnObject:
+    """An (H, W) bool mask of the whole photograph, to be drawn."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return DrawnObject(box, mask[box[1] : box[3], box[0] : box[2]], color, caption)
 
 
-def draw_found(
-    found: Sequence[Mapping[str, Any]], colors: Sequence[int], word: str = ""
-) -> list[tuple[NDArray[np.bool_], int, str]]:
-    """Instances for draw_outlines with their scores, those in red with a word too; the best come last, on top."""
-    captions = [f"{entry['score']:.2f}{word if color == RED else ''}" for entry, color in zip(found, colors, strict=True)]
+def draw_found(found: Sequence[Mapping[str, Any]], colors: Sequence[int], word: str = "") -> list[DrawnObject]:
+    """Instances to be drawn with their scores, wrong ones with a word too; the best come last, on top."""
+    captions = [f"{entry['score']:.2f}{word if color == WRONG else ''}" for entry, color in zip(found, colors, strict=True)]
     shapes = [entry["segmentation"] for entry in found]
     masks = [decode_mask(compressed(shape, shape["size"])) for shape in shapes]
-    return list(zip(masks, colors, captions, strict=True))[::-1]
+    return [as_drawn(*parts) for parts in zip(masks, colors, captions, strict=True)][::-1]
 
 
 def _one_class(candidates: PackedCandidates) -> Classified:

@@ -11,9 +11,12 @@ from refseg.images.drawing import (
     BRIGHT,
     COLORS,
     INK,
+    MISSED,
     PAPER,
+    RIGHT,
     DrawnObject,
     draw_objects,
+    draw_outlines,
     fit,
     line_of_text,
     outline_object,
@@ -112,6 +115,60 @@ class TestDrawObjects:
     def test_caption_of_any_letters(self, image: Image.Image) -> None:
         item = DrawnObject((30, 30, 50, 50), disc(20), 0, "é.$ 🦋 部品")
         assert changed(image, draw_objects(image, [item]))[:30].any()
+
+
+class TestDrawOutlines:
+    @pytest.mark.parametrize("scale", [1, 2])
+    def test_line_along_the_inside_alone(self, scale: int) -> None:
+        image = Image.new("RGB", (60, 40), (10, 20, 30))
+        drawn = np.asarray(draw_outlines(image, [DrawnObject((5, 8, 25, 24), np.ones((16, 20), bool), RIGHT)], scale))
+        assert drawn.shape == (40 * scale, 60 * scale, 3)
+        green = (drawn == COLORS[RIGHT]).all(2)
+        inner = (16 * scale - 4) * (20 * scale - 4)
+        assert green[8 * scale : 24 * scale, 5 * scale : 25 * scale].sum() == green.sum() == 16 * 20 * scale**2 - inner
+        assert (drawn[~green] == (10, 20, 30)).all()
+
+    def test_a_broken_line_leaves_gaps(self, image: Image.Image) -> None:
+        whole, broken = (
+            changed(image, draw_outlines(image, [DrawnObject((10, 10, 60, 60), disc(50), MISSED, dashed=dashed)]))
+            for dashed in (False, True)
+        )
+        assert not (broken & ~whole).any()
+        assert 0.3 < broken.sum() / whole.sum() < 0.7
+
+    def test_captions_cover_no_object_where_there_is_room(self) -> None:
+        image = Image.new("RGB", (300, 200), PAPER)
+        boxes = [(20, 30, 80, 90), (20, 110, 80, 170), (120, 0, 180, 60), (230, 70, 299, 139)]
+        items = [DrawnObject(box, np.ones((box[3] - box[1], box[2] - box[0]), bool), 2, "star 0.87") for box in boxes]
+        drawn = np.asarray(draw_outlines(image, items))
+        dark = (drawn == INK).all(-1)
+        for x0, y0, x1, y1 in boxes:
+            assert not dark[y0:y1, x0:x1].any()
+        text = (drawn == COLORS[2]).all(-1) & ~np.any([_within(box, dark.shape) for box in boxes], 0)
+        lone = np.asarray(draw_outlines(image, items[:1]))
+        own = (lone == COLORS[2]).all(-1) & ~_within(boxes[0], dark.shape)
+        assert text.sum() == 4 * own.sum() > 0, "each caption is whole, and none lies on another"
+
+    def test_image_itself_is_not_changed(self, image: Image.Image) -> None:
+        before = np.asarray(image).copy()
+        draw_outlines(image, [DrawnObject((0, 0, 40, 40), disc(40), 0, "a")])
+        np.testing.assert_array_equal(np.asarray(image), before)
+
+    def test_objects_and_captions_at_the_border(self, image: Image.Image) -> None:
+        items = [
+            DrawnObject((WIDTH - 10, HEIGHT - 10, WIDTH + 10, HEIGHT + 10), np.ones((20, 20), bool), 1, "cut off"),
+            DrawnObject(
+                (0, 0, WIDTH, HEIGHT), np.ones((HEIGHT, WIDTH), bool), 2, "all of it, and a caption that is wider than that"
+            ),
+            DrawnObject((5, 5, 9, 9), np.zeros((4, 4), bool), 3),
+        ]
+        assert draw_outlines(image, items).size == image.size
+
+
+def _within(box: tuple[int, int, int, int], image_hw: tuple[int, int]) -> np.ndarray:
+    inside = np.zeros(image_hw, bool)
+    inside[box[1] : box[3], box[0] : box[2]] = True
+    return inside
 
 
 class TestOutlineObject:

@@ -21,8 +21,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from skimage.measure import find_contours
 
-from refseg.demo.world import OUTLINES
-from refseg.demo.world import Family, draw_family, render_scene
+from refseg.demo.world import OUTLINES, Family, draw_family, render_scene
 from refseg.masks.rle import decode_mask
 from refseg.published.classes import CD_FSOD, COCO_NAMES, COCO_NOVEL_IDS, TOY, VOC_CLASSES, VOC_TO_COCO
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fiftyone import ViewField as F
 
 from ..calibration import default_thresholds
-from ..dataset import REFERENCE_TAG, collect_references, object_region, objects_of, sample_references, save_prototypes
+from ..dataset import REFERENCE_TAG, collect_references, sample_references, save_prototypes
 from ..evaluation import evaluate, false_positives_per_empty_image
-from ..images import DrawnObject, draw_objects, fit, line_of_text, read_image, sheet
 from ..matching import MatchSettings
 from ..models import load_models
 from ..outputs import replacing, require_json, require_png
 from ..progress import Watcher
-from ..prototypes import build_prototypes, crop_corners
+from ..prototypes import build_prototypes
 from ..runs import calibrate, segment
 from .dataset import CLASSES, NAME, NUM_IMAGES, build_demo_dataset
+from .overview import draw_overview
 
 SHOTS = 3
-PICTURED = 4
 
 
 def run_demo(
@@ -80,7 +77,7 @@ def run_demo(
     with replacing(out / "report.json") as draft:
         draft.write_text(json.dumps(report, indent=2) + "\n")
     with replacing(out / "overview.png") as draft:
-        draw_overview(dataset, unseen, thresholds).save(draft, "PNG")
+        draw_overview(dataset, unseen, thresholds, "demo").save(draft, "PNG")
     print(scores)
     print(
         f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at the calibrated thresholds; "
@@ -90,43 +87,3 @@ def run_demo(
         f"See it in the App: fiftyone app launch {dataset.name}, and choose the saved view 'confident'"
     )
     return report
-
-
-def draw_overview(dataset: Any, unseen: Any, thresholds: Mapping[str, float]) -> Any:
-    """References on top, then ground truth beside predictions on a few images with and without objects."""
-    rows = [[line_of_text(f"Shown: {SHOTS} references of each class", 1180)]]
-    crops: dict[str, list[Any]] = {name: [] for name in CLASSES}
-    for sample in dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth"):
-        image = read_image(sample.filepath)
-        for label in objects_of(sample.ground_truth):
-            if REFERENCE_TAG in label.tags:
-                box, _ = object_region(label, (image.height, image.width))
-                crops[label.label].append(fit(image.crop(crop_corners(box, (image.height, image.width))), 58, 58))
-    blocks = []
-    for name in CLASSES:
-        blocks.append(sheet([[line_of_text(name, 174, 14)], crops[name]], 4))
-    rows.append(blocks)
-    rows.append([line_of_text("Found in images it was not shown: ground truth, then predictions", 1180)])
-    full = unseen.match_tags("empty", bool=False).limit(2 * PICTURED - 2)
-    empty = unseen.match_tags("empty").limit(2)
-    pairs = []
-    for sample in [*full, *empty]:
-        image = read_image(sample.filepath)
-        truth = draw_objects(image, _drawn(sample.ground_truth, image, {}))
-        found = draw_objects(image, _drawn(sample.predictions, image, thresholds))
-        pairs += [fit(truth, 288, 216), fit(found, 288, 216)]
-    rows += [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
-    return sheet(rows)
-
-
-def _drawn(labels: Any, image: Any, thresholds: Mapping[str, float]) -> list[DrawnObject]:
-    objects = []
-    for label in reversed(objects_of(labels)):
-        if label.confidence is not None and label.confidence < thresholds[label.label]:
-            continue
-        box, mask = object_region(label, (image.height, image.width))
-        x0, y0, x1, y1 = (round(value) for value in box)
-        caption = label.label if label.confidence is None else f"{label.label} {label.confidence:.2f}"
-        drawn = mask if mask is not None else np.ones((y1 - y0, x1 - x0), bool)
-        objects.append(DrawnObject((x0, y0, x1, y1), drawn, CLASSES.index(label.label), caption))
-    return objects

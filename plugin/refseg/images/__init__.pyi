@@ -1,9 +1,14 @@
 from .ahead import run_ahead as run_ahead
 from .drawing import COLORS as COLORS
 from .drawing import INK as INK
+from .drawing import MISSED as MISSED
 from .drawing import PAPER as PAPER
+from .drawing import RIGHT as RIGHT
+from .drawing import SHOWN as SHOWN
+from .drawing import WRONG as WRONG
 from .drawing import DrawnObject as DrawnObject
 from .drawing import draw_objects as draw_objects
+from .drawing import draw_outlines as draw_outlines
 from .drawing import fit as fit
 from .drawing import line_of_text as line_of_text
 from .drawing import outline_object as outline_object

@@ -23,6 +23,10 @@ COLORS = (
     (0, 114, 178),
     (190, 190, 190),
 )
+RIGHT, WRONG, MISSED, SHOWN = 2, 4, 3, 1
+"""Of COLORS: for what is found rightly and wrongly, for what is missed, and for what was shown."""
+DASH = 6
+"""Pixels of a dash of a broken line."""
 INK, PAPER = (30, 30, 34), (255, 255, 255)
 BRIGHT = (255, 225, 40)
 """Of outlines; a dark edge on both sides keeps them visible on bright images too."""
@@ -36,13 +40,15 @@ class DrawnObject:
         box: x0, y0, x1, y1 in whole pixels, far edge excluded.
         mask: (h, w) bool over the box.
         color: index into COLORS, wrapped.
-        caption: written above the box; may be empty.
+        caption: written above the box, or beside it; may be empty.
+        dashed: outlines it with a broken line; see draw_outlines.
     """
 
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_]
     color: int
     caption: str = ""
+    dashed: bool = False
 
     __repr__ = one_line
 
@@ -61,6 +67,37 @@ def draw_objects(image: Image.Image, objects: Sequence[DrawnObject]) -> Image.Im
     for item in objects:
         if item.caption:
             _caption(picture, item)
+    return picture
+
+
+def draw_outlines(image: Image.Image, objects: Sequence[DrawnObject], scale: int = 1) -> Image.Image:
+    """An RGB image with a thin line along the inside of each mask; objects stay to be seen, captions stand beside them.
+
+    Args:
+        image: RGB.
+        objects: the last ones lie on top; captions of the first ones get the better places.
+        scale: how many times as large as the image the picture is, so that lines are thin.
+    """
+    picture = image.convert("RGB").resize((scale * image.width, scale * image.height), Image.Resampling.LANCZOS)
+    canvas = np.asarray(picture).copy()
+    taken = np.zeros(canvas.shape[:2], bool)
+    for item in objects:
+        left, top, right, bottom = (scale * side for side in item.box)
+        shape = Image.fromarray(item.mask.astype(np.uint8) * 255).resize(
+            (right - left, bottom - top), Image.Resampling.BILINEAR
+        )
+        region = canvas[top:bottom, left:right]
+        mask = np.asarray(shape)[: region.shape[0], : region.shape[1]] > 127
+        line = _outline(mask)
+        if item.dashed:
+            y, x = np.indices(line.shape)
+            line &= (x + y) // DASH % 2 == 0
+        region[line] = COLORS[item.color % len(COLORS)]
+        taken[top:bottom, left:right] |= mask
+    picture = Image.fromarray(canvas)
+    for item in objects:
+        if item.caption:
+            _caption_beside(picture, item, scale, taken)
     return picture
 
 
@@ -142,11 +179,36 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _caption(picture: Image.Image, item: DrawnObject) -> None:
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(13)
-    left, top, right, bottom = pen.textbbox((0, 0), item.caption, font)
-    width, height = int(right - left) + 6, int(bottom - top) + 6
+    width, height = _caption_size(item.caption)
     x = max(0, min(item.box[0], picture.width - width))
-    y = max(0, item.box[1] - height)
+    _write_caption(picture, item, x, max(0, item.box[1] - height))
+
+
+def _caption_beside(picture: Image.Image, item: DrawnObject, scale: int, taken: NDArray[np.bool_]) -> None:
+    """Write a caption where it covers least of what is taken, above or below its box or at a side; what it covers is taken."""
+    width, height = _caption_size(item.caption)
+    left, top, right, bottom = (scale * side for side in item.box)
+    middle = (left + right - width) // 2, (top + bottom - height) // 2
+    places = [
+        *((x, y) for y in (top - height - 1, bottom + 1) for x in (middle[0], left, right - width)),
+        *((x, y) for x in (right + 1, left - width - 1) for y in (middle[1], top, bottom - height)),
+    ]
+    most = picture.width - width - 1, picture.height - height - 1
+    places = [(max(0, min(x, most[0])), max(0, min(y, most[1]))) for x, y in places]
+    covered = [int(taken[y : y + height, x : x + width].sum()) for x, y in places]
+    x, y = places[int(np.argmin(covered))]
+    taken[y : y + height + 1, x : x + width + 1] = True
+    _write_caption(picture, item, x, y)
+
+
+def _caption_size(caption: str) -> tuple[int, int]:
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), caption, ImageFont.load_default(13))
+    return int(right - left) + 6, int(bottom - top) + 6
+
+
+def _write_caption(picture: Image.Image, item: DrawnObject, x: int, y: int) -> None:
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    left, top, _, _ = pen.textbbox((0, 0), item.caption, font)
+    width, height = _caption_size(item.caption)
     pen.rectangle([x, y, x + width, y + height], fill=INK)
     pen.text((x + 3 - left, y + 3 - top), item.caption, COLORS[item.color % len(COLORS)], font)
