@@ -34,6 +34,13 @@ def test_beside_all_objects_it_is_with_the_best_one():
     assert measured[1].tolist() == pytest.approx([1, 0.5, 0], abs=1e-4)
 
 
+def test_beside_objects_too_small_for_the_cells_it_is_zero():
+    target = torch.stack([FIRST, 0 * FIRST])
+    logits = torch.cat([logits_of(FIRST, FIRST, FIRST)] * 2)
+    _, measured = mask_loss(logits, torch.zeros(2, 3), target, torch.tensor([1, 0]), OBJECTS[:0])
+    assert measured[1].tolist() == [0, 0, 0]
+
+
 def test_a_right_mask_and_a_right_prediction_cost_least():
     def cost(mask: torch.Tensor, iou: float) -> float:
         logits = logits_of(mask, mask, mask)

@@ -50,7 +50,7 @@ def mask_loss(logits: Tensor, iou: Tensor, target: Tensor, owner: Tensor, object
         found = logits > 0
         measured = _overlap(found, (target > 0.5)[:, None])
         beside = found[~on_object]
-        if len(beside):
+        if len(beside) and len(objects):
             measured[~on_object] = _best_overlap(beside, objects)
     ranking = F.mse_loss(iou, measured)
     own, wanted = logits[on_object], target[on_object][:, None].expand_as(logits[on_object])
