@@ -139,7 +139,11 @@ class TestPropose:
         assert seen == []
         for candidates, image in zip(found, images, strict=True):
             assert candidates.gated
-            assert (len(candidates), candidates.grid_side, candidates.image_hw) == (0, 64, (image.height, image.width))
+            assert (len(candidates), candidates.grid_side, candidates.image_hw) == (
+                0,
+                models.grid_side,
+                (image.height, image.width),
+            )
             packed = pack(candidates)
             assert (len(packed), packed.gated, join([packed, packed]).gated) == (0, True, True)
             for each in (candidates, packed):

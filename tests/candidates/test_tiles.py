@@ -48,9 +48,9 @@ from refseg.runs.segmenting import SegmentReport, SegmentSettings, match_image, 
 from tests.index.test_candidate_index import assert_same, contents
 from tests.trays import PARTS, draw_trays, quick_models, tray_prototypes
 
-SIDE = 256
-WIDE = (120, 340)
-"""Of the images here: the whole and two tiles for the demo preset, on a grid of 85 cells."""
+SIDE = 320
+WIDE = (150, 425)
+"""Of the images here: the whole and two tiles for the demo preset, on a grid of 107 cells."""
 SIZES = [(1, 1), (200, 320), (200, 321), (360, 480), (321, 321), (90, 9000), (5000, 700), (3072, 3072), (4000, 3300), (1, 2000)]
 
 
@@ -87,10 +87,10 @@ class TestWindows:
         [((200, 320), 64), ((360, 480), 120), ((480, 360), 120), ((100, 321), 81), ((3072, 10), 768), ((9000, 9000), 768)],
     )
     def test_fine_grid_by_hand(self, image_hw: tuple[int, int], expected: int) -> None:
-        assert fine_grid_side(image_hw, SIDE) == expected
+        assert fine_grid_side(image_hw, 256) == expected
 
     def test_those_of_one_image_by_hand(self) -> None:
-        windows = tile_windows((360, 480), SIDE)
+        windows = tile_windows((360, 480), 256)
         assert {window.grid_side for window in windows} == {120}
         # 64 of 120 cells are 256 of 480 pixels; 86 of 120 are 258 of 360.
         expected = [(left, top, left + 64, top + 86) for top in (0, 34) for left in (0, 28, 56)]
@@ -101,7 +101,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("image_hw", [(1, 1), (256, 256), (320, 320), (200, 320)])
     def test_a_small_image_has_the_whole_alone(self, image_hw: tuple[int, int]) -> None:
-        assert [window.cells for window in tile_windows(image_hw, SIDE)] == [(0, 0, 64, 64)]
+        assert [window.cells for window in tile_windows(image_hw, 256)] == [(0, 0, 64, 64)]
 
     @pytest.mark.parametrize("side", [256, 1024])
     @pytest.mark.parametrize("image_hw", SIZES)
@@ -169,7 +169,7 @@ class TestProposeTiles:
     def test_masks_and_features_are_those_of_the_windows(self, models: Models, turned: bool) -> None:
         image = wide_image().transpose(Image.Transpose.TRANSPOSE) if turned else wide_image()
         found, expected = propose_tiles(image, models, fine=True), propose_plainly(image, models)
-        assert (found.grid_side, found.image_hw) == (85, (image.height, image.width))
+        assert (found.grid_side, found.image_hw) == (107, (image.height, image.width))
         assert len(found) == len(expected) > 10
         assert not found.gated
         assert torch.equal(found.predicted_iou.argsort(), expected.predicted_iou.argsort())
@@ -189,7 +189,8 @@ class TestProposeTiles:
         windows = tile_windows(WIDE, SIDE)[1:]
         for x0, _, x1, _ in of_tiles.tolist():
             assert any(
-                (left == 0 or x0 > left) and (right == 85 or x1 < right - 1) for left, _, right, _ in (w.cells for w in windows)
+                (left == 0 or x0 > left) and (right == 107 or x1 < right - 1)
+                for left, _, right, _ in (w.cells for w in windows)
             )
 
     def test_near_duplicates_within_a_window_go(self, models: Models) -> None:
@@ -202,7 +203,7 @@ class TestProposeTiles:
     def test_no_surviving_mask_is_an_answer(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 2.0)
         found = propose_tiles(wide_image(), models)
-        assert (len(found), found.grid_side, found.features.shape) == (0, 85, (0, models.feature_width))
+        assert (len(found), found.grid_side, found.features.shape) == (0, 107, (0, models.feature_width))
 
 
 class TestPackCrops:
@@ -290,7 +291,7 @@ class TestLoading:
         batches.close()
 
 
-SETTINGS = IndexSettings("demo", "f" * 12, "e" * 12, {}, False, 64, 16, "7", tiles=True)
+SETTINGS = IndexSettings("demo", "f" * 12, "e" * 12, {}, False, 80, 16, "7", tiles=True)
 
 
 class TestTables:
@@ -312,7 +313,7 @@ class TestTables:
             "wide": propose_tiles(wide_image(), models, max_iou=0.95),
             "small": propose_tiles(Image.fromarray(draw_trays(1)[0].image), models, max_iou=0.95),
         }
-        assert [part.grid_side for part in packed.values()] == [85, 64]
+        assert [part.grid_side for part in packed.values()] == [107, 80]
         index = CandidateIndex.create(tmp_path / "index", replace(SETTINGS, feature_width=models.feature_width))
         index.append([(name, FileState(name, 1, 1), part) for name, part in packed.items()])
         found = contents(CandidateIndex.open(tmp_path / "index"))

@@ -211,13 +211,13 @@ class TestBoxOnly:
 
     def test_mask_is_the_segmenters(self, references: list[Reference], models: Models, answer: Answer) -> None:
         # The answer is the left half of the image of 200 × 150 pixels.
-        logits = torch.ones(64, 64)
-        logits[:, 32:] = -1.0
+        logits = torch.ones(80, 80)
+        logits[:, 40:] = -1.0
         asked = answer(logits)
         box = (60.0, 45.0, 140.0, 90.0)
         found = build_prototypes([Reference("box", "gear", references[0].image, box)], models)
-        # The prompt is in pixels of the segmenter's 256 × 256.
-        assert [boxes.tolist() for boxes in asked] == [[pytest.approx([76.8, 76.8, 179.2, 153.6])]]
+        # The prompt is in pixels of the segmenter's 320 × 320.
+        assert [boxes.tolist() for boxes in asked] == [[pytest.approx([96.0, 96.0, 224.0, 192.0])]]
 
         left, top, right, bottom = crop_corners(box, (150, 200))
         with Image.open(references[0].image) as image:
@@ -229,7 +229,7 @@ class TestBoxOnly:
         assert_near(found.vectors[0], expected, at_most=1e-4)
 
     def test_empty_answer_is_skipped(self, references: list[Reference], models: Models, answer: Answer) -> None:
-        answer(-torch.ones(64, 64))
+        answer(-torch.ones(80, 80))
         bad = Reference("box", "gear", references[0].image, (10, 20, 40, 50))
         assert build_prototypes([bad, references[0]], models).skipped == (("box", EMPTY_MASK),)
 
@@ -352,7 +352,7 @@ class TestReuse:
         self, own: list[Reference], models: Models, passes: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # What the segmenter answers is not the point; that its image encoder is not run is.
-        monkeypatch.setattr(reference_vectors, "decode_boxes", lambda *_: torch.ones(1, 64, 64))
+        monkeypatch.setattr(reference_vectors, "decode_boxes", lambda *_: torch.ones(1, 80, 80))
         wanted = [*own, replace(own[0], id="box", mask=None)]
         earlier = build_prototypes(wanted, models)
         passes.clear()

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch):
-    monkeypatch.setattr(segmenter, "IMAGES_A_SMALL_STEP", 1)
-    monkeypatch.setattr(segmenter, "IMAGES_A_FULL_STEP", 1)
+    monkeypatch.setattr(segmenter, "QUARTERS_A_STEP", 1)
+    monkeypatch.setattr(segmenter, "IMAGES_A_STEP", 1)
     yield
     unload_models()
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,7 +30,7 @@ def model():
 def features(model) -> Features:
     torch.manual_seed(1)
     with torch.no_grad():
-        return encode(model, torch.rand(2, 3, 160, 160))
+        return encode(model, torch.rand(2, 3, 320, 320))
 
 
 def sam2_answers(model, features: Features, points: torch.Tensor):
@@ -49,27 +52,48 @@ def test_it_is_small(model):
     assert sum(parameter.numel() for parameter in model.parameters()) <= 4e6
 
 
-@pytest.mark.parametrize("points", [torch.rand(7, 2) * 160, torch.tensor([[[10.0, 20], [90, 140]], [[0, 0], [160, 160]]])])
+@pytest.mark.parametrize("points", [torch.rand(7, 2) * 320, torch.tensor([[[10.0, 20], [90, 140]], [[0, 0], [320, 320]]])])
 def test_answers_are_those_of_sam2s_own_decoder(model, features, points):
-    answers = decode(model, features, 1, points)  # first: it tells the prompt encoder the side
+    answers = decode(model, features, 1, points)
     logits, iou, tokens, _ = sam2_answers(model, features, points)
     own = grid(answers.logits.flatten(0, 1)).view_as(logits)
     torch.testing.assert_close(own, logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(answers.iou, iou, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(answers.tokens, tokens, atol=1e-4, rtol=1e-4)
     for look in answers.looks:
-        assert look.shape == (len(points), 6 + (3 if points.ndim == 3 else 2), 100)
+        assert look.shape == (len(points), 6 + (3 if points.ndim == 3 else 2), 400)
         torch.testing.assert_close(look.sum(2), torch.ones(look.shape[:2]))
 
 
 def test_gradients_are_those_of_sam2s_own_decoder(model, features):
-    points = torch.rand(5, 2) * 160
+    points = torch.rand(5, 2) * 320
     weight = model.sam_mask_decoder.transformer.layers[1].cross_attn_image_to_token.v_proj.weight
     answers = decode(model, features, 1, points)
     (own,) = torch.autograd.grad(answers.logits.square().mean() + answers.iou.sum(), weight)
     logits, iou, _, _ = sam2_answers(model, features, points)
     (expected,) = torch.autograd.grad(logits.square().mean() + iou.sum(), weight)
     torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_quarter_of_an_image_gets_the_positions_of_its_place(model):
+    own = deepcopy(model)
+    trunk = own.image_encoder.trunk
+    torch.manual_seed(2)
+    images = torch.rand(1, 3, 320, 320)
+    with torch.no_grad():
+        trunk.pos_embed.normal_()
+        trunk.blocks[5].window_size = 10  # the only block that looks at the whole image
+        whole = encode(own, images)
+        here, elsewhere = (encode(own, images[..., 160:, :160], corner) for corner in ((0, 160), (160, 0)))
+    assert "_get_pos_embed" not in vars(trunk)
+    # Not the same to the last digit: the first layer's filters reach over the quarter's border.
+    there = whole.coarse[..., 10:, :10]
+    assert (here.coarse - there).abs().mean() < 0.3 * (elsewhere.coarse - there).abs().mean()
+
+    point = torch.tensor([[60.0, 90.0]])
+    answers = [decode(own, quarter, 0, point) for quarter in (here, replace(here, corner=(0, 0)))]
+    assert answers[0].looks[0].shape[2] == 100
+    assert not torch.allclose(answers[0].tokens, answers[1].tokens, atol=1e-4), "clicks are coded by their place in the whole"
 
 
 def test_cells_and_grids_are_the_same_values_in_other_order():

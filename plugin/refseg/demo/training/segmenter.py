@@ -4,8 +4,8 @@ Clicks fall on every pixel of an object and, in some pictures, beside all object
 best of the three masks takes the loss with a share of the mean; the predicted IoU learns the measured one. Two more losses get
 a model off the ground that begins with nothing: a dense one at stride 4 (foreground, and an embedding that tells instances
 apart), and one on the decoder's tokens, which are asked where their prompt is and what embedding its object has, and are told
-to look at that object. Without the second the masks ignored the clicks for more than a thousand steps. Most steps show small
-parts of scenes, which cost a quarter; the last ones show what the model will see. The weights kept are a running mean.
+to look at that object. Without the second the masks ignored the clicks for more than a thousand steps. The first half
+of the steps shows quarters of pictures, more of them at once, the second half whole ones. The weights kept are a running mean.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from torch import Tensor, nn
 from ..pool import Pool
 from .measures import measure_segmenter, rounded
 from .segmenter_losses import EMBEDDING, dense_loss, gaze_loss, mask_loss, token_loss
-from .segmenter_model import WIDTH, Answers, build_segmenter, cells, decode, encode, save_segmenter
+from .segmenter_model import SIDE, WIDTH, Answers, build_segmenter, cells, decode, encode, save_segmenter
 from .segmenter_scenes import Shown, covered, draw_shown
 from .state import Average, TrainingState, cosine_rate
 
 logger = logging.getLogger(__name__)
 
-SMALL_SIDE, IMAGES_A_SMALL_STEP = 160, 8
-FULL_SIDE, IMAGES_A_FULL_STEP = 320, 3
-FULL_SHARE = 0.4
-"""Of a run, the last part, in which the model sees whole pictures at its full side."""
+QUARTERS_A_STEP, IMAGES_A_STEP = 8, 3
+WHOLE_SHARE = 0.5
+"""Of a run, the last part, in which the model sees whole pictures."""
 
 
 class Auxiliary(nn.Module):
@@ -44,11 +43,13 @@ class Auxiliary(nn.Module):
         self.tokens = nn.Linear(WIDTH, EMBEDDING + 2)
 
 
-def step_loss(model: Any, auxiliary: Auxiliary, batch: list[Shown], gaze: float) -> tuple[Tensor, list[tuple[float, float]]]:
+def step_loss(
+    model: Any, auxiliary: Auxiliary, batch: list[Shown], gaze: float, corner: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, list[tuple[float, float]]]:
     """Loss of a step, and the mean IoU of the chosen and of the best mask of each picture's clicks."""
     images = torch.from_numpy(np.stack([shown.picture for shown in batch])).permute(0, 3, 1, 2).float() / 255
     side = images.shape[-1]
-    features = encode(model, images)
+    features = encode(model, images, corner)
     maps = auxiliary.dense(features.finest)
     labels = torch.stack([shown.labels for shown in batch])
     loss = dense_loss(maps, labels[:, 2::4, 2::4].long())
@@ -121,13 +122,14 @@ def train_segmenter(
     while step < num_steps:
         rng = np.random.default_rng((seed, step))
         torch.manual_seed(step)
-        full = step >= (1 - FULL_SHARE) * num_steps
-        side, number = (FULL_SIDE, IMAGES_A_FULL_STEP) if full else (SMALL_SIDE, IMAGES_A_SMALL_STEP)
+        whole = step >= (1 - WHOLE_SHARE) * num_steps
+        side, number = (SIDE, IMAGES_A_STEP) if whole else (SIDE // 2, QUARTERS_A_STEP)
+        corner = (0, 0) if whole else (int(rng.integers(2)) * side, int(rng.integers(2)) * side)
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(rate, step, num_steps, warm_up=100)
-        gaze = 0.5 if weights is None and not full else 0.0
+        gaze = 0.5 if weights is None and not whole else 0.0
         batch = [draw_shown(rng, pools, side) for _ in range(number)]
-        loss, measured = step_loss(model, auxiliary, batch, gaze)
+        loss, measured = step_loss(model, auxiliary, batch, gaze, corner)
         optimizer.zero_grad()
         if torch.isfinite(loss):
             loss.backward()

@@ -24,10 +24,11 @@ from ...candidates.upscaling import Upscaling
 from ...images import normalize
 
 SIDE = 320
-"""Pixels a side of the images that the segmenter is made for; it is trained at others too."""
+"""Pixels a side of the images that the segmenter is made for."""
 WIDTH = 128
 WINDOWS = [8, 4, 10, 5]
-"""Of the encoder's stages: they divide its grids of 80, 40, 20 and 10 positions, so that no attention goes to padding."""
+"""Of the encoder's stages: they divide its grids of 80, 40, 20 and 10 positions, and those of a quarter of an image, so that no
+attention goes to padding."""
 
 
 def segmenter_config() -> DictConfig:
@@ -96,19 +97,34 @@ class Features:
         coarse: (B, C, S/16, S/16).
         fine: (B, c₂, S/4, S/4) and (B, c₁, S/8, S/8), projected for the decoder.
         finest: (B, C, S/4, S/4), of the encoder.
+        corner: x and y of the images' upper left pixel in a whole one of SIDE pixels a side.
     """
 
     coarse: Tensor
     fine: tuple[Tensor, Tensor]
     finest: Tensor
+    corner: tuple[int, int] = (0, 0)
 
 
-def encode(model: Any, images: Tensor) -> Features:
-    """Features of (B, 3, S, S) float images in [0, 1]; S is a multiple of 32."""
-    levels = model.image_encoder(normalize(images))["backbone_fpn"]
+def encode(model: Any, images: Tensor, corner: tuple[int, int] = (0, 0)) -> Features:
+    """Features of (B, 3, S, S) float images in [0, 1].
+
+    Args:
+        model: the segmenter.
+        images: whole, or quarters of S = SIDE / 2.
+        corner: see Features; a quarter's place in the whole tells the positional codes that it gets.
+    """
+    trunk, (left, top), cells = model.image_encoder.trunk, corner, images.shape[-1] // 4
+    whole = trunk._get_pos_embed((SIDE // 4, SIDE // 4))
+    own = whole[:, top // 4 : top // 4 + cells, left // 4 : left // 4 + cells]
+    trunk._get_pos_embed = lambda _: own
+    try:
+        levels = model.image_encoder(normalize(images))["backbone_fpn"]
+    finally:
+        del trunk._get_pos_embed
     decoder = model.sam_mask_decoder
     coarse = levels[2] + model.no_mem_embed.reshape(1, -1, 1, 1)
-    return Features(coarse, (decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])), levels[0])
+    return Features(coarse, (decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])), levels[0], corner)
 
 
 @dataclass(frozen=True)
@@ -135,16 +151,17 @@ def decode(model: Any, features: Features, row: int, points: Tensor) -> Answers:
         model: the segmenter.
         features: of the batch.
         row: of the image.
-        points: xy pixels: clicks (P, 2), or boxes as their two corners (P, 2, 2).
+        points: xy pixels of the image: clicks (P, 2), or boxes as their two corners (P, 2, 2).
     """
-    boxes, side = points.ndim == 3, 16 * features.coarse.shape[-1]
+    boxes, side, (left, top) = points.ndim == 3, features.coarse.shape[-1], features.corner
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
-    encoder.input_image_size, encoder.image_embedding_size = (side, side), (side // 16, side // 16)
+    points = points + torch.tensor(features.corner)
     marks = torch.tensor([[2, 3]] if boxes else [[1]], dtype=torch.int).expand(len(points), -1)
     sparse, _ = encoder(points=(points if boxes else points[:, None], marks), boxes=None, masks=None)
     own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])
     prompts = torch.cat([own.expand(len(points), -1, -1), sparse], 1)
-    position = encoder.get_dense_pe().flatten(2)[0].T
+    whole = encoder.get_dense_pe()[0]
+    position = whole[:, top // 16 : top // 16 + side, left // 16 : left // 16 + side].flatten(1).T
     coarse = features.coarse[row] + encoder.no_mask_embed.weight[0, :, None, None]
     tokens, image, looks = _transform(decoder.transformer, prompts, coarse.flatten(1).T, position)
 
