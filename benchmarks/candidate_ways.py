@@ -83,7 +83,8 @@ def make_way(name: str, models: Models) -> Way:
     if name == BASELINE:
         run = partial(_baseline, models=models, encoder=eager_encoder(models))
         return Way(name, models, run, run)
-    asked = replace(models, preset=replace(models.preset, adaptive_prompts=name == FAST))
+    # The baseline leaves masks as they are.
+    asked = replace(models, preset=replace(models.preset, adaptive_prompts=name == FAST, clean_masks=False))
     if name == FAST and asked.device.type == "cpu":
         asked = copy_models(asked, dtype=default_dtype(asked.preset, asked.device))
     return Way(name, asked, partial(_library, models=asked), partial(_library_by_stages, models=asked))

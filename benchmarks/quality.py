@@ -241,8 +241,9 @@ def measure_draw(
     choices: int,
     cache: Path,
     done: Collection[tuple[Any, ...]],
+    clean_masks: bool = True,
 ) -> list[dict[str, Any]]:
-    """Every row on one draw of a world, without what is done."""
+    """Every row on one draw of a world, without what is done; with masks as they are unless they are to be cleaned."""
     torch.set_num_threads(1)
     world, seed = task
     if world not in TILED_WORLDS:
@@ -252,6 +253,7 @@ def measure_draw(
     if not wanted:
         return []
     models = load_models(MODEL)
+    models = replace(models, preset=replace(models.preset, clean_masks=clean_masks))
     tiled = any(row.tiles for row, *_ in wanted)
     scene = open_scene(draw_world(WORLDS[world], seed, cache), models, tiled)
     measured = []
@@ -305,6 +307,7 @@ def main() -> None:
         default=Path("quality"),
         help="folder for the table, the figures and the picture; what it holds already is not measured again",
     )
+    parser.add_argument("--raw", action="store_true", help="leave masks as the segmenter gives them")
     parser.add_argument("--workers", type=int, default=2, help="processes; each takes one core")
     options = parser.parse_args()
     rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
@@ -314,7 +317,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     measured = _earlier(kept, draws)
     done = {(e["world"], e["draw"], e["row"], e["shots"], e["choice"]) for e in measured}
-    work = partial(measure_draw, rows=rows, shots=options.shots, choices=options.choices, cache=options.cache, done=done)
+    asked = {"rows": rows, "shots": options.shots, "choices": options.choices, "clean_masks": not options.raw}
+    work = partial(measure_draw, **asked, cache=options.cache, done=done)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         for entries in pool.map(work, tasks):
             measured += entries

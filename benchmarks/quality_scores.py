@@ -142,6 +142,7 @@ def measure(
     return {
         "ap": precision.ap,
         "ap50": precision.ap50,
+        "box_ap": evaluate_results(truth, results, "bbox").ap,
         "ap_small": precision.small,
         "presence_f1": presence_f1(judged, thresholds),
         "false_positives": false_positives(judged, thresholds),

@@ -176,10 +176,10 @@ def open_candidates(draw: Draw, models: Models, *, tiles: bool = False, progress
         models.feature_width,
         f"{draw.world.name} {draw.seed}",
         tiles,
+        clean_masks=models.preset.clean_masks,
     )
-    index = CandidateIndex.create(
-        draw.folder / f"{'tiles' if tiles else 'whole'}-{models.fingerprint}-{models.preset.encoder_side}", settings
-    )
+    kind = f"{'tiles' if tiles else 'whole'}-{'clean' if models.preset.clean_masks else 'raw'}"
+    index = CandidateIndex.create(draw.folder / f"{kind}-{models.fingerprint}-{models.preset.encoder_side}", settings)
     missing = sorted(path for path in draw.folder.glob("*.png") if path.name not in index.images)
     drain(_iter_propose(missing, models, index), progress)
     index.refresh()

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .constants import INDEX_METHOD, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
+from .constants import INDEX_METHOD, MODELS, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
 from .selection import chose_whole_dataset, collection, every_sample, target_ids
 
@@ -155,8 +155,9 @@ def record_pixels(record: IndexRecord) -> PixelSettings:
 
 
 def _is_outdated(config: Any) -> bool:
-    """Whether an earlier version built it for a preset that it did not follow to the letter; no run reads it any more."""
-    return config.model in MODELS_AS_PUBLISHED and not getattr(config, "float_features", False)
+    """Whether an earlier version built it otherwise than the preset wants it now; no run reads it any more."""
+    is_published = config.model in MODELS_AS_PUBLISHED
+    return config.model in MODELS and not getattr(config, "float_features" if is_published else "clean_masks", False)
 
 
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from refseg.candidates import decoding, upscaling
+from refseg.candidates.cleaning import clean_masks
 from refseg.candidates.decoding import (
     MIN_PREDICTED_IOU,
     ImageEmbeddings,
@@ -36,7 +37,12 @@ POINTS = prompt_grid(6, SIDE)
 
 @pytest.fixture(scope="module")
 def models() -> Models:
-    return load_models("demo", device="cpu", dtype=torch.float32)
+    """The preset `demo`, which leaves masks as the package's decoder gives them."""
+    return raw(load_models("demo", device="cpu", dtype=torch.float32))
+
+
+def raw(models: Models) -> Models:
+    return replace(models, preset=replace(models.preset, clean_masks=False))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +151,7 @@ def test_the_decoder_is_made_once_for_models(models: Models) -> None:
 
 def test_bfloat16_masks_are_nearly_those_of_float32(models: Models, pixels: Tensor) -> None:
     (expected,) = propose_from_pixels(pixels, [(120, 160)], models)
-    half = load_models("demo", device="cpu", dtype=torch.bfloat16)
+    half = raw(load_models("demo", device="cpu", dtype=torch.bfloat16))
     (found,) = propose_from_pixels(pixels, [(120, 160)], half)
     assert abs(len(found) - len(expected)) <= 0.1 * len(expected)
     best = ious(expected.masks, found.masks).max(1).values
@@ -186,6 +192,29 @@ class TestAdaptivePrompts:
         monkeypatch.setattr(decoding, "MIN_PREDICTED_IOU", 2.0)
         logits, predicted = decode_grid(embeddings, 0, adaptive)
         assert (logits.shape, predicted.shape) == ((0, 64, 64), (0,))
+
+
+class TestCleanMasks:
+    @pytest.mark.parametrize("adaptive_prompts", [False, True])
+    def test_of_the_grid(self, models: Models, embeddings: ImageEmbeddings, adaptive_prompts: bool) -> None:
+        """The same prompts are asked, and the same masks kept, in the same order."""
+        asked, cleaning = (
+            replace(models, preset=replace(models.preset, adaptive_prompts=adaptive_prompts, clean_masks=clean))
+            for clean in (False, True)
+        )
+        logits, predicted = decode_grid(embeddings, 0, asked)
+        cleaned, same = decode_grid(embeddings, 0, cleaning)
+        assert torch.equal(same, predicted)
+        assert torch.equal(cleaned, clean_masks(logits))
+        assert not torch.equal(cleaned > 0, logits > 0)
+
+    def test_of_boxes(self, models: Models, embeddings: ImageEmbeddings) -> None:
+        cleaning = replace(models, preset=replace(models.preset, clean_masks=True))
+        boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0], [0.0, 0.0, 256.0, 256.0]])
+        logits = decode_boxes(boxes, embeddings, 0, models)
+        cleaned = decode_boxes(boxes, embeddings, 0, cleaning)
+        assert torch.equal(cleaned, clean_masks(logits))
+        assert not torch.equal(cleaned > 0, logits > 0)
 
 
 def embed(image: Image.Image, models: Models) -> ImageEmbeddings:

@@ -193,6 +193,24 @@ class TestProposeTiles:
                 for left, _, right, _ in (w.cells for w in windows)
             )
 
+    def test_an_island_at_the_seam_takes_no_mask_along(self, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Every window answers with a square in its middle and a cell at each of its corners."""
+
+        def answer(points: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            logits = torch.full((1, 64, 64), -5.0)
+            logits[0, 28:36, 28:36] = 5.0
+            logits[0, ::63, ::63] = 1.0
+            return logits, torch.ones(1)
+
+        monkeypatch.setattr("refseg.candidates.decoding.decode_points", answer)
+        raw = replace(models, preset=replace(models.preset, clean_masks=False))
+        assert len(propose_tiles(wide_image(), raw)) == 1  # of the whole
+        found = propose_tiles(wide_image(), models)
+        centers = (found.boxes[:, 0] + found.boxes[:, 2]) / 2 + 0.5
+        windows = tile_windows(WIDE, SIDE)
+        assert centers.tolist() == pytest.approx([(w.cells[0] + w.cells[2]) / 2 for w in windows], abs=0.6)
+        assert (found.boxes[1:, 2] - found.boxes[1:, 0] + 1 <= 9).all()
+
     def test_near_duplicates_within_a_window_go(self, models: Models) -> None:
         asked = replace(models, preset=replace(models.preset, points_per_side=8))
         image = wide_image()
@@ -303,7 +321,7 @@ class TestTables:
         plain = replace(SETTINGS, tiles=False)
         about = json.loads(images_schema(plain).metadata[METADATA_KEY])
         expected = {"format": 1, **asdict(plain)}
-        del expected["tiles"], expected["float_features"], expected["pixels"]
+        del expected["tiles"], expected["float_features"], expected["pixels"], expected["clean_masks"]
         assert about == expected
         assert read_settings(images_schema(plain)) == (FORMAT, plain)
 
@@ -395,8 +413,9 @@ class TestDataset:
         preset = models.preset
         parts = [models.revisions["sam2"], models.revisions["dinov2"], preset.encoder_side, preset.points_per_side]
         known = hashlib.sha256(repr([*parts, preset.add_no_memory, -1.0, 0.95, 1]).encode()).hexdigest()[:12]
-        assert settings_of(wide, models).fingerprint == known
-        assert settings_of(wide, models, tiles=True).fingerprint != known
+        raw = replace(models, preset=replace(preset, clean_masks=False))
+        assert settings_of(wide, raw).fingerprint == known
+        assert settings_of(wide, raw, tiles=True).fingerprint != known
 
     def test_segment_computes_the_index_with_tiles_and_then_uses_it(
         self, wide: fo.Dataset, models: Models, prototypes: Prototypes

@@ -12,8 +12,9 @@ import fiftyone as fo
 import pytest
 
 from refseg.dataset.index_finding import find_index, open_index
+from refseg.dataset.known_indexes import index_records
 from refseg.errors import IndexMismatchError, IndexNotFoundError
-from refseg.models.loaded import load_models
+from refseg.models.loaded import PRESETS, load_models
 from tests.dataset.building import build
 from tests.trays import quick_models
 
@@ -102,6 +103,30 @@ class TestFind:
         build(trays)
         assert find_index(trays, "demo", "0" * 12) is None
         assert find_index(trays, "large", load_models("demo").fingerprint) is None
+
+    def test_only_of_masks_as_the_preset_wants_them(
+        self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An earlier version has left them as they are, and its record says nothing of them."""
+        models = load_models("demo")
+        raw = dataclasses.replace(models, preset=dataclasses.replace(models.preset, clean_masks=False))
+        earlier = build(trays, raw)
+        (record,) = index_records(trays)
+        config = trays.get_run_info(record["key"]).config
+        del config.clean_masks
+        trays.update_run_config(record["key"], config)
+        with caplog.at_level(logging.WARNING, "refseg"):
+            assert find_index(trays, "demo", models.fingerprint) is None
+        assert "An index of 'demo' of masks that were not cleaned is not used" in caplog.text
+        own = build(trays)
+        assert own.num_added == own.num_images
+        found = find_index(trays, "demo", models.fingerprint)
+        assert found is not None
+        assert found.uri == own.uri != earlier.uri
+        monkeypatch.setitem(PRESETS, "demo", raw.preset)
+        found = find_index(trays, "demo", models.fingerprint)
+        assert found is not None
+        assert found.uri == earlier.uri
 
     def test_a_record_whose_index_is_gone(self, trays: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
         plain, exact = build(trays), build(trays, exact=True)

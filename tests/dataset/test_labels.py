@@ -260,6 +260,14 @@ class TestDetections:
         (label,) = to_detections(found, ["a"], [0.9], IMAGE_HW, "").detections
         assert label.runner_up is None
 
+    def test_pieces_are_told_where_there_are_several(self) -> None:
+        found = instances(((3, 5, 13, 25), 0, 0.75), ((0, 0, 70, 60), 0, 0.5))
+        found.masks[0][:, 4:7] = False
+        found.masks[1][5:] = False
+        two, one = to_detections(found, ["a", "b"], [0.9, 0.8], IMAGE_HW, "").detections
+        assert two["pieces"] == 2
+        assert not one.has_field("pieces")
+
     def test_region_of_what_was_written(self) -> None:
         found = instances(((3, 5, 13, 25), 1, 0.75))
         (label,) = to_detections(found, ["a", "b"], [0.9], IMAGE_HW, "").detections

@@ -22,6 +22,7 @@ from refseg.candidates.packing import PackedCandidates, pack
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import (
+    FORMAT_WITH_CLEAN_MASKS,
     METADATA_KEY,
     NEWEST_FORMAT,
     FileState,
@@ -187,6 +188,15 @@ class TestAppend:
         index.refresh()
         kept = contents(CandidateIndex.open(place))["one"].features
         assert torch.equal(kept, features if keeps_floats else features.half().float())
+
+    def test_masks_that_were_cleaned_and_others_do_not_mix(self, place: Path) -> None:
+        """Nor do versions that know of none of the former read them."""
+        clean = replace(SETTINGS, clean_masks=True)
+        assert (clean.format, replace(clean, exact=True, tiles=True).format) == (FORMAT_WITH_CLEAN_MASKS,) * 2
+        CandidateIndex.create(place, clean)
+        assert CandidateIndex.open(place).settings == clean
+        with pytest.raises(IndexMismatchError, match="was built for clean masks True, not False: choose another place"):
+            CandidateIndex.create(place, SETTINGS)
 
 
 class TestScan:

@@ -148,10 +148,12 @@ class TestReferenceDigest:
         alone = replace(references[0], mask=None)
         narrow = replace(models, dtype=torch.bfloat16)
         segmenter = replace(models, revisions={**models.revisions, "sam2": "another"})
+        raw = replace(models, preset=replace(models.preset, clean_masks=False))
         found = [reference_digest(reference, models) for reference in (*references, alone)]
-        found += [reference_digest(references[0], narrow), reference_digest(alone, segmenter)]
+        found += [reference_digest(references[0], narrow), reference_digest(alone, segmenter), reference_digest(alone, raw)]
         assert len(set(found)) == len(found)
-        assert reference_digest(references[0], segmenter) == found[0]
+        for others in (segmenter, raw):
+            assert reference_digest(references[0], others) == found[0]
 
     @pytest.mark.parametrize("path", ["nowhere/a.png", "", "a\0.png"])
     def test_no_file(self, references: list[Reference], models: Models, path: str) -> None:

@@ -1,3 +1,8 @@
+from .cleaning import MAX_HOLE as MAX_HOLE
+from .cleaning import MIN_ISLAND as MIN_ISLAND
+from .cleaning import clean_masks as clean_masks
+from .cleaning import cleaning_of as cleaning_of
+from .cleaning import count_pieces as count_pieces
 from .decoding import MIN_PREDICTED_IOU as MIN_PREDICTED_IOU
 from .decoding import ImageEmbeddings as ImageEmbeddings
 from .decoding import decode_boxes as decode_boxes

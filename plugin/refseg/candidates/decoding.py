@@ -20,6 +20,7 @@ from torch import Tensor
 from ..images import normalize
 from ..models import BatchKey, Models, in_batches
 from ..printing import one_line
+from .cleaning import clean_for
 from .cross_attention import (
     add_attention_to_tokens,
     add_same_attention_to_tokens,
@@ -87,14 +88,15 @@ def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models:
 
 @torch.inference_mode()
 def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
-    """Masks at the preset's grid of clicks; see decode_points.
+    """Masks at the preset's grid of clicks, see decode_points, clean where the preset wants them so.
 
     A preset of adaptive prompts asks at a quarter of them, and then at those that their neighbours have not answered for.
     """
     per_side = models.preset.points_per_side
     points = prompt_grid(per_side, models.segmenter_side).to(models.device)
     if not models.preset.adaptive_prompts:
-        return decode_points(points, embeddings, row, models)
+        logits, predicted = decode_points(points, embeddings, row, models)
+        return clean_for(models.preset, logits), predicted
     decoder = click_decoder(models)
     terms = decoder.terms_of(embeddings, row)
     coarse = coarse_prompts(per_side).to(models.device)
@@ -102,12 +104,23 @@ def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[
     fine = open_prompts(per_side, predicted, kept, logits > 0)
     more_logits, more_predicted, more_kept = decoder.decode(points[fine], terms)
     order = torch.cat([coarse[kept], fine[more_kept]]).argsort()
-    return torch.cat([logits, more_logits])[order], torch.cat([predicted[kept], more_predicted[more_kept]])[order]
+    every = torch.cat([logits, more_logits])[order]
+    return clean_for(models.preset, every), torch.cat([predicted[kept], more_predicted[more_kept]])[order]
 
 
 @torch.inference_mode()
 def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> Tensor:
-    """The segmenter's single answer to each box: (B, M, M) logits of (B, 4) xyxy pixels of the S by S input."""
+    """The segmenter's single answer to each box, clean where the preset wants it so.
+
+    Args:
+        boxes: (B, 4) xyxy pixels of the S by S input.
+        embeddings: of the batch.
+        row: of the image in the batch.
+        models: a loaded preset.
+
+    Returns:
+        (B, M, M) logits.
+    """
     sam2 = models.sam2
     labels = torch.tensor([[2, 3]], dtype=torch.int, device=boxes.device).expand(len(boxes), -1)
     sparse, dense = sam2.sam_prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
@@ -120,8 +133,7 @@ def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: M
         repeat_image=True,
         high_res_features=[level[row : row + 1] for level in embeddings.fine],
     )
-    answer: Tensor = logits[:, 0]
-    return answer
+    return clean_for(models.preset, logits[:, 0])
 
 
 @dataclass(frozen=True)

@@ -311,6 +311,7 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
         "exact": settings.exact,
         "tiles": settings.tiles,
         "float_features": settings.float_features,
+        "clean_masks": settings.clean_masks,
         "pixels": settings.pixels,
         "fingerprint": settings.fingerprint,
         "encoder": settings.encoder,

@@ -99,7 +99,11 @@ def find_index(
         and PixelSettings.from_lists(record["pixels"]).fits(pixels)
         and (pixels.channels is None or PixelSettings.from_lists(record["pixels"]).channels == pixels.channels)
     ]
-    published = get_preset(model).as_published
+    preset = get_preset(model)
+    if any(record["clean_masks"] != preset.clean_masks for record in found):
+        logger.warning("An index of %r of masks that were %scleaned is not used", model, "not " if preset.clean_masks else "")
+        found = [record for record in found if record["clean_masks"] == preset.clean_masks]
+    published = preset.as_published
     if any(not record["float_features"] for record in found) and published:
         logger.warning("An index of %r by an earlier version, which was not to the letter of the paper, is not used", model)
         found = [record for record in found if record["float_features"]]

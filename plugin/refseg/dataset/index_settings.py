@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..candidates import EDGE_CELLS, MIN_OVERLAP, NEAR_DUPLICATE_IOU, PROMISING_IOU, SAME_MASK_IOU, decoding
+from ..candidates import EDGE_CELLS, MIN_OVERLAP, NEAR_DUPLICATE_IOU, PROMISING_IOU, SAME_MASK_IOU, cleaning_of, decoding
 from ..images import PLAIN, PixelSettings
 from ..index import FORMAT, FORMAT_WITH_TILES, IndexSettings
 from ..models import Models
@@ -29,6 +29,7 @@ def settings_of(
         # Nothing of what earlier versions did not have: they made the fingerprints of their indexes of the others alone.
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
         *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
+        *cleaning_of(preset),
         *((AS_PUBLISHED,) if preset.as_published else ()),
         *(() if pixels.is_plain else ("pixels", pixels.pixel_range, pixels.channels)),
     ]
@@ -45,4 +46,5 @@ def settings_of(
         tiles,
         models.feature_dtype == torch.float32,
         pixels.as_lists(),
+        preset.clean_masks,
     )

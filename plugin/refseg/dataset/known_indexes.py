@@ -16,9 +16,9 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
     """What the dataset has recorded of its indexes, the one built or completed last at the end.
 
     Returns:
-        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `float_features`, `pixels` (as PixelSettings.as_lists),
-        `fingerprint`, `encoder`, `num_images`, `num_candidates`, `num_bytes`, `seconds_per_image` (None where nothing was
-        computed yet), `updated_at`.
+        For each: `key` of the run, `uri`, `model`, `exact`, `tiles`, `float_features`, `clean_masks`, `pixels` (as
+        PixelSettings.as_lists), `fingerprint`, `encoder`, `num_images`, `num_candidates`, `num_bytes`, `seconds_per_image`
+        (None where nothing was computed yet), `updated_at`.
     """
     records = []
     for key in dataset.list_runs(method=INDEX_METHOD):
@@ -28,7 +28,7 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
             names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
             record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
             # Records of earlier versions say nothing of these.
-            later = {name: bool(getattr(config, name, False)) for name in ("tiles", "float_features")}
+            later = {name: bool(getattr(config, name, False)) for name in ("tiles", "float_features", "clean_masks")}
             records.append({"key": key, **later, "pixels": getattr(config, "pixels", None), **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
 

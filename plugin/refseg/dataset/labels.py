@@ -26,6 +26,8 @@ NO_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 """Overlaps nothing."""
 MIN_POINTS = 3
 """A shape of fewer points has no area."""
+PIECES = "pieces"
+"""Attribute of a prediction whose mask has more than one large piece: their number."""
 MASK_PIXELS_IN_DOCUMENT = 100_000_000
 """Mask pixels of one image beyond this go to files: compressed they take about a hundredth, and a document ends at 16 MB."""
 
@@ -252,7 +254,8 @@ def to_detections(
     """Instances of one image as FiftyOne labels.
 
     Besides label and confidence each holds `predicted_iou`; `margin`, by how much its class beat the second-best one, which is
-    `runner_up` (None where there is one class alone); and `run`.
+    `runner_up` (None where there is one class alone); and `run`. Where a mask has more than one large piece,
+    `pieces` is their number; see `refseg.candidates.count_pieces`.
 
     Args:
         instances: from `refseg.matching.ranking.match`.
@@ -264,7 +267,7 @@ def to_detections(
     """
     height, width = image_hw
     labels = []
-    for mask, box, row, score, quality, margin, runner_up in zip(
+    for mask, box, row, score, quality, margin, runner_up, pieces in zip(
         instances.masks,
         instances.boxes.tolist(),
         instances.labels.tolist(),
@@ -272,6 +275,7 @@ def to_detections(
         predicted_iou,
         instances.margins.tolist(),
         instances.runners_up.tolist(),
+        instances.pieces,
         strict=True,
     ):
         x0, y0, x1, y1 = box
@@ -284,6 +288,8 @@ def to_detections(
             runner_up=None if runner_up < 0 else classes[runner_up],
             run=run_key,
         )
+        if pieces > 1:
+            label[PIECES] = pieces
         if mask_folder is None:
             label.mask = mask.numpy()
         else:

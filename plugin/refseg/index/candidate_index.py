@@ -141,7 +141,7 @@ class CandidateIndex:
             IndexMismatchError: this index has other settings.
         """
         meanings = {"dataset_id": "the dataset", "model": "the model", "exact": "exact", "tiles": "tiles"}
-        meanings |= {"pixels": "range and channels of pixels", "fingerprint": ""}
+        meanings |= {"pixels": "range and channels of pixels", "clean_masks": "clean masks", "fingerprint": ""}
         for name, meaning in meanings.items():
             held, wanted = getattr(self.settings, name), getattr(settings, name)
             if held != wanted:

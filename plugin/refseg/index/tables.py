@@ -25,7 +25,9 @@ FORMAT_WITH_FLOATS = 3
 """Of an exact index, likewise: the edges of its masks, and of the published profile the features, are kept in float32."""
 FORMAT_WITH_PIXELS = 4
 """Of an index of images whose pixels need settings, likewise."""
-NEWEST_FORMAT = FORMAT_WITH_PIXELS
+FORMAT_WITH_CLEAN_MASKS = 5
+"""Of an index of clean masks, likewise."""
+NEWEST_FORMAT = FORMAT_WITH_CLEAN_MASKS
 
 # The compression that makes each smallest; Lance would leave them as they are.
 _CODE = pa.field("code", pa.binary(), metadata={"lance-encoding:compression": "fsst"})
@@ -64,6 +66,7 @@ class IndexSettings:
         float_features: features are kept in float32, as published, and not rounded to half precision.
         pixels: how images of more than 8 bits, or more than three bands, were read, as PixelSettings.as_lists has it; None
             where nothing is said.
+        clean_masks: small islands and holes were taken out of the masks.
     """
 
     model: str
@@ -77,6 +80,7 @@ class IndexSettings:
     tiles: bool = False
     float_features: bool = False
     pixels: list[list[float] | list[int] | None] | None = None
+    clean_masks: bool = False
 
     @property
     def pixel_settings(self) -> PixelSettings:
@@ -86,6 +90,8 @@ class IndexSettings:
     @property
     def format(self) -> int:
         """Of the tables that hold such candidates."""
+        if self.clean_masks:
+            return FORMAT_WITH_CLEAN_MASKS
         if self.pixels is not None:
             return FORMAT_WITH_PIXELS
         return FORMAT_WITH_FLOATS if self.exact or self.float_features else FORMAT_WITH_TILES if self.tiles else FORMAT
@@ -267,7 +273,7 @@ def features_of(table: pa.Table, settings: IndexSettings) -> Tensor:
 def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:
     about = {"format": settings.format, **asdict(settings)}
     # Earlier versions take no setting that they do not know.
-    for name in ("tiles", "float_features", "pixels"):
+    for name in ("tiles", "float_features", "pixels", "clean_masks"):
         if not about[name]:
             del about[name]
     return pa.schema(list(fields), metadata={METADATA_KEY: json.dumps(about).encode()})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..candidates import count_pieces
 from ..printing import one_line
 
 
@@ -35,6 +36,11 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """How many large pieces each mask has: of two it may show two objects; see count_pieces."""
+        return tuple(count_pieces(mask.numpy()) for mask in self.masks)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Preset:
         adaptive_prompts: ask at a quarter of the prompts first and then only where their answers differ: half of the work for
             nearly all of the masks; see `refseg.candidates.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
+        clean_masks: take small islands and holes out of every mask of the segmenter; see `refseg.candidates.cleaning`.
         as_published: match to the letter of the paper; see `refseg.matching.ranking.match`.
         half: bfloat16 where it pays, see `refseg.models.loaded.default_dtype`; otherwise float32 everywhere.
         typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what
@@ -63,6 +64,7 @@ class Preset:
     encoder_side: int = 518
     adaptive_prompts: bool = False
     add_no_memory: bool = True
+    clean_masks: bool = True
     as_published: bool = False
     half: bool = True
     typical_threshold: float = 0.3
@@ -144,6 +146,7 @@ PRESETS: dict[str, Preset] = {
             898,
             *_DINOV2["large"],
             add_no_memory=False,
+            clean_masks=False,
             as_published=True,
             half=False,
         ),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..candidates import ImageEmbeddings, decode_boxes, embed_images, encode_patches
+from ..candidates import ImageEmbeddings, cleaning_of, decode_boxes, embed_images, encode_patches
 from ..checks import refused, require_kind, require_list_of_numbers
 from ..errors import BadReferenceError, ImageError
 from ..images import PLAIN, PixelSettings, encoder_pixels, read_header, segmenter_pixels
@@ -168,7 +168,7 @@ def reference_digest(reference: Reference, models: Models, pixels: PixelSettings
     except (OSError, ValueError):
         return None
     if reference.mask is None:
-        region = ["the segmenter's", models.revisions["sam2"]]
+        region = ["the segmenter's", models.revisions["sam2"], *cleaning_of(models.preset)]
     else:
         mask = np.asarray(reference.mask, bool)
         region = [*map(str, (*mask.shape, *(reference.mask_box or ()))), hashlib.sha256(mask.tobytes()).hexdigest()]
@@ -276,7 +276,7 @@ def segmenter_embeddings(image: Image.Image, models: Models) -> ImageEmbeddings:
 
 
 def mask_of_box(image: Image.Image, box: Sequence[float], models: Models, embeddings: ImageEmbeddings | None = None) -> Tensor:
-    """(H, W) bool: the segmenter's single answer to the box as a prompt."""
+    """(H, W) bool: the segmenter's single answer to the box as a prompt; see decode_boxes."""
     side = models.segmenter_side
     scale = torch.tensor([side / image.width, side / image.height] * 2)
     prompt = (torch.tensor(box, dtype=torch.float32) * scale)[None].to(models.device)

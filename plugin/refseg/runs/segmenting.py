@@ -286,10 +286,11 @@ def segment(
 
     Candidates of images that the dataset's index holds come from there; those of all others are computed and added to it.
     Predictions are `Detections` with tight boolean masks, label, confidence, boxes on whole pixels, and the attributes
-    `predicted_iou`, `margin` (by how much the class beat the second-best one), `runner_up` (that one) and `run`; those of an
-    earlier run on the same image and field are replaced, unless they are the same: then nothing is written, and `run` names the
-    run that wrote them. The report says which objects were gained, lost or relabelled. An image that cannot be read is skipped,
-    recorded on the run, and reported; one in which somebody has added labels to the field stays as it is, and is reported.
+    `predicted_iou`, `margin` (by how much the class beat the second-best one), `runner_up` (that one), `run`, and where a mask
+    has more than one large piece their number, `pieces`. Those of an earlier run on the same image and field are replaced,
+    unless they are the same: then nothing is written, and `run` names the run that wrote them. The report says which objects
+    were gained, lost or relabelled. An image that cannot be read is skipped, recorded on the run, and reported; one in which
+    somebody has added labels to the field stays as it is, and is reported.
 
     Args:
         view: a dataset or view of images.

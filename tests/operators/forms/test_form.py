@@ -248,7 +248,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
         method = "refseg/prototypes" if number % 2 else "refseg/segment"
         config = dataset.init_run(method=method, label_field="predictions", model="demo", fingerprint="e", shots=[["star", 3]])
         dataset.register_run(f"run_{number}", config)
-    settings = IndexSettings("demo", "f", "e", {}, False, 8, 8, str(dataset._doc.id))
+    settings = IndexSettings("demo", "f", "e", {}, False, 8, 8, str(dataset._doc.id), clean_masks=True)
     index = CandidateIndex.create(tmp_path_factory.mktemp("index") / "demo", settings)
     state = FileState("a.png", 1, 1)
     indexed = [

@@ -102,6 +102,14 @@ class TestCoverage:
         indexed.update_run_config("parts", config)
         assert notice(indexed, "segment").startswith("None of the 4 images is indexed yet")
 
+    def test_masks_that_an_earlier_version_did_not_clean(self, indexed: fo.Dataset) -> None:
+        """The next run reads none of them."""
+        key = records(indexed)[0]["key"]
+        config = indexed.get_run_info(key).config
+        del config.clean_masks
+        indexed.update_run_config(key, config)
+        assert notice(indexed, "segment").startswith("None of the 4 images is indexed yet")
+
     def test_clone_has_no_index_of_its_own(self, indexed: fo.Dataset) -> None:
         clone = indexed.clone()
         try:
