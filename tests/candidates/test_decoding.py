@@ -31,7 +31,7 @@ from refseg.models.loaded import Models, load_models
 from tests.candidates.test_proposing import make_image
 from tests.tolerance import assert_near
 
-SIDE = 256
+SIDE = 320
 POINTS = prompt_grid(6, SIDE)
 
 
@@ -102,7 +102,7 @@ class TestDecodePoints:
 
     def test_no_prompts(self, models: Models, embeddings: ImageEmbeddings) -> None:
         logits, predicted = decode_points(torch.zeros(0, 2), embeddings, 0, models)
-        assert (logits.shape, predicted.shape) == ((0, 64, 64), (0,))
+        assert (logits.shape, predicted.shape) == ((0, 80, 80), (0,))
 
     def test_each_row_of_a_batch_has_its_own_image(self, models: Models, pixels: Tensor) -> None:
         both = embed_images(torch.cat([pixels.flip(3), pixels]), models)
@@ -191,7 +191,7 @@ class TestAdaptivePrompts:
     ) -> None:
         monkeypatch.setattr(decoding, "MIN_PREDICTED_IOU", 2.0)
         logits, predicted = decode_grid(embeddings, 0, adaptive)
-        assert (logits.shape, predicted.shape) == ((0, 64, 64), (0,))
+        assert (logits.shape, predicted.shape) == ((0, 80, 80), (0,))
 
 
 class TestCleanMasks:
@@ -210,7 +210,7 @@ class TestCleanMasks:
 
     def test_of_boxes(self, models: Models, embeddings: ImageEmbeddings) -> None:
         cleaning = replace(models, preset=replace(models.preset, clean_masks=True))
-        boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0], [0.0, 0.0, 256.0, 256.0]])
+        boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0], [0.0, 0.0, 320.0, 320.0]])
         logits = decode_boxes(boxes, embeddings, 0, models)
         cleaned = decode_boxes(boxes, embeddings, 0, cleaning)
         assert torch.equal(cleaned, clean_masks(logits))
@@ -247,7 +247,7 @@ class TestDecode:
     def test_points_are_the_predictors_best_of_three(self, models: Models, image: Image.Image, predictor: Any) -> None:
         points = torch.tensor([[10.0, 20.0], [128.0, 99.0], [200.0, 240.0], [255.0, 0.0]])
         logits, predicted = decode_points(points, embed(image, models), 0, models)
-        assert logits.shape == (4, 64, 64)
+        assert logits.shape == (4, 80, 80)
         for point, found, iou in zip(points.numpy(), logits, predicted, strict=True):
             _, scores, low_res = predictor.predict(point[None], np.ones(1), multimask_output=True)
             best = scores.argmax()
@@ -258,7 +258,7 @@ class TestDecode:
     def test_boxes_are_the_predictors_single_answer(self, models: Models, image: Image.Image, predictor: Any) -> None:
         boxes = torch.tensor([[10.0, 20.0, 90.0, 70.0], [100.0, 120.0, 250.0, 255.0]])
         logits = decode_boxes(boxes, embed(image, models), 0, models)
-        assert logits.shape == (2, 64, 64)
+        assert logits.shape == (2, 80, 80)
         for box, found in zip(boxes.numpy(), logits, strict=True):
             _, _, low_res = predictor.predict(box=box, multimask_output=False)
             assert_near(found.clamp(-32, 32), torch.from_numpy(low_res[0]), at_most=1e-3)
@@ -284,7 +284,7 @@ class TestDecode:
         keep = every_iou > limit
         assert 0 < int(keep.sum()) < len(points)
         assert torch.equal(predicted, every_iou[keep])
-        assert torch.equal(logits, every_logits[keep])
+        assert_near(logits, every_logits[keep], at_most=1e-3)  # the last digits follow what is computed at once
 
     def test_profile_paper_leaves_out_the_no_memory_embedding(self, models: Models, image: Image.Image) -> None:
         from dataclasses import replace

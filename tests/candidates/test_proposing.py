@@ -16,7 +16,7 @@ from refseg.images.reading import MEAN, STD, encoder_pixels, segmenter_pixels
 from refseg.models.loaded import Models, load_models
 from tests.tolerance import assert_near
 
-SIDE = 256
+SIDE = 320
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ class TestPropose:
         (found,) = propose([make_image(0, (50, 90))], models)
         count = models.preset.points_per_side**2
         assert len(found) == count
-        assert found.logits.shape == (count, 64, 64)
+        assert found.logits.shape == (count, 80, 80)
         assert found.predicted_iou.shape == (count,)
         assert found.features.shape == (count, models.feature_width)
         assert found.image_hw == (50, 90)
@@ -155,7 +155,7 @@ class TestPropose:
         monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 1.1)
         for found in propose([make_image(1), make_image(2)], models):
             assert len(found) == 0
-            assert found.logits.shape == (0, 64, 64)
+            assert found.logits.shape == (0, 80, 80)
             assert found.predicted_iou.shape == (0,)
             assert found.features.shape == (0, models.feature_width)
 

@@ -197,9 +197,9 @@ class TestProposeTiles:
         """Every window answers with a square in its middle and a cell at each of its corners."""
 
         def answer(points: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = torch.full((1, 64, 64), -5.0)
-            logits[0, 28:36, 28:36] = 5.0
-            logits[0, ::63, ::63] = 1.0
+            logits = torch.full((1, 80, 80), -5.0)
+            logits[0, 36:44, 36:44] = 5.0
+            logits[0, ::79, ::79] = 1.0
             return logits, torch.ones(1)
 
         monkeypatch.setattr("refseg.candidates.decoding.decode_points", answer)
@@ -440,7 +440,7 @@ class TestDataset:
         run(wide, prototypes, "apart", model=models, tiles=True, index=False)
         assert (index_records(wide), wide.get_run_info("apart").config.tiles) == ([], True)
         found = match_image(propose_tiles(wide_image(0), models, fine=True), prototypes, models, SegmentSettings(0.0))
-        pixels = [[x0 / 340, y0 / 120, (x1 - x0) / 340, (y1 - y0) / 120] for x0, y0, x1, y1 in found.boxes.tolist()]
+        pixels = [[x0 / 425, y0 / 150, (x1 - x0) / 425, (y1 - y0) / 150] for x0, y0, x1, y1 in found.boxes.tolist()]
         assert boxes_of(wide)[0] == np.round(pixels, 6).tolist()
 
     def test_an_index_of_the_other_kind_is_refused(self, wide: fo.Dataset, models: Models, prototypes: Prototypes) -> None:

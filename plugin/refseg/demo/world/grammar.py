@@ -190,13 +190,13 @@ def _draw_composite(rng: np.random.Generator) -> Composite:
 
 def _fitted(composite: Composite) -> Composite | None:
     """The outline moved and scaled into the unit circle; None where it is no single, stout piece."""
-    from scipy import ndimage
+    import cv2
 
     x, y = _grid(REACH)
     inside = np.asarray(composite.raw(x, y) < 0)
     if not inside.any() or inside[[0, -1]].any() or inside[:, [0, -1]].any():
         return None
-    labels, _ = ndimage.label(inside)
+    _, labels = cv2.connectedComponents(inside.astype(np.uint8), connectivity=4)
     if np.bincount(labels.ravel())[1:].max() < 0.98 * inside.sum():
         return None
     scale, middle = _circle(x, y, inside)
