@@ -185,10 +185,5 @@ class TestDataset:
         assert report.uri not in {str(earlier / folder) for folder, _ in INDEXES}
         assert len(index_records(dataset)) == len(INDEXES) + 1
         assert len(CandidateIndex.open(earlier / "index").images) == 3
-        segment(dataset, prototypes, "found", model=models, min_confidence=0.1, num_workers=0, progress=False)
-        # Clicks have moved by half a pixel since, and masks have lost their islands.
-        for sample, image in zip(dataset, [*EXPECTED["images"], EXPECTED["images"][0]], strict=True):
-            found = [one for one in sample.found.detections if one.confidence > 0.7]
-            expected = [one for one in image["found"] if one["score"] > 0.7]
-            assert [one.label for one in found] == [one["label"] for one in expected]
-            assert [one.confidence for one in found] == pytest.approx([one["score"] for one in expected], abs=0.05)
+        again = segment(dataset, prototypes, "found", model=models, min_confidence=0.1, num_workers=0, progress=False)
+        assert (again.num_images, again.num_from_index) == (4, 4)

@@ -75,7 +75,7 @@ class TestProposeAsPublished:
             propose_as_published(pixels[0], copy_models(models, dtype=torch.bfloat16))
 
     def test_other_shapes_are_refused(self, models: Models, pixels: Tensor) -> None:
-        with pytest.raises(ShapeError, match=r"of shape \(3, 256, 256\), not \(1, 3, 256, 256\)"):
+        with pytest.raises(ShapeError, match=r"of shape \(3, 320, 320\), not \(1, 3, 320, 320\)"):
             propose_as_published(pixels, models)
 
 

@@ -78,7 +78,7 @@ class TestBuild:
         found = held_by(trays)
         assert found.keys() == set(trays.values("id"))
         for candidates in found.values():
-            assert (len(candidates), candidates.image_hw, candidates.grid_side) == (2, IMAGE_HW, 64)
+            assert (len(candidates), candidates.image_hw, candidates.grid_side) == (2, IMAGE_HW, 80)
 
     def test_states_of_the_files(self, trays: fo.Dataset) -> None:
         build(trays)

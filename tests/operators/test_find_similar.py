@@ -108,7 +108,8 @@ class TestFindSimilar:
         params = {"label_ids": [indexed.first().ground_truth.detections[0].id]}
         assert "model" not in form_of(indexed, "find_similar", params)
         config = indexed.get_run_info(records(indexed)[0]["key"]).config
-        facts = {name: getattr(config, name) for name in ("dataset_id", "uri", "exact", "fingerprint", "encoder")}
+        shared = ("dataset_id", "uri", "exact", "fingerprint", "encoder", "clean_masks")
+        facts = {name: getattr(config, name) for name in shared}
         counts = {"num_images": 1, "num_candidates": 1, "num_bytes": 1, "seconds_per_image": None, "updated_at": "2020"}
         indexed.register_run("older", indexed.init_run(method="refseg/index", model="tiny", **facts, **counts))
         form = form_of(indexed, "find_similar", params)

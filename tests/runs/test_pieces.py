@@ -46,7 +46,7 @@ def dataset(
 def marks(detections: fo.Detections) -> list[tuple[int, int | None]]:
     """Left edge in cells of the grid, and the mark, of each label from left to right."""
     found = sorted(detections.detections, key=lambda label: label.bounding_box[0])
-    return [(round(64 * label.bounding_box[0]), label["pieces"] if label.has_field("pieces") else None) for label in found]
+    return [(round(80 * label.bounding_box[0]), label["pieces"] if label.has_field("pieces") else None) for label in found]
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -74,4 +74,4 @@ def test_masks_that_are_left_as_they_are_are_marked_too(dataset: fo.Dataset, pro
     run(dataset, prototypes, model=raw, index=False)
     for sample in dataset:
         assert marks(sample.predictions) == [(4, None), (30, 2)]
-        assert all(round(64 * (label.bounding_box[0] + label.bounding_box[2])) == 61 for label in sample.predictions.detections)
+        assert all(round(80 * (label.bounding_box[0] + label.bounding_box[2])) == 61 for label in sample.predictions.detections)

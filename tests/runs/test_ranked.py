@@ -52,7 +52,7 @@ def draw_candidates(count: int, seed: int) -> Candidates:
     """Discs within discs, the larger ones the better, so that many a best similarity does not survive merging."""
     generator = torch.Generator().manual_seed(seed)
     radius = 3 * 1.5 ** torch.arange(count)[:, None, None]
-    center, line = 30 + 4 * torch.rand(count, 2, 1, 1, generator=generator), torch.arange(64) + 0.5
+    center, line = 30 + 4 * torch.rand(count, 2, 1, 1, generator=generator), torch.arange(load_models("demo").grid_side) + 0.5
     square = (line[None, :] - center[:, 0]) ** 2 + (line[:, None] - center[:, 1]) ** 2
     features = torch.randn(count, load_models("demo").feature_width, generator=generator)
     features[:, 0] += 25 * torch.rand(count, generator=generator)  # one direction in common, in which the prototypes lie
