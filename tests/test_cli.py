@@ -31,6 +31,7 @@ from refseg.coco.files import read_coco
 from refseg.coco.frames import turned_boxes
 from refseg.coco.images import scan
 from refseg.coco.job import CocoJob
+from refseg.demo.dataset import SEED
 from refseg.demo.world import Scene, draw_family, render_scene
 from refseg.errors import CocoError
 from refseg.images.reading import read_image, segmenter_pixels
@@ -838,19 +839,21 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_demo_is_told_where_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls: list[tuple[Path, Any]] = []
+    calls: list[tuple[Path, Any, int]] = []
     module = types.ModuleType("refseg.demo.run")
-    module.run_demo = lambda out, *, progress=None: calls.append((out, progress))  # type: ignore[attr-defined]
+    module.run_demo = lambda out, *, progress, seed: calls.append((out, progress, seed))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "refseg.demo.run", module)
     assert main(["demo"]) == 0
-    assert main(["demo", "--out", str(tmp_path), "--quiet"]) == 0
-    assert calls == [(Path("demo"), None), (tmp_path, False)]
+    assert main(["demo", "--out", str(tmp_path), "--quiet", "--seed", "101"]) == 0
+    assert calls == [(Path("demo"), None, SEED), (tmp_path, False, 101)]
+    with pytest.raises(SystemExit):
+        main(["demo", "--seed", "-1"])
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module = types.ModuleType("refseg.demo.run")
 
-    def run_demo(out: Path, *, progress: Any = None) -> None:
+    def run_demo(out: Path, *, progress: Any, seed: int) -> None:
         raise KeyboardInterrupt
 
     module.run_demo = run_demo  # type: ignore[attr-defined]

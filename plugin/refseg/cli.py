@@ -91,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         "demo", help="the whole loop on 60 synthetic images", description="The whole loop on 60 synthetic images."
     )
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="for the report and picture (%(default)s)")
+    demo.add_argument("--seed", type=whole_number, default=7, metavar="N", help="another one draws other parts (%(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -140,7 +141,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "demo":
         from .demo.run import run_demo
 
-        run_demo(arguments.out, progress=progress)
+        run_demo(arguments.out, progress=progress, seed=arguments.seed)
         return 0
     from .coco import CocoJob, run_coco
 

@@ -36,7 +36,7 @@ def build_sam2_tiny() -> torch.nn.Module:
 class TestLoad:
     def test_demo(self) -> None:
         models = load_models("demo", device="cpu")
-        assert (models.segmenter_side, models.grid_side, models.patches_side) == (320, 80, 22)
+        assert (models.segmenter_side, models.grid_side, models.patches_side) == (320, 80, 32)
         assert models.feature_width == models.dinov2.config.hidden_size
         assert (models.device, models.dtype) == (torch.device("cpu"), torch.float32)
         for model in (models.sam2, models.dinov2):

@@ -224,12 +224,12 @@ class TestReferenceVector:
         assert found.background is not None
         left, top, right, bottom = crop_corners(reference.box, (image.height, image.width))
         pixels = torch.from_numpy(np.array(image.crop((left, top, right, bottom)))).permute(2, 0, 1)[None] / 255
-        features = encode_patches(encoder_pixels(pixels, 308), models)[0]
+        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0]
         assert reference.mask is not None
         mask = paste_mask(reference.mask, reference.box, (image.height, image.width))[top:bottom, left:right]
-        weights = crop_weights(mask, 308, 22)
+        weights = crop_weights(mask, models.preset.encoder_side, models.patches_side)
         outside = F.normalize(features[weights < 0.05], dim=1)
-        assert 8 < len(outside) < 22 * 22
+        assert 8 < len(outside) < models.patches_side**2
         # Unit vectors among these patches: nearer to some of them than to the object.
         assert_near(found.background.norm(dim=1), torch.ones(BACKGROUND_VECTORS))
         inside = F.normalize(features[weights > 0.5], dim=1)

@@ -16,6 +16,7 @@ from PIL import Image
 from .world import NOVEL_PARTS, TRAINING_PARTS, Family, Scene, draw_family, render_scene
 
 NAME = "refseg-demo"
+SEED = 7
 CLASSES = ("star", "tee", "crescent", "arrow", "clover", "bowtie")
 NUM_IMAGES = 60
 IMAGE_HW = (360, 480)
@@ -40,7 +41,7 @@ def draw_tray(rng: np.random.Generator, classes: list[Family], *, empty: bool) -
     return scene, [names[order[drawn]] for drawn in scene.families]
 
 
-def build_demo_dataset(folder: Path | None = None, *, seed: int = 7, name: str = NAME, num_images: int = NUM_IMAGES) -> Any:
+def build_demo_dataset(folder: Path | None = None, *, seed: int = SEED, name: str = NAME, num_images: int = NUM_IMAGES) -> Any:
     """Draw the images, and make a persistent FiftyOne dataset of them; one of this name is replaced.
 
     Args:

@@ -18,14 +18,19 @@ from ..outputs import replacing, require_json, require_png
 from ..progress import Watcher
 from ..prototypes import build_prototypes
 from ..runs import calibrate, segment
-from .dataset import CLASSES, NAME, NUM_IMAGES, build_demo_dataset
+from .dataset import CLASSES, NAME, NUM_IMAGES, SEED, build_demo_dataset
 from .overview import draw_overview
 
 SHOTS = 3
 
 
 def run_demo(
-    out: Path, *, progress: bool | Watcher | None = None, name: str = NAME, num_images: int = NUM_IMAGES
+    out: Path,
+    *,
+    progress: bool | Watcher | None = None,
+    name: str = NAME,
+    num_images: int = NUM_IMAGES,
+    seed: int = SEED,
 ) -> dict[str, Any]:
     """Draw the dataset, tag references, build prototypes, calibrate, segment, evaluate; write `report.json`, `overview.png`.
 
@@ -37,6 +42,7 @@ def run_demo(
         progress: see `refseg.progress.drain`.
         name: of the dataset; one of this name is replaced.
         num_images: trays to draw.
+        seed: of what is drawn: another one for other parts on other trays.
 
     Returns:
         What `report.json` holds.
@@ -44,7 +50,7 @@ def run_demo(
     require_json(out / "report.json")
     require_png(out / "overview.png")
     print(f"Drawing {num_images} trays of parts…")
-    dataset = build_demo_dataset(name=name, num_images=num_images)
+    dataset = build_demo_dataset(name=name, num_images=num_images, seed=seed)
     sample_references(dataset, "ground_truth", SHOTS)
     references = collect_references(dataset, "ground_truth", tags=REFERENCE_TAG)
     prototypes = build_prototypes(references, "demo", progress=progress)

@@ -131,8 +131,8 @@ PRESETS: dict[str, Preset] = {
             None,
             0,
             points_per_side=16,
-            encoder_side=308,  # trained at 224; more patches tell small objects and look-alikes better apart
-            typical_threshold=0.7,  # the best F1 of benchmarks/demo_confidence.py, on seeds that are not the demo's
+            encoder_side=448,  # more patches tell small objects and look-alikes better apart
+            typical_threshold=0.65,  # the best F1 of benchmarks/demo_confidence.py, on seeds that are not the demo's
             sam2_file=str(DEMO_WEIGHTS / "sam2.safetensors"),
         ),
         _published("tiny", "tiny", "t", 156, "small"),

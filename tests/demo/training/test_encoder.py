@@ -10,6 +10,7 @@ import torch
 
 from refseg.candidates.proposing import encode_patches
 from refseg.demo.training import encoder
+from refseg.models import PRESETS
 from refseg.models.loaded import load_models, unload_models
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,35 @@ def test_a_run_begins_with_weights_that_are_there(pools, tmp_path):
     trained = encoder.train_encoder(tmp_path / "s.pt", pools, pools["plain"], 1, weights=tmp_path / "dinov2", rate=1e-9)
     for name, tensor in trained.state_dict().items():
         torch.testing.assert_close(tensor, begun.state_dict()[name].half().float(), atol=1e-4, rtol=1e-3)
+
+
+def test_the_last_steps_show_what_the_model_is_asked(pools, tmp_path, monkeypatch):
+    shown = []
+
+    def step_loss(rng, model, slope, pool, shapes):
+        shown.append(shapes)
+        return sum(parameter.sum() for parameter in model.parameters()) * 0
+
+    monkeypatch.setattr(encoder, "step_loss", step_loss)
+    monkeypatch.setattr(encoder, "measure_encoder", lambda *_: {})
+    encoder.train_encoder(tmp_path / "s.pt", pools, pools["plain"], 5)
+    assert shown == [encoder.SMALL] * 3 + [encoder.LARGE] * 2
+    assert max(encoder.LARGE.scenes) == PRESETS["demo"].encoder_side
+
+
+@pytest.mark.parametrize("shapes", [encoder.SMALL, encoder.LARGE])
+def test_a_step_learns_from_scenes_and_crops(pools, shapes):
+    model = encoder.build_encoder()
+    slope = torch.nn.ParameterDict({"scale": torch.tensor(2.0), "offset": torch.tensor(-4.0)})
+    few = replace(shapes, pairs=2, crops=3)
+    loss = encoder.step_loss(np.random.default_rng(1), model, slope, pools["plain"], few)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(
+        parameter.grad.abs().sum() > 0
+        for name, parameter in model.named_parameters()
+        if "attention" in name and name.endswith("weight")
+    )
 
 
 def test_contrast_is_lower_for_agreeing_vectors():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,34 @@ from transformers import Dinov2Config, Dinov2Model
 
 from ...images import normalize
 from ..pool import Pool
-from .encoder_scenes import CROP_SIDE, PATCH, Place, draw_crops, draw_step
-from .measures import SCENE_SIDE, measure_encoder, rounded
+from .encoder_scenes import PATCH, Place, draw_crops, draw_step
+from .measures import CROP_SIDE, SCENE_SIDE, measure_encoder, rounded
 from .state import Average, TrainingState, cosine_rate
 
 logger = logging.getLogger(__name__)
 
-SMALL_SIDE = 224
-SMALL_SHARE = 0.5
-"""Of the steps, those that show scenes at the smaller side."""
-PAIRS_A_STEP = 4
-CROPS_A_STEP = 20
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a step shows.
+
+    Attributes:
+        scenes: pixels a side of the scenes, one of these by chance.
+        crop: of the crops.
+        pairs: of scenes.
+        crops: families that are cropped, at most.
+    """
+
+    scenes: tuple[int, ...]
+    crop: int
+    pairs: int
+    crops: int
+
+
+SMALL = Shapes(scenes=(224, 308), crop=154, pairs=4, crops=20)
+LARGE = Shapes(scenes=(308, SCENE_SIDE), crop=CROP_SIDE, pairs=4, crops=14)
+LARGE_SHARE = 0.4
+"""Of a run, the last part, which shows scenes at the side that the model is asked at; a small step is half the work."""
 RICH_SHARE = 0.25
 """Of the steps, those on pairs of the rich pool."""
 CROP_WEIGHT = 1.5
@@ -95,12 +113,13 @@ def contrast(
     return info / 2 + F.binary_cross_entropy_with_logits(logits, same, weight=weight)
 
 
-def step_loss(rng: np.random.Generator, model: nn.Module, slope: nn.ParameterDict, pool: Pool) -> Tensor:
+def step_loss(
+    rng: np.random.Generator, model: nn.Module, slope: nn.ParameterDict, pool: Pool, shapes: Shapes = SMALL
+) -> Tensor:
     """Loss of one step on pairs of a pool."""
-    side = SMALL_SIDE if rng.random() < SMALL_SHARE else SCENE_SIDE
-    pairs = rng.choice(len(pool.images), min(PAIRS_A_STEP, len(pool.images)), replace=False).tolist()
-    step = draw_step(rng, pool, pairs, side)
-    crops = draw_crops(rng, pool, step, CROPS_A_STEP, CROP_SIDE)
+    pairs = rng.choice(len(pool.images), min(shapes.pairs, len(pool.images)), replace=False).tolist()
+    step = draw_step(rng, pool, pairs, int(rng.choice(shapes.scenes)))
+    crops = draw_crops(rng, pool, step, shapes.crops, shapes.crop)
     features = patch_features(model, step.scenes)
     first, second, tray = (pool_places(features, places) for places in (step.first, step.second, step.tray))
     pictures = [crop.picture for which in range(2) for crop in (pair[which] for pair in crops.of)]
@@ -147,7 +166,8 @@ def train_encoder(
         for group in optimizer.param_groups:
             group["lr"] = cosine_rate(rate, step, num_steps, warm_up=100)
         name = "rich" if "rich" in pools and rng.random() < RICH_SHARE else "plain"
-        loss = step_loss(rng, model, slope, pools[name])
+        shapes = LARGE if step >= (1 - LARGE_SHARE) * num_steps else SMALL
+        loss = step_loss(rng, model, slope, pools[name], shapes)
         optimizer.zero_grad()
         if torch.isfinite(loss):
             loss.backward()

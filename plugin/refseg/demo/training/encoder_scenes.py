@@ -13,8 +13,6 @@ from ..pool import MAX_FAMILIES, Pool
 from ..world.camera import relight
 
 PATCH = 14
-CROP_SIDE = 154
-"""Pixels a side of a second look's crop: a quarter of a scene's work, and it tells as much."""
 MIN_SHARE = 0.003
 """Objects that cover less of a picture than this are left out."""
 ERASED = 127

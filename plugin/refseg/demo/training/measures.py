@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ...candidates.decoding import MIN_PREDICTED_IOU
 from ..pool import Pool
-from .encoder_scenes import CROP_SIDE, Place, draw_crops, draw_step
+from .encoder_scenes import Place, draw_crops, draw_step
 from .segmenter_model import SIDE, decode, encode, grid
 
-SCENE_SIDE = 308
+SCENE_SIDE = 448
+"""Pixels a side at which the encoder is asked."""
+CROP_SIDE = 224
+"""Pixels a side of a second look's crop: a quarter of a scene's work, and it tells as much."""
 FAMILIES_AT_ONCE = 42
 PAIRS_AT_ONCE = 6
 STRANGERS = 6

@@ -4,8 +4,8 @@ Clicks fall on every pixel of an object and, in some pictures, beside all object
 best of the three masks takes the loss with a share of the mean; the predicted IoU learns the measured one. Two more losses get
 a model off the ground that begins with nothing: a dense one at stride 4 (foreground, and an embedding that tells instances
 apart), and one on the decoder's tokens, which are asked where their prompt is and what embedding its object has, and are told
-to look at that object. Without the second the masks ignored the clicks for more than a thousand steps. The first half
-of the steps shows quarters of pictures, more of them at once, the second half whole ones. The weights kept are a running mean.
+to look at that object. Without the second the masks ignored the clicks for more than a thousand steps. The first quarter
+of the steps shows quarters of pictures, more of them at once, the rest whole ones. The weights kept are a running mean.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .state import Average, TrainingState, cosine_rate
 logger = logging.getLogger(__name__)
 
 QUARTERS_A_STEP, IMAGES_A_STEP = 8, 3
-WHOLE_SHARE = 0.5
+WHOLE_SHARE = 0.75
 """Of a run, the last part, in which the model sees whole pictures."""
 
 
