@@ -214,7 +214,7 @@ class TestProposeTiles:
     def test_near_duplicates_within_a_window_go(self, models: Models) -> None:
         asked = replace(models, preset=replace(models.preset, points_per_side=8))
         image = wide_image()
-        every, found = propose_tiles(image, asked), propose_tiles(image, asked, max_iou=0.95)
+        every, found = propose_tiles(image, asked), propose_tiles(image, asked, max_iou=0.8)
         assert 0 < len(found) < len(every)
         assert set(found.codes.to_pylist()) <= set(every.codes.to_pylist())
 
@@ -264,10 +264,10 @@ def recall(candidates: Candidates | PackedCandidates, scene: Scene) -> float:
 
 
 def test_small_objects_are_found() -> None:
-    """At 100 points a window, not the preset's 256; with these the whole finds a fifth of such objects, tiles two thirds."""
+    """At 49 points a window, not the preset's 256; there the whole finds a quarter of such objects, tiles more than half."""
     models = quick_models()
-    models = replace(models, preset=replace(models.preset, points_per_side=10))
-    scene = wide_scene(0, (200, 480), radius=(0.03, 0.045))
+    models = replace(models, preset=replace(models.preset, points_per_side=7))
+    scene = wide_scene(0, (200, 480), radius=(0.02, 0.03))
     image = Image.fromarray(scene.image)
     without, with_tiles = recall(propose([image], models)[0], scene), recall(propose_tiles(image, models), scene)
     assert with_tiles >= without + 0.25

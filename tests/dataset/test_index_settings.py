@@ -63,7 +63,7 @@ class TestModelsAndSettings:
     ) -> None:
         """What commit cf1524c gave to weights of these names; `paper` is such a preset."""
         models = load_models("demo")
-        preset = dataclasses.replace(models.preset, **changes)
+        preset = dataclasses.replace(models.preset, encoder_side=308, **changes)
         named = dataclasses.replace(models, preset=preset, revisions={"sam2": "a", "dinov2": "b"})
         assert settings_of(trays, named).fingerprint == known
         cleaning = dataclasses.replace(named, preset=dataclasses.replace(preset, clean_masks=True))

@@ -327,10 +327,18 @@ class TestStory:
             assert score_of(story, story.all_with, item) < item.score
         # What was accepted may be enough for these two to be taken for their class no more; negatives lower the class itself.
         names = {item.label for item in story.rejected}
-        total = {
-            kind: sum(score for found in predictions.values() for name, score, _ in found if name in names)
-            for kind, predictions in (("with", story.all_with), ("without", story.all_without))
-        }
+        # Of what is found both ways: where the best give way, more of the others may be written.
+        scores = [
+            {
+                (file, label, tuple(box)): score
+                for file, found in predictions.items()
+                for label, score, box in found
+                if label in names
+            }
+            for predictions in (story.all_with, story.all_without)
+        ]
+        both = scores[0].keys() & scores[1].keys()
+        total = {kind: sum(own[key] for key in both) for kind, own in zip(("with", "without"), scores, strict=True)}
         assert 0 < total["with"] < total["without"]
         assert score_of(story, story.after, story.renamed) < story.renamed.score
 

@@ -123,7 +123,7 @@ class TestBuild:
             ((10, 20, 40, 50), np.zeros((30, 30), bool), EMPTY_MASK),
             ((10, 20, 40, 50), np.zeros((0, 0), bool), EMPTY_MASK),
             ((-30, 20, 30, 50), np.repeat([[True, False]], 30, 0).repeat(30, 1), EMPTY_MASK),  # its object is outside
-            ((20, 20, 120, 120), np.arange(10000).reshape(100, 100) == 1919, TOO_SMALL),
+            ((20, 20, 120, 120), np.arange(10000).reshape(100, 100) == 2121, TOO_SMALL),
         ],
     )
     def test_unusable_reference_is_skipped_by_id(

@@ -14,7 +14,7 @@ from ..prototypes import crop_corners
 TRAYS, COLUMNS = 6, 3
 CELL_HW = (360, 480)
 REFERENCE_SIDE = 72
-SCALE = 2
+SCALE, CAPTION_SIZE = 2, 24
 
 
 def draw_overview(dataset: Any, unseen: Any, thresholds: Mapping[str, float], eval_key: str) -> Any:
@@ -60,7 +60,7 @@ def _tray(sample: Any, thresholds: Mapping[str, float], eval_key: str) -> Any:
     items = [_drawn(label, image_hw, MISSED) for label in objects_of(sample.ground_truth) if label.id not in matched]
     for label in sorted(confident, key=lambda label: float(label.confidence)):
         items.append(_drawn(label, image_hw, RIGHT if label[eval_key] == "tp" else WRONG))
-    return fit(draw_outlines(image, items, SCALE), CELL_HW[1], CELL_HW[0])
+    return fit(draw_outlines(image, items, SCALE, CAPTION_SIZE), CELL_HW[1], CELL_HW[0])
 
 
 def _drawn(label: Any, image_hw: Sequence[int], color: int) -> DrawnObject:

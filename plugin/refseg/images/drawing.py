@@ -25,6 +25,7 @@ COLORS = (
 )
 RIGHT, WRONG, MISSED, SHOWN = 2, 4, 3, 1
 """Of COLORS: for what is found rightly and wrongly, for what is missed, and for what was shown."""
+CAPTION_SIZE = 13
 DASH = 6
 """Pixels of a dash of a broken line."""
 INK, PAPER = (30, 30, 34), (255, 255, 255)
@@ -70,13 +71,16 @@ def draw_objects(image: Image.Image, objects: Sequence[DrawnObject]) -> Image.Im
     return picture
 
 
-def draw_outlines(image: Image.Image, objects: Sequence[DrawnObject], scale: int = 1) -> Image.Image:
+def draw_outlines(
+    image: Image.Image, objects: Sequence[DrawnObject], scale: int = 1, caption_size: int = CAPTION_SIZE
+) -> Image.Image:
     """An RGB image with a thin line along the inside of each mask; objects stay to be seen, captions stand beside them.
 
     Args:
         image: RGB.
         objects: the last ones lie on top; captions of the first ones get the better places.
         scale: how many times as large as the image the picture is, so that lines are thin.
+        caption_size: of letters, in pixels of the picture.
     """
     picture = image.convert("RGB").resize((scale * image.width, scale * image.height), Image.Resampling.LANCZOS)
     canvas = np.asarray(picture).copy()
@@ -97,7 +101,7 @@ def draw_outlines(image: Image.Image, objects: Sequence[DrawnObject], scale: int
     picture = Image.fromarray(canvas)
     for item in objects:
         if item.caption:
-            _caption_beside(picture, item, scale, taken)
+            _caption_beside(picture, item, scale, taken, caption_size)
     return picture
 
 
@@ -179,14 +183,14 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _caption(picture: Image.Image, item: DrawnObject) -> None:
-    width, height = _caption_size(item.caption)
+    width, height = _caption_extent(item.caption, CAPTION_SIZE)
     x = max(0, min(item.box[0], picture.width - width))
     _write_caption(picture, item, x, max(0, item.box[1] - height))
 
 
-def _caption_beside(picture: Image.Image, item: DrawnObject, scale: int, taken: NDArray[np.bool_]) -> None:
+def _caption_beside(picture: Image.Image, item: DrawnObject, scale: int, taken: NDArray[np.bool_], size: int) -> None:
     """Write a caption where it covers least of what is taken, above or below its box or at a side; what it covers is taken."""
-    width, height = _caption_size(item.caption)
+    width, height = _caption_extent(item.caption, size)
     left, top, right, bottom = (scale * side for side in item.box)
     middle = (left + right - width) // 2, (top + bottom - height) // 2
     places = [
@@ -198,17 +202,19 @@ def _caption_beside(picture: Image.Image, item: DrawnObject, scale: int, taken: 
     covered = [int(taken[y : y + height, x : x + width].sum()) for x, y in places]
     x, y = places[int(np.argmin(covered))]
     taken[y : y + height + 1, x : x + width + 1] = True
-    _write_caption(picture, item, x, y)
+    _write_caption(picture, item, x, y, size)
 
 
-def _caption_size(caption: str) -> tuple[int, int]:
-    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), caption, ImageFont.load_default(13))
+def _caption_extent(caption: str, size: int) -> tuple[int, int]:
+    """Width and height in pixels."""
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    left, top, right, bottom = pen.textbbox((0, 0), caption, ImageFont.load_default(size))
     return int(right - left) + 6, int(bottom - top) + 6
 
 
-def _write_caption(picture: Image.Image, item: DrawnObject, x: int, y: int) -> None:
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+def _write_caption(picture: Image.Image, item: DrawnObject, x: int, y: int, size: int = CAPTION_SIZE) -> None:
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
     left, top, _, _ = pen.textbbox((0, 0), item.caption, font)
-    width, height = _caption_size(item.caption)
+    width, height = _caption_extent(item.caption, size)
     pen.rectangle([x, y, x + width, y + height], fill=INK)
     pen.text((x + 3 - left, y + 3 - top), item.caption, COLORS[item.color % len(COLORS)], font)
