@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from refseg.candidates.grids import grid_boxes
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index
 from refseg.dataset.known_indexes import INDEX_METHOD, index_records
-from refseg.errors import IndexMismatchError
+from refseg.errors import IndexMismatchError, PrototypeMismatchError
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import METADATA_KEY, FileState
 from refseg.models.loaded import Models
@@ -185,5 +186,8 @@ class TestDataset:
         assert report.uri not in {str(earlier / folder) for folder, _ in INDEXES}
         assert len(index_records(dataset)) == len(INDEXES) + 1
         assert len(CandidateIndex.open(earlier / "index").images) == 3
-        again = segment(dataset, prototypes, "found", model=models, min_confidence=0.1, num_workers=0, progress=False)
+        with pytest.raises(PrototypeMismatchError, match="build them again with the model that is to use them"):
+            segment(dataset, prototypes, "found", model=models, num_workers=0, progress=False)
+        fitting = replace(prototypes, fingerprint=models.fingerprint)  # the demo's encoder was trained further since
+        again = segment(dataset, fitting, "found", model=models, min_confidence=0.1, num_workers=0, progress=False)
         assert (again.num_images, again.num_from_index) == (4, 4)
