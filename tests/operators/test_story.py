@@ -246,6 +246,11 @@ def score_of(story: Story, predictions: dict[str, list[Found]], item: QueueItem)
     return max((score for label, score, _ in there if label == item.label), default=0.0)
 
 
+def scores_of(predictions: dict[str, list[Found]], names: set[str]) -> dict[Any, float]:
+    """Scores of what is found as one of these, by image, name and box."""
+    return {(file, name, *box): score for file, found in predictions.items() for name, score, box in found if name in names}
+
+
 def labels_in(predictions: dict[str, list[Found]]) -> Counter[str]:
     return Counter(label for found in predictions.values() for label, _, _ in found)
 
@@ -328,18 +333,9 @@ class TestStory:
         # What was accepted may be enough for these two to be taken for their class no more; negatives lower the class itself.
         names = {item.label for item in story.rejected}
         # Of what is found both ways: where the best give way, more of the others may be written.
-        scores = [
-            {
-                (file, label, tuple(box)): score
-                for file, found in predictions.items()
-                for label, score, box in found
-                if label in names
-            }
-            for predictions in (story.all_with, story.all_without)
-        ]
-        both = scores[0].keys() & scores[1].keys()
-        total = {kind: sum(own[key] for key in both) for kind, own in zip(("with", "without"), scores, strict=True)}
-        assert 0 < total["with"] < total["without"]
+        with_them, without = (scores_of(predictions, names) for predictions in (story.all_with, story.all_without))
+        both = with_them.keys() & without.keys()
+        assert 0 < sum(with_them[key] for key in both) < sum(without[key] for key in both)
         assert score_of(story, story.after, story.renamed) < story.renamed.score
 
     def test_summary(self, story: Story) -> None:

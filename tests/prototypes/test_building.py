@@ -61,9 +61,9 @@ class TestBuild:
             whole = np.zeros(picture.shape[:2], np.float32)
             whole[y0:y1, x0:x1] = reference.mask
             pixels = torch.from_numpy(picture[top:bottom, left:right].copy()).permute(2, 0, 1)[None] / 255
-            features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0]
-            crop = torch.from_numpy(whole[top:bottom, left:right].copy())[None, None]
             side = models.preset.encoder_side
+            features = encode_patches(encoder_pixels(pixels, side), models)[0]
+            crop = torch.from_numpy(whole[top:bottom, left:right].copy())[None, None]
             fine = F.interpolate(crop, size=(side, side), mode="bilinear", align_corners=False)[0, 0]
             weights = fine[::14, ::14].flatten()  # nearest, from pixels to patches of 14
             expected = (weights[:, None] * features).sum(0) / weights.sum()
@@ -223,11 +223,10 @@ class TestBoxOnly:
         left, top, right, bottom = crop_corners(box, (150, 200))
         with Image.open(references[0].image) as image:
             pixels = torch.from_numpy(np.array(image.crop((left, top, right, bottom)))).permute(2, 0, 1)[None] / 255
-        features = encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0]
+        side = models.preset.encoder_side
+        features = encode_patches(encoder_pixels(pixels, side), models)[0]
         half = (torch.arange(200) < 100).expand(150, -1)
-        expected = instance_vector(
-            features, crop_weights(half[top:bottom, left:right], models.preset.encoder_side, models.patches_side)
-        )
+        expected = instance_vector(features, crop_weights(half[top:bottom, left:right], side, models.patches_side))
         assert expected is not None
         assert_near(found.vectors[0], expected, at_most=1e-4)
 

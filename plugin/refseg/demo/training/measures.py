@@ -11,13 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from ...candidates.decoding import MIN_PREDICTED_IOU
+from ...models import PRESETS
 from ..pool import Pool
 from .encoder_scenes import Place, draw_crops, draw_step
 from .segmenter_model import SIDE, decode, encode, grid
 
-SCENE_SIDE = 448
+SCENE_SIDE = PRESETS["demo"].encoder_side
 """Pixels a side at which the encoder is asked."""
-CROP_SIDE = 224
+CROP_SIDE = SCENE_SIDE // 2
 """Pixels a side of a second look's crop: a quarter of a scene's work, and it tells as much."""
 FAMILIES_AT_ONCE = 42
 PAIRS_AT_ONCE = 6
