@@ -20,6 +20,7 @@ from skimage import color, data, feature, filters, measure, segmentation
 
 from benchmarks.one_photograph import as_drawn, draw_found, find_like
 from refseg.images import RIGHT, SHOWN, draw_outlines, line_of_text, sheet
+from refseg.outputs import require_png
 
 SHOTS = 3
 BLUR, APART = 2.0, 7
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--out", type=Path, default=Path("docs/cells.png"))
     options = parser.parse_args()
+    require_png(options.out)
     pixels = data.immunohistochemistry()
     photograph, shown = Image.fromarray(pixels), shown_nuclei(true_nuclei(pixels))
     references = [as_drawn(mask, SHOWN) for mask in shown]
@@ -66,7 +68,7 @@ def main() -> None:
         print(counts[-1])
     title = f"Three nuclei shown, in blue. Found with the preset {options.model!r}, nothing to check it by: {'; '.join(counts)}"
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet([[line_of_text(title, 2 * photograph.width)], pictures]).save(options.out)
+    sheet([[line_of_text(title, 2 * photograph.width)], pictures]).save(options.out, "PNG")
     print(f"Written: {options.out}")
 
 

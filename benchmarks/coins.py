@@ -36,6 +36,7 @@ from refseg.coco import parse_coco
 from refseg.images import RIGHT, SHOWN, WRONG, draw_outlines, line_of_text, sheet
 from refseg.masks import encode_crop
 from refseg.models import load_models
+from refseg.outputs import require_png
 
 LEAST_PIXELS = 200
 """Specks that the recipe leaves are smaller, coins five times as large."""
@@ -91,6 +92,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--out", type=Path, default=Path("docs/coins.png"))
     options = parser.parse_args()
+    require_png(options.out)
     grey = data.coins()
     photograph = Image.fromarray(grey).convert("RGB")
     coins = true_coins(grey)
@@ -114,7 +116,7 @@ def main() -> None:
     title = f"Left: all coins, the one shown in blue. Right: found in tiles by {options.model!r}: {lines[0]}, in orange"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     page = [[line_of_text(title, 2 * SCALE * photograph.width)], [draw_outlines(photograph, known, SCALE), pictures[0]]]
-    sheet(page).save(options.out)
+    sheet(page).save(options.out, "PNG")
     print(f"\nWritten: {options.out}")
 
 
