@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDER = "refseg"
+ABOUT_MODELS = ("benchmarks", "candidates", "demo", "models")
+"""Folders of tests in which the models always look for themselves; see `tests/known_answers.py`."""
 
 _session_folder: Path | None = None
 _mongod: PrivateMongod | None = None
@@ -142,6 +144,19 @@ def _disconnect() -> None:
         import fiftyone.core.odm.database as food
 
         food._disconnect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models_answer_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same pixels are looked at once a session, unless the tests are about the models themselves."""
+    about_models = any(REPOSITORY / "tests" / name in request.path.parents for name in ABOUT_MODELS)
+    if about_models or "refseg.candidates.decoding" not in sys.modules:
+        yield
+        return
+    from tests.known_answers import handed_out
+
+    with handed_out():
+        yield
 
 
 @pytest.fixture

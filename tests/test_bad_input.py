@@ -316,6 +316,7 @@ class TestReferences:
             ([0.2, 0.2, 0, 0], "its box is empty or lies outside the image"),
             ([1.2, 0.2, 0.3, 0.3], "its box is empty or lies outside the image"),
             ([-0.5, 0.2, 0.4, 0.4], "its box is empty or lies outside the image"),
+            ([0.2, 0.2, 0.0005, 0.3], "its box is smaller than a pixel"),
         ],
     )
     def test_boxes_that_hold_nothing(self, trays: fo.Dataset, box: list[float], reason: str) -> None:

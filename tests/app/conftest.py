@@ -33,8 +33,10 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    # The default of 5 seconds is too short where both cores are busy.
+    expect.set_options(timeout=60_000)
     path = find_browser()
     if path is None:
         if os.environ.get("CI"):

@@ -50,7 +50,7 @@ class AppPage:
     def expect_loaded(self) -> None:
         """Wait until each section has said what there is."""
         for title in ("References", "Index", "Segment", "Review", "Results"):
-            expect(self.section(title)).not_to_contain_text("…", timeout=60_000)
+            expect(self.section(title)).not_to_contain_text("…")
 
     def open_image(self, number: int) -> None:
         """Open an image of the grid."""

@@ -56,10 +56,10 @@ def build_index(app: AppPage) -> None:
 def segment(app: AppPage) -> None:
     app.button("Segment", re.compile("^Segment")).click()
     # What a preview found says nothing of this run, which replaces it.
-    expect(app.section("Segment")).not_to_contain_text("preview: ", timeout=60_000)
+    expect(app.section("Segment")).not_to_contain_text("preview: ")
     app.expect_text("Segment", ANY_OBJECTS, seconds=60)
     # A text of before may stand there until the run is at work.
-    expect(app.section("Segment").get_by_role("button", name="Cancel", exact=True)).to_have_count(0, timeout=60_000)
+    expect(app.section("Segment").get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
 
 
 def number_before(app: AppPage, section: str, word: str) -> int:
@@ -290,6 +290,7 @@ def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> Non
 
     app.select_thumbnail(4)
     app.select_thumbnail(5)
+    app.expect_text("Review", "2 objects selected")
     # What they were taken for becomes a negative, so not what they are called already.
     called = trays.count_values("predictions.detections.label")
     rarest = min(("arrow", "clover", "crescent", "star"), key=lambda name: called.get(name, 0))

@@ -35,7 +35,7 @@ from tests.trays import quick_models, tray_prototypes, tray_samples
 MakeDataset = Callable[..., fo.Dataset]
 
 NUM_IMAGES = 12
-NUM_KILLS = 10
+NUM_KILLS = 6
 IMAGES_A_BATCH = 2
 ANSWER_SECONDS = 120.0
 """After so long without a word a process counts as stuck."""
@@ -215,7 +215,9 @@ def assert_alike(found: PackedCandidates, expected: PackedCandidates) -> None:
 
 
 @pytest.mark.slow
-def test_killed_ten_times(dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path, rng: np.random.Generator) -> None:
+def test_killed_again_and_again(
+    dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path, rng: np.random.Generator
+) -> None:
     """At random moments: each kill loses a batch at most, and in the end nothing tells that there were any."""
     dataset.add_samples(draw(tmp_path, NUM_IMAGES, seed=34), progress=False)  # so many that none gets to the end
     index_for(dataset, quick_models())

@@ -256,6 +256,7 @@ def test_segment_the_images_of_patches(with_prototypes: fo.Dataset) -> None:
     assert with_prototypes.exists("predictions").values("id") == with_prototypes.limit(2).values("id")
 
 
+@pytest.mark.usefixtures("every_step")
 def test_leaving_the_app_cancels_and_keeps_what_is_done(with_prototypes: fo.Dataset) -> None:
     request = {
         "dataset_name": with_prototypes.name,

@@ -118,6 +118,7 @@ class TestBuild:
             ((10, 160, 40, 190), np.ones((30, 30), bool), EMPTY_BOX),
             ((40, 20, 40, 50), np.ones((30, 1), bool), EMPTY_BOX),
             ((60, 20, 40, 50), np.ones((30, 20), bool), EMPTY_BOX),
+            ((60, 20, 60.4, 50), np.ones((30, 1), bool), "its box is smaller than a pixel"),
             ((float("nan"), 20, 40, 50), np.ones((30, 20), bool), "its box is not finite"),
             ((10, 20, float("inf"), 50), np.ones((30, 20), bool), "its box is not finite"),
             ((10, 20, 40, 50), np.zeros((30, 30), bool), EMPTY_MASK),

@@ -204,6 +204,8 @@ def reference_vector(
         return "its box is not finite"
     if not (x1 > x0 and y1 > y0) or x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
         return "its box is empty or lies outside the image"
+    if min(x1 - x0, y1 - y0) < 1 - SNAP:
+        return "its box is smaller than a pixel"
     mask = reference.whole_mask((image.height, image.width))
     if mask is None:
         mask = mask_of_box(image, reference.box, models, embeddings)

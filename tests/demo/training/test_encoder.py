@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from refseg.candidates.proposing import encode_patches
-from refseg.demo.training import encoder
+from refseg.demo.training import encoder, measures
 from refseg.models import PRESETS
 from refseg.models.loaded import load_models, unload_models
 
@@ -22,6 +22,17 @@ def _forget_models():
     unload_models()
 
 
+@pytest.fixture
+def small_pictures(monkeypatch):
+    """The loop is the same whatever the pictures' size; what the sides are is a test of its own."""
+    small = encoder.Shapes(scenes=(112,), crop=56, pairs=2, crops=3)
+    monkeypatch.setattr(encoder, "SMALL", small)
+    monkeypatch.setattr(encoder, "LARGE", replace(small, scenes=(112, 154)))
+    monkeypatch.setattr(measures, "SCENE_SIDE", 112)
+    monkeypatch.setattr(measures, "CROP_SIDE", 56)
+
+
+@pytest.mark.usefixtures("small_pictures")
 def test_it_trains_resumes_and_is_loaded(pools, tmp_path):
     state, held_out = tmp_path / "encoder.pt", pools["plain"]
     encoder.train_encoder(state, pools, held_out, 1)
@@ -39,6 +50,7 @@ def test_it_trains_resumes_and_is_loaded(pools, tmp_path):
     assert next(model.parameters()).dtype == torch.float32, "writing must leave the model as it is"
 
 
+@pytest.mark.usefixtures("small_pictures")
 def test_a_run_begins_with_weights_that_are_there(pools, tmp_path):
     begun = encoder.build_encoder()
     encoder.save_encoder(begun, tmp_path)
