@@ -84,7 +84,7 @@ def make_way(name: str, models: Models) -> Way:
         run = partial(_baseline, models=models, encoder=eager_encoder(models))
         return Way(name, models, run, run)
     # The baseline leaves masks as they are.
-    asked = replace(models, preset=replace(models.preset, adaptive_prompts=name == FAST, clean_masks=False))
+    asked = replace(models, preset=replace(models.preset, adaptive_prompts=name == FAST, clean_masks=False, vote_masks=False))
     if name == FAST and asked.device.type == "cpu":
         asked = copy_models(asked, dtype=default_dtype(asked.preset, asked.device))
     return Way(name, asked, partial(_library, models=asked), partial(_library_by_stages, models=asked))

@@ -179,6 +179,7 @@ def open_candidates(draw: Draw, models: Models, *, tiles: bool = False, progress
         clean_masks=models.preset.clean_masks,
     )
     kind = f"{'tiles' if tiles else 'whole'}-{'clean' if models.preset.clean_masks else 'raw'}"
+    kind += "-voted" if models.preset.vote_masks else ""
     index = CandidateIndex.create(draw.folder / f"{kind}-{models.fingerprint}-{models.preset.encoder_side}", settings)
     missing = sorted(path for path in draw.folder.glob("*.png") if path.name not in index.images)
     drain(_iter_propose(missing, models, index), progress)

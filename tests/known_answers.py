@@ -93,7 +93,8 @@ def handed_out(known: KnownAnswers = KNOWN) -> Iterator[KnownAnswers]:
 
     def decode_prompts(self: Any, points: Tensor, terms: Any) -> Any:
         asked = digest(points, terms.image, terms.keys, *terms.fine)
-        key = "masks", known.weights(self._decoder), known.weights(self._prompts), asked, decoding.MIN_PREDICTED_IOU
+        least = decoding.least_predicted_iou(self._preset)
+        key = "masks", known.weights(self._decoder), known.weights(self._prompts), asked, least
         return known.answer(key, lambda: decode(self, points, terms))
 
     with (

@@ -42,7 +42,7 @@ def models() -> Models:
 
 
 def raw(models: Models) -> Models:
-    return replace(models, preset=replace(models.preset, clean_masks=False))
+    return replace(models, preset=replace(models.preset, clean_masks=False, vote_masks=False))
 
 
 @pytest.fixture(scope="module")

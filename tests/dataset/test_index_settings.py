@@ -33,12 +33,17 @@ class TestModelsAndSettings:
             with_preset(points_per_side=7),
             with_preset(add_no_memory=False),
             with_preset(clean_masks=False),
+            with_preset(vote_masks=False),
         ]
         monkeypatch.setattr("refseg.candidates.decoding.MIN_PREDICTED_IOU", 0.5)
         others.append(settings_of(trays, models).fingerprint)
         for name in ("MIN_ISLAND", "MAX_HOLE"):
             with monkeypatch.context() as changed:
                 changed.setattr(f"refseg.candidates.cleaning.{name}", 0.2)
+                others.append(settings_of(trays, models).fingerprint)
+        for name in ("VOTE_IOU", "NEAR_IOU", "VOTER_MARGIN", "KEPT_MARGIN"):
+            with monkeypatch.context() as changed:
+                changed.setattr(f"refseg.candidates.voting.{name}", 0.2)
                 others.append(settings_of(trays, models).fingerprint)
         assert len({own, *others}) == len(others) + 1
         monkeypatch.undo()
@@ -63,7 +68,7 @@ class TestModelsAndSettings:
     ) -> None:
         """What commit cf1524c gave to weights of these names; `paper` is such a preset."""
         models = load_models("demo")
-        preset = dataclasses.replace(models.preset, encoder_side=308, **changes)
+        preset = dataclasses.replace(models.preset, encoder_side=308, vote_masks=False, **changes)
         named = dataclasses.replace(models, preset=preset, revisions={"sam2": "a", "dinov2": "b"})
         assert settings_of(trays, named).fingerprint == known
         cleaning = dataclasses.replace(named, preset=dataclasses.replace(preset, clean_masks=True))

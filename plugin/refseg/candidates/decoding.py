@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images import normalize
-from ..models import BatchKey, Models, in_batches
+from ..models import BatchKey, Models, Preset, in_batches
 from ..printing import one_line
 from .cleaning import clean_for
 from .cross_attention import (
@@ -30,8 +30,10 @@ from .cross_attention import (
 )
 from .prompts import coarse_prompts, open_prompts, prompt_grid
 from .upscaling import Upscaling
+from .voting import KEPT_MARGIN, VOTER_MARGIN, vote_masks
 
 MIN_PREDICTED_IOU = 0.4
+"""Answers of a lower one are dropped; see `least_predicted_iou`."""
 PROMPTS_A_BATCH = {"cpu": 64, "mps": 64, "cuda": 128}
 """Prompts decoded at once, at most."""
 IMAGE_BYTES_A_BATCH = {"cpu": 2**22}
@@ -67,7 +69,7 @@ def embed_images(pixels: Tensor, models: Models) -> ImageEmbeddings:
 
 @torch.inference_mode()
 def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
-    """Masks at single positive clicks: of three answers the one with the highest predicted IoU, if it is above 0.4.
+    """Masks at single positive clicks: of three answers the one with the highest predicted IoU, if that is enough.
 
     Args:
         points: (P, 2) xy pixels of the S by S input.
@@ -88,15 +90,14 @@ def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models:
 
 @torch.inference_mode()
 def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
-    """Masks at the preset's grid of clicks, see decode_points, clean where the preset wants them so.
+    """Masks at the preset's grid of clicks, see decode_points, voted and clean where the preset wants them so.
 
     A preset of adaptive prompts asks at a quarter of them, and then at those that their neighbours have not answered for.
     """
     per_side = models.preset.points_per_side
     points = prompt_grid(per_side, models.segmenter_side).to(models.device)
     if not models.preset.adaptive_prompts:
-        logits, predicted = decode_points(points, embeddings, row, models)
-        return clean_for(models.preset, logits), predicted
+        return _finished(models.preset, *decode_points(points, embeddings, row, models))
     decoder = click_decoder(models)
     terms = decoder.terms_of(embeddings, row)
     coarse = coarse_prompts(per_side).to(models.device)
@@ -105,7 +106,20 @@ def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[
     more_logits, more_predicted, more_kept = decoder.decode(points[fine], terms)
     order = torch.cat([coarse[kept], fine[more_kept]]).argsort()
     every = torch.cat([logits, more_logits])[order]
-    return clean_for(models.preset, every), torch.cat([predicted[kept], more_predicted[more_kept]])[order]
+    return _finished(models.preset, every, torch.cat([predicted[kept], more_predicted[more_kept]])[order])
+
+
+def _finished(preset: Preset, logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:
+    if preset.vote_masks:
+        logits, predicted_iou = vote_masks(logits, predicted_iou)
+        kept = predicted_iou > MIN_PREDICTED_IOU - KEPT_MARGIN
+        logits, predicted_iou = logits[kept], predicted_iou[kept]
+    return clean_for(preset, logits), predicted_iou
+
+
+def least_predicted_iou(preset: Preset) -> float:
+    """The predicted IoU that a mask must exceed: of masks that vote, somewhat worse ones have a voice too."""
+    return MIN_PREDICTED_IOU - (VOTER_MARGIN if preset.vote_masks else 0)
 
 
 @torch.inference_mode()
@@ -168,6 +182,7 @@ class ClickDecoder:
     def __init__(self, models: Models) -> None:
         sam2 = models.sam2
         self._key, self._device, self._dtype = BatchKey.of("prompts", models), models.device, models.dtype
+        self._preset = models.preset
         self._prompts, self._decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
         self._transformer = self._decoder.transformer
         self._first, self._second = self._transformer.layers
@@ -196,7 +211,7 @@ class ClickDecoder:
 
     @torch.inference_mode()
     def decode(self, points: Tensor, terms: ImageTerms) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks at clicks whose predicted IoU is above 0.4.
+        """Masks at clicks whose predicted IoU is above that of `least_predicted_iou`.
 
         Args:
             points: (P, 2) xy pixels of the S by S input.
@@ -226,7 +241,7 @@ class ClickDecoder:
         first = self._iou_token
         quality = self._last_tokens(tokens[:, first : first + 1], prompts[:, first : first + 1], image)
         predicted, best = self._decoder.iou_prediction_head(quality)[:, 1:].max(1)
-        rows = (predicted > MIN_PREDICTED_IOU).nonzero()[:, 0]
+        rows = (predicted > least_predicted_iou(self._preset)).nonzero()[:, 0]
         mask_tokens = first + 2 + best[rows]  # the mask token of a single answer, which is not asked for, comes before
         chosen = self._last_tokens(tokens[rows, mask_tokens][:, None], prompts[rows, mask_tokens][:, None], image, rows)
         of_each = torch.stack([layers(chosen) for layers in self._decoder.output_hypernetworks_mlps[1:]], 1)

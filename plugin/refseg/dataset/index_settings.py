@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from ..candidates import EDGE_CELLS, MIN_OVERLAP, NEAR_DUPLICATE_IOU, PROMISING_IOU, SAME_MASK_IOU, cleaning_of, decoding
+from ..candidates import (
+    EDGE_CELLS,
+    MIN_OVERLAP,
+    NEAR_DUPLICATE_IOU,
+    PROMISING_IOU,
+    SAME_MASK_IOU,
+    cleaning_of,
+    decoding,
+    voting_of,
+)
 from ..images import PLAIN, PixelSettings
 from ..index import FORMAT, FORMAT_WITH_TILES, IndexSettings
 from ..models import Models
@@ -30,6 +39,7 @@ def settings_of(
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
         *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
         *cleaning_of(preset),
+        *voting_of(preset),
         *((AS_PUBLISHED,) if preset.as_published else ()),
         *(() if pixels.is_plain else ("pixels", pixels.pixel_range, pixels.channels)),
     ]

@@ -46,6 +46,8 @@ class Preset:
             nearly all of the masks; see `refseg.candidates.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
         clean_masks: take small islands and holes out of every mask of the segmenter; see `refseg.candidates.cleaning`.
+        vote_masks: average each mask of the prompt grid with those that nearly coincide, and let its predicted IoU tell how many
+            do; see `refseg.candidates.voting`.
         as_published: match to the letter of the paper; see `refseg.matching.ranking.match`.
         half: bfloat16 where it pays, see `refseg.models.loaded.default_dtype`; otherwise float32 everywhere.
         typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what
@@ -65,6 +67,7 @@ class Preset:
     adaptive_prompts: bool = False
     add_no_memory: bool = True
     clean_masks: bool = True
+    vote_masks: bool = False
     as_published: bool = False
     half: bool = True
     typical_threshold: float = 0.3
@@ -132,6 +135,7 @@ PRESETS: dict[str, Preset] = {
             0,
             points_per_side=16,
             encoder_side=448,  # more patches tell small objects and look-alikes better apart
+            vote_masks=True,  # a small segmenter's masks differ from click to click
             typical_threshold=0.7,  # within 0.01 of the best F1 of benchmarks/demo_confidence.py, and quieter than the best
             sam2_file=str(DEMO_WEIGHTS / "sam2.safetensors"),
         ),

@@ -80,6 +80,10 @@ def read_file(path: str | Path, version: int, build: Callable[[dict[str, Any], d
     except PrototypeFileError:
         raise
     except FileNotFoundError as error:
-        raise PrototypeFileError(f"There is no prototypes file at {path}.") from error
+        raise PrototypeFileError(
+            f"There is no prototypes file at {path}: give one that `refseg coco --prototypes` or Prototypes.save has written."
+        ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RefSegError) as error:
-        raise PrototypeFileError(f"{path} is not a prototypes file written by RefSeg.") from error
+        raise PrototypeFileError(
+            f"{path} is not a prototypes file written by RefSeg: give one that `refseg coco --prototypes` or Prototypes.save has written."
+        ) from error
