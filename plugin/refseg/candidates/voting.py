@@ -1,8 +1,8 @@
-"""Masks that neighbouring clicks agree on: each is averaged with those that nearly coincide, and its predicted IoU weighs how many do.
+"""Mask voting: each mask is averaged with those that nearly coincide, and its predicted IoU tells how many do.
 
-A grid of clicks falls on most objects several times. What a small segmenter draws wrong it draws wrong differently each time, and
-an object that it finds again and again is one; what it finds once, between others, mostly is not. The average of the masks that
-two voters share is the mask voting of arXiv 1512.04412 (section 3.3), with equal weights and on logits.
+A grid of clicks falls on most objects several times. Where a small segmenter errs, it errs differently each time: the average
+is better than each of its parts. What many clicks find alike is mostly an object; what one click finds alone mostly is none.
+Averaging masks is the mask voting of arXiv 1512.04412 (section 3.3), here with equal weights and on logits.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def vote_masks(logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:
     """Masks averaged with those that nearly coincide, and their predicted IoU with how far the others agree.
 
     With IoU o_ij between the masks as they came, o_ii = 1, and predicted IoU q, a mask's logits become the mean over all j of
-    o_ij ≥ VOTE_IOU, and its predicted IoU the square root of q_i · d_i · (1 + a_i) / (2 + a_i): d_i is the mean of o_ij over all
-    of o_ij ≥ NEAR_IOU, weighted by q_j, and a_i the sum of o_ij over all others of o_ij ≥ VOTE_IOU. Its rank
-    correlation with the measured IoU is 0.69 instead of 0.41 on parts that the demo segmenter was not trained on, and it is as
-    near to it as before.
+    o_ij ≥ VOTE_IOU, and its predicted IoU the square root of q_i · d_i · (1 + a_i) / (2 + a_i). Here d_i is the mean of o_ij
+    over all of o_ij ≥ NEAR_IOU, weighted by q_j, and a_i the sum of o_ij over all others of o_ij ≥ VOTE_IOU. On parts that the
+    demo segmenter was not trained on, its rank correlation with the measured IoU is 0.69 instead of 0.41, and it is as near to
+    it as before.
 
     Args:
         logits: (N, M, M) of any floating dtype; the masks are where they are above 0.

@@ -46,8 +46,8 @@ class Preset:
             nearly all of the masks; see `refseg.candidates.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
         clean_masks: take small islands and holes out of every mask of the segmenter; see `refseg.candidates.cleaning`.
-        vote_masks: average each mask of the prompt grid with those that nearly coincide, and let its predicted IoU tell how many
-            do; see `refseg.candidates.voting`.
+        vote_masks: average each mask of the prompt grid with those that nearly coincide, and let its predicted IoU tell how
+            many do; see `refseg.candidates.voting`.
         as_published: match to the letter of the paper; see `refseg.matching.ranking.match`.
         half: bfloat16 where it pays, see `refseg.models.loaded.default_dtype`; otherwise float32 everywhere.
         typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what

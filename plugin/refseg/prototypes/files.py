@@ -85,5 +85,6 @@ def read_file(path: str | Path, version: int, build: Callable[[dict[str, Any], d
         ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RefSegError) as error:
         raise PrototypeFileError(
-            f"{path} is not a prototypes file written by RefSeg: give one that `refseg coco --prototypes` or Prototypes.save has written."
+            f"{path} is not a prototypes file written by RefSeg: give one that `refseg coco --prototypes` or Prototypes.save "
+            "has written."
         ) from error

@@ -24,6 +24,9 @@ def test_segmenter_figures_of_made_up_answers(monkeypatch):
     assert figures["best_iou"] == pytest.approx((1 + 21 / 28) / 2, abs=1e-3)
     assert figures["recall_50"] == 1
     assert figures["recall_75"] == 0.5
+    # The third mask is a repeat of the first, which was surer.
+    assert figures["left_iou"] == pytest.approx(figures["best_iou"])
+    assert figures["left_75"] == 0.5
     assert figures["kept_on_tray"] == pytest.approx(1 / 3)
     assert figures["rank_correlation_all"] > 0.4
     assert figures["masks"] == 3
@@ -33,7 +36,8 @@ def test_no_answer_at_all_is_zero(monkeypatch):
     nothing = torch.zeros(0, 64, 64, dtype=torch.bool), torch.zeros(0), torch.zeros(0, 2)
     monkeypatch.setattr(measures, "_answers", lambda *arguments: nothing)
     figures = measures.measure_segmenter(None, SCENES, side=64)
-    assert figures["best_iou"] == figures["recall_50"] == figures["rank_correlation"] == figures["kept_on_tray"] == 0
+    zero = ("best_iou", "left_iou", "recall_50", "left_75", "rank_correlation", "kept_on_tray")
+    assert [figures[name] for name in zero] == [0] * len(zero)
 
 
 def test_an_encoder_that_sees_colours_tells_coloured_families_apart(monkeypatch):

@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import nms
 
-from ...candidates.decoding import MIN_PREDICTED_IOU
+from ...candidates import grid_boxes
+from ...candidates.decoding import MIN_PREDICTED_IOU, least_predicted_iou
+from ...candidates.voting import KEPT_MARGIN, vote_masks
 from ...models import PRESETS
 from ..pool import Pool
 from .encoder_scenes import Place, draw_crops, draw_step
@@ -24,6 +27,7 @@ FAMILIES_AT_ONCE = 42
 PAIRS_AT_ONCE = 6
 STRANGERS = 6
 PROMPTS_AT_ONCE = 64
+NMS_IOU = 0.5
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
@@ -33,17 +37,19 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
 
 @torch.inference_mode()
 def measure_segmenter(model: Any, pool: Pool, per_side: int = 16, side: int = SIDE) -> dict[str, float]:
-    """Recall and quality on a pool's first scenes, from a grid of clicks and predicted IoU above 0.4.
+    """Recall and quality on a pool's first scenes, from a grid of clicks whose masks vote, as those of the preset do.
 
     Returns:
         `best_iou`, the mean over objects of the best mask's IoU; `recall_50` and `recall_75`, the share of objects with a mask
-        of that IoU; `rank_correlation` of predicted and measured IoU over the masks of clicks on objects, and over all masks
-        (`rank_correlation_all`), where a mask's IoU is that with the object it fits best; `kept_on_tray`, the share of masks
-        whose click lies beside all objects.
+        of that IoU; `left_iou` and `left_75`, the same of the masks that an NMS by predicted IoU leaves; `rank_correlation` of
+        predicted and measured IoU over the masks of clicks on objects, and over all masks (`rank_correlation_all`), where a
+        mask's IoU is that with the object it fits best; `kept_on_tray`, the share of masks whose click lies beside all objects;
+        `masks`, their number a scene.
     """
     line = torch.linspace(0, side - 1, per_side)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
     best: list[float] = []
+    left: list[float] = []
     own: list[Tensor] = []
     predicted: list[Tensor] = []
     on_object: list[Tensor] = []
@@ -53,13 +59,16 @@ def measure_segmenter(model: Any, pool: Pool, per_side: int = 16, side: int = SI
         numbers = [int(number) for number in labels.unique() if number > 0 and int((labels == number).sum()) > 100]
         overlap = torch.stack([_overlap(masks, labels == number) for number in numbers], 1)  # (N, objects)
         best += [float(column.max()) if len(column) else 0.0 for column in overlap.T]
+        apart = nms(grid_boxes(masks), score, NMS_IOU)
+        left += [float(column[apart].max()) if len(apart) else 0.0 for column in overlap.T]
         owner = labels[at[:, 1].long(), at[:, 0].long()]
         mine = torch.stack([overlap[:, column] * (owner == number) for column, number in enumerate(numbers)], 1).sum(1)
         own.append(torch.where(owner > 0, mine, overlap.amax(1)))
         predicted.append(score)
         on_object.append(owner > 0)
-    overlaps, measured, told, on = (
+    overlaps, after_nms, measured, told, on = (
         np.array(best),
+        np.array(left),
         torch.cat(own).numpy(),
         torch.cat(predicted).numpy(),
         torch.cat(on_object).numpy(),
@@ -68,6 +77,8 @@ def measure_segmenter(model: Any, pool: Pool, per_side: int = 16, side: int = SI
         "best_iou": float(overlaps.mean()),
         "recall_50": float((overlaps > 0.5).mean()),
         "recall_75": float((overlaps > 0.75).mean()),
+        "left_iou": float(after_nms.mean()),
+        "left_75": float((after_nms > 0.75).mean()),
         "rank_correlation": _rank_correlation(measured[on], told[on]),
         "rank_correlation_all": _rank_correlation(measured, told),
         "kept_on_tray": float(1 - on.mean()) if len(on) else 0.0,
@@ -79,16 +90,19 @@ def _answers(model: Any, image: Any, points: Tensor, side: int) -> tuple[Tensor,
     """(N, S, S) bool masks, (N,) predicted IoU and (N, 2) clicks of the best answer to each click that is kept."""
     picture = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
     features = encode(model, torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255)
-    masks, scores, at = [], [], []
+    logits, scores, at = [], [], []
     for some in points.split(PROMPTS_AT_ONCE):
         answers = decode(model, features, 0, some)
         score, which = answers.iou.max(1)
-        keep = score > MIN_PREDICTED_IOU
-        logits = grid(answers.logits[torch.arange(len(which)), which][keep])
-        masks.append(F.interpolate(logits[:, None], size=(side, side), mode="bilinear")[:, 0] > 0)
+        keep = score > least_predicted_iou(PRESETS["demo"])
+        logits.append(grid(answers.logits[torch.arange(len(which)), which][keep]))
         scores.append(score[keep])
         at.append(some[keep])
-    return torch.cat(masks), torch.cat(scores), torch.cat(at)
+    voted, trusted = vote_masks(torch.cat(logits), torch.cat(scores))
+    kept = trusted > MIN_PREDICTED_IOU - KEPT_MARGIN
+    masks = F.interpolate(voted[kept][:, None], size=(side, side), mode="bilinear")[:, 0] > 0
+    filled = masks.flatten(1).any(1)
+    return masks[filled], trusted[kept][filled], torch.cat(at)[kept][filled]
 
 
 def _overlap(masks: Tensor, truth: Tensor) -> Tensor:
