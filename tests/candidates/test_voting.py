@@ -63,9 +63,9 @@ class TestVoteMasks:
         assert torch.equal(voted, logits)
         assert predicted.tolist() == pytest.approx([0.4**0.5] * number)
 
-    def test_empty_masks_and_a_predicted_iou_of_zero(self) -> None:
+    def test_empty_masks_and_a_predicted_iou_of_zero_or_less(self) -> None:
         logits = torch.stack([torch.full((40, 40), -1.0), torch.full((40, 40), -3.0), disc(10)])
-        voted, predicted = vote_masks(logits, torch.tensor([0.0, 0.5, 0.0]))
+        voted, predicted = vote_masks(logits, torch.tensor([0.0, 0.5, -0.1]))
         assert torch.equal(voted, logits)
         assert predicted.tolist() == [0.0, 0.5, 0.0]
 
