@@ -15,6 +15,7 @@
 
   const SECTIONS = ["references", "index", "segment", "review", "results"];
   const POLL_MILLISECONDS = 1000;
+  const PATIENCE_MILLISECONDS = 5000;
   const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
   const PICTURES_A_REQUEST = 48;
   const PREFETCHED = 4; // pictures of the queue that are loaded ahead
@@ -50,11 +51,14 @@
         const { handle: send, panelId: id, view } = latest.current;
         send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
       });
-      if (["pictures", "watch"].includes(method)) return ask();
+      if (method === "pictures") return ask();
       // A button pressed while its field is still being left waits until what was typed there is kept, and a decision or its
       // undoing waits for the one before.
       const answer = chosen.current.then(ask);
       if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
+      // A change waits for sections that were asked for before it, so that they do not come after it and show what was before; but
+      // not for ever, should the server be gone.
+      if (["load", "watch"].includes(method)) chosen.current = Promise.race([answer, new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS))]);
       return answer;
     }, []);
   }
