@@ -56,9 +56,10 @@
       // undoing waits for the one before.
       const answer = chosen.current.then(ask);
       if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
-      // A change waits for sections that were asked for before it, so that they do not come after it and show what was before; but
-      // not for ever, should the server be gone.
-      if (["load", "watch"].includes(method)) chosen.current = Promise.race([answer, new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS))]);
+      // Sections that were asked for before a change must not come after it: it waits for them, but not for ever, should the
+      // server be gone.
+      const patience = () => new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS));
+      if (["load", "watch"].includes(method)) chosen.current = Promise.race([answer, patience()]);
       return answer;
     }, []);
   }

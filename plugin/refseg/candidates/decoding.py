@@ -111,10 +111,15 @@ def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[
 
 def _finished(preset: Preset, logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:
     if preset.vote_masks:
-        logits, predicted_iou = vote_masks(logits, predicted_iou)
-        kept = predicted_iou > MIN_PREDICTED_IOU - KEPT_MARGIN
-        logits, predicted_iou = logits[kept], predicted_iou[kept]
+        logits, predicted_iou, _ = keep_voted(logits, predicted_iou)
     return clean_for(preset, logits), predicted_iou
+
+
+def keep_voted(logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What is kept of (N, M, M) logits and (N,) predicted IoU after the vote, see vote_masks, and which: (N,) bool."""
+    logits, predicted_iou = vote_masks(logits, predicted_iou)
+    kept = predicted_iou > MIN_PREDICTED_IOU - KEPT_MARGIN
+    return logits[kept], predicted_iou[kept], kept
 
 
 def least_predicted_iou(preset: Preset) -> float:

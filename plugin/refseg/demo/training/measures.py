@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ...candidates import grid_boxes
-from ...candidates.decoding import MIN_PREDICTED_IOU, least_predicted_iou
-from ...candidates.voting import KEPT_MARGIN, vote_masks
+from ...candidates.decoding import keep_voted, least_predicted_iou
 from ...models import PRESETS
 from ..pool import Pool
 from .encoder_scenes import Place, draw_crops, draw_step
@@ -98,11 +97,10 @@ def _answers(model: Any, image: Any, points: Tensor, side: int) -> tuple[Tensor,
         logits.append(grid(answers.logits[torch.arange(len(which)), which][keep]))
         scores.append(score[keep])
         at.append(some[keep])
-    voted, trusted = vote_masks(torch.cat(logits), torch.cat(scores))
-    kept = trusted > MIN_PREDICTED_IOU - KEPT_MARGIN
-    masks = F.interpolate(voted[kept][:, None], size=(side, side), mode="bilinear")[:, 0] > 0
+    voted, trusted, kept = keep_voted(torch.cat(logits), torch.cat(scores))
+    masks = F.interpolate(voted[:, None], size=(side, side), mode="bilinear")[:, 0] > 0
     filled = masks.flatten(1).any(1)
-    return masks[filled], trusted[kept][filled], torch.cat(at)[kept][filled]
+    return masks[filled], trusted[filled], torch.cat(at)[kept][filled]
 
 
 def _overlap(masks: Tensor, truth: Tensor) -> Tensor:
