@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from ..dataset import REFERENCE_TAG, object_region, objects_of
 from ..images import MISSED, RIGHT, WRONG, DrawnObject, draw_outlines, fit, line_of_text, read_image, sheet
 from ..prototypes import crop_corners
+from .dataset import CLASSES
 
 TRAYS, COLUMNS = 6, 3
 CELL_HW = (360, 480)
@@ -17,24 +18,22 @@ REFERENCE_SIDE = 72
 SCALE, CAPTION_SIZE = 2, 24
 
 
-def draw_overview(dataset: Any, unseen: Any, thresholds: Mapping[str, float], eval_key: str) -> Any:
+def draw_overview(dataset: Any, unseen: Any, eval_key: str) -> Any:
     """References on top, then trays with what is found in green, wrong in orange and missed in broken yellow.
 
     Args:
         dataset: with `ground_truth`, some of it tagged as references, and `predictions`.
         unseen: a view of it without the images that hold references, evaluated.
-        thresholds: score of each class from which on a prediction is shown.
         eval_key: of the evaluation that tells right from wrong.
     """
     width = COLUMNS * CELL_HW[1] + (COLUMNS - 1) * 8
-    classes = list(thresholds)
     rows = [[line_of_text("Shown: three references of each class", width)]]
-    rows.append([_shown(dataset, name, (width - 8 * (len(classes) - 1)) // len(classes)) for name in classes])
+    rows.append([_shown(dataset, name, (width - 8 * (len(CLASSES) - 1)) // len(CLASSES)) for name in CLASSES])
     rows.append(
         [line_of_text("Found in images it was not shown: green is right, orange is wrong, broken yellow is missed", width)]
     )
     full = unseen.match_tags("empty", bool=False).limit(TRAYS - 1)
-    trays = [_tray(sample, thresholds, eval_key) for sample in [*full, *unseen.match_tags("empty").limit(1)]]
+    trays = [_tray(sample, eval_key) for sample in [*full, *unseen.match_tags("empty").limit(1)]]
     rows += [trays[start : start + COLUMNS] for start in range(0, len(trays), COLUMNS)]
     return sheet(rows)
 
@@ -52,13 +51,13 @@ def _shown(dataset: Any, name: str, width: int) -> Any:
     return sheet([[line_of_text(name, width - 8, 14)], crops], 4)
 
 
-def _tray(sample: Any, thresholds: Mapping[str, float], eval_key: str) -> Any:
+def _tray(sample: Any, eval_key: str) -> Any:
     image = read_image(sample.filepath)
     image_hw = image.height, image.width
-    confident = [label for label in objects_of(sample.predictions) if label.confidence >= thresholds[label.label]]
-    matched = {label[f"{eval_key}_id"] for label in confident if label[eval_key] == "tp"}
+    found = objects_of(sample.predictions)
+    matched = {label[f"{eval_key}_id"] for label in found if label[eval_key] == "tp"}
     items = [_drawn(label, image_hw, MISSED) for label in objects_of(sample.ground_truth) if label.id not in matched]
-    for label in sorted(confident, key=lambda label: float(label.confidence)):
+    for label in sorted(found, key=lambda label: float(label.confidence)):
         items.append(_drawn(label, image_hw, RIGHT if label[eval_key] == "tp" else WRONG))
     return fit(draw_outlines(image, items, SCALE, CAPTION_SIZE), CELL_HW[1], CELL_HW[0])
 

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from fiftyone import ViewField as F
+import fiftyone as fo
 
 from ..calibration import default_thresholds
 from ..dataset import REFERENCE_TAG, collect_references, sample_references, save_prototypes
@@ -22,6 +22,8 @@ from .dataset import CLASSES, NAME, NUM_IMAGES, SEED, build_demo_dataset
 from .overview import draw_overview
 
 SHOTS = 3
+EVERY_SCORE = "every_score"
+"""Field of what was found below the thresholds too; the App does not show it until somebody ticks it."""
 
 
 def run_demo(
@@ -34,8 +36,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Draw the dataset, tag references, build prototypes, calibrate, segment, evaluate; write `report.json`, `overview.png`.
 
-    The images that hold references are left out of the evaluation: scores are of images the prototypes have not seen. Scores
-    are of everything found; false positives are counted at the calibrated threshold of each class.
+    The images that hold references are left out of the evaluation: scores are of images the prototypes have not seen. Average
+    precision is of everything found, which lies in a field of its own; false positives are counted among the predictions.
 
     Args:
         out: folder for the two files.
@@ -57,15 +59,18 @@ def run_demo(
     prototypes = calibrate(dataset, prototypes, progress=progress)
     save_prototypes(dataset, prototypes, "demo", overwrite=True)
     print(f"{len(references)} references of {len(prototypes.classes)} classes. Segmenting…")
-    run = segment(dataset, prototypes, "predictions", min_confidence=0.0, progress=progress)
-    again = segment(dataset, prototypes, "predictions", min_confidence=0.0, progress=False)
+    run = segment(dataset, prototypes, "predictions", progress=progress)
+    again = segment(dataset, prototypes, "predictions", progress=False)
     from_index = again.seconds / max(1, again.num_images)
+    # Average precision takes every score, and nobody wants to look at all of these.
+    segment(dataset, prototypes, EVERY_SCORE, min_confidence=0.0, progress=False)
+    dataset.app_config.default_visibility_labels = fo.DefaultVisibilityLabels(exclude=[EVERY_SCORE])
+    dataset.save()
     unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
-    scores = evaluate(unseen, "predictions", "ground_truth", eval_key="demo", classes=list(CLASSES), progress=False)
+    about = {"classes": list(CLASSES), "progress": False}
+    scores = evaluate(unseen, EVERY_SCORE, "ground_truth", eval_key="every_score", **about)
+    evaluate(unseen, "predictions", "ground_truth", eval_key="demo", **about)
     thresholds = default_thresholds(prototypes, load_models("demo").preset, MatchSettings())
-    enough = F("confidence") >= F("label").map_values(thresholds)
-    confident = dataset.filter_labels("predictions", enough, only_matches=False)
-    dataset.save_view("confident", confident, "Predictions above the calibrated threshold of their class")
     report = {
         "mask_ap": scores.mask_ap,
         "mask_ap50": scores.mask_ap50,
@@ -76,20 +81,20 @@ def run_demo(
         "shots": SHOTS,
         "seconds_per_image": round(run.seconds / max(1, run.num_images - run.num_from_index), 3),
         "seconds_per_image_from_index": round(from_index, 5),
-        "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", thresholds),
+        "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", 0.0),
         "thresholds": {name: round(value, 3) for name, value in thresholds.items()},
         "processor": platform.machine(),
     }
     with replacing(out / "report.json") as draft:
         draft.write_text(json.dumps(report, indent=2) + "\n")
     with replacing(out / "overview.png") as draft:
-        draw_overview(dataset, unseen, thresholds, "demo").save(draft, "PNG")
+        draw_overview(dataset, unseen, "demo").save(draft, "PNG")
     print(scores)
     print(
         f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at the calibrated thresholds; "
         f"{report['seconds_per_image']} s an image the first time, "
         f"{1000 * from_index:.1f} ms again from the candidate index.\n"
         f"Written: {out / 'report.json'} and {out / 'overview.png'}\n"
-        f"See it in the App: fiftyone app launch {dataset.name}, and choose the saved view 'confident'"
+        f"See it in the App: fiftyone app launch {dataset.name}"
     )
     return report
