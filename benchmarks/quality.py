@@ -16,7 +16,7 @@ import json
 import statistics
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,13 +29,16 @@ from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
 from benchmarks.quality_scores import measure
 from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
-from refseg.calibration import add_mined, default_thresholds, join_surroundings, mine
+from refseg.calibration import Teacher, add_mined, calibrator_for, default_thresholds, join_surroundings, mine
 from refseg.candidates import PackedCandidates, encode_patches, patch_similarity
 from refseg.coco import CocoDataset, to_results
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
-from refseg.matching import PUBLISHED, MatchSettings, make_matcher
+from refseg.index import CandidateIndex
+from refseg.matching import PUBLISHED, Looked, Matcher, MatchSettings, look_at_file, make_matcher
 from refseg.models import Models, load_models
 from refseg.prototypes import (
+    MAX_COHORT,
+    Cohort,
     KnownObject,
     Prototypes,
     Reference,
@@ -52,6 +55,8 @@ TUNING_DRAWS, REPORTED_DRAWS = (1, 2), (11, 12)
 CHOICES = 5
 """Choices of references in each draw."""
 BASE = replace(PUBLISHED, negatives=False)
+ONE_LOOK = MatchSettings(second_look=False)
+"""What the default was before candidates were looked at twice."""
 GATE = 0.6
 
 
@@ -88,6 +93,9 @@ ROWS = (
     Row("+ diffusion", replace(BASE, overlaps="diffusion")),
     Row(f"+ presence gate {GATE}", BASE, gate=GATE),
     Row("+ tiles", BASE, tiles=True),
+    Row("default, one look", ONE_LOOK),
+    Row("default, not whitened", MatchSettings(whiten=False)),
+    Row("default, not calibrated", MatchSettings(calibrated=False)),
     Row("default", MatchSettings()),
     Row("default, 12 empty images", MatchSettings(), empties=NUM_KNOWN_EMPTY),
     Row("default, tiles", MatchSettings(), tiles=True),
@@ -126,6 +134,40 @@ class Scene:
     patches: dict[str, torch.Tensor]
     folder: Path
     models: Models
+    eyes: dict[bool, Eyes]
+    cohorts: dict[bool, Cohort]
+
+
+@dataclass
+class Eyes:
+    """Second looks at the candidates of a draw, kept beside them.
+
+    Attributes:
+        index: of the candidates.
+        folder: of the images.
+        models: that look.
+    """
+
+    index: CandidateIndex
+    folder: Path
+    models: Models
+    _known: dict[str, dict[int, torch.Tensor]] = field(default_factory=dict)
+
+    def look(self, name: str, candidates: PackedCandidates, rows: torch.Tensor) -> Looked:
+        """Second looks at some candidates of an image; computed once."""
+        known = self._known.setdefault(name, self._kept(name))
+        missing = torch.tensor([row for row in rows.tolist() if row not in known], dtype=torch.int64)
+        if len(missing):
+            looked = look_at_file(str(self.folder / name), candidates, missing, self.models)
+            assert looked is not None
+            known.update(zip(missing.tolist(), looked.looks, strict=True))
+            self.index.looks.append([(self.index.images[name], looked.rows, looked.looks)])
+        looks = [known[row] for row in rows.tolist()]
+        return Looked(rows, torch.stack(looks) if looks else torch.zeros(0, self.models.look_width))
+
+    def _kept(self, name: str) -> dict[int, torch.Tensor]:
+        rows, looks = self.index.looks.read([self.index.images[name]])[0]
+        return dict(zip(rows.tolist(), looks, strict=True))
 
 
 def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
@@ -138,25 +180,52 @@ def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
     for reference in references.values():
         by_image.setdefault(Path(reference.image).name, []).append(reference)
     targets = draw.listing("target")
-    candidates = {kind: _candidates(draw, models, kind) for kind in ((False, True) if tiles else (False,))}
+    kinds = (False, True) if tiles else (False,)
+    eyes = {kind: Eyes(open_candidates(draw, models, tiles=kind, progress=False), draw.folder, models) for kind in kinds}
+    candidates = {kind: _candidates(eyes[kind].index) for kind in kinds}
+    pool = Prototypes.load(kept)
     return Scene(
         targets,
         candidates,
-        Prototypes.load(kept),
-        {kind: _look_around(draw.folder, found, by_image) for kind, found in candidates.items()},
+        pool,
+        {
+            kind: _look_around(draw.folder, found, by_image, Teacher(pool, models.preset), eyes[kind])
+            for kind, found in candidates.items()
+        },
         tuple(image_key(str(path)) for path in sorted(draw.folder.glob("known_empty*.png"))),
         {image.file_name: _patches(draw.folder / image.file_name, models) for image in targets.images.values()},
         draw.folder,
         models,
+        eyes,
+        {kind: _cohort(candidates[kind], eyes[kind]) for kind in kinds},
     )
 
 
-def _candidates(draw: Draw, models: Models, tiles: bool) -> dict[str, PackedCandidates]:
-    index = open_candidates(draw, models, tiles=tiles, progress=False)
+def _cohort(candidates: dict[str, PackedCandidates], eyes: Eyes) -> Cohort:
+    """Candidates of the target images, which stand for the dataset."""
+    rng = np.random.default_rng(0)
+    names = sorted(name for name in candidates if name.startswith("target"))
+    every = [(name, row) for name in names for row in range(len(candidates[name]))]
+    chosen = [every[number] for number in rng.permutation(len(every))[:MAX_COHORT]]
+    parts = []
+    for name in names:
+        rows = torch.tensor([row for other, row in chosen if other == name], dtype=torch.int64)
+        parts.append((candidates[name].features[rows], eyes.look(name, candidates[name], rows).looks))
+    features, looks = (torch.cat(column).half() for column in zip(*parts, strict=True))
+    return Cohort(features, looks, len(names))
+
+
+def _candidates(index: CandidateIndex) -> dict[str, PackedCandidates]:
     return {image.sample_id: chunk.candidates(number) for chunk in index.scan() for number, image in enumerate(chunk.images)}
 
 
-def _look_around(folder: Path, candidates: dict[str, PackedCandidates], by_image: dict[str, list[Reference]]) -> Surroundings:
+def _look_around(
+    folder: Path,
+    candidates: dict[str, PackedCandidates],
+    by_image: dict[str, list[Reference]],
+    teacher: Teacher,
+    eyes: Eyes,
+) -> Surroundings:
     parts = []
     for name in sorted(name for name in candidates if not name.startswith("target")):
         found = candidates[name]
@@ -165,7 +234,9 @@ def _look_around(folder: Path, candidates: dict[str, PackedCandidates], by_image
             for item in by_image.get(name, ())
             if item.mask is not None
         ]
-        parts.append(look_around(found, known, image_key(str(folder / name))))
+        key = image_key(str(folder / name))
+        looks = teacher.looks(found, key, partial(eyes.look, name, found))
+        parts.append(look_around(found, known, key, looks))
     return join_surroundings(parts)
 
 
@@ -187,8 +258,7 @@ def show(scene: Scene, seed: int, shots: int, tiles: bool, empties: int) -> Prot
     assert around is not None
     known = {*prototypes.images, *scene.empties[:empties]}
     rows = [row for row, image in enumerate(around.images) if image in known]
-    kept = Surroundings(around.features[rows], *(tuple(part[row] for row in rows) for part in (around.images, around.shown)))
-    return replace(prototypes, surroundings=kept)
+    return replace(prototypes, surroundings=around.take(rows), cohort=scene.cohorts[tiles])
 
 
 def _image_hw(scene: Scene) -> tuple[int, int]:
@@ -198,14 +268,26 @@ def _image_hw(scene: Scene) -> tuple[int, int]:
 
 
 def _with_mined(scene: Scene, prototypes: Prototypes, row: Row) -> Prototypes:
-    preset = replace(scene.models.preset, as_published=row.as_published)
-    matcher = make_matcher(prototypes, preset, row.settings, default_thresholds(prototypes, preset, row.settings))
+    matcher, _ = _matcher(scene, prototypes, row)
     names = sorted(name for name in scene.candidates[row.tiles] if name.startswith("known_empty"))[: row.empties]
-    found = [
-        mine(scene.candidates[row.tiles][name], matcher, prototypes.classes, image_key(str(scene.folder / name)), name)
-        for name in names
-    ]
-    return add_mined(prototypes, found, matcher.gallery, sources=names)
+    found = []
+    for name in names:
+        candidates = scene.candidates[row.tiles][name]
+        looked = scene.eyes[row.tiles].look(name, candidates, matcher.pick(candidates))
+        found.append(mine(candidates, matcher, prototypes.classes, image_key(str(scene.folder / name)), name, looked))
+    found = [mined.above(matcher.thresholds) for mined in found]
+    return add_mined(prototypes, found, matcher, sources=names)
+
+
+def _matcher(scene: Scene, prototypes: Prototypes, row: Row) -> tuple[Matcher, dict[str, float]]:
+    """Every score counts; and the thresholds above which an instance counts as an answer."""
+    preset = replace(scene.models.preset, as_published=row.as_published)
+    calibrator = calibrator_for(prototypes, preset, row.settings)
+    every = dict.fromkeys(prototypes.classes, 0.0)
+    matcher = make_matcher(prototypes, preset, row.settings, every, calibrator=calibrator)
+    # The published matching writes every score: what counts as an answer here takes the preset's one threshold.
+    preset = replace(preset, as_published=False)
+    return matcher, default_thresholds(prototypes, preset, calibrator)
 
 
 def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, float | None]:
@@ -213,22 +295,18 @@ def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, floa
     prototypes = show(scene, seed, shots, row.tiles, row.empties)
     if row.empties and row.settings.negatives:
         prototypes = _with_mined(scene, prototypes, row)
-    preset = replace(scene.models.preset, as_published=row.as_published)
-    if row.as_published:
-        # It writes every score: what counts as an answer here takes the preset's one threshold.
-        thresholds = dict.fromkeys(prototypes.classes, preset.typical_threshold)
-    else:
-        thresholds = default_thresholds(prototypes, preset, row.settings)
-    matcher = make_matcher(prototypes, preset, row.settings, dict.fromkeys(prototypes.classes, 0.0))
+    matcher, thresholds = _matcher(scene, prototypes, row)
     ids = {name: number for number, name in scene.targets.categories.items()}
     categories = [ids[name] for name in prototypes.classes]
     results: list[dict[str, Any]] = []
     spared = 0
     for image_id, image in scene.targets.images.items():
-        if row.gate is not None and patch_similarity(scene.patches[image.file_name], prototypes.matrix).max() < row.gate:
+        name = image.file_name
+        if row.gate is not None and patch_similarity(scene.patches[name], prototypes.matrix).max() < row.gate:
             spared += 1
             continue
-        instances = matcher.match(scene.candidates[row.tiles][image.file_name])
+        candidates = scene.candidates[row.tiles][name]
+        instances = matcher.match(candidates, scene.eyes[row.tiles].look(name, candidates, matcher.pick(candidates)))
         results += to_results(instances, categories, image_id, _image_hw(scene))
     figures = measure(scene.targets, results, {ids[name]: value for name, value in thresholds.items()})
     return {**figures, "spared": spared / len(scene.targets.images)}

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from refseg.candidates import propose
+from refseg.candidates import crop_corners, propose
 from refseg.demo.dataset import CLASSES, draw_classes, draw_tray
 from refseg.images import DrawnObject, draw_objects, fit, line_of_text, sheet
 from refseg.matching import Instances, match
 from refseg.models import load_models
-from refseg.prototypes import Reference, build_prototypes, crop_corners
+from refseg.prototypes import Reference, build_prototypes
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "how_it_works.png"
 WIDTH, HEIGHT = 384, 288

@@ -15,13 +15,13 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from refseg.candidates.crops import instance_vector
 from refseg.candidates.grids import pool_features
 from refseg.candidates.proposing import Candidates
 from refseg.matching.instances import Instances
 from refseg.matching.ranking import match
 from refseg.matching.similarity import Gallery
 from refseg.prototypes.prototypes import class_prototypes
-from refseg.prototypes.vectors import instance_vector
 from tests.tolerance import assert_near
 
 CASES = [Path(__file__).parent / "golden" / f"core_case_{number}.npz" for number in (1, 2)]

@@ -23,6 +23,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from refseg.calibration.thresholds import default_thresholds
+from refseg.candidates.crops import crop_corners, crop_weights
 from refseg.candidates.decoding import click_decoder, embed_images
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.prompts import prompt_grid
@@ -38,7 +39,6 @@ from refseg.matching.settings import settings_for
 from refseg.models.loaded import PRESETS, Models, load_models, registered, unload_models
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.vectors import crop_corners, crop_weights
 from refseg.runs.segmenting import segment
 from tests.tolerance import assert_near
 

@@ -25,7 +25,7 @@ def test_run_demo_writes_a_report_and_a_picture(tmp_path, capsys):
         assert dataset.count_label_tags("ground_truth")["reference"] == 18
         assert dataset.has_evaluation("demo")
         least = dataset.bounds("predictions.detections.confidence")[0]
-        assert least >= min(report["thresholds"].values()), "what the App opens with is what was found"
+        assert least >= report["threshold"], "what the App opens with is what was found"
         assert dataset.bounds("every_score.detections.confidence")[0] < least
         assert dataset.app_config.default_visibility_labels.exclude == ["every_score"]
         assert "See it in the App" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from refseg.candidates.crops import crop_corners, crop_weights, instance_vector
 from refseg.candidates.proposing import encode_patches
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError, UnknownModelError
 from refseg.images.reading import encoder_pixels, read_image
@@ -25,7 +26,7 @@ from refseg.prototypes import vectors as reference_vectors
 from refseg.prototypes.building import build_prototypes, iter_build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import image_key
-from refseg.prototypes.vectors import Reference, crop_corners, crop_weights, instance_vector, reference_vector
+from refseg.prototypes.vectors import Reference, reference_vector
 from tests.synthetic import assert_same, vector_of
 from tests.tolerance import assert_near
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 import refseg
+from refseg.candidates.crops import crop_corners
 from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.images.drawing import COLORS, INK, PAPER
 from refseg.progress import Progress, drain
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.vectors import crop_corners
 from refseg.runs.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
 from tests.trays import tray_samples
 

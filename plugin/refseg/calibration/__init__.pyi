@@ -1,6 +1,8 @@
 from .known_objects import join_surroundings as join_surroundings
 from .known_objects import known_object as known_object
 from .known_objects import spread as spread
+from .left_out import LeftOut as LeftOut
+from .left_out import leave_one_out as leave_one_out
 from .mining import FINDS_HELD as FINDS_HELD
 from .mining import MAX_MINED as MAX_MINED
 from .mining import MINED_PREFIX as MINED_PREFIX
@@ -11,9 +13,8 @@ from .mining import labelled_ids as labelled_ids
 from .mining import mine as mine
 from .mining import num_mined as num_mined
 from .mining import without_mined as without_mined
-from .thresholds import THRESHOLDS as THRESHOLDS
-from .thresholds import LeftOut as LeftOut
-from .thresholds import calibrated_thresholds as calibrated_thresholds
-from .thresholds import default_thresholds as default_thresholds
-from .thresholds import expected_f1 as expected_f1
-from .thresholds import thresholds_of as thresholds_of
+from .probability import HALF as HALF
+from .probability import calibrator_for as calibrator_for
+from .probability import default_thresholds as default_thresholds
+from .probability import fit_calibrator as fit_calibrator
+from .teaching import Teacher as Teacher

@@ -60,14 +60,13 @@ def spread(count: int, most: int = MAX_EMPTY) -> list[int]:
 
 
 def join_surroundings(parts: Sequence[Surroundings]) -> Surroundings:
-    """Those of several images, at least one, none of them twice; of very many strangers some, evenly spread."""
-    images = [image for part in parts for image in part.images]
-    shown = [name for part in parts for name in part.shown]
-    strangers = [row for row, name in enumerate(shown) if not name]
+    """Those of several images, at least one, none of them twice; of very many that show no reference some, evenly spread."""
+    every = Surroundings.join(parts)
+    strangers = [row for row, name in enumerate(every.shown) if not name]
+    if len(strangers) <= MAX_STRANGERS:
+        return every
     kept = {strangers[row] for row in spread(len(strangers), MAX_STRANGERS)}
-    rows = [row for row, name in enumerate(shown) if name or row in kept]
-    features = torch.cat([part.features for part in parts])
-    return Surroundings(features[rows], tuple(images[row] for row in rows), tuple(shown[row] for row in rows))
+    return every.take([row for row, name in enumerate(every.shown) if name or row in kept])
 
 
 def _fitting(box: Sequence[float], candidates: Candidates | PackedCandidates) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..candidates import Candidates, PackedCandidates
 from ..errors import ShapeError
-from ..matching import Gallery, Matcher, similarities
+from ..matching import Looked, Matcher
 from ..printing import one_line
 from ..prototypes import Negatives, Prototypes
 
@@ -53,10 +53,7 @@ class Mined:
         """Some, in this order."""
         if self.negatives is None or not rows:
             return NOTHING
-        own = self.negatives
-        columns = (own.names, own.ids, own.digests, own.image_of_each)
-        chosen = Negatives(own.vectors[list(rows)], *(tuple(column[row] for row in rows) for column in columns))
-        return Mined(chosen, self.scores[list(rows)])
+        return Mined(self.negatives.take(rows), self.scores[list(rows)])
 
     def above(self, thresholds: Mapping[str, float]) -> Mined:
         """Those whose score reaches the threshold of their class; none of a class without a threshold."""
@@ -68,7 +65,14 @@ class Mined:
 NOTHING = Mined(None, torch.zeros(0))
 
 
-def mine(candidates: Candidates | PackedCandidates, matcher: Matcher, classes: Sequence[str], image: str, source: str) -> Mined:
+def mine(
+    candidates: Candidates | PackedCandidates,
+    matcher: Matcher,
+    classes: Sequence[str],
+    image: str,
+    source: str,
+    looked: Looked | None = None,
+) -> Mined:
     """Rank the candidates of an image as a run would; whatever it would write is a negative of the class it is taken for.
 
     Args:
@@ -77,8 +81,9 @@ def mine(candidates: Candidates | PackedCandidates, matcher: Matcher, classes: S
         classes: of the prototypes, by row.
         image: its key, see `refseg.prototypes.surroundings.image_key`.
         source: id of the sample, or name of the file; the ids of the negatives tell it.
+        looked: second looks at some of the candidates; None where nobody has looked again.
     """
-    ranking = matcher.rank(candidates)
+    ranking = matcher.rank(candidates, looked=looked)
     count = min(len(ranking), matcher.max_detections)
     if not count:
         return NOTHING
@@ -89,8 +94,19 @@ def mine(candidates: Candidates | PackedCandidates, matcher: Matcher, classes: S
         tuple(f"{_stem(source)}{row}" for row in rows.tolist()),
         ("",) * count,
         (image,) * count,
+        None if looked is None else _looks_of(rows, looked),
     )
     return Mined(negatives, ranking.scores[:count])
+
+
+def _looks_of(rows: Tensor, looked: Looked) -> Tensor:
+    """(n, D) float16 second looks at some candidates; zeros for those that were not looked at again."""
+    looks = torch.zeros(len(rows), looked.looks.shape[1], dtype=torch.float16)
+    place = {row: number for number, row in enumerate(looked.rows.tolist())}
+    for number, row in enumerate(rows.tolist()):
+        if row in place:
+            looks[number] = looked.looks[place[row]].half()
+    return looks
 
 
 def best_mined(found: Sequence[Mined], max_negatives: int = MAX_MINED, beside: Negatives | None = None) -> Mined:
@@ -127,7 +143,7 @@ def best_mined(found: Sequence[Mined], max_negatives: int = MAX_MINED, beside: N
 def add_mined(
     prototypes: Prototypes,
     found: Sequence[Mined],
-    gallery: Gallery,
+    matcher: Matcher,
     *,
     sources: Collection[str] = (),
     classes: Collection[str] | None = None,
@@ -138,7 +154,7 @@ def add_mined(
     Args:
         prototypes: that may have negatives, mined ones among them.
         found: by mine.
-        gallery: of the prototypes without mined negatives: how confidently those mined before, from other images, are taken for
+        matcher: of the prototypes without mined negatives: how confidently those mined before, from other images, are taken for
             their class.
         sources: the samples or files that were looked at, those without a find too.
         classes: that were looked for there; None for all.
@@ -153,7 +169,7 @@ def add_mined(
             if name[: name.rindex(" ") + 1] in stems and (classes is None or label in classes)
         ]
         earlier = earlier.remove(again)
-    before = NOTHING if earlier is None else Mined(earlier, _similarity(earlier, gallery, prototypes.classes))
+    before = NOTHING if earlier is None else Mined(earlier, _confidence(earlier, matcher, prototypes.classes))
     best = best_mined([before, *found], max_negatives, own).negatives
     return replace(prototypes, negatives=own.add(best) if own and best else own or best)
 
@@ -210,8 +226,10 @@ def _units_of(negatives: Negatives | None, name: str, width: int) -> Tensor:
     return F.normalize(negatives.vectors[rows].float(), dim=-1)
 
 
-def _similarity(negatives: Negatives, gallery: Gallery, classes: Sequence[str]) -> Tensor:
-    """(Q,) how similar each is to the class of its name; 0 where there is none any more."""
-    similar = similarities(F.normalize(negatives.vectors.float(), dim=-1), gallery)
-    rows = negatives.rows(classes)
-    return similar.gather(1, rows.clamp(min=0)[:, None])[:, 0].where(rows >= 0, 0.0)
+def _confidence(negatives: Negatives, matcher: Matcher, classes: Sequence[str]) -> Tensor:
+    """(Q,) how confidently each is taken for the class of its name; 0 where it is taken for another."""
+    first = matcher.classify(F.normalize(negatives.vectors.float(), dim=-1))
+    every = torch.arange(len(negatives))
+    looked = None if negatives.looks is None else Looked(every, negatives.looks.float())
+    scored = matcher.scored(first, looked)
+    return scored.scores.where(scored.labels == negatives.rows(classes), 0.0)

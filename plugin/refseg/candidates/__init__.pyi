@@ -3,6 +3,10 @@ from .cleaning import MIN_ISLAND as MIN_ISLAND
 from .cleaning import clean_masks as clean_masks
 from .cleaning import cleaning_of as cleaning_of
 from .cleaning import count_pieces as count_pieces
+from .crops import SNAP as SNAP
+from .crops import crop_corners as crop_corners
+from .crops import crop_weights as crop_weights
+from .crops import instance_vector as instance_vector
 from .decoding import MIN_PREDICTED_IOU as MIN_PREDICTED_IOU
 from .decoding import ImageEmbeddings as ImageEmbeddings
 from .decoding import decode_boxes as decode_boxes
@@ -25,6 +29,9 @@ from .proposing import encode_patches as encode_patches
 from .proposing import patch_similarity as patch_similarity
 from .proposing import propose as propose
 from .proposing import propose_from_pixels as propose_from_pixels
+from .second_look import LOOK_VERSION as LOOK_VERSION
+from .second_look import CutOut as CutOut
+from .second_look import look_again as look_again
 from .tiles import EDGE_CELLS as EDGE_CELLS
 from .tiles import MIN_OVERLAP as MIN_OVERLAP
 from .tiles import PIXELS_A_CELL as PIXELS_A_CELL

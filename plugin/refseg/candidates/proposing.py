@@ -267,11 +267,11 @@ def encode_patches(pixels: Tensor, models: Models) -> Tensor:
     """Patch features of the encoder after its last norm; class and register tokens dropped.
 
     Args:
-        pixels: (B, 3, E, E) in [0, 1], on the models' device.
+        pixels: (B, 3, E, E) in [0, 1], on the models' device; another side than the preset's is a multiple of the patch size.
         models: a loaded preset.
 
     Returns:
         (B, G², C) in the models' dtype, row-major.
     """
     tokens: Tensor = models.dinov2(normalize(pixels).to(models.dtype)).last_hidden_state
-    return tokens[:, tokens.shape[1] - models.patches_side**2 :]
+    return tokens[:, tokens.shape[1] - (pixels.shape[-1] // models.patch_size) ** 2 :]

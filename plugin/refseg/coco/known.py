@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from ..calibration import FINDS_HELD, Mined, best_mined, join_surroundings, known_object, mine, spread
+from ..calibration import FINDS_HELD, Mined, Teacher, best_mined, join_surroundings, known_object, mine, spread
 from ..candidates import PackedCandidates, pack
 from ..errors import CocoError
 from ..masks import summary_of
-from ..matching import Matcher
+from ..matching import Matcher, look_at_file
 from ..progress import Progress
-from ..prototypes import Prototypes, Reference, Surroundings, image_key, look_around
+from ..prototypes import KnownObject, Prototypes, Reference, Surroundings, image_key, look_around
 from .files import CocoImage, read_coco
 from .images import Proposer, scan
 
@@ -109,6 +110,7 @@ def iter_look(
     yield Progress(0, len(paths), "known images")
     # These paths begin where the program was started, not in the folder of images.
     proposer = replace(proposer, folder=Path())
+    teacher = Teacher(prototypes, proposer.models.preset)
     with closing(proposer.propose([CocoImage(path, path) for path in paths])) as batches:
         for batch in batches:
             for proposed in batch:
@@ -119,14 +121,18 @@ def iter_look(
                 candidates = proposed.candidates
                 packed = candidates if isinstance(candidates, PackedCandidates) else pack(candidates, fine=True)
                 if path in known.shown or path in counted:
-                    seen.surroundings[path] = _around(packed, known.shown.get(path, ()), prototypes, path)
+                    again = partial(look_at_file, path, packed, models=proposer.models, pixels=proposer.pixels)
+                    looks = teacher.looks(packed, image_key(path), again)
+                    objects = _objects(packed, known.shown.get(path, ()), prototypes)
+                    seen.surroundings[path] = look_around(packed, objects, image_key(path), looks)
                 if path in known.held and len(seen.candidates) < MAX_HELD:
                     seen.candidates[path] = packed
                 if path not in known.shown:
                     # All images of references come first: what they taught decides what is taken for a class.
                     matcher = matcher or make_matcher(calibrated(prototypes, seen))
                     seen.num_empty += 1
-                    seen.mined.append(mine(packed, matcher, prototypes.classes, image_key(path), path))
+                    looked = look_at_file(path, packed, matcher.pick(packed), proposer.models, proposer.pixels)
+                    seen.mined.append(mine(packed, matcher, prototypes.classes, image_key(path), path, looked))
                     if len(seen.mined) == FINDS_HELD:
                         seen.mined = [best_mined(seen.mined)]
             done += len(batch)
@@ -141,9 +147,9 @@ def calibrated(prototypes: Prototypes, seen: Seen) -> Prototypes:
     return replace(prototypes, surroundings=join_surroundings(list(seen.surroundings.values())))
 
 
-def _around(packed: PackedCandidates, objects: Sequence[Reference], prototypes: Prototypes, path: str) -> Surroundings:
+def _objects(packed: PackedCandidates, objects: Sequence[Reference], prototypes: Prototypes) -> list[KnownObject]:
     known = [known_object(_id_of(item, prototypes), item.extent, item.mask, packed) for item in objects]
-    return look_around(packed, [item for item in known if item is not None], image_key(path))
+    return [item for item in known if item is not None]
 
 
 def _id_of(item: Reference, prototypes: Prototypes) -> str:

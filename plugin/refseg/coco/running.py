@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
-from ..calibration import add_mined, calibrated_thresholds, default_thresholds, num_mined
+from ..calibration import add_mined, calibrator_for, default_thresholds, num_mined
 from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..errors import CocoError, ModelError
+from ..images import PixelSettings
 from ..masks import ImageId
 from ..matching import (
     Matcher,
+    look_at_file,
     make_matcher,
     semantic_map,
     settings_for,
@@ -81,8 +83,8 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     if job.semantic is not None:
         # Before the first map: the names tell the next run whose maps these are.
         write_names(job.semantic, prototypes.classes)
-    work = _work_of(job, inputs, prototypes, _matcher(job, prototypes, models, job.min_score))
-    found = drain(_iter_segment(work, proposer, seen.candidates), progress)
+    work = _work_of(job, inputs, prototypes, _matcher(job, prototypes, models, job.min_score), proposer)
+    found = drain(_iter_segment(work, seen.candidates), progress)
     seconds = time.monotonic() - started
     listed = _write_results(job, inputs, found)
     mask, box = _scores(listed, found.results, sorted(inputs.category_ids.values()))
@@ -111,9 +113,10 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     return report
 
 
-def _work_of(job: CocoJob, inputs: Inputs, prototypes: Prototypes, matcher: Matcher) -> _Work:
+def _work_of(job: CocoJob, inputs: Inputs, prototypes: Prototypes, matcher: Matcher, proposer: Proposer) -> _Work:
     ids = [inputs.category_ids[name] for name in prototypes.classes]
-    return _Work(job, inputs.targets, prototypes, matcher, ids, inputs.maps, group_by_image(inputs.targets.annotations))
+    truth = group_by_image(inputs.targets.annotations)
+    return _Work(job, inputs.targets, prototypes, matcher, ids, proposer, inputs.maps, truth)
 
 
 def _write_results(job: CocoJob, inputs: Inputs, found: _Found) -> CocoDataset:
@@ -136,8 +139,14 @@ class _Work:
     prototypes: Prototypes
     matcher: Matcher
     category_ids: Sequence[int]
+    proposer: Proposer
     maps: Mapping[ImageId, Path]
     truth: Mapping[ImageId, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def eyes(self) -> tuple[Models, PixelSettings]:
+        """What looks again at candidates, and how images are read."""
+        return self.proposer.models, self.proposer.pixels
 
 
 @dataclass
@@ -152,7 +161,8 @@ class _Found:
 
     def add(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
         """Match one image."""
-        instances = work.matcher.match(candidates)
+        looked = look_at_file(work.proposer.path_of(image), candidates, work.matcher.pick(candidates), *work.eyes)
+        instances = work.matcher.match(candidates, looked)
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw
         as_published = work.matcher.as_published
@@ -182,10 +192,9 @@ class _Found:
         self.framed.append(replace(framed, candidates=boxes.numpy()))
 
 
-def _iter_segment(
-    work: _Work, proposer: Proposer, proposed: Mapping[str, PackedCandidates]
-) -> Generator[Progress, None, _Found]:
+def _iter_segment(work: _Work, proposed: Mapping[str, PackedCandidates]) -> Generator[Progress, None, _Found]:
     """Segment all targets; of some the candidates are known by the path of their image."""
+    proposer = work.proposer
     images = list(work.targets.images.values())
     found, waiting = _Found(), []
     for image in images:
@@ -218,12 +227,20 @@ def _iter_segment(
 def _matcher(job: CocoJob, prototypes: Prototypes, models: Models, min_score: float | None) -> Matcher:
     """Prototypes made ready, with one least score for all classes or with that of each."""
     matching = settings_for(models.preset.as_published, job.matching)
+    calibrator = calibrator_for(prototypes, models.preset, matching)
     if min_score is None:
-        thresholds = default_thresholds(prototypes, models.preset, matching)
+        thresholds = default_thresholds(prototypes, models.preset, calibrator)
     else:
         thresholds = dict.fromkeys(prototypes.classes, min_score)
-    is_chosen = min_score is not None
-    return make_matcher(prototypes, models.preset, matching, thresholds, job.max_detections, is_chosen=is_chosen)
+    return make_matcher(
+        prototypes,
+        models.preset,
+        matching,
+        thresholds,
+        job.max_detections,
+        is_chosen=min_score is not None,
+        calibrator=calibrator,
+    )
 
 
 def _known(
@@ -251,17 +268,16 @@ def _known(
 
 
 def _is_calibrated(job: CocoJob, prototypes: Prototypes, models: Models) -> bool:
-    """Whether classes have thresholds of their own: this needs references of a class in two images."""
+    """Whether scores are probabilities that were learnt."""
     matching = settings_for(models.preset.as_published, job.matching)
-    default = models.preset.typical_threshold
-    return job.min_score is None and bool(calibrated_thresholds(prototypes, matching, default=default))
+    return matching.calibrated and prototypes.surroundings is not None
 
 
 def _taught(job: CocoJob, prototypes: Prototypes, seen: Seen, models: Models) -> Prototypes:
     """The prototypes with all that was learnt from images that are known."""
     prototypes = calibrated(prototypes, seen)
     matcher = _matcher(job, prototypes, models, job.min_score)
-    return add_mined(prototypes, [mined.above(matcher.thresholds) for mined in seen.mined], matcher.gallery)
+    return add_mined(prototypes, [mined.above(matcher.thresholds) for mined in seen.mined], matcher)
 
 
 def _what(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..calibration import calibrated_thresholds, labelled_ids, num_mined
+from ..calibration import HALF, labelled_ids, num_mined
 from ..checks import require_flags, require_names
 from ..errors import DatasetError, PrototypeFileError
 from ..images import file_sha256
@@ -112,9 +112,8 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
 def _calibration(dataset: Any, prototypes: Prototypes) -> dict[str, Any]:
     """The thresholds that the next run would take, and from how much they come; so forms need not open the file."""
     preset, around = PRESETS.get(prototypes.model), prototypes.surroundings
-    thresholds = {}
-    if preset is not None and settings_for(preset.as_published).calibrated:
-        thresholds = calibrated_thresholds(prototypes, settings_for(preset.as_published), default=preset.typical_threshold)
+    is_calibrated = around is not None and preset is not None and settings_for(preset.as_published).calibrated
+    thresholds = dict.fromkeys(prototypes.classes, HALF) if is_calibrated else {}
     shown = () if around is None else around.shown
     return {
         "thresholds": [list(pair) for pair in thresholds.items()],

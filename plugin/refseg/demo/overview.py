@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..candidates import crop_corners
 from ..dataset import REFERENCE_TAG, object_region, objects_of
 from ..images import MISSED, RIGHT, WRONG, DrawnObject, draw_outlines, fit, line_of_text, read_image, sheet
-from ..prototypes import crop_corners
 from .dataset import CLASSES
 
 TRAYS, COLUMNS = 6, 3

@@ -9,11 +9,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..calibration import default_thresholds
+from ..calibration import HALF
 from ..dataset import REFERENCE_TAG, collect_references, sample_references, save_prototypes
 from ..evaluation import evaluate, false_positives_per_empty_image
-from ..matching import MatchSettings
-from ..models import load_models
 from ..outputs import replacing, require_json, require_png
 from ..progress import Watcher
 from ..prototypes import build_prototypes
@@ -67,10 +65,9 @@ def run_demo(
     dataset.app_config.default_visibility_labels = fo.DefaultVisibilityLabels(exclude=[EVERY_SCORE])
     dataset.save()
     unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
-    about = {"classes": list(CLASSES), "progress": False}
-    scores = evaluate(unseen, EVERY_SCORE, "ground_truth", eval_key="every_score", **about)
-    evaluate(unseen, "predictions", "ground_truth", eval_key="demo", **about)
-    thresholds = default_thresholds(prototypes, load_models("demo").preset, MatchSettings())
+    classes = list(CLASSES)
+    scores = evaluate(unseen, EVERY_SCORE, "ground_truth", eval_key="every_score", classes=classes, progress=False)
+    evaluate(unseen, "predictions", "ground_truth", eval_key="demo", classes=classes, progress=False)
     report = {
         "mask_ap": scores.mask_ap,
         "mask_ap50": scores.mask_ap50,
@@ -82,7 +79,7 @@ def run_demo(
         "seconds_per_image": round(run.seconds / max(1, run.num_images - run.num_from_index), 3),
         "seconds_per_image_from_index": round(from_index, 5),
         "false_positives_per_empty_image": false_positives_per_empty_image(unseen, "predictions", "ground_truth", 0.0),
-        "thresholds": {name: round(value, 3) for name, value in thresholds.items()},
+        "threshold": HALF,
         "processor": platform.machine(),
     }
     with replacing(out / "report.json") as draft:

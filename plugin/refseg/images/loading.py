@@ -105,8 +105,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_make_room)
 
 
-def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False, reading: PixelSettings = PLAIN) -> LoadedImage:
-    """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S."""
+def load_image(
+    path: str, side: int, index: int = 0, *, tiles: bool = False, keeps: bool = False, reading: PixelSettings = PLAIN
+) -> LoadedImage:
+    """Read one image, and resize it to S by S unless it is to be looked at in tiles; side is S.
+
+    With keeps, the image comes at its own size too.
+    """
     try:
         with ExitStack() as room:
             decoded = decode(path, reading, admit=lambda num_pixels: room.enter_context(_decoding.take(num_pixels)))
@@ -114,6 +119,8 @@ def load_image(path: str, side: int, index: int = 0, *, tiles: bool = False, rea
             if tiles:
                 return LoadedImage(index, None, image_hw, image=image, orientation=orientation)
             pixels = segmenter_pixels(image, side)
+            if keeps:
+                return LoadedImage(index, pixels, image_hw, image=image, orientation=orientation)
             del decoded, image  # before others may decode theirs
             return LoadedImage(index, pixels, image_hw, orientation=orientation)
     except ImageError as error:

@@ -1,9 +1,9 @@
-"""The candidate index: packed candidates of many images, kept in two Lance tables, so that they are computed once.
+"""The candidate index: packed candidates of many images, kept in Lance tables, so that they are computed once.
 
-`candidates` has a row a candidate, `images` a row an image. An image's candidates are written first and its row after them,
-both by atomic transactions: an image counts when its row is there and finds all its candidates. Nothing is ever changed in
-place, an image that is indexed again gets a later row. So a killed process, a full disk or two builders at once can leave
-rows that nobody reads, which `compact` removes, but never a wrong answer.
+`candidates` has a row a candidate, `images` a row an image, `looks` one a second look. An image's candidates are written first
+and its row after them, both by atomic transactions: an image counts when its row is there and finds all its candidates. Nothing
+is ever changed in place, an image that is indexed again gets a later row. So a killed process, a full disk or two builders at
+once can leave rows that nobody reads, which `compact` removes, but never a wrong answer.
 
 A candidate takes 2 bytes a feature and about 200 to 600 for its mask; opening reads 8 bytes a candidate and a row an image.
 """
@@ -29,7 +29,21 @@ from torch import Tensor
 from ..candidates import PackedCandidates
 from ..errors import IndexDamagedError, IndexMismatchError
 from ..printing import counted
-from .storage import add_later_columns, create_table, damaged, delete_tables, join_uri, not_found, parts_of, unwritable
+from .looks import NAME as LOOKS
+from .looks import Looks
+from .storage import (
+    add_later_columns,
+    bytes_of,
+    create_table,
+    damaged,
+    delete_rows,
+    delete_tables,
+    is_gone,
+    join_uri,
+    not_found,
+    parts_of,
+    unwritable,
+)
 from .tables import (
     LATER_IMAGE_FIELDS,
     NEWEST_FORMAT,
@@ -53,7 +67,6 @@ ROWS_A_CHUNK = 8192
 FRAGMENTS_TO_TIDY = 64
 """Each write adds a fragment; beyond so many small ones reading slows down."""
 ROWS_A_FRAGMENT = 1 << 17
-KEYS_A_DELETE = 5000
 GONE = -1
 """Number of candidates that says: forget this image."""
 
@@ -79,6 +92,7 @@ class CandidateIndex:
         self._num_unread = 0
         self._candidates: Any = None
         self._table: Any = None
+        self._looks: Looks | None = None
 
     def __repr__(self) -> str:
         held = f"{counted(len(self.images), 'image')} with {counted(self.num_candidates, 'candidate')}"
@@ -164,7 +178,7 @@ class CandidateIndex:
             self._candidates = lance.dataset(join_uri(self.uri, "candidates"), storage_options=self._storage)
             keys: NDArray[np.int64] = self._candidates.to_table(columns=["image"])["image"].to_numpy()
         except (ValueError, OSError) as error:
-            if self._is_gone():
+            if is_gone(self.uri, self._storage):
                 raise not_found(self.uri) from error
             raise damaged(self.uri, error) from error
         begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.zeros(0, np.int64)
@@ -177,6 +191,7 @@ class CandidateIndex:
             sample_id: image for sample_id, image in images.items() if image.num_candidates == found.get(image.key, 0)
         }
         self._num_unread = len(keys) - sum(image.num_candidates for image in self.images.values())
+        self._looks = None
 
     @property
     def new_builders(self) -> set[int]:
@@ -193,6 +208,17 @@ class CandidateIndex:
         return sum(image.num_candidates for image in self.images.values())
 
     @property
+    def looks(self) -> Looks:
+        """Second looks at the candidates, as of when they were first asked for.
+
+        Raises:
+            IndexDamagedError: they cannot be read.
+        """
+        if self._looks is None:
+            self._looks = Looks(self.uri, self._storage)
+        return self._looks
+
+    @property
     def num_unread_rows(self) -> int:
         """Candidates that no image refers to any more; compact removes them."""
         return self._num_unread
@@ -200,13 +226,7 @@ class CandidateIndex:
     @property
     def num_bytes(self) -> int:
         """Size of the tables' data files, of the snapshot alone."""
-        files = [
-            file
-            for table in (self._table, self._candidates)
-            for fragment in table.get_fragments()
-            for file in fragment.data_files()
-        ]
-        return sum(file.file_size_bytes or 0 for file in files)
+        return bytes_of(self._table) + bytes_of(self._candidates) + self.looks.num_bytes
 
     def append(self, images: Sequence[tuple[str, FileState, PackedCandidates]]) -> None:
         """Write the candidates of some images, all of them or none.
@@ -233,9 +253,7 @@ class CandidateIndex:
             IndexWriteError: no space or no right to write.
         """
         rows = [replace(self.images[name], num_candidates=GONE) for name in sample_ids if name in self.images]
-        if rows:
-            self._write_images(rows)
-            self.refresh()
+        self.touch(rows)
 
     def touch(self, images: Collection[IndexedImage]) -> None:
         """Note other states of files whose candidates are still right."""
@@ -257,8 +275,7 @@ class CandidateIndex:
             IndexDamagedError: the candidates cannot be read.
         """
         wanted = self.images if sample_ids is None else [name for name in sample_ids if name in self.images]
-        images = [self.images[name] for name in wanted]
-        images.sort(key=lambda image: self._starts.get(image.key, -1))
+        images = sorted((self.images[name] for name in wanted), key=lambda image: self._starts.get(image.key, -1))
         columns = ["feature"] if features_only else ["feature", "box", "predicted_iou", "code", "edge"]
         with ThreadPoolExecutor(1) as ahead:
             reading = None
@@ -319,17 +336,6 @@ class CandidateIndex:
         }
         return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
 
-    def _is_gone(self) -> bool:
-        """Whether both tables are; one alone is damage."""
-        for name in ("images", "candidates"):
-            try:
-                lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
-            except (ValueError, OSError) as error:
-                if "not found" in str(error).lower():
-                    continue
-            return False
-        return True
-
     def compact(self, keep: Collection[str] | None = None) -> None:
         """Remove the rows that nobody reads, merge small files and give their space back.
 
@@ -343,11 +349,11 @@ class CandidateIndex:
         kept = {name: image for name, image in self.images.items() if keep is None or name in keep}
         in_use = {image.key for image in kept.values()}
         try:
-            self._delete(self._candidates, "image", set(self._starts) - in_use)
+            delete_rows(self._candidates, "image", set(self._starts) - in_use)
+            self.looks.keep(in_use)
             named = self._table.to_table(columns=["key", "sample_id"], with_row_id=True)
             last = dict(zip(named["sample_id"].to_pylist(), named["_rowid"].to_pylist(), strict=True))
-            current = {last[name] for name in kept}
-            self._delete(self._table, "_rowid", set(named["_rowid"].to_pylist()) - current)
+            delete_rows(self._table, "_rowid", set(named["_rowid"].to_pylist()) - {last[name] for name in kept})
             self._tidy(timedelta(0))
         except OSError as error:
             raise unwritable(self.uri, error) from error
@@ -384,13 +390,8 @@ class CandidateIndex:
         except OSError as error:
             raise unwritable(self.uri, error) from error
 
-    def _delete(self, table: Any, column: str, values: Collection[int]) -> None:
-        every = sorted(values)
-        for start in range(0, len(every), KEYS_A_DELETE):
-            table.delete(f"{column} IN ({', '.join(map(str, every[start : start + KEYS_A_DELETE]))})")
-
     def _tidy(self, keep_versions: timedelta) -> None:
-        for name in ("candidates", "images"):
+        for name in ("candidates", "images", *((LOOKS,) if len(self.looks) else ())):
             table = lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
             table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
             if table.describe_indices():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -16,6 +17,8 @@ from .tables import (
     LATER_IMAGE_FIELDS,
     IndexedImage,
 )
+
+KEYS_A_DELETE = 5000
 
 
 def create_table(uri: str, name: str, schema: pa.Schema, storage_options: dict[str, str] | None) -> None:
@@ -71,7 +74,7 @@ def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> No
     """
     local = local_path(uri)
     try:
-        for name in ("images", "candidates"):
+        for name in ("images", "candidates", "looks"):
             if local is None:
                 lance.LanceDataset.drop(join_uri(uri, name), storage_options, ignore_not_found=True)
             else:
@@ -81,6 +84,31 @@ def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> No
             local.rmdir()
     except (OSError, ValueError) as error:
         raise IndexWriteError(f"The candidate index at {uri} cannot be deleted ({_first_line(error)}).") from error
+
+
+def delete_rows(table: Any, column: str, values: Collection[int]) -> None:
+    """Delete the rows of a table in which a column has one of some values."""
+    every = sorted(values)
+    for start in range(0, len(every), KEYS_A_DELETE):
+        table.delete(f"{column} IN ({', '.join(map(str, every[start : start + KEYS_A_DELETE]))})")
+
+
+def is_gone(uri: str, storage_options: dict[str, str] | None) -> bool:
+    """Whether both tables that an index cannot do without are; one alone is damage."""
+    for name in ("images", "candidates"):
+        try:
+            lance.dataset(join_uri(uri, name), storage_options=storage_options)
+        except (ValueError, OSError) as error:
+            if "not found" in str(error).lower():
+                continue
+        return False
+    return True
+
+
+def bytes_of(table: Any) -> int:
+    """Size of a table's data files."""
+    files = [file for fragment in table.get_fragments() for file in fragment.data_files()]
+    return sum(file.file_size_bytes or 0 for file in files)
 
 
 def join_uri(uri: str, name: str) -> str:

@@ -176,10 +176,10 @@ class IndexChunk:
         start, stop = int(self.starts[number]), int(self.starts[number + 1])
         rows = self.rows.slice(start, stop - start)
         return PackedCandidates(
-            _column(rows, "code"),
-            _column(rows, "edge"),
-            torch.from_numpy(_flat(_column(rows, "box")).astype(np.float32).reshape(-1, 4)),
-            torch.from_numpy(_flat(_column(rows, "predicted_iou")).copy()),
+            column_of(rows, "code"),
+            column_of(rows, "edge"),
+            torch.from_numpy(_flat(column_of(rows, "box")).astype(np.float32).reshape(-1, 4)),
+            torch.from_numpy(_flat(column_of(rows, "predicted_iou")).copy()),
             self.features[start:stop].float(),
             self.images[number].image_hw,
             self.settings.grid_side_of(self.images[number].image_hw),
@@ -263,7 +263,7 @@ def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCand
 
 def features_of(table: pa.Table, settings: IndexSettings) -> Tensor:
     """(N, C) features in the index's dtype, without a copy."""
-    column = _column(table, "feature")
+    column = column_of(table, "feature")
     if not len(column):
         return torch.empty(0, settings.feature_width, dtype=settings.feature_dtype)
     features: Tensor = torch.utils.dlpack.from_dlpack(column.flatten())
@@ -279,7 +279,7 @@ def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:
     return pa.schema(list(fields), metadata={METADATA_KEY: json.dumps(about).encode()})
 
 
-def _column(table: pa.Table, name: str) -> Any:
+def column_of(table: pa.Table, name: str) -> Any:
     """A column of a table without chunks."""
     column = table[name]
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)

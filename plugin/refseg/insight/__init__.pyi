@@ -1,5 +1,5 @@
 from .assessment import assess as assess
-from .assessment import default_threshold as default_threshold
+from .assessment import preset_of as preset_of
 from .assessment import settings_of as settings_of
 from .findings import Suggestion as Suggestion
 from .findings import why_it_hurts as why_it_hurts

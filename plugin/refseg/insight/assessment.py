@@ -5,15 +5,16 @@ Needs no image and no model. Without surroundings milliseconds; with them see `r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from ..calibration import LeftOut, thresholds_of
+from ..calibration import HALF, LeftOut, calibrator_for, leave_one_out
 from ..matching import MatchSettings, settings_for
-from ..models import PRESETS
+from ..models import PRESETS, Preset
 from ..prototypes import Prototypes
 from .findings import ClassReport, Confusion, ReferenceReport
 from .quality import ReferenceQuality, reference_quality
@@ -37,23 +38,21 @@ def assess(prototypes: Prototypes, matching: MatchSettings | None = None) -> Pro
     quality = reference_quality(prototypes)
     matrix = prototypes.matrix
     between = matrix @ matrix.T
-    around = prototypes.surroundings
+    around = None if prototypes.surroundings is None else prototypes.surroundings.whole
     scored: Scored | None = None
     changes: list[float | None] = [None] * len(quality)
     if around is not None and len(around):
         scored = score_surroundings(prototypes, around, settings)
         changes = f1_changes(prototypes, around, settings, scored)
-    found = None if scored is None else scored.left_out()
-    thresholds = {} if found is None else thresholds_of(found, prototypes.classes, default_threshold(prototypes))
-    classes = tuple(
-        _class_report(prototypes, row, quality, found, thresholds.get(label)) for row, label in enumerate(prototypes.classes)
-    )
+    found = None if scored is None else _left_out(prototypes, settings)
+    threshold = None if found is None or not bool((found.truth >= 0).any()) else default_threshold(prototypes, settings)
+    classes = tuple(_class_report(prototypes, row, quality, found, threshold) for row in range(len(prototypes.classes)))
     return PrototypeReport(
         classes,
         tuple(tuple(values) for values in between.tolist()),
-        _reference_reports(prototypes, quality, scored, changes),
+        _reference_reports(prototypes, quality, found, changes),
         find_confusion(prototypes.classes, between, scored),
-        notes=_notes(prototypes, scored, thresholds),
+        notes=_notes(prototypes, scored, threshold),
     )
 
 
@@ -63,10 +62,24 @@ def settings_of(prototypes: Prototypes, matching: MatchSettings | None) -> Match
     return settings_for(preset is not None and preset.as_published, matching)
 
 
-def default_threshold(prototypes: Prototypes) -> float:
-    """The score from which on an answer counts where nothing is calibrated, of the preset that built the prototypes."""
-    preset = PRESETS.get(prototypes.model)
-    return UNKNOWN_THRESHOLD if preset is None else preset.typical_threshold
+def default_threshold(prototypes: Prototypes, settings: MatchSettings) -> float:
+    """The score from which on an answer counts where nobody says otherwise."""
+    is_probability = settings.calibrated and prototypes.surroundings is not None
+    return HALF if is_probability else preset_of(prototypes).typical_threshold
+
+
+def preset_of(prototypes: Prototypes) -> Preset:
+    """The preset that built prototypes; where a later version did, any that looks twice stands for it."""
+    return PRESETS.get(prototypes.model) or replace(PRESETS["large"], typical_threshold=UNKNOWN_THRESHOLD)
+
+
+def _left_out(prototypes: Prototypes, settings: MatchSettings) -> LeftOut:
+    """What is found in the images of references as if each had never been shown, with the scores that a run would write."""
+    preset = preset_of(prototypes)
+    found, calibrator = leave_one_out(prototypes, preset, settings), calibrator_for(prototypes, preset, settings)
+    if calibrator is None:
+        return found
+    return replace(found, scores=calibrator.probability(found.scores, found.labels))
 
 
 def find_confusion(classes: Sequence[str], between: Tensor, scored: Scored | None = None) -> Confusion | None:
@@ -124,11 +137,10 @@ def _class_report(
 
 
 def _reference_reports(
-    prototypes: Prototypes, quality: Sequence[ReferenceQuality], scored: Scored | None, changes: Sequence[float | None]
+    prototypes: Prototypes, quality: Sequence[ReferenceQuality], found: LeftOut | None, changes: Sequence[float | None]
 ) -> tuple[ReferenceReport, ...]:
     won: dict[str, tuple[float, int]] = {}
-    if scored is not None:
-        found = scored.left_out()
+    if found is not None:
         won = dict(zip(found.shown, zip(found.scores.tolist(), found.labels.tolist(), strict=True), strict=True))
     reports = []
     for item, change in zip(quality, changes, strict=True):
@@ -139,10 +151,10 @@ def _reference_reports(
     return tuple(reports)
 
 
-def _notes(prototypes: Prototypes, scored: Scored | None, thresholds: Mapping[str, float]) -> tuple[str, ...]:
+def _notes(prototypes: Prototypes, scored: Scored | None, threshold: float | None) -> tuple[str, ...]:
     if scored is None:
         return (CALIBRATE,)
-    if not thresholds:
+    if threshold is None:
         return ("no class has references in two images: label objects in more images",)
     unseen = [name for name in prototypes.reference_ids if name not in scored.shown]
     if not unseen:

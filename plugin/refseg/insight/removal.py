@@ -14,12 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..calibration import THRESHOLDS, LeftOut, expected_f1
+from ..calibration import LeftOut
 from ..matching import Galleries, Gallery, MatchSettings, NegativeMatrix, make_gallery, similarities
 from ..printing import one_line
 from ..prototypes import Negatives, Prototypes, Surroundings
+
+SPREAD = 0.04
+"""A score is accepted by a threshold as by a logistic function of this scale: few references leave few steps to choose from."""
+THRESHOLDS = np.linspace(0.0, 1.0, 201)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ class Scored:
         return self.similar.masked_fill((self.background > self.plain.amax(1))[:, None], 0.0)
 
     def left_out(self, counted: Tensor | None = None) -> LeftOut:
-        """As `calibration.thresholds.leave_one_out` has it; of some candidates alone, and then without what they show."""
+        """As `refseg.calibration.leave_one_out` has it; of some candidates alone, and then without what they show."""
         scores, labels = self.final.max(1)
         kept = (self.counted if counted is None else counted).nonzero()[:, 0]
         shown = tuple(self.shown[row] for row in kept.tolist()) if counted is None else ("",) * len(kept)
@@ -80,7 +85,7 @@ def score_surroundings(prototypes: Prototypes, around: Surroundings, settings: M
 def f1_changes(prototypes: Prototypes, around: Surroundings, settings: MatchSettings, scored: Scored) -> list[float | None]:
     """By how much the F1 of the other references of its class rises when each reference is removed.
 
-    F1 is `calibration.thresholds.expected_f1` at the threshold where that is highest for the class, before and after. The
+    F1 is expected_f1 at the threshold where that is highest for the class, before and after. The
     candidate that shows the reference counts in neither, nor do those that cannot be scored without it. The background stays as
     it is.
 
@@ -113,6 +118,24 @@ def f1_changes(prototypes: Prototypes, around: Surroundings, settings: MatchSett
             if before is not None and after is not None:
                 changes[member] = after - before
     return changes
+
+
+def expected_f1(found: LeftOut, row: int, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F1 of a class at each of some thresholds, over scores that count as if they were spread by SPREAD.
+
+    Args:
+        found: from leave_one_out.
+        row: of the class.
+        thresholds: (T,) in [0, 1].
+    """
+    scores = found.scores.double().numpy()
+    labels, truth = found.labels.numpy(), found.truth.numpy()
+    accepted = 1 / (1 + np.exp((thresholds - scores[:, None]) / SPREAD))  # (N, T)
+    right = (labels == truth) * (truth == row)
+    wrong = (labels != truth) * (labels == row)
+    objects = ((truth >= 0) * (truth == row)).sum()
+    hits = right @ accepted
+    return np.asarray(2 * hits / np.maximum(hits + wrong @ accepted + objects, 1e-9))
 
 
 def class_f1(found: LeftOut, row: int, threshold: float) -> float | None:
@@ -157,12 +180,11 @@ class _ShorterClass:
         about = ids, prototypes.model, prototypes.fingerprint
         self.row = row
         self.images = tuple(prototypes.images[member] for member in members) if prototypes.images else ("",) * len(members)
-        own = prototypes.surroundings
+        own = None if prototypes.surroundings is None else prototypes.surroundings.whole
         shown = [number for number, name in enumerate(own.shown) if name in ids] if own is not None else []
         seen = None
         if own is not None and shown:
-            named = (tuple(column[number] for number in shown) for column in (own.images, own.shown))
-            seen = Surroundings(own.features[shown], *named)
+            seen = own.take(shown)
         vectors = prototypes.vectors[list(members)]
         self._alone = Prototypes((prototypes.classes[row],), vectors, labels, *about, surroundings=seen)
         self._settings = replace(settings, background=False)

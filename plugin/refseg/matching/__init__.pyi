@@ -1,3 +1,4 @@
+from .calibrator import Calibrator as Calibrator
 from .cropping import crop_instances as crop_instances
 from .gallery import Galleries as Galleries
 from .gallery import make_gallery as make_gallery
@@ -7,6 +8,12 @@ from .matcher import Matcher as Matcher
 from .matcher import make_matcher as make_matcher
 from .ranking import match as match
 from .ranking import rank as rank
+from .second_look import Looked as Looked
+from .second_look import SecondLook as SecondLook
+from .second_look import look_at as look_at
+from .second_look import look_at_file as look_at_file
+from .second_look import pick as pick
+from .second_look import prepare_second_looks as prepare_second_looks
 from .semantic import NAMES_FILE as NAMES_FILE
 from .semantic import holds_maps as holds_maps
 from .semantic import is_map as is_map
@@ -15,9 +22,11 @@ from .semantic import semantic_map as semantic_map
 from .semantic import write_map as write_map
 from .semantic import write_names as write_names
 from .settings import CHOICES as CHOICES
+from .settings import KNOWN as KNOWN
 from .settings import PUBLISHED as PUBLISHED
 from .settings import MatchSettings as MatchSettings
 from .settings import settings_for as settings_for
+from .similarity import Classified as Classified
 from .similarity import Gallery as Gallery
 from .similarity import NegativeMatrix as NegativeMatrix
 from .similarity import classify as classify

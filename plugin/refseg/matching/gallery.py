@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..prototypes import Prototypes, find_clusters
 from .settings import MatchSettings
 from .similarity import Gallery, NegativeMatrix
+from .whitening import Whitening
 
 NUM_NEAREST = 3
 """References that a candidate is compared with, at most (method.md, "Past the paper")."""
@@ -34,10 +36,13 @@ class Galleries:
     Attributes:
         prototypes: K classes, R references.
         settings: how they are compared with candidates.
+        whitening: of second looks: then galleries are of these, whitened, without scenes and background; None for the first
+            look.
     """
 
     prototypes: Prototypes
     settings: MatchSettings
+    whitening: Whitening | None = None
     _parts: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False)
 
     def make(self, without: str = "") -> Gallery:
@@ -68,7 +73,8 @@ class Galleries:
         return self._kept("class", row, left_out, self._compute_class)
 
     def _compute_class(self, members: Tensor) -> Tensor:
-        vectors = self.prototypes.vectors[members].float()
+        vectors = self._vectors[members]
+        vectors = vectors[vectors.any(1)] if self.whitening is not None else vectors
         if not len(vectors):
             return vectors
         seen = self._seen(members)
@@ -81,16 +87,24 @@ class Galleries:
         number = min(MAX_CLUSTERS, -(-len(units) // SHOTS_A_CLUSTER))
         return F.normalize(find_clusters(units, number, torch.Generator().manual_seed(SEED)), dim=-1)
 
+    @cached_property
+    def _vectors(self) -> Tensor:
+        """(R, C) float32, or (R, D) whitened second looks, zeros for a reference without."""
+        if self.whitening is None:
+            return self.prototypes.vectors.float()
+        assert self.prototypes.looks is not None
+        return self.whitening.apply(self.prototypes.looks)
+
     def _seen(self, members: Tensor) -> Tensor:
         """(n, C) unit features of the candidates that show some references in their own images."""
         around = self.prototypes.surroundings
-        if not self.settings.scenes or around is None:
-            return self.prototypes.vectors.new_zeros(0, self.prototypes.vectors.shape[1])
+        if not self.settings.scenes or around is None or self.whitening is not None:
+            return torch.zeros(0, self._vectors.shape[1])
         ids = {self.prototypes.reference_ids[row] for row in members.nonzero()[:, 0].tolist()}
         return around.features[[row for row, name in enumerate(around.shown) if name in ids]].float()
 
     def _background(self, left_out: Tensor) -> Tensor | None:
-        if not self.settings.background or self.prototypes.background is None:
+        if not self.settings.background or self.prototypes.background is None or self.whitening is not None:
             return None
         rows = range(len(self.prototypes.classes))
         return torch.cat([self._kept("background", row, left_out, self._compute_background) for row in rows])
@@ -119,6 +133,13 @@ class Galleries:
         if negatives is None or not self.settings.negatives:
             return None
         kept = [row for row, image in enumerate(negatives.image_of_each) if not without or image != without]
+        if self.whitening is not None:
+            seen = [] if negatives.looks is None else negatives.looks.any(1).tolist()
+            kept = [row for row in kept if seen and seen[row]]
         if not kept:
             return None
-        return F.normalize(negatives.vectors[kept].float(), dim=-1), negatives.rows(self.prototypes.classes)[kept]
+        rows = negatives.rows(self.prototypes.classes)[kept]
+        if self.whitening is not None:
+            assert negatives.looks is not None
+            return self.whitening.apply(negatives.looks[kept]), rows
+        return F.normalize(negatives.vectors[kept].float(), dim=-1), rows

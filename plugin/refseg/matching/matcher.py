@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,12 +12,17 @@ from ..candidates import Candidates, PackedCandidates
 from ..models import Preset
 from ..printing import one_line
 from ..prototypes import Prototypes
+from .calibrator import Calibrator
 from .cropping import crop_instances
 from .gallery import make_gallery
 from .instances import Instances, Ranking
 from .ranking import rank
+from .second_look import Looked, SecondLook, prepare_second_looks
 from .settings import MatchSettings, Overlaps
 from .similarity import Classified, Gallery, classify
+
+PLAUSIBLE = 0.05
+"""Of a smaller probability nobody wants to know more."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,9 @@ class Matcher:
         overlaps: see `refseg.matching.ranking.rank`.
         as_published: see `refseg.matching.ranking.rank`.
         map_threshold: least score of an instance on a map of classes, besides these.
+        second: what second looks are compared with; None where candidates are looked at once.
+        calibrator: turns similarities into probabilities; None where scores are similarities.
+        looks_anew: whether candidates that nobody has looked at again are to be looked at.
     """
 
     gallery: Gallery
@@ -41,35 +49,81 @@ class Matcher:
     overlaps: Overlaps
     as_published: bool
     map_threshold: float = 0.0
+    second: SecondLook | None = None
+    calibrator: Calibrator | None = None
+    looks_anew: bool = True
 
     __repr__ = one_line
 
     def classify(self, features: Tensor) -> Classified:
-        """The class of each candidate, of one image or of many."""
+        """The class of each candidate by the first look, of one image or of many."""
         return classify(features, self.gallery)
 
-    def rank(self, candidates: Candidates | PackedCandidates, classified: Classified | None = None) -> Ranking:
-        """The candidates of one image that are instances, best first."""
-        return rank(
+    def pick(self, candidates: Candidates | PackedCandidates, classified: Classified | None = None) -> Tensor:
+        """(n,) int64 rows of the candidates of an image that are worth a second look, the best first; none without any.
+
+        Those that would be right with a probability below PLAUSIBLE though a second look were better than most are not.
+        """
+        if self.second is None:
+            return torch.zeros(0, dtype=torch.int64)
+        first = self.classify(candidates.features) if classified is None else classified
+        rows = self.second.pick(candidates, first)
+        if self.calibrator is None or not self.second.slope:
+            return rows
+        hoped = self.second.expected(first.scores[rows], 1.0)
+        return rows[self.calibrator.probability(hoped, first.labels[rows]) >= PLAUSIBLE]
+
+    def scored(self, classified: Classified, looked: Looked | None = None) -> Classified:
+        """How candidates of one image compare with the classes, with the scores that a run would write but for merging.
+
+        Args:
+            classified: by the first look.
+            looked: second looks; None where nobody has looked again.
+        """
+        both = classified if self.second is None else self.second.combine(classified, looked)
+        if self.calibrator is None:
+            return both
+        return replace(both, scores=self.calibrator.probability(both.scores, both.labels))
+
+    def rank(
+        self,
+        candidates: Candidates | PackedCandidates,
+        classified: Classified | None = None,
+        looked: Looked | None = None,
+    ) -> Ranking:
+        """The candidates of one image that are instances, best first.
+
+        Args:
+            candidates: of the image.
+            classified: by the first look, where that is known already.
+            looked: second looks; None where nobody has looked again.
+        """
+        first = self.classify(candidates.features) if classified is None else classified
+        ranking = rank(
             candidates,
-            self.classify(candidates.features) if classified is None else classified,
+            first if self.second is None else self.second.combine(first, looked),
             max_detections=self.max_detections,
-            min_score=self.least,
+            min_score=self.least if self.calibrator is None else self.calibrator.similarity(self.least),
             overlaps=self.overlaps,
             as_published=self.as_published,
         )
+        return ranking if self.calibrator is None else self.calibrator.calibrate(ranking)
 
-    def match(self, candidates: Candidates | PackedCandidates) -> Instances:
+    def match(self, candidates: Candidates | PackedCandidates, looked: Looked | None = None) -> Instances:
         """Instances of one image, with masks at its size."""
-        return self.cut(candidates, self.rank(candidates))
+        return self.cut(candidates, self.rank(candidates, looked=looked))
 
     def cut(self, candidates: Candidates | PackedCandidates, ranking: Ranking) -> Instances:
         """The best of a ranking, with masks at the image's size."""
         return crop_instances(candidates, ranking, self.max_detections)
 
     def bounds(self, classified: Classified) -> Tensor:
-        """(N,) the best score that each candidate may still have, 0 where it is not written: merging only lowers scores."""
-        return classified.scores.where(classified.scores >= self.least[classified.labels], 0.0)
+        """(N,) the best score that each candidate may still have by its first look, 0 where it is not written.
+
+        Merging only lowers scores; a second look may raise them.
+        """
+        scores = self.scored(classified).scores
+        return scores.where(scores >= self.least[classified.labels], 0.0)
 
 
 def make_matcher(
@@ -80,6 +134,7 @@ def make_matcher(
     max_detections: int = 100,
     *,
     is_chosen: bool = True,
+    calibrator: Calibrator | None = None,
 ) -> Matcher:
     """Make prototypes ready.
 
@@ -91,8 +146,21 @@ def make_matcher(
         max_detections: the best so many of each image.
         is_chosen: whether somebody chose the thresholds. A preset that has none of its own writes every score; a map of all
             that would be full of what is nothing.
+        calibrator: from `refseg.calibration`, of the same prototypes and settings; None leaves scores similarities.
     """
     least = torch.tensor([thresholds.get(name, float("inf")) for name in prototypes.classes])
     gallery = make_gallery(prototypes, settings)
+    seconds = prepare_second_looks(prototypes, preset, settings, gallery)
     map_threshold = 0.0 if is_chosen or settings.calibrated or not preset.as_published else preset.typical_threshold
-    return Matcher(gallery, dict(thresholds), least, max_detections, settings.overlaps, preset.as_published, map_threshold)
+    return Matcher(
+        gallery,
+        dict(thresholds),
+        least,
+        max_detections,
+        settings.overlaps,
+        preset.as_published,
+        map_threshold,
+        None if seconds is None else seconds.plain,
+        calibrator,
+        settings.second_look is True,
+    )

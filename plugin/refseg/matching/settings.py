@@ -12,7 +12,10 @@ from ..errors import DatasetError
 
 ClassSimilarity: TypeAlias = Literal["mean", "nearest", "clusters"]
 Overlaps: TypeAlias = Literal["merge", "diffusion"]
+SecondLookChoice: TypeAlias = bool | Literal["known"]
 
+KNOWN: Literal["known"] = "known"
+"""Looks again at nothing that nobody has looked at."""
 CHOICES: dict[str, tuple[str, ...]] = {"class_similarity": get_args(ClassSimilarity), "overlaps": get_args(Overlaps)}
 """What can be chosen where it is not yes or no."""
 
@@ -29,8 +32,13 @@ class MatchSettings:
         scenes: whether a class also looks like the candidates that show its references in their own images, where these are
             known, and not only like the references in their crops: candidates see their objects as small as these do.
         overlaps: how masks inside better ones lose score: "merge", as published, or "diffusion" along chains of masks.
-        calibrated: whether classes without a threshold of their own take that which suits their references best, where the
-            prototypes know what lies around these; else the preset's.
+        calibrated: whether a score is the probability of being right, where the prototypes know what lies around their
+            references, see `refseg.calibration`; else it is a similarity, and the preset's threshold counts.
+        second_look: whether the best candidates of each image are looked at again, as crops, and scored by that, where the
+            prototypes know enough of the dataset, see `refseg.matching.second_look`. "known" takes what an index holds
+            already and looks at nothing anew.
+        whiten: whether second looks are compared by what sets them apart from the rest of the dataset, see
+            `refseg.matching.whitening`.
 
     Raises:
         DatasetError: a choice that there is none of.
@@ -42,9 +50,14 @@ class MatchSettings:
     scenes: bool = True
     overlaps: Overlaps = "merge"
     calibrated: bool = True
+    second_look: SecondLookChoice = True
+    whiten: bool = True
 
     def __post_init__(self) -> None:
-        require_flags(negatives=self.negatives, background=self.background, scenes=self.scenes, calibrated=self.calibrated)
+        flags = ("negatives", "background", "scenes", "calibrated", "whiten")
+        require_flags(**{name: getattr(self, name) for name in flags})
+        if not isinstance(self.second_look, bool) and self.second_look != KNOWN:
+            raise DatasetError(f"second_look must be True, False or {KNOWN!r}, not {self.second_look!r}.")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise DatasetError(f"{name} must be one of {', '.join(map(repr, known))}, not {getattr(self, name)!r}.")
@@ -60,7 +73,9 @@ class MatchSettings:
         return asdict(self)
 
 
-PUBLISHED = MatchSettings(background=False, class_similarity="mean", scenes=False, overlaps="merge", calibrated=False)
+PUBLISHED = MatchSettings(
+    background=False, class_similarity="mean", scenes=False, overlaps="merge", calibrated=False, second_look=False
+)
 """As in the paper, which knows no negatives: where nobody gives any, they change nothing."""
 
 

@@ -82,7 +82,22 @@ class Models:
     @property
     def patches_side(self) -> int:
         """G, patches of the encoder."""
-        return self.preset.encoder_side // int(self.dinov2.config.patch_size)
+        return self.preset.encoder_side // self.patch_size
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of one patch of the encoder."""
+        return int(self.dinov2.config.patch_size)
+
+    @property
+    def look_side(self) -> int:
+        """Pixels a side of a crop that is looked at again: half the encoder's side, in whole patches."""
+        return self.patches_side // 2 * self.patch_size
+
+    @property
+    def look_width(self) -> int:
+        """D, values of a second look: twice C."""
+        return 2 * self.feature_width
 
     @property
     def feature_width(self) -> int:

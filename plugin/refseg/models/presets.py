@@ -52,6 +52,8 @@ class Preset:
         half: bfloat16 where it pays, see `refseg.models.loaded.default_dtype`; otherwise float32 everywhere.
         typical_threshold: score from which on an answer is more likely right than wrong: what calibration starts from, and what
             pictures and maps show.
+        second_looks: so many candidates of an image, the best in all classes together, are looked at again as crops; see
+            `refseg.candidates.second_look`. 0 for none, as published.
         sam2_file: a checkpoint on this machine, used instead of the zoo's.
     """
 
@@ -71,6 +73,7 @@ class Preset:
     as_published: bool = False
     half: bool = True
     typical_threshold: float = 0.3
+    second_looks: int = 8
     sam2_file: str | None = None
 
     @property
@@ -153,6 +156,7 @@ PRESETS: dict[str, Preset] = {
             clean_masks=False,
             as_published=True,
             half=False,
+            second_looks=0,
         ),
     )
 }

@@ -17,7 +17,7 @@ from ..errors import BadReferenceError, ClassWithoutReferencesError, ImageError,
 from ..images import PLAIN, PixelSettings, find_pixels, pixel_settings, read_image
 from ..models import Models, load_models, require_model
 from ..progress import Progress, Watcher, drain
-from .negatives import Negatives
+from .negatives import Negatives, joined_looks
 from .prototypes import Prototypes, require_prototypes
 from .surroundings import image_key
 from .vectors import Reference, ReferenceVector, reference_digest, reference_vector, segmenter_embeddings
@@ -57,7 +57,9 @@ def iter_build_prototypes(
         members = list(group)
         # Before the image is read: if it changes meanwhile, the next build sees another digest.
         keys = [(item.id, reference_digest(item, models, pixels) or "") for item in members]
-        outcomes = _image_vectors(members, [_usable(known.get(key), key[0] in negative_ids) for key in keys], models, pixels)
+        outcomes = _image_vectors(
+            members, [_usable(known.get(key), key[0] in negative_ids, models) for key in keys], models, pixels
+        )
         for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
                 skipped.append((item.id, outcome))
@@ -81,6 +83,7 @@ def iter_build_prototypes(
         tuple(image_key(item.reference.image) for item in shown),
         torch.stack([item.background for item in shown]),
         pixels=pixels,
+        looks=_looks_of(shown),
     )
 
 
@@ -177,7 +180,15 @@ def _gather_negatives(items: Sequence[_Used]) -> Negatives:
         tuple(item.reference.id for item in items),
         tuple(item.digest for item in items),
         tuple(image_key(item.reference.image) for item in items),
+        _looks_of(items),
     )
+
+
+def _looks_of(items: Sequence[_Used]) -> Tensor | None:
+    """(n, D) float16; None where the preset looks once."""
+    parts = [(None if item.vectors.look is None else item.vectors.look[None], 1) for item in items]
+    looks = joined_looks(*parts)
+    return None if looks is None else looks.half()
 
 
 def _image_vectors(
@@ -200,6 +211,8 @@ def _image_vectors(
         ]
 
 
-def _usable(known: ReferenceVector | None, is_negative: bool) -> ReferenceVector | None:
-    """Of a reference the background must be known too: files of earlier versions, and negatives, have none."""
-    return known if known is not None and (is_negative or known.background is not None) else None
+def _usable(known: ReferenceVector | None, is_negative: bool, models: Models) -> ReferenceVector | None:
+    """Of a reference the background must be known too, and a second look where the preset takes one: old files lack both."""
+    if known is None or (known.look is None and models.preset.second_looks):
+        return None
+    return known if is_negative or known.background is not None else None

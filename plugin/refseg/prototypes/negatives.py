@@ -6,14 +6,29 @@ A negative named like a class is a negative of that class; any other is one of e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ShapeError
 from ..printing import listing
+
+
+def joined_looks(*parts: tuple[Tensor | None, int]) -> Tensor | None:
+    """Second looks of several groups of so many objects together, zeros where they are unknown; None where all are.
+
+    Example:
+        >>> joined_looks((None, 1), (torch.ones(1, 2), 1))
+        tensor([[0., 0.],
+                [1., 1.]])
+    """
+    known = [looks for looks, _ in parts if looks is not None]
+    if not known:
+        return None
+    return torch.cat([known[0].new_zeros(number, known[0].shape[1]) if looks is None else looks for looks, number in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +43,7 @@ class Negatives:
         ids: of each.
         digests: of what each vector was computed from, see `refseg.prototypes.vectors.reference_digest`; "" where unknown.
         images: key of the image of each, see `refseg.prototypes.surroundings.image_key`; "" where unknown, () where all are.
+        looks: (Q, D) float16 second looks, zeros where unknown; None where all are.
     """
 
     vectors: Tensor
@@ -35,6 +51,7 @@ class Negatives:
     ids: tuple[str, ...]
     digests: tuple[str, ...]
     images: tuple[str, ...] = ()
+    looks: Tensor | None = None
 
     def __repr__(self) -> str:
         named = [f"{name} {number}" for name, number in Counter(self.names).items()]
@@ -48,6 +65,8 @@ class Negatives:
             )
         if self.images and len(self.images) != len(self.ids):
             raise ShapeError(f"Negatives need one image each or none at all, but {len(self.ids)} have {len(self.images)}.")
+        if self.looks is not None and len(self.looks) != len(self.ids):
+            raise ShapeError(f"Negatives need one second look each or none at all, but {len(self.ids)} have {len(self.looks)}.")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,16 +89,36 @@ class Negatives:
             self.ids + other.ids,
             self.digests + other.digests,
             self.image_of_each + other.image_of_each,
+            joined_looks((self.looks, len(self)), (other.looks, len(other))),
         )
 
     def remove(self, ids: Iterable[str]) -> Negatives | None:
         """These without some; None where none is left."""
         gone = set(ids)
         keep = [row for row, name in enumerate(self.ids) if name not in gone]
-        if not keep:
-            return None
+        return self.take(keep) if keep else None
+
+    def take(self, rows: Sequence[int]) -> Negatives:
+        """Some, in this order."""
         columns = (self.names, self.ids, self.digests, self.image_of_each)
-        return Negatives(self.vectors[keep], *(tuple(column[row] for row in keep) for column in columns))
+        names, ids, digests, images = (tuple(column[row] for row in rows) for column in columns)
+        looks = None if self.looks is None else self.looks[list(rows)]
+        return Negatives(self.vectors[list(rows)], names, ids, digests, images, looks)
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a file holds of them: JSON and tensors."""
+        about = {"names": self.names, "ids": self.ids, "digests": self.digests, "images": self.images}
+        tensors = {"negatives": self.vectors}
+        if self.looks is not None:
+            tensors["negatives_looks"] = self.looks
+        return about, tensors
+
+    @classmethod
+    def from_parts(cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Negatives:
+        """From what `parts` gave, in this or an earlier version."""
+        names, ids, digests = (tuple(about[name]) for name in ("names", "ids", "digests"))
+        looks = tensors.get("negatives_looks")
+        return cls(tensors["negatives"], names, ids, digests, tuple(about.get("images", ())), looks)
 
     @property
     def image_of_each(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -16,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..candidates import LOOK_VERSION
 from ..checks import names_of, path_of, require_flags, require_kind
 from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from ..images import PLAIN, PixelSettings
 from ..printing import counted, listing
+from .cohort import Cohort
 from .files import read_file, write_file
-from .negatives import Negatives
+from .negatives import Negatives, joined_looks
 from .surroundings import Surroundings
 from .vectors import ReferenceVector
 
@@ -29,6 +32,8 @@ FILE_VERSION = 4
 """1 had no digests, 2 no negatives, 3 neither images, background nor surroundings."""
 VERSION_WITH_PIXELS = 5
 """Of a file that says how pixels were read alone, so that earlier versions, which do not know, can read every other."""
+VERSION_WITH_LOOKS = 6
+"""Of a file with second looks, or with parts of references among the surroundings, likewise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,9 @@ class Prototypes:
         surroundings: candidates of the images of references, and of images known to be empty; None before
             `refseg.calibration.thresholds`.
         pixels: how images of more than 8 bits, or more than three bands, were read; plain where there were none.
+        looks: (R, D) float16 second looks, see `refseg.candidates.second_look`, zeros for an object too thin for one; None
+            where nobody has looked again.
+        cohort: a sample of the candidates of the dataset; None before `refseg.calibrate`.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +75,8 @@ class Prototypes:
     background: Tensor | None = None
     surroundings: Surroundings | None = None
     pixels: PixelSettings = PLAIN
+    looks: Tensor | None = None
+    cohort: Cohort | None = None
 
     def __repr__(self) -> str:
         parts = [
@@ -88,7 +98,12 @@ class Prototypes:
                 f"Prototypes need one vector, label and id a reference, but there are {len(self.vectors)}, "
                 f"{len(self.labels)} and {len(self.reference_ids)}."
             )
-        for what, values in (("digest", self.digests or None), ("image", self.images or None), ("background", self.background)):
+        for what, values in (
+            ("digest", self.digests or None),
+            ("image", self.images or None),
+            ("background", self.background),
+            ("second look", self.looks),
+        ):
             if values is not None and len(values) != len(self.reference_ids):
                 raise ShapeError(
                     f"Prototypes need one {what} a reference or none at all, but there are {len(values)} of "
@@ -100,6 +115,8 @@ class Prototypes:
                     f"{name} of shape {tuple(tensor.shape)} do not fit references of shape {tuple(self.vectors.shape)}: build "
                     "both with one model."
                 )
+        if len({tensor.shape[-1] for tensor in self._every_look()}) > 1:
+            raise ShapeError("Second looks of references and of all else must be equally wide: build both with one model.")
         if bool(((self.labels < 0) | (self.labels >= len(self.classes))).any()):
             raise ShapeError(
                 f"Prototypes of {len(self.classes)} classes need labels from 0 to {len(self.classes) - 1}, but there are "
@@ -125,6 +142,8 @@ class Prototypes:
             "background": (Tensor, self.background),
             "negatives": (Negatives, self.negatives),
             "surroundings": (Surroundings, self.surroundings),
+            "looks": (Tensor, self.looks),
+            "cohort": (Cohort, self.cohort),
         }
         for name, (kind, value) in others.items():
             require_kind((kind, NoneType), f"{kind.__name__} or None", error=PrototypeError, **{name: value})
@@ -145,11 +164,12 @@ class Prototypes:
     def known_vectors(self) -> dict[tuple[str, str], ReferenceVector]:
         """Vectors of references and negatives by id and digest, without those of unknown digest."""
         backgrounds = [None] * len(self.vectors) if self.background is None else self.background.float()
-        vectors = map(ReferenceVector, self.vectors, backgrounds)
+        vectors = map(ReferenceVector, self.vectors, backgrounds, _each(self.looks, len(self.vectors)))
         known = dict(zip(zip(self.reference_ids, self._digest_of_each, strict=True), vectors, strict=True))
         if self.negatives is not None:
             keys = zip(self.negatives.ids, self.negatives.digests, strict=True)
-            known.update(zip(keys, (ReferenceVector(vector, None) for vector in self.negatives.vectors), strict=True))
+            looks = _each(self.negatives.looks, len(self.negatives))
+            known.update(zip(keys, map(ReferenceVector, self.negatives.vectors, repeat(None), looks), strict=False))
         return {key: vector for key, vector in known.items() if key[1]}
 
     def _other_vectors(self) -> dict[str, Tensor]:
@@ -160,6 +180,12 @@ class Prototypes:
             "Surroundings": None if self.surroundings is None else self.surroundings.features,
         }
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def _every_look(self) -> list[Tensor]:
+        """Second looks of whatever has some."""
+        owners = (self.negatives, self.surroundings, self.cohort)
+        looks = [self.looks, *(None if owner is None else owner.looks for owner in owners)]
+        return [tensor for tensor in looks if tensor is not None]
 
     @property
     def _digest_of_each(self) -> tuple[str, ...]:
@@ -207,6 +233,8 @@ class Prototypes:
             None if kept.background is None or other.background is None else torch.cat([kept.background, other.background]),
             _joined(kept.surroundings, other.surroundings),
             PixelSettings(self.pixels.pixel_range or other.pixels.pixel_range, self.pixels.channels or other.pixels.channels),
+            joined_looks((kept.looks, len(kept.labels)), (other.looks, len(other.labels))),
+            other.cohort or self.cohort,
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
@@ -243,6 +271,8 @@ class Prototypes:
             None if self.background is None else self.background[keep],
             self.surroundings.remove(gone) if self.surroundings is not None else None,
             self.pixels,
+            None if self.looks is None else self.looks[keep],
+            self.cohort,
         )
 
     def save(self, path: str | Path) -> None:
@@ -272,17 +302,19 @@ class Prototypes:
         tensors = {"vectors": self.vectors, "labels": self.labels}
         if self.background is not None:
             tensors["background"] = self.background
-        if (negatives := self.negatives) is not None:
-            about["negatives"] = {
-                "names": negatives.names,
-                "ids": negatives.ids,
-                "digests": negatives.digests,
-                "images": negatives.images,
-            }
-            tensors["negatives"] = negatives.vectors
-        if (around := self.surroundings) is not None:
-            about["surroundings"] = {"images": around.images, "shown": around.shown}
-            tensors["surroundings"] = around.features
+        if self.negatives is not None:
+            about["negatives"], own = self.negatives.parts()
+            tensors |= own
+        if self.surroundings is not None:
+            about["surroundings"], own = self.surroundings.file_parts()
+            tensors |= own
+        if self._every_look() or (self.surroundings is not None and self.surroundings.parts):
+            about |= {"version": VERSION_WITH_LOOKS, "look_version": LOOK_VERSION}
+        if self.looks is not None:
+            tensors["looks"] = self.looks
+        if self.cohort is not None:
+            about["cohort"], own = self.cohort.parts()
+            tensors |= own
         return about, tensors
 
     @classmethod
@@ -292,7 +324,7 @@ class Prototypes:
         Raises:
             PrototypeFileError: the file is missing, holds something else, or was written by a newer version.
         """
-        return read_file(Path(path_of("path", path)).expanduser(), VERSION_WITH_PIXELS, _from_parts)
+        return read_file(Path(path_of("path", path)).expanduser(), VERSION_WITH_LOOKS, _from_parts)
 
 
 def require_prototypes(**given: object) -> None:
@@ -304,6 +336,11 @@ def require_prototypes(**given: object) -> None:
     require_kind(Prototypes, "prototypes, such as refseg.build_prototypes makes", error=PrototypeError, **given)
 
 
+def _each(looks: Tensor | None, number: int) -> list[Tensor | None]:
+    """The second look of each of so many objects; None where it is unknown."""
+    return [None] * number if looks is None else [own if bool(own.any()) else None for own in looks.float()]
+
+
 def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:
     if surroundings is None or others is None:
         return others if surroundings is None else surroundings
@@ -311,8 +348,10 @@ def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> S
 
 
 def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes:
-    """Parts that earlier versions did not write are as unknown."""
-    negatives, around = about.get("negatives"), about.get("surroundings")
+    """Parts that earlier versions did not write are as unknown, and so are second looks of another version."""
+    if about.get("look_version", LOOK_VERSION) != LOOK_VERSION:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("looks")}
+    negatives, around, cohort = about.get("negatives"), about.get("surroundings"), about.get("cohort")
     return Prototypes(
         tuple(about["classes"]),
         tensors["vectors"],
@@ -322,19 +361,13 @@ def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes
         about["fingerprint"],
         tuple((name, reason) for name, reason in about["skipped"]),
         tuple(about.get("digests", ())),
-        None
-        if negatives is None
-        else Negatives(
-            tensors["negatives"],
-            tuple(negatives["names"]),
-            tuple(negatives["ids"]),
-            tuple(negatives["digests"]),
-            tuple(negatives.get("images", ())),
-        ),
+        None if negatives is None else Negatives.from_parts(negatives, tensors),
         tuple(about.get("images", ())),
         tensors.get("background"),
-        None if around is None else Surroundings(tensors["surroundings"], tuple(around["images"]), tuple(around["shown"])),
+        None if around is None else Surroundings.from_parts(around, tensors),
         PixelSettings.from_lists(about.get("pixels")),
+        tensors.get("looks"),
+        None if cohort is None or "cohort_looks" not in tensors else Cohort.from_parts(cohort, tensors),
     )
 
 

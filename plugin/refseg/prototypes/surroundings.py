@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from torchvision.ops import nms
 from ..candidates import Candidates, PackedCandidates, pack
 from ..errors import ShapeError
 from ..printing import counted, one_line
+from .negatives import joined_looks
 
 SHOWS_IOU = 0.5
 """A candidate shows a reference when its mask has this IoU with the reference's."""
@@ -33,18 +37,64 @@ MAX_AN_IMAGE = 48
 
 
 @dataclass(frozen=True, eq=False)
+class Shapes:
+    """Where candidates lie, so that those of one image can be ranked as in a run.
+
+    Attributes:
+        codes: N run-length codes, see `refseg.candidates.packing.PackedCandidates`.
+        boxes: (N, 4) int32 xyxy cells, far edge included.
+        predicted_iou: (N,) float32.
+        sides: (N,) int32, cells a side of the grid of the image of each.
+    """
+
+    codes: tuple[bytes, ...]
+    boxes: Tensor
+    predicted_iou: Tensor
+    sides: Tensor
+
+    __repr__ = one_line
+
+    def __post_init__(self) -> None:
+        if not len(self.codes) == len(self.boxes) == len(self.predicted_iou) == len(self.sides):
+            raise ShapeError(
+                f"Shapes need one code, box, predicted IoU and side each, but there are {len(self.codes)}, {len(self.boxes)}, "
+                f"{len(self.predicted_iou)} and {len(self.sides)}."
+            )
+
+    def take(self, rows: Sequence[int]) -> Shapes:
+        """Some, in this order."""
+        chosen = list(rows)
+        return Shapes(
+            tuple(self.codes[row] for row in chosen), self.boxes[chosen], self.predicted_iou[chosen], self.sides[chosen]
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Shapes]) -> Shapes:
+        """Those of several images, at least one."""
+        columns = [torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "predicted_iou", "sides")]
+        return cls(tuple(code for part in parts for code in part.codes), *columns)
+
+
+@dataclass(frozen=True, eq=False)
 class Surroundings:
     """Candidates of images whose objects are known.
 
     Attributes:
         features: (N, C) float16, unit length, pooled features as of any candidate.
         images: key of the image of each, see image_key.
-        shown: id of the reference that each shows; "" for one that overlaps no known object.
+        shown: id of the reference that each shows; "" for one that shows none.
+        parts: id of a reference of which each is a part, or a part and more, without showing it; "" for one that overlaps no
+            known object, or shows one. () where there are no parts.
+        shapes: where they lie; None in files of earlier versions.
+        looks: (N, D) float16 second looks, zeros where nobody has looked again; None where nobody has at any.
     """
 
     features: Tensor
     images: tuple[str, ...]
     shown: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    shapes: Shapes | None = None
+    looks: Tensor | None = None
 
     def __repr__(self) -> str:
         showing, images = sum(map(bool, self.shown)), len(set(self.images))
@@ -56,23 +106,101 @@ class Surroundings:
                 f"Surroundings need one feature, image and reference each, but there are {len(self.features)}, "
                 f"{len(self.images)} and {len(self.shown)}."
             )
+        codes = None if self.shapes is None else self.shapes.codes
+        for what, values in (("part", self.parts or None), ("second look", self.looks), ("shape", codes)):
+            number = len(self.images) if values is None else len(values)
+            if number != len(self.images):
+                raise ShapeError(
+                    f"Surroundings need one {what} each or none at all, but there are {number} of {len(self.images)}."
+                )
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def part_of_each(self) -> tuple[str, ...]:
+        """Id of a reference of which each is a part; "" for one that is none."""
+        return self.parts or ("",) * len(self)
+
+    @property
+    def whole(self) -> Surroundings:
+        """Those that are no parts: that show references, or overlap no known object."""
+        return self.take([row for row, name in enumerate(self.part_of_each) if not name]) if any(self.parts) else self
+
+    def candidates(self, rows: Sequence[int]) -> PackedCandidates:
+        """Those of one image as a run has them, without what is needed to cut their masks out; only where there are shapes."""
+        assert self.shapes is not None
+        own = self.shapes.take(rows)
+        side = int(own.sides[0]) if len(own.sides) else 1
+        codes = pa.array(own.codes, pa.binary())
+        edges = pa.array([b""] * len(codes), pa.binary())
+        features = self.features[list(rows)].float()
+        return PackedCandidates(codes, edges, own.boxes.float(), own.predicted_iou, features, (side, side), side)
+
     def add(self, other: Surroundings) -> Surroundings:
         """These and other's together; an image in both is as in other."""
         newer = set(other.images)
-        own = self._take([row for row, image in enumerate(self.images) if image not in newer])
-        return Surroundings(torch.cat([own.features, other.features]), own.images + other.images, own.shown + other.shown)
+        own = self.take([row for row, image in enumerate(self.images) if image not in newer])
+        return Surroundings.join([own, other])
+
+    @classmethod
+    def join(cls, parts: Sequence[Surroundings]) -> Surroundings:
+        """Those of several images, at least one, none of them twice."""
+        shapes = [part.shapes for part in parts if part.shapes is not None]
+        return cls(
+            torch.cat([part.features for part in parts]),
+            tuple(image for part in parts for image in part.images),
+            tuple(name for part in parts for name in part.shown),
+            tuple(name for part in parts for name in part.part_of_each) if any(part.parts for part in parts) else (),
+            Shapes.join(shapes) if len(shapes) == len(parts) else None,
+            joined_looks(*((part.looks, len(part)) for part in parts)),
+        )
 
     def remove(self, ids: Collection[str]) -> Surroundings:
-        """Without the candidates that show some references: their objects are no references any more, but no strangers."""
-        return self._take([row for row, name in enumerate(self.shown) if name not in ids])
+        """Without what shows some references, and parts of it: their objects are no references any more, but no strangers."""
+        names = zip(self.shown, self.part_of_each, strict=True)
+        return self.take([row for row, (name, part) in enumerate(names) if name not in ids and part not in ids])
 
-    def _take(self, rows: Sequence[int]) -> Surroundings:
+    def file_parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a file holds of them: JSON and tensors."""
+        about = {"images": self.images, "shown": self.shown, "parts": self.parts}
+        tensors = {"surroundings": self.features}
+        if self.looks is not None:
+            tensors["surroundings_looks"] = self.looks
+        if self.shapes is not None:
+            lengths = [len(code) for code in self.shapes.codes]
+            tensors |= {
+                "surroundings_codes": torch.from_numpy(np.frombuffer(b"".join(self.shapes.codes), np.uint8).copy()),
+                "surroundings_lengths": torch.tensor(lengths, dtype=torch.int32),
+                "surroundings_boxes": self.shapes.boxes,
+                "surroundings_iou": self.shapes.predicted_iou,
+                "surroundings_sides": self.shapes.sides,
+            }
+        return about, tensors
+
+    @classmethod
+    def from_parts(cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Surroundings:
+        """From what `file_parts` gave, in this or an earlier version."""
+        shapes = None
+        if "surroundings_codes" in tensors:
+            whole = tensors["surroundings_codes"].numpy().tobytes()
+            ends = [0, *tensors["surroundings_lengths"].cumsum(0).tolist()]
+            codes = tuple(whole[start:stop] for start, stop in pairwise(ends))
+            columns = (tensors[f"surroundings_{name}"] for name in ("boxes", "iou", "sides"))
+            shapes = Shapes(codes, *columns)
+        images, shown, parts = tuple(about["images"]), tuple(about["shown"]), tuple(about.get("parts", ()))
+        return cls(tensors["surroundings"], images, shown, parts, shapes, tensors.get("surroundings_looks"))
+
+    def take(self, rows: Sequence[int]) -> Surroundings:
+        """Some, in this order."""
+        chosen = list(rows)
         return Surroundings(
-            self.features[list(rows)], tuple(self.images[row] for row in rows), tuple(self.shown[row] for row in rows)
+            self.features[chosen],
+            tuple(self.images[row] for row in chosen),
+            tuple(self.shown[row] for row in chosen),
+            tuple(self.parts[row] for row in chosen) if self.parts else (),
+            None if self.shapes is None else self.shapes.take(chosen),
+            None if self.looks is None else self.looks[chosen],
         )
 
 
@@ -96,31 +224,64 @@ def image_key(path: str) -> str:
     return hashlib.sha256(os.path.abspath(path).encode(errors="surrogatepass")).hexdigest()[:12]
 
 
-def look_around(candidates: Candidates | PackedCandidates, objects: Sequence[KnownObject], image: str) -> Surroundings:
-    """Of the candidates of one image, those that show references and those that overlap no known object.
+def look_around(
+    candidates: Candidates | PackedCandidates,
+    objects: Sequence[KnownObject],
+    image: str,
+    looks: Callable[[Tensor, int], Tensor] | None = None,
+) -> Surroundings:
+    """Of the candidates of one image, those that show references, parts of references, and those that overlap no known object.
 
     Of the candidates that show a reference the one of the highest predicted IoU stands for it, as the NMS of matching would
-    have it.
+    have it. Those that overlap an object that is no reference are left out.
 
     Args:
         candidates: of the image.
         objects: every object that is known to lie in it, of any class; none for an empty image.
         image: its key.
+        looks: gives second looks, (n, D) float32, at n rows of the candidates, of which so many at the beginning show
+            references; zeros for those that are not worth one. None where nobody looks again.
     """
     packed = candidates if isinstance(candidates, PackedCandidates) else pack(candidates)
     iou, inside = _overlaps(packed, objects)
     quality = packed.predicted_iou.numpy()
-    rows, shown = [], []
+    shown: dict[int, str] = {}
     for column, known in enumerate(objects):
         showing = np.flatnonzero(iou[:, column] >= SHOWS_IOU)
         if known.id and len(showing):
-            rows.append(int(showing[quality[showing].argmax()]))
-            shown.append(known.id)
-    free = np.flatnonzero(inside.max(1, initial=0) < MAX_INSIDE)
-    apart = nms(packed.boxes[free], packed.predicted_iou[free], SAME_PLACE_IOU)[:MAX_AN_IMAGE]
-    rows += free[apart.numpy()].tolist()
-    shown += [""] * len(apart)
-    return Surroundings(packed.features[rows].half(), (image,) * len(rows), tuple(shown))
+            shown.setdefault(int(showing[quality[showing].argmax()]), known.id)
+    parts = _parts(iou, inside, objects)
+    apart = nms(packed.boxes, packed.predicted_iou, SAME_PLACE_IOU).tolist()
+    others = [row for row in apart if row not in shown and parts[row] is not None][:MAX_AN_IMAGE]
+    rows = [*shown, *others]
+    shapes = Shapes(
+        tuple(packed.codes[row].as_py() for row in rows),
+        packed.boxes[rows].int(),
+        packed.predicted_iou[rows],
+        torch.full((len(rows),), packed.grid_side, dtype=torch.int32),
+    )
+    return Surroundings(
+        packed.features[rows].half(),
+        (image,) * len(rows),
+        (*shown.values(), *("" for _ in others)),
+        (*("" for _ in shown), *(parts[row] or "" for row in others)),
+        shapes,
+        None if looks is None else looks(torch.tensor(rows, dtype=torch.int64), len(shown)).half(),
+    )
+
+
+def _parts(iou: NDArray[np.float64], inside: NDArray[np.float64], objects: Sequence[KnownObject]) -> list[str | None]:
+    """For each candidate the reference of which it is a part; "" for one that overlaps no object, None for one left out."""
+    parts: list[str | None] = []
+    for own_iou, own_inside in zip(iou, inside, strict=True):
+        columns = np.flatnonzero(own_inside >= MAX_INSIDE)
+        if not len(columns):
+            parts.append("")
+        elif all(objects[column].id for column in columns.tolist()) and own_iou.max() < SHOWS_IOU:
+            parts.append(objects[int(columns[own_inside[columns].argmax()])].id)
+        else:
+            parts.append(None)
+    return parts
 
 
 def _overlaps(packed: PackedCandidates, objects: Sequence[KnownObject]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

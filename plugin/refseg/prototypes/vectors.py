@@ -19,7 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..candidates import ImageEmbeddings, cleaning_of, decode_boxes, embed_images, encode_patches
+from ..candidates import (
+    SNAP,
+    CutOut,
+    ImageEmbeddings,
+    cleaning_of,
+    crop_corners,
+    crop_weights,
+    decode_boxes,
+    embed_images,
+    encode_patches,
+    instance_vector,
+    look_again,
+)
 from ..checks import refused, require_kind, require_list_of_numbers
 from ..errors import BadReferenceError, ImageError
 from ..images import PLAIN, PixelSettings, encoder_pixels, read_header, segmenter_pixels
@@ -29,12 +41,6 @@ from .clusters import find_clusters
 
 VECTOR_VERSION = 2
 """To be raised by whoever changes what comes out for a reference, so that no older vector is reused."""
-
-CROP_MARGIN = 1.2
-"""Side of the square crop, as a multiple of the box's longer side (method.md B1)."""
-
-SNAP = 1e-6
-"""A corner this near to a whole pixel is that pixel: relative boxes do not come back to the last digit."""
 
 OUTSIDE = 0.05
 """Patches of less weight lie outside the object."""
@@ -104,49 +110,14 @@ class ReferenceVector:
     Attributes:
         vector: (C,) float32 instance vector, not normalised.
         background: (BACKGROUND_VECTORS, C) float32, see background_vectors; None where it is not known.
+        look: (D,) float32, see `refseg.candidates.second_look.look_again`; None where it is not known.
     """
 
     vector: Tensor
     background: Tensor | None
+    look: Tensor | None = None
 
     __repr__ = one_line
-
-
-def instance_vector(patch_features: Tensor, weights: Tensor) -> Tensor | None:
-    """The weighted mean of patch features (method.md B2), or None where the weights sum to 0.
-
-    Args:
-        patch_features: (G², C), row-major.
-        weights: (G²,) in [0, 1].
-    """
-    total = weights.sum()
-    if not total > 0:
-        return None
-    return (weights.to(patch_features.dtype) @ patch_features) / total
-
-
-def crop_corners(box: Sequence[float], image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square around a box, whose corners are cut to whole pixels first, cut at the image's border (method.md B1).
-
-    Args:
-        box: x0, y0, x1, y1 in pixels.
-        image_hw: height and width of the image.
-
-    Returns:
-        x0, y0, x1, y1 in whole pixels, far edge excluded, at least one pixel wide and high.
-
-    Example:
-        >>> crop_corners((10.7, 10.2, 30.9, 20), (100, 100))
-        (8, 3, 32, 27)
-    """
-    x0, y0, x1, y1 = (math.trunc(side + math.copysign(SNAP, side)) for side in box)
-    half = max(x1 - x0, y1 - y0) * CROP_MARGIN / 2
-    center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
-    height, width = image_hw
-    left = min(max(0, int(center_x - half)), width - 1)
-    top = min(max(0, int(center_y - half)), height - 1)
-    right, bottom = min(width, int(center_x + half)), min(height, int(center_y + half))
-    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def reference_digest(reference: Reference, models: Models, pixels: PixelSettings = PLAIN) -> str | None:
@@ -220,7 +191,8 @@ def reference_vector(
     vector = instance_vector(features, weights)
     if vector is None:
         return "it is too small or too thin to cover a single patch"
-    return ReferenceVector(vector, background_vectors(features[weights < OUTSIDE]))
+    look = look_again(image, [CutOut(mask, (0, 0), reference.box)], models)[0] if models.preset.second_looks else None
+    return ReferenceVector(vector, background_vectors(features[weights < OUTSIDE]), look)
 
 
 def background_vectors(features: Tensor) -> Tensor:
@@ -237,21 +209,6 @@ def background_vectors(features: Tensor) -> Tensor:
         found = find_clusters(F.normalize(features, dim=-1), BACKGROUND_VECTORS, torch.Generator().manual_seed(SEED), ROUNDS)
         centers[: len(found)] = F.normalize(found, dim=-1)
     return centers
-
-
-def crop_weights(mask: Tensor, encoder_side: int, patches_side: int) -> Tensor:
-    """Weight of each patch of a crop: the mask bilinear to E × E, then nearest to G × G (method.md B1).
-
-    Args:
-        mask: (h, w) bool, the crop's pixels.
-        encoder_side: E.
-        patches_side: G.
-
-    Returns:
-        (G²,) float32 in [0, 1], row-major.
-    """
-    fine = F.interpolate(mask[None, None].float(), size=(encoder_side, encoder_side), mode="bilinear", align_corners=False)
-    return F.interpolate(fine, size=(patches_side, patches_side), mode="nearest").flatten()
 
 
 def paste_mask(mask: NDArray[np.bool_], box: Sequence[float], image_hw: tuple[int, int]) -> Tensor:

@@ -22,10 +22,12 @@ from ..dataset import (
 )
 from ..dataset import label_fields as fields_of_labels
 from ..errors import DatasetError, IndexDamagedError, LabelError
-from ..insight import PrototypeReport, Suggestion, assess, default_threshold, settings_of
+from ..insight import PrototypeReport, Suggestion, assess, preset_of, settings_of
 from ..matching import MatchSettings
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, require_prototypes
+from .segmenting import matcher_for
+from .settings import SegmentSettings
 from .suggestions import iter_suggest
 
 NUM_SUGGESTIONS = 12
@@ -93,7 +95,7 @@ def iter_inspect(
     report = _with_places(report, dataset)
     if not num_suggestions:
         return report
-    suggestions, note = yield from _suggest(dataset, prototypes, report, matching, num_suggestions, label_fields)
+    suggestions, note = yield from _suggest(dataset, prototypes, matching, num_suggestions, label_fields)
     return replace(report, suggestions=suggestions, notes=(*report.notes, *note))
 
 
@@ -117,7 +119,6 @@ def _with_places(report: PrototypeReport, dataset: Any) -> PrototypeReport:
 def _suggest(
     dataset: Any,
     prototypes: Prototypes,
-    report: PrototypeReport,
     matching: MatchSettings | None,
     num_suggestions: int,
     label_fields: Sequence[str] | None,
@@ -129,14 +130,13 @@ def _suggest(
         images = images_of(dataset, index)
         if index is None or not images.held:
             return None, (f"no image is indexed for these prototypes; {build}",)
-        default = default_threshold(prototypes)
+        settings = SegmentSettings(matching=settings_of(prototypes, matching))
         suggestions = yield from iter_suggest(
             dataset,
             index,
             images.held,
             prototypes,
-            settings_of(prototypes, matching),
-            {item.label: default if item.threshold is None else item.threshold for item in report.classes},
+            matcher_for(prototypes, preset_of(prototypes), settings),
             num_suggestions=num_suggestions,
             label_fields=fields_of_labels(dataset) if label_fields is None else label_fields,
         )

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..calibration import MINED_PREFIX
-from ..candidates import encode_patches
+from ..candidates import crop_corners, crop_weights, encode_patches
 from ..checks import names_or_none, require_items, require_whole
 from ..dataset import image_view, named_prototypes, references_by_id
 from ..dataset.sources import models_for
@@ -29,7 +29,7 @@ from ..insight import ReferenceQuality, principal_colors, reference_quality
 from ..models import Models
 from ..printing import one_line
 from ..progress import Progress, Watcher, drain
-from ..prototypes import Prototypes, Reference, crop_corners, crop_weights, find_clusters, mask_of_box, nearest
+from ..prototypes import Prototypes, Reference, find_clusters, mask_of_box, nearest
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fiftyone.core.collections import SampleCollection
@@ -18,6 +19,7 @@ from ..calibration import (
     FINDS_HELD,
     MAX_MINED,
     Mined,
+    Teacher,
     add_mined,
     best_mined,
     join_surroundings,
@@ -54,6 +56,8 @@ from ..matching import MatchSettings
 from ..models import Models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import KnownObject, Prototypes, Surroundings, image_key, look_around
+from .cohorts import iter_cohort
+from .looking import Looker
 from .segmenting import matcher_for
 from .settings import SegmentSettings
 
@@ -73,11 +77,12 @@ def calibrate(
     num_workers: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> Prototypes:
-    """Teach prototypes what lies around their references, so that each class gets a threshold that suits it.
+    """Teach prototypes what lies around their references, and what their dataset is full of.
 
-    In the images of references, candidates that overlap no labelled object show what must score less than the references do;
-    the other objects of the fields that hold references, and of `accepted`, count neither way. So label all objects of the
-    classes in these images. A reference whose label or image is gone is passed over.
+    Then scores are probabilities, and the best candidates of each image are looked at again. In the images of references,
+    candidates that show no reference teach what must score less than references do; the other objects of the fields that hold
+    references, and of `accepted`, count neither way. So label all objects of the classes in these images. A reference whose
+    label or image is gone is passed over. Candidates of up to 100 other images of the index stand for the dataset.
 
     Args:
         dataset: that holds the labels; a dataset or view of images, whose dataset counts as a whole.
@@ -90,8 +95,8 @@ def calibrate(
         progress: see `refseg.progress.drain`.
 
     Returns:
-        The same prototypes with `surroundings`, those of an earlier calibration replaced; the very same, and a warning, where
-        no image of a reference is to be had.
+        The same prototypes with `surroundings` and `cohort`, those of an earlier calibration replaced; the very same, and a
+        warning, where no image of a reference is to be had.
 
     Raises:
         DatasetError: no images, unknown prototypes, or `empty` is of another dataset.
@@ -119,16 +124,16 @@ def iter_calibrate(
     labelled, wanted = whole.select_fields(fields), set(shown)
     around: dict[str, Surroundings] = {}
     images: dict[str, str] = {}
+    looker, teacher = Looker(source, prototypes), Teacher(prototypes, source.preset)
 
     def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
-        if sample_id not in wanted:
-            around[sample_id] = look_around(candidates, (), image_key(blank[sample_id]))
-            return
-        sample = labelled[sample_id]
-        key = image_key(sample.filepath)
-        objects = _objects(sample, fields, prototypes.reference_ids, candidates)
-        around[sample_id] = look_around(candidates, objects, key)
-        images.update((known.id, key) for known in objects if known.id)
+        sample = labelled[sample_id] if sample_id in wanted else None
+        path = blank[sample_id] if sample is None else sample.filepath
+        objects = [] if sample is None else _objects(sample, fields, prototypes.reference_ids, candidates)
+        again = partial(looker.look_at, sample_id, path, candidates)
+        looks = teacher.looks(candidates, image_key(path), again)
+        around[sample_id] = look_around(candidates, objects, image_key(path), looks)
+        images.update((known.id, image_key(path)) for known in objects if known.id)
 
     yield from _look_at(source, whole, [*shown, *blank], prototypes, look)
     if not images:
@@ -136,9 +141,12 @@ def iter_calibrate(
         return prototypes
     # In one order, wherever candidates came from: what is calibrated twice is the same file.
     parts = [around[sample_id] for sample_id in (*shown, *blank) if sample_id in around]
+    cohort = yield from iter_cohort(whole, looker)
+    looker.write()
     calibrated = replace(
         prototypes,
         surroundings=join_surroundings(parts),
+        cohort=cohort,
         # Files of earlier versions do not know them; without, no image could be left out.
         images=prototypes.images or tuple(images.get(label_id, "") for label_id in prototypes.reference_ids),
     )
@@ -215,17 +223,19 @@ def iter_mine_negatives(
     paths = _without_references(view, prototypes, settings.classes)
     looked_at: list[str] = []
     found: list[Mined] = []
+    looker = Looker(source, plain)
 
     def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
         looked_at.append(sample_id)
-        found.append(mine(candidates, matcher, plain.classes, image_key(paths[sample_id]), sample_id))
+        path = paths[sample_id]
+        looked = looker.look_at(sample_id, path, candidates, matcher.pick(candidates))
+        found.append(mine(candidates, matcher, plain.classes, image_key(path), sample_id, looked))
         if len(found) == FINDS_HELD:
             found[:] = [best_mined(found, max_negatives)]
 
     yield from _look_at(source, view, list(paths), plain, look)
-    mined = add_mined(
-        prototypes, found, matcher.gallery, sources=looked_at, classes=settings.classes, max_negatives=max_negatives
-    )
+    looker.write()
+    mined = add_mined(prototypes, found, matcher, sources=looked_at, classes=settings.classes, max_negatives=max_negatives)
     if name is not None:
         save_prototypes(view, mined, name, overwrite=True)
     return mined

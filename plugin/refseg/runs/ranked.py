@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
-from ..candidates import PackedCandidates
-from ..dataset import Builder, Source, ViewImages
-from ..matching import Matcher, Ranking
+from ..candidates import Candidates, PackedCandidates
+from ..dataset import Builder, Source, ViewImages, every_image, whole_of
+from ..matching import Looked, Matcher, Ranking
 from ..progress import Progress
+from .looking import Looker, part
 from .writing import Writer
 
 PREVIEWED = 100
@@ -18,13 +19,20 @@ IMAGES_A_LOOK = 64
 
 
 def segment_images(
-    source: Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer
+    source: Source, images: ViewImages, builder: Builder | None, matcher: Matcher, writer: Writer, looker: Looker
 ) -> Generator[Progress, None, int]:
-    """Returns how many images came from the index."""
+    """Returns how many images came from the index.
+
+    These are answered at once, by what is known of them. Then those are looked at again of which a candidate is worth it and
+    nobody has, the most promising image first, and answered anew.
+    """
     total, done = len(images.held) + len(images.missing), 0
+    waiting: dict[str, float] = {}
     yield Progress(0, total, "images")
-    for sample_id, candidates, ranking in _ranked(source, images.held, matcher):
-        writer.add(sample_id, candidates, ranking)
+    for sample_id, candidates, ranking, worth in _ranked(source, images.held, matcher, looker):
+        if worth:
+            waiting[sample_id] = worth
+        writer.add(sample_id, candidates, ranking, is_final=not worth)
         done += 1
         if done % IMAGES_A_LOOK == 0:
             writer.flush_if_due()
@@ -32,40 +40,85 @@ def segment_images(
     writer.flush()
     if done and done % IMAGES_A_LOOK:
         yield Progress(done, total, "images")
+    yield from _look_again(source, waiting, matcher, writer, looker)
     if builder is not None:
         with closing(builder.compute(images.missing)) as batches:
             for batch in batches:
                 for computed in batch:
                     if computed.candidates is not None:
-                        ranking = matcher.rank(computed.candidates)
-                        writer.add(computed.image.sample_id, computed.candidates, ranking)
+                        image = computed.image
+                        looked = _looked(looker, matcher, image.sample_id, image.path, computed.candidates)
+                        ranking = matcher.rank(computed.candidates, looked=looked)
+                        writer.add(image.sample_id, computed.candidates, ranking)
                 writer.flush_if_due()
+                looker.write_if_due()
                 done += len(batch)
                 yield Progress(done, total, "images")
-        for sample_id, candidates, ranking in _ranked(source, builder.done_elsewhere, matcher):
+        for sample_id, candidates, ranking, _ in _ranked(source, builder.done_elsewhere, matcher, looker):
             writer.add(sample_id, candidates, ranking)
     return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
 
 
-def _ranked(source: Source, sample_ids: Sequence[str], matcher: Matcher) -> Iterator[tuple[str, PackedCandidates, Ranking]]:
-    """The indexed images among these, ranked."""
+def _looked(
+    looker: Looker,
+    matcher: Matcher,
+    sample_id: str,
+    path: str,
+    candidates: Candidates | PackedCandidates,
+    known: Looked | None = None,
+) -> Looked | None:
+    """Second looks at the candidates that are worth one, where the matcher looks at anything that nobody has looked at."""
+    wanted = matcher.pick(candidates)
+    if not matcher.looks_anew:
+        return part(wanted, known).known
+    return looker.look(sample_id, path, candidates, wanted, known)
+
+
+def _look_again(
+    source: Source, waiting: Mapping[str, float], matcher: Matcher, writer: Writer, looker: Looker
+) -> Generator[Progress, None, None]:
+    """Images of the index that are looked at again, the most promising first."""
+    if not waiting or source.index is None:
+        return
+    order = sorted(waiting, key=lambda name: -waiting[name])
+    paths = dict(zip(*every_image(whole_of(writer.view)).select(order).values(["id", "filepath"]), strict=True))
+    yield Progress(0, len(order), "second looks")
+    for start in range(0, len(order), IMAGES_A_LOOK):
+        some = order[start : start + IMAGES_A_LOOK]
+        for chunk in source.index.index.scan(some):
+            for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
+                candidates = chunk.candidates(number)
+                looked = _looked(looker, matcher, image.sample_id, paths[image.sample_id], candidates, known)
+                writer.add(image.sample_id, candidates, matcher.rank(candidates, looked=looked))
+                writer.flush_if_due()
+                looker.write_if_due()
+                yield Progress(start + number + 1, len(order), "second looks")
+    writer.flush()
+
+
+def _ranked(
+    source: Source, sample_ids: Sequence[str], matcher: Matcher, looker: Looker
+) -> Iterator[tuple[str, PackedCandidates, Ranking, float]]:
+    """The indexed images among these, ranked by what is known, and what a second look at the best of the others is worth."""
     if source.index is None:
         return
     for chunk in source.index.index.scan(sample_ids):
         classified = matcher.classify(chunk.features.float())
-        for number, image in enumerate(chunk.images):
-            rows = slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))
+        for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
+            first = classified.take(slice(int(chunk.starts[number]), int(chunk.starts[number + 1])))
             candidates = chunk.candidates(number)
-            yield image.sample_id, candidates, matcher.rank(candidates, classified.take(rows))
+            parted = part(matcher.pick(candidates, first), known)
+            worth = float(first.scores[parted.missing].max()) if matcher.looks_anew and len(parted.missing) else 0.0
+            yield image.sample_id, candidates, matcher.rank(candidates, first, parted.known), worth
 
 
 def preview_images(
-    source: Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer
+    source: Source, sample_ids: Sequence[str], matcher: Matcher, writer: Writer, looker: Looker
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
-    The best similarity in an image bounds its best score: images are looked at in the order of this bound, until no bound is
-    above the worst score that would be written.
+    The best similarity in an image bounds its best score, unless there are second looks: images are ranked in the order of this
+    bound, until no bound is above the worst score that would be written. Nothing is looked at that nobody has looked at.
     """
     assert source.index is not None
     bounds: dict[str, float] = {}
@@ -82,7 +135,7 @@ def preview_images(
         look = order[start : start + IMAGES_A_LOOK]
         if not bounds[look[0]] or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
             break
-        for sample_id, candidates, ranking in _ranked(source, look, matcher):
+        for sample_id, candidates, ranking, _ in _ranked(source, look, matcher, looker):
             if len(ranking):
                 found.append((float(ranking.scores[0]), sample_id, candidates, ranking))
         found = sorted(found, key=lambda item: -item[0])[:PREVIEWED]

@@ -27,10 +27,10 @@ from ..images import (
     stack_pixels,
     to_rgb,
 )
-from ..matching import MatchSettings
+from ..matching import Looked, MatchSettings, look_at
 from ..models import Models
 from ..prototypes import Prototypes, require_prototypes
-from .segmenting import gate_of, match_image
+from .segmenting import gate_of, matcher_for
 from .settings import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,16 @@ class ReadImage(fout.GetItem):  # type: ignore[misc]
     """Reads one sample's image in a loader's process."""
 
     def __init__(
-        self, side: int, field_mapping: dict[str, str] | None = None, tiles: bool = False, pixels: PixelSettings = PLAIN
+        self,
+        side: int,
+        field_mapping: dict[str, str] | None = None,
+        tiles: bool = False,
+        pixels: PixelSettings = PLAIN,
+        keeps: bool = False,
     ) -> None:
         self.side = side
         self.tiles = tiles
+        self.keeps = keeps
         self.pixels = pixels
         super().__init__(field_mapping=field_mapping)
 
@@ -54,7 +60,7 @@ class ReadImage(fout.GetItem):  # type: ignore[misc]
 
     def __call__(self, fields: dict[str, Any]) -> LoadedImage:
         """Load the image; one that cannot be read carries its error."""
-        return load_image(fields["filepath"], self.side, tiles=self.tiles, reading=self.pixels)
+        return load_image(fields["filepath"], self.side, tiles=self.tiles, keeps=self.keeps, reading=self.pixels)
 
 
 class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: ignore[misc]
@@ -115,6 +121,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         )
         self.settings.require_classes(prototypes.classes)
         self.models = models_for(prototypes, model)
+        self.matcher = matcher_for(prototypes, self.models.preset, self.settings)
         self._preprocess = True
 
     @property
@@ -163,7 +170,11 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def build_get_item(self, field_mapping: dict[str, str] | None = None) -> ReadImage:
         """How loader processes read a sample."""
-        return ReadImage(self.models.segmenter_side, field_mapping, self.tiles, self.pixels)
+        return ReadImage(self.models.segmenter_side, field_mapping, self.tiles, self.pixels, self._looks_twice)
+
+    @property
+    def _looks_twice(self) -> bool:
+        return self.matcher.second is not None
 
     def predict(self, image: Any) -> fo.Detections:
         """Instances in one image: an (H, W, 3) uint8 array, a Pillow image, or one loaded by ReadImage."""
@@ -181,10 +192,17 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
                 answers.append(fo.Detections())
                 continue
             candidates = next(proposed)
-            found = match_image(candidates, self.prototypes, self.models, self.settings)
+            found = self.matcher.match(candidates, self._look(image, candidates))
             quality = candidates.predicted_iou[found.rows].tolist()
             answers.append(to_detections(found, self.prototypes.classes, quality, image.image_hw, run_key=""))
         return answers
+
+    def _look(self, image: LoadedImage, candidates: Candidates | PackedCandidates) -> Looked | None:
+        """Second looks, where there are any and the image is at hand at its own size."""
+        if image.image is None:
+            return None
+        rows = self.matcher.pick(candidates)
+        return Looked(rows, look_at(image.image, candidates, rows.tolist(), self.models))
 
     def _propose(self, good: Sequence[LoadedImage]) -> Iterator[Candidates | PackedCandidates]:
         gate = gate_of(self.prototypes, self.settings)
@@ -200,4 +218,5 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
         image_hw = picture.height, picture.width
         if self.tiles:
             return LoadedImage(0, None, image_hw, image=picture)
-        return LoadedImage(0, segmenter_pixels(picture, self.models.segmenter_side), image_hw)
+        pixels = segmenter_pixels(picture, self.models.segmenter_side)
+        return LoadedImage(0, pixels, image_hw, image=picture if self._looks_twice else None)

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..calibration import default_thresholds
+from ..calibration import calibrator_for, default_thresholds
 from ..candidates import Candidates, PackedCandidates, PresenceGate
 from ..checks import names_or_none, require_flags, require_names
 from ..dataset import (
@@ -35,6 +35,7 @@ from ..models import Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .changes import Changes
+from .looking import Looker
 from .ranked import preview_images, segment_images
 from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded
 from .settings import SegmentSettings, check_mask_folder
@@ -62,6 +63,9 @@ class SegmentReport:
         changes: what differs from earlier predictions in the same field.
         num_gated: images that the presence gate kept from the segmenter, as a whole or in part; the index does not keep them.
         protected: ids of samples that stay as they are: somebody has labelled objects in the field that no run wrote.
+        num_looked: images at whose best candidates this run looked a second time.
+        num_unseen: images answered by the first look alone, because nobody could look again.
+        look_trouble: why nobody could, or why second looks could not be kept; None where all is well.
     """
 
     run_key: str
@@ -78,6 +82,9 @@ class SegmentReport:
     changes: Changes = field(default_factory=Changes)
     num_gated: int = 0
     protected: tuple[str, ...] = ()
+    num_looked: int = 0
+    num_unseen: int = 0
+    look_trouble: str | None = None
 
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
@@ -98,6 +105,12 @@ class SegmentReport:
             lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
         if self.num_gated:
             lines.append(f"{self.num_gated} images were spared by the presence gate, as a whole or in part, and are not kept")
+        if self.num_looked:
+            lines.append(f"Candidates of {self.num_looked} images were looked at again")
+        if self.num_unseen:
+            lines.append(f"{self.num_unseen} images are answered by the first look alone: nobody could look at them again")
+        if self.look_trouble:
+            lines.append(f"Second looks: {self.look_trouble}")
         if self.index_trouble:
             lines.append(f"Candidates were not kept: {self.index_trouble}")
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
@@ -151,7 +164,7 @@ def iter_segment(
     # What others wrote is no earlier answer, from which objects could be lost.
     compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
     writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
-    work = _Work(source, images, matcher, writer, started)
+    work = _Work(source, images, matcher, writer, started, Looker(source, prototypes))
     with recorded(view, key, config, work.outcome), closing(work):
         create_fields(dataset, fields, prototypes.classes)
         yield from work.run(_builder_for(source, prototypes, settings))
@@ -183,6 +196,7 @@ class _Work:
         matcher: of the prototypes.
         writer: of predictions.
         started: when the run began, by time.monotonic.
+        looker: looks again at candidates.
         builder: of images that are not indexed; None where there is none to compute.
         best: of a preview, sample id and best score of each image written.
         num_held: images that came from the index.
@@ -193,6 +207,7 @@ class _Work:
     matcher: Matcher
     writer: Writer
     started: float
+    looker: Looker
     builder: Builder | None = None
     best: Sequence[tuple[str, float]] = ()
     num_held: int = 0
@@ -201,19 +216,22 @@ class _Work:
         """Yields after each batch; all is written when it ends."""
         self.builder = builder
         if self.writer.settings.preview:
-            self.best = yield from preview_images(self.source, self.images.held, self.matcher, self.writer)
+            self.best = yield from preview_images(self.source, self.images.held, self.matcher, self.writer, self.looker)
             self.num_held = len(self.images.held)
         else:
-            self.num_held = yield from segment_images(self.source, self.images, builder, self.matcher, self.writer)
+            about = self.source, self.images, builder, self.matcher, self.writer, self.looker
+            self.num_held = yield from segment_images(*about)
         self.writer.flush()
 
     def close(self) -> None:
         """Write what is done, also after an error."""
         try:
             self.writer.flush()
+            self.writer.settle()
         finally:
             if self.builder is not None:
                 self.builder.close()
+            self.looker.write()
 
     @property
     def skipped(self) -> tuple[SkippedImage, ...]:
@@ -226,12 +244,13 @@ class _Work:
         return {
             "num_images": self.writer.num_images,
             "num_instances": self.writer.num_instances,
-            "num_written": self.writer.num_written,
+            "num_written": len(self.writer.written),
             "num_from_index": self.num_held,
             "num_protected": len(self.writer.protected),
             **changes_as_config(self.writer.changes),
             "num_skipped": len(self.skipped),
             "num_gated": 0 if self.builder is None else self.builder.num_gated,
+            "num_looked": self.looker.num_looked,
             "skipped": [[image.sample_id, image.filepath, image.reason] for image in skipped],
             "seconds": round(time.monotonic() - self.started, 3),
         }
@@ -246,7 +265,7 @@ class _Work:
             label_field=self.writer.label_field,
             num_images=self.num_held if is_preview else self.writer.num_images,
             num_instances=self.writer.num_instances,
-            num_written=self.writer.num_written,
+            num_written=len(self.writer.written),
             num_from_index=self.num_held,
             num_left_out=len(self.images.missing) if is_preview else 0,
             skipped=self.skipped,
@@ -256,6 +275,9 @@ class _Work:
             changes=self.writer.changes,
             num_gated=0 if self.builder is None else self.builder.num_gated,
             protected=tuple(self.writer.protected),
+            num_looked=self.looker.num_looked,
+            num_unseen=self.looker.num_unseen,
+            look_trouble=self.looker.trouble,
         )
 
 
@@ -344,6 +366,13 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
         DatasetError: the settings name a class that the prototypes do not know.
     """
     matching = settings_for(preset.as_published, settings.matching)
-    thresholds = settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, matching))
-    is_chosen = settings.min_confidence is not None
-    return make_matcher(prototypes, preset, matching, thresholds, settings.max_detections, is_chosen=is_chosen)
+    calibrator = calibrator_for(prototypes, preset, matching)
+    return make_matcher(
+        prototypes,
+        preset,
+        matching,
+        settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, calibrator)),
+        settings.max_detections,
+        is_chosen=settings.min_confidence is not None,
+        calibrator=calibrator,
+    )

@@ -11,7 +11,7 @@ class k is worth is its expected change:
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from ..dataset import LIST_FIELDS, DatasetIndex, object_region, objects_of, rela
 from ..errors import DatasetError, LabelError
 from ..index import IndexChunk
 from ..insight import Suggestion
-from ..matching import Gallery, MatchSettings, Ranking, classify, crop_instances, make_gallery
+from ..matching import Classified, Looked, Matcher, Ranking, crop_instances
 from ..progress import Progress
 from ..prototypes import Prototypes, look_around
 
@@ -88,8 +88,7 @@ def iter_suggest(
     index: DatasetIndex,
     sample_ids: Collection[str],
     prototypes: Prototypes,
-    settings: MatchSettings,
-    thresholds: Mapping[str, float],
+    matcher: Matcher,
     *,
     num_suggestions: int,
     label_fields: Sequence[str],
@@ -104,8 +103,7 @@ def iter_suggest(
         index: of the prototypes' encoder.
         sample_ids: in which images to look; those that the index holds.
         prototypes: K classes.
-        settings: how candidates are compared.
-        thresholds: of each class.
+        matcher: of these, with the threshold of each class.
         num_suggestions: at most so many are returned.
         label_fields: fields of objects; what they hold is labelled already.
 
@@ -114,41 +112,39 @@ def iter_suggest(
         IndexDamagedError: the index cannot be read.
     """
     boxes = _label_boxes(view, label_fields)
-    gallery = make_gallery(prototypes, settings)
-    least = torch.tensor([thresholds[name] for name in prototypes.classes])
     pool: _Pool | None = None
     most = POOL * num_suggestions
     done = 0
     yield Progress(0, len(sample_ids), "indexed images")
     for chunk in index.index.scan(sample_ids):
-        best = _worth(chunk, prototypes, gallery, least, boxes, most)
+        best = _worth(chunk, index.index.looks.read(chunk.images), prototypes, matcher, boxes, most)
         pool = best if pool is None else pool.add(best, most)
         done += len(chunk.images)
         yield Progress(done, len(sample_ids), "indexed images")
     if pool is None:
         return ()
     labelled = view.select_fields(list(label_fields))
-    return tuple(_choose(labelled, pool, prototypes, thresholds, num_suggestions, label_fields))
+    return tuple(_choose(labelled, pool, prototypes, matcher.thresholds, num_suggestions, label_fields))
 
 
 def _worth(
     chunk: IndexChunk,
+    looks: Sequence[tuple[Tensor, Tensor]],
     prototypes: Prototypes,
-    gallery: Gallery,
-    least: Tensor,
+    matcher: Matcher,
     boxes: Mapping[str, Sequence[Box]],
     most: int,
 ) -> _Pool:
     """The best candidates of a chunk, before anybody looks at their masks."""
     features = chunk.features.float()
-    classified = classify(features, gallery)
-    labels, scores = classified.labels, classified.scores
+    scored = [matcher.scored(first, looked) for first, looked in _parted(chunk, matcher, features, looks)]
+    labels, scores = torch.cat([one.labels for one in scored]), torch.cat([one.scores for one in scored])
     images = [chunk.candidates(number) for number in range(len(chunk.images))]
     names = [image.sample_id for image in chunk.images]
     covered = [_covered(candidates, boxes.get(name, ())) for name, candidates in zip(names, images, strict=True)]
     predicted_iou = torch.cat([candidates.predicted_iou for candidates in images])
     similarity = _nearest_reference(features, labels, prototypes)
-    accepted = torch.sigmoid((scores - least[labels]) / UNCERTAIN)
+    accepted = torch.sigmoid((scores - matcher.least[labels]) / UNCERTAIN)
     uncertainty = 4 * accepted * (1 - accepted) * predicted_iou.clamp(0, 1)
     usable = (scores > 0) & (predicted_iou >= MIN_PREDICTED_IOU) & ~torch.from_numpy(np.concatenate(covered))
     changes = torch.where(usable, uncertainty * (1 - similarity), torch.zeros_like(scores))
@@ -158,6 +154,15 @@ def _worth(
     places = zip(owners, rows.tolist(), strict=True)
     found = tuple((names[owner], images[owner].row(row - int(chunk.starts[owner]))) for owner, row in places)
     return _Pool(found, *(column[rows] for column in (changes, uncertainty, similarity, labels, scores, features)))
+
+
+def _parted(
+    chunk: IndexChunk, matcher: Matcher, features: Tensor, looks: Sequence[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Classified, Looked]]:
+    """How the candidates of each image of a chunk compare by the first look, and the second looks that are known."""
+    every = matcher.classify(features)
+    for number, (rows, own) in enumerate(looks):
+        yield every.take(slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))), Looked(rows, own)
 
 
 def _nearest_reference(features: Tensor, labels: Tensor, prototypes: Prototypes) -> Tensor:

@@ -28,7 +28,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError, IndexDamagedError
 from ..matching import Instances, Ranking, crop_instances, semantic_map
-from .changes import Changes, Tally
+from .changes import Changes, Named, Tally
 from .settings import SegmentSettings
 
 IMAGES_A_WRITE = 256
@@ -48,6 +48,30 @@ Written = list[tuple[Any, ...]]
 """Label, run, score, predicted IoU, margin and relative xywh box of each detection of a sample, as it holds them now."""
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found in one image.
+
+    Attributes:
+        candidates: of the image.
+        ranking: of these.
+        is_final: no other answer follows in this run.
+    """
+
+    candidates: Candidates | PackedCandidates
+    ranking: Ranking
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
+class Provisional:
+    """What an image held before a run, and what the run wrote that has still to write another answer; labels and boxes."""
+
+    before: list[Named] | None
+    now: list[Named]
+    num_instances: int
+
+
 @dataclass
 class Writer:
     """Collects the answers of some images and writes those that differ from what the samples hold, in bulk.
@@ -64,7 +88,7 @@ class Writer:
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
-        num_written: samples written.
+        written: ids of the samples written.
         protected: ids of samples that stay as they are, because no run wrote some of their labels in this field.
         changes: what differs from earlier answers, in the samples written.
     """
@@ -77,11 +101,13 @@ class Writer:
     compares: bool
     map_threshold: float = 0.0
     overwrite: bool = False
-    answers: dict[str, tuple[Candidates | PackedCandidates, Ranking]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
     num_images: int = 0
     num_instances: int = 0
-    num_written: int = 0
-    protected: list[str] = field(default_factory=list)
+    written: set[str] = field(default_factory=set)
+    protected: dict[str, None] = field(default_factory=dict)
+    _awaited: set[str] = field(default_factory=set)
+    _provisional: dict[str, Provisional] = field(default_factory=dict)
     _written_at: float = field(default_factory=time.monotonic)
     _tally: Tally = field(default_factory=lambda: Tally())
 
@@ -90,14 +116,21 @@ class Writer:
         """What was changed so far."""
         return self._tally.changes
 
-    def add(self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking) -> None:
-        """Take the answer of one image."""
-        self.answers[sample_id] = candidates, ranking
-        self.num_images += 1
+    def add(
+        self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking, *, is_final: bool = True
+    ) -> None:
+        """Take the answer of one image; after one that is not final another follows, and changes are told of that."""
+        self.answers[sample_id] = Answer(candidates, ranking, is_final)
+        self.num_images += sample_id not in self._awaited
+        if is_final:
+            self._awaited.discard(sample_id)
+        else:
+            self._awaited.add(sample_id)
 
     def flush_if_due(self) -> None:
         """Write where many answers, or old ones, have gathered."""
-        cells = sum(len(found) * found.grid_side**2 for found, _ in self.answers.values() if isinstance(found, Candidates))
+        every = [answer.candidates for answer in self.answers.values()]
+        cells = sum(len(found) * found.grid_side**2 for found in every if isinstance(found, Candidates))
         late = time.monotonic() - self._written_at >= SECONDS_A_WRITE
         if late or len(self.answers) >= IMAGES_A_WRITE or cells >= CELLS_HELD:
             self.flush()
@@ -109,39 +142,26 @@ class Writer:
         maps: dict[str, Any] = {}
         num_pixels = 0
         held = self._held(list(answers)) if self.compares else {}
-        for sample_id, (candidates, ranking) in answers.items():
-            limit = self.settings.max_detections
+        for sample_id, answer in answers.items():
             before = held.get(sample_id)
             if before is not None and not self.overwrite and any(run is None for _, run, *_ in before):
-                self.protected.append(sample_id)
+                self.protected[sample_id] = None
                 continue
-            # Masks in files, and maps, are not compared: they are written again.
-            same = None if self.settings.mask_dir or self.settings.semantic_field else before
-            if same is not None and not _same_scores(same, candidates, ranking, self.classes, limit):
-                same = None
-            if same is not None and _boxes_near(same, candidates, ranking):
-                self.num_instances += len(same)
+            instances = self._cut(sample_id, answer, before)
+            earlier = None if before is None else [(label, box) for label, *_, box in before]
+            if instances is None:
+                self._tell(sample_id, answer, earlier, earlier or [], len(earlier or ()))
                 continue
-            try:
-                instances = crop_instances(candidates, ranking, limit)
-            except ValueError as error:
-                raise IndexDamagedError(
-                    f"The candidates of the sample {sample_id} are damaged ({error}): let refseg.open_index(dataset).verify() "
-                    "find all such samples, and build the index again."
-                ) from error
-            self.num_instances += len(instances)
-            if same is not None and _same_boxes(same, instances, candidates.image_hw):
-                continue
-            quality = candidates.predicted_iou[instances.rows].tolist()
+            image_hw = answer.candidates.image_hw
+            quality = answer.candidates.predicted_iou[instances.rows].tolist()
             folder = self._mask_folder(sample_id, instances)
-            labels[sample_id] = to_detections(instances, self.classes, quality, candidates.image_hw, self.run_key, folder)
+            labels[sample_id] = to_detections(instances, self.classes, quality, image_hw, self.run_key, folder)
             if self.settings.semantic_field:
-                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, candidates.image_hw, self.map_threshold))
-            if before is not None:
-                now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
-                self._tally.compare(sample_id, [(label, box) for label, *_, box in before], now)
+                maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
+            now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
+            self._tell(sample_id, answer, earlier, now, len(instances))
             num_pixels += sum(mask.numel() for mask in instances.masks) if folder is None else 0
-            num_pixels += candidates.image_hw[0] * candidates.image_hw[1] if self.settings.semantic_field else 0
+            num_pixels += image_hw[0] * image_hw[1] if self.settings.semantic_field else 0
             del instances  # before those of the next image are made: of a large one they take hundreds of megabytes
             if num_pixels >= PIXELS_A_WRITE:
                 self._write(labels, maps)
@@ -149,12 +169,49 @@ class Writer:
         self._write(labels, maps)
         self._written_at = time.monotonic()
 
+    def settle(self) -> None:
+        """Let answers that were to be followed by others be the last."""
+        left, self._provisional = self._provisional, {}
+        for sample_id, answer in left.items():
+            if answer.before is not None:
+                self._tally.compare(sample_id, answer.before, answer.now)
+
+    def _cut(self, sample_id: str, answer: Answer, before: Written | None) -> Instances | None:
+        """The instances of an answer; None where they are those that the sample holds."""
+        candidates, ranking, limit = answer.candidates, answer.ranking, self.settings.max_detections
+        # Masks in files, and maps, are not compared: they are written again.
+        same = None if self.settings.mask_dir or self.settings.semantic_field else before
+        if same is not None and not _same_scores(same, candidates, ranking, self.classes, limit):
+            same = None
+        if same is not None and _boxes_near(same, candidates, ranking):
+            return None
+        try:
+            instances = crop_instances(candidates, ranking, limit)
+        except ValueError as error:
+            raise IndexDamagedError(
+                f"The candidates of the sample {sample_id} are damaged ({error}): let refseg.open_index(dataset).verify() find "
+                "all such samples, and build the index again."
+            ) from error
+        return None if same is not None and _same_boxes(same, instances, candidates.image_hw) else instances
+
+    def _tell(self, sample_id: str, answer: Answer, before: list[Named] | None, now: list[Named], num_instances: int) -> None:
+        """Count what an answer holds and changes; where one came before it in this run, in place of that."""
+        earlier = self._provisional.pop(sample_id, None)
+        self.num_instances += num_instances
+        if earlier is not None:
+            self.num_instances -= earlier.num_instances
+            before = earlier.before
+        if not answer.is_final:
+            self._provisional[sample_id] = Provisional(before, now, num_instances)
+        elif before is not None and before is not now:
+            self._tally.compare(sample_id, before, now)
+
     def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
         write_values(self.view, self.label_field, labels, dynamic=True)
         if maps:
             assert self.settings.semantic_field is not None
             write_values(self.view, self.settings.semantic_field, maps)
-        self.num_written += len(labels)
+        self.written.update(labels)
 
     def _held(self, sample_ids: list[str]) -> dict[str, Written]:
         """What the samples hold that have been segmented, or labelled by others, in this field."""

@@ -1,0 +1,64 @@
+"""A sample of a dataset's candidates, looked at twice: what its second looks are whitened by."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator
+from typing import Any
+
+import torch
+
+from ..progress import Progress
+from ..prototypes import MAX_COHORT, Cohort
+from .looking import Looker
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES_AN_IMAGE = 3
+FEWEST = 32
+"""Fewer candidates stand for no dataset."""
+
+
+def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohort | None]:
+    """Take a few candidates of each of up to a hundred indexed images, the same ones each time as long as these are there.
+
+    Args:
+        dataset: every image of it.
+        looker: looks again, and says which index there is.
+
+    Returns:
+        None where nobody looks twice, without an index, and where it holds too little.
+    """
+    source, prototypes = looker.source, looker.prototypes
+    if not source.preset.second_looks or prototypes.looks is None or source.index is None:
+        return None
+    tables = source.index.index
+    paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
+    held = [name for name in paths if name in tables.images and tables.images[name].num_candidates]
+    chosen = sorted(held, key=_draw)[: MAX_COHORT // CANDIDATES_AN_IMAGE]
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    yield Progress(0, len(chosen), "images of the dataset")
+    done = 0
+    for chunk in tables.scan(chosen):
+        for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
+            candidates = chunk.candidates(number)
+            drawn = sorted((_draw(f"{image.sample_id} {row}"), row) for row in range(len(candidates)))
+            rows = torch.tensor([row for _, row in drawn[:CANDIDATES_AN_IMAGE]], dtype=torch.int64)
+            looked = looker.look(image.sample_id, paths[image.sample_id], candidates, rows, known)
+            if looked is not None:
+                order = looked.rows.argsort()
+                found[image.sample_id] = candidates.features[looked.rows[order]], looked.looks[order]
+            looker.write_if_due()
+            done += 1
+            yield Progress(done, len(chosen), "images of the dataset")
+    if sum(len(looks) for _, looks in found.values()) < FEWEST:
+        return None
+    # In one order, whichever was written to the index first.
+    features, looks = zip(*(found[name] for name in chosen if name in found), strict=True)
+    return Cohort(torch.cat(features).half(), torch.cat(looks).half(), len(held))
+
+
+def _draw(name: str) -> str:
+    """By what is chosen: at random, and the same each time."""
+    return hashlib.sha256(name.encode()).hexdigest()
