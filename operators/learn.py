@@ -84,6 +84,8 @@ class Learn(RefSegOperator):
         class_similarity: str | None = None,
         scenes: bool | None = None,
         overlaps: str | None = None,
+        second_look: str | None = None,
+        whiten: bool | None = None,
         calibrated: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
@@ -101,7 +103,7 @@ class Learn(RefSegOperator):
             model: a preset's name; by default that of the newest prototypes kept, else `large`.
             label_field: where to write; a new field, or one that an earlier run wrote.
             classes: write only these; all others still compete for candidates.
-            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
+            min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's.
             min_confidences: pairs of a class and its own min_confidence.
             max_detections: the best so many of each image.
             preview: rank the indexed images by their best score and write the best hundred alone.
@@ -115,7 +117,9 @@ class Learn(RefSegOperator):
             class_similarity: "mean", "nearest" or "clusters", see `refseg.MatchSettings`.
             scenes: whether a class also looks like the masks that show its references in their own images.
             overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
-            calibrated: whether classes without a threshold of their own take the calibrated one.
+            second_look: "always", "known" or "never": whether the best masks are looked at again, as crops.
+            whiten: whether second looks are compared by what sets them apart from everything else in the dataset.
+            calibrated: whether scores are probabilities, where the prototypes know what lies around their references.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by

@@ -90,6 +90,8 @@ class Segment(RefSegOperator):
         class_similarity: str | None = None,
         scenes: bool | None = None,
         overlaps: str | None = None,
+        second_look: str | None = None,
+        whiten: bool | None = None,
         calibrated: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
@@ -102,7 +104,7 @@ class Segment(RefSegOperator):
             sample_collection: a dataset or view of images.
             prototypes: the name under which the dataset keeps them; by default the newest.
             label_field: where to write; a new field, or one that an earlier run wrote.
-            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
+            min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's.
             max_detections: the best so many of each image.
             semantic_field: also write a `Segmentation` map here.
             mask_dir: write masks to files under this folder instead of into the database.
@@ -122,7 +124,9 @@ class Segment(RefSegOperator):
             class_similarity: "mean", "nearest" or "clusters", see `refseg.MatchSettings`.
             scenes: whether a class also looks like the masks that show its references in their own images.
             overlaps: "merge" or "diffusion", see `refseg.MatchSettings`.
-            calibrated: whether classes without a threshold of their own take the calibrated one.
+            second_look: "always", "known" or "never": whether the best masks are looked at again, as crops.
+            whiten: whether second looks are compared by what sets them apart from everything else in the dataset.
+            calibrated: whether scores are probabilities, where the prototypes know what lies around their references.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as for
                 the references of the prototypes.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by

@@ -115,7 +115,7 @@ class SegmentWithReferences(RefSegOperator):
             name: what the prototypes are called.
             overwrite: replace prototypes of this name.
             label_field: where to write; a new field, or one that an earlier run wrote.
-            min_confidence: lower scores are not written; by default the threshold calibrated for each class, else the preset's.
+            min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's.
             max_detections: the best so many of each image.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
             evaluate: compare the predictions with ground truth; classes without a reference count as not found.

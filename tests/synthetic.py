@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg.candidates.packing import PackedCandidates
+from refseg.candidates.packing import PackedCandidates, pack
 from refseg.candidates.proposing import Candidates
 from refseg.matching.instances import Instances, Ranking
+from refseg.prototypes.cohort import Cohort
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.surroundings import Surroundings
+from refseg.prototypes.surroundings import Shapes, Surroundings
 from tests.candidates.test_packing import make_blobs
 from tests.upsampling import upsample
 
@@ -123,6 +124,12 @@ def assert_same(found: Prototypes, expected: Prototypes) -> None:
         assert getattr(found, name) == getattr(expected, name)
     assert (found.background is None) == (expected.background is None)
     assert found.background is None or expected.background is None or torch.equal(found.background, expected.background)
+    assert_same_tensor(found.looks, expected.looks)
+    assert (found.cohort is None) == (expected.cohort is None)
+    if found.cohort is not None and expected.cohort is not None:
+        assert found.cohort.num_images == expected.cohort.num_images
+        assert_same_tensor(found.cohort.features, expected.cohort.features)
+        assert_same_tensor(found.cohort.looks, expected.cohort.looks)
     assert_same_surroundings(found.surroundings, expected.surroundings)
     assert_same_negatives(found.negatives, expected.negatives)
 
@@ -135,6 +142,16 @@ def assert_same_negatives(found: Negatives | None, expected: Negatives | None) -
     assert torch.equal(found.vectors, expected.vectors)
     assert (found.names, found.ids, found.digests) == (expected.names, expected.ids, expected.digests)
     assert found.image_of_each == expected.image_of_each
+    assert_same_tensor(found.looks, expected.looks)
+
+
+def assert_same_tensor(found: Tensor | None, expected: Tensor | None) -> None:
+    """Bit for bit, of the same type; or None, both."""
+    if found is None or expected is None:
+        assert found is expected
+        return
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
 
 
 def assert_same_surroundings(found: Surroundings | None, expected: Surroundings | None) -> None:
@@ -144,7 +161,13 @@ def assert_same_surroundings(found: Surroundings | None, expected: Surroundings 
         return
     assert found.features.dtype == expected.features.dtype
     assert torch.equal(found.features, expected.features)
-    assert (found.images, found.shown) == (expected.images, expected.shown)
+    assert (found.images, found.shown, found.part_of_each) == (expected.images, expected.shown, expected.part_of_each)
+    assert_same_tensor(found.looks, expected.looks)
+    assert (found.shapes is None) == (expected.shapes is None)
+    if found.shapes is not None and expected.shapes is not None:
+        assert found.shapes.codes == expected.shapes.codes
+        for name in ("boxes", "predicted_iou", "sides"):
+            assert_same_tensor(getattr(found.shapes, name), getattr(expected.shapes, name))
 
 
 def make_full(
@@ -188,6 +211,36 @@ def make_full(
             torch.cat([seen, strangers]).half(), (*images, *keys, *keys), (*ids, *[""] * (2 * len(keys)))
         ),
     )
+
+
+def seen_twice(full: Prototypes, noise: float = 0.2, seed: int = 9) -> Prototypes:
+    """The same with second looks at everything, twice as wide, and a cohort of candidates of no class; rounded as files are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def look(vectors: Tensor) -> Tensor:
+        doubled = torch.cat([vectors, vectors.flip(1)], 1).float()
+        return F.normalize(doubled + noise * torch.randn(doubled.shape, generator=generator), dim=-1).half()
+
+    around, negatives = full.surroundings, full.negatives
+    cohort = random_unit(generator, 60, WIDTH).half()
+    return replace(
+        full,
+        looks=look(F.normalize(full.vectors, dim=-1)),
+        cohort=Cohort(cohort, look(cohort), 20),
+        surroundings=None if around is None else replace(around, looks=look(around.features), shapes=make_shapes(len(around))),
+        negatives=None if negatives is None else replace(negatives, looks=look(F.normalize(negatives.vectors, dim=-1))),
+    )
+
+
+def make_shapes(number: int) -> Shapes:
+    """So many squares of two cells a side, each apart from the seven after it."""
+    logits = torch.full((number, GRID, GRID), -5.0)
+    for row in range(number):
+        top, left = row % 8 // 4 * 6, row % 4 * 4
+        logits[row, top : top + 2, left : left + 2] = 5.0
+    packed = pack(Candidates(logits, torch.linspace(0.9, 0.5, number), torch.zeros(number, WIDTH), (GRID, GRID)))
+    sides = torch.full((number,), GRID, dtype=torch.int32)
+    return Shapes(tuple(packed.codes.to_pylist()), packed.boxes.int(), packed.predicted_iou, sides)
 
 
 def without_image(prototypes: Prototypes, image: str) -> Prototypes:

@@ -46,6 +46,11 @@ SIMILARITIES = {
     "nearest": "nearest: its three most similar references",
     "clusters": "clusters: the most similar of up to four groups of its references",
 }
+SECOND_LOOKS = {
+    "always": "always: at the best masks of each image",
+    "known": "known: where somebody has looked before, and nothing anew",
+    "never": "never: masks are compared as the whole image shows them",
+}
 OVERLAPS = {
     "merge": "merge: by how much of it lies inside, as published",
     "diffusion": "diffusion: along chains of masks inside masks",

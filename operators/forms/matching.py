@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .constants import (
     MODELS_AS_PUBLISHED,
     OVERLAPS,
+    SECOND_LOOKS,
     SIMILARITIES,
 )
 from .messages import scores
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from refseg.matching import MatchSettings
 from .form import Form, unknown_class
 
-CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes")
+CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes", "second_look", "whiten")
 """Of the settings of matching those that calibration depends on."""
 
 
@@ -107,15 +108,27 @@ def matching_inputs(form: Form, model: str) -> None:
     form.switch("scenes", defaults["scenes"], "Use scenes", description)
     description = "How a mask inside a better one of its class loses score"
     form.choice("overlaps", OVERLAPS, defaults["overlaps"], "Overlaps", description, "")
-    description = "Classes without a minimum confidence of their own take the one that suits their references best"
-    form.switch("calibrated", defaults["calibrated"], "Calibrated thresholds", description)
+    description = "Whether the best masks are looked at again, as crops, and scored by that, where prototypes are calibrated"
+    form.choice("second_look", SECOND_LOOKS, defaults["second_look"], "Second look", description, "")
+    description = "Compare second looks by what sets them apart from everything else in the dataset"
+    form.switch("whiten", defaults["whiten"], "Whiten", description)
+    description = "Scores are probabilities, learnt from the images of references; otherwise similarities"
+    form.switch("calibrated", defaults["calibrated"], "Probabilities", description)
 
 
 def default_matching(model: str) -> dict[str, Any]:
-    """The settings of matching that a preset has unless told otherwise."""
+    """The settings of matching that a preset has unless told otherwise, as forms have them."""
     from refseg.matching import settings_for
 
-    return settings_for(model in MODELS_AS_PUBLISHED).as_dict()
+    return in_words(settings_for(model in MODELS_AS_PUBLISHED).as_dict())
+
+
+def in_words(matching: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of matching as forms have them: a choice is a word."""
+    from refseg.matching import SECOND_LOOK_WORDS
+
+    look = matching.get("second_look")
+    return {**matching, **({} if look is None else {"second_look": SECOND_LOOK_WORDS.get(look, look)})}
 
 
 def chosen_matching(params: Mapping[str, Any], model: str) -> MatchSettings | None:

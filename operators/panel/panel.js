@@ -365,8 +365,9 @@
             check("Negatives", chosen.negatives, (value) => choose("negatives", value), "What resembles a negative more than its class scores lower"),
             check("Background", chosen.background, (value) => choose("background", value), "Drop masks that are more like what surrounds the references than like any class"),
             check("Scenes", chosen.scenes, (value) => choose("scenes", value), "A class also looks like the masks that show its references in their own images"),
+            check("Whiten", chosen.whiten, (value) => choose("whiten", value), "Compare second looks by what sets them apart from everything else in the dataset"),
             changed.length ? button("Use defaults", () => call("choose", { changes: { matching: {} }, sections: ["segment", "results"] })) : null),
-          row({ alignItems: "flex-start" }, pick("class_similarity", "Class similarity"), pick("overlaps", "Overlaps")))));
+          row({ alignItems: "flex-start" }, pick("class_similarity", "Class similarity"), pick("overlaps", "Overlaps"), pick("second_look", "Second look")))));
   }
 
   function Segment({ data, references, overview, call, go, isNext, jobs, start }) {

@@ -23,6 +23,7 @@ from ..forms.constants import (
     PROTOTYPES_METHOD,
     REFERENCE_TAG,
     REJECTED_FIELD,
+    SECOND_LOOKS,
     SIMILARITIES,
 )
 from ..forms.form import dataset_problem, object_fields
@@ -268,7 +269,7 @@ def _examples(ctx: Any) -> list[Section]:
 def _matching(settings: PanelSettings) -> Section:
     """How candidates are compared with references: what is chosen, what would be by default, and what there is to choose."""
     defaults = {name: value for name, value in default_matching(settings.model).items() if name in MATCHING}
-    choices = {"class_similarity": SIMILARITIES, "overlaps": OVERLAPS}
+    choices = {"class_similarity": SIMILARITIES, "overlaps": OVERLAPS, "second_look": SECOND_LOOKS}
     return {
         "chosen": {**defaults, **settings.matching},
         "defaults": defaults,

@@ -16,7 +16,7 @@ from ..forms.selection import collection
 STORE = "refseg_panel"
 KEY = "settings"
 ORDERS = ("teaching", "score")
-MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps")
+MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps", "second_look", "whiten")
 """What can be chosen of `refseg.MatchSettings`; whether thresholds are calibrated is decided class by class."""
 
 
@@ -107,7 +107,7 @@ def _check_matching(settings: PanelSettings) -> None:
     for name, value in settings.matching.items():
         if name not in MATCHING:
             raise ValueError(f"There is no setting of matching {name!r}: choose from {', '.join(map(repr, MATCHING))}.")
-        if name in ("negatives", "background", "scenes") and not isinstance(value, bool):
+        if name in ("negatives", "background", "scenes", "whiten") and not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, not {value!r}.")
     try:
         chosen_matching(settings.matching, settings.model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..forms.constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
-from ..forms.matching import CHANGES_SCORES, default_matching
+from ..forms.matching import CHANGES_SCORES, default_matching, in_words
 from .settings import PanelSettings
 
 OWN, CALIBRATED, LATER, DEFAULT = "own", "calibrated", "later", "default"
@@ -68,7 +68,7 @@ def thresholds(settings: PanelSettings, prototypes: Mapping[str, Any] | None, ru
 def _of_run(run: Mapping[str, Any], prototypes: Mapping[str, Any], matching: Mapping[str, Any]) -> dict[str, float]:
     """The thresholds that the last run calibrated, where it matched the same references in the same way."""
     is_same = run.get("reference_ids") == prototypes.get("reference_ids") and run.get("calibrated")
-    matched = run.get("matching") or {}
+    matched = in_words(run.get("matching") or {})
     if not is_same or any(matched.get(name) != matching[name] for name in CHANGES_SCORES):
         return {}
     own = dict(run.get("own_confidences") or ())

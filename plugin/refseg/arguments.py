@@ -48,6 +48,13 @@ def add_matching_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--class-similarity", choices=CHOICES["class_similarity"], help=similarity_help)
     overlaps_help = "what a mask loses that lies in better ones: as published, or along chains of masks"
     group.add_argument("--overlaps", choices=CHOICES["overlaps"], help=overlaps_help)
+    look_help = "look at the best masks of each image again, as crops, and score them by that, where thresholds are calibrated"
+    group.add_argument("--second-look", action=argparse.BooleanOptionalAction, help=look_help)
+    whiten_help = "compare second looks by what sets them apart from everything else in the images"
+    group.add_argument("--whiten", action=argparse.BooleanOptionalAction, help=whiten_help)
+
+
+MATCHING = ("background", "class_similarity", "scenes", "overlaps", "second_look", "whiten")
 
 
 def matching_of(arguments: argparse.Namespace) -> MatchSettings | None:
@@ -59,7 +66,7 @@ def matching_of(arguments: argparse.Namespace) -> MatchSettings | None:
     given = vars(arguments)
     if given.get("calibration") and arguments.min_score is not None:
         raise UsageError("--min-score is one threshold for all classes, --calibration finds one for each: choose one of them")
-    keys = {name: name for name in ("background", "class_similarity", "scenes", "overlaps")} | {"calibrated": "calibration"}
+    keys = {name: name for name in MATCHING} | {"calibrated": "calibration"}
     chosen: dict[str, Any] = {name: given[key] for name, key in keys.items() if given.get(key) is not None}
     if not chosen:
         return None

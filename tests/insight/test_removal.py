@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import refseg.insight.removal as removal
-from refseg.calibration.thresholds import THRESHOLDS, LeftOut, expected_f1, leave_one_out
-from refseg.insight.removal import class_f1, f1_changes, score_surroundings
+from refseg.calibration.left_out import LeftOut, leave_one_out
+from refseg.insight.removal import THRESHOLDS, class_f1, expected_f1, f1_changes, score_surroundings
 from refseg.matching.settings import MatchSettings
+from refseg.models.loaded import get_preset
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings
 
+DEMO = get_preset("demo")
 CLASSES = ("gear", "nut", "star")
 WIDTH = 12
 SETTINGS = [
@@ -70,7 +75,7 @@ def test_scores_are_those_of_leave_one_out(settings: MatchSettings) -> None:
     prototypes = make_prototypes()
     assert prototypes.surroundings is not None
     scored = score_surroundings(prototypes, prototypes.surroundings, settings)
-    found, expected = scored.left_out(), leave_one_out(prototypes, settings)
+    found, expected = scored.left_out(), leave_one_out(prototypes, DEMO, settings)
     torch.testing.assert_close(found.scores, expected.scores)
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.truth, expected.truth)
@@ -86,10 +91,10 @@ def test_changes_are_those_of_scoring_anew(settings: MatchSettings) -> None:
     assert prototypes.surroundings is not None
     around = prototypes.surroundings
     changes = f1_changes(prototypes, around, settings, score_surroundings(prototypes, around, settings))
-    whole = leave_one_out(prototypes, settings)
+    whole = leave_one_out(prototypes, DEMO, settings)
     for number, name in enumerate(prototypes.reference_ids[:-1]):
         row = int(prototypes.labels[number])
-        after = leave_one_out(prototypes.remove([name]), settings)
+        after = leave_one_out(prototypes.remove([name]), DEMO, settings)
         every = range(len(after.shown))
         kept = [n for n, shown in enumerate(whole.shown) if shown != name and (not shown or shown in after.shown)]
         expected = best(after, row, list(every)) - best(whole, row, kept)
@@ -142,3 +147,29 @@ def test_candidates_are_not_scored_anew_for_each_reference(monkeypatch: pytest.M
     f1_changes(prototypes, around, MatchSettings(), scored)
     # Of nine images four show a gear, four a nut, and the images of two negatives are among the first and the second of these.
     assert len(calls) == (4 + 1 + 1) + (4 + 1 + 1)
+
+
+class TestExpectedF1:
+    def test_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of scores that are not spread it is the F1 of what is accepted."""
+        monkeypatch.setattr(removal, "SPREAD", 2e-3)
+        found = LeftOut(
+            torch.tensor([0.9, 0.7, 0.6, 0.4, 0.8, 0.95]),
+            torch.tensor([0, 0, 0, 0, 1, 1]),
+            torch.tensor([0, -1, 0, 1, 0, 1]),  # found, stranger, found, another class's, taken for another, of another
+            ("a", "", "b", "c", "d", "e"),
+        )
+        f1 = expected_f1(found, 0, np.array([0.3, 0.5, 0.65, 0.85, 0.99]))
+        # Three references: hits and misses at each threshold are 2 and 2, 2 and 1, 1 and 1, 1 and 0, 0 and 0.
+        assert f1.tolist() == pytest.approx([4 / 7, 4 / 6, 2 / 5, 2 / 4, 0.0], abs=1e-6)
+
+    def test_spread_is_a_logistic_function(self) -> None:
+        found = LeftOut(torch.tensor([0.8]), torch.tensor([0]), torch.tensor([0]), ("a",))
+        for threshold in (0.0, 0.75, 0.8, 0.9):
+            accepted = 1 / (1 + math.exp((threshold - 0.8) / removal.SPREAD))
+            (f1,) = expected_f1(found, 0, np.array([threshold]))
+            assert f1 == pytest.approx(2 * accepted / (accepted + 1))
+
+    def test_of_a_class_that_is_not_there(self) -> None:
+        found = LeftOut(torch.tensor([0.8]), torch.tensor([0]), torch.tensor([0]), ("a",))
+        assert expected_f1(found, 1, np.array([0.2, 0.5])).tolist() == [0.0, 0.0]

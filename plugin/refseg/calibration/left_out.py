@@ -89,6 +89,8 @@ def leave_one_out(prototypes: Prototypes, preset: Preset, settings: MatchSetting
         counted = gallery.has_vectors[truth[found]] | (truth[found] < 0)
         parts.append((found[counted], scores[counted], labels[counted]))
     found, scores, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    order = found.argsort()
+    found, scores, labels = found[order], scores[order], labels[order]
     shown = tuple(around.shown[row] for row in found.tolist())
     return LeftOut(scores, labels, truth[found], shown, seconds is not None)
 

@@ -7,7 +7,10 @@ machines", 1999.
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..matching import Calibrator, MatchSettings
@@ -63,25 +66,30 @@ def fit_calibrator(found: LeftOut, num_classes: int, center: float) -> Calibrato
         >>> 0.3 < float(fitted.centers[0]) < 0.6
         True
     """
+    # Models run in inference mode, where nothing could be learnt.
+    with torch.inference_mode(False), torch.enable_grad():
+        return _fit(found, num_classes, center)
+
+
+def _fit(found: LeftOut, num_classes: int, center: float) -> Calibrator:
     kept = found.scores > 0
-    scores, labels, right = found.scores[kept].double(), found.labels[kept], found.right[kept].double()
+    scores, labels, right = found.scores[kept].double(), found.labels[kept].clone(), found.right[kept].double()
     if not bool(right.any()):
         return Calibrator(SLOPE, torch.full((num_classes,), center))
-    start = torch.log(torch.tensor(SLOPE, dtype=torch.float64))
-    slope, middle = start.clone().requires_grad_(), torch.tensor(center, dtype=torch.float64, requires_grad=True)
+    start = math.log(SLOPE)
+    slope, middle = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (start, center))
     odds = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([slope, middle, odds], max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         logits = slope.exp() * (scores - middle) + odds[labels]
-        fits = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, reduction="sum")
+        fits = F.binary_cross_entropy_with_logits(logits, right, reduction="sum")
         apart = ((slope - start) / SLOPE_SPREAD).square() + ((middle - center) / CENTER_SPREAD).square()
         total: Tensor = fits + (apart + (odds / CLASS_SPREAD).square().sum()) / 2
         total.backward()
         return total
 
-    with torch.inference_mode(False), torch.enable_grad():
-        optimizer.step(loss)
+    optimizer.step(loss)
     steep = float(slope.detach().exp())
     return Calibrator(steep, (middle.detach() - odds.detach() / steep).float())

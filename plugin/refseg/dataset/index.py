@@ -91,6 +91,7 @@ class DatasetIndex:
             self.index.num_unread_rows,
             self.index.num_bytes,
             settings.tiles,
+            len(self.index.looks),
         )
 
     def verify(self, progress: bool | Watcher | None = None) -> VerifyReport:

@@ -21,6 +21,7 @@ class IndexStatus:
         num_unread_rows: candidates that were replaced or left over; compact removes them.
         num_bytes: size of the index.
         tiles: images were looked at in tiles.
+        num_looks: candidates that were looked at again.
     """
 
     uri: str
@@ -34,6 +35,7 @@ class IndexStatus:
     num_unread_rows: int
     num_bytes: int
     tiles: bool = False
+    num_looks: int = 0
 
     @property
     def bytes_per_image(self) -> int:
@@ -45,7 +47,7 @@ class IndexStatus:
             f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
             + (", in tiles" if self.tiles else "")
             + (", near-duplicates kept" if self.exact else ""),
-            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{self.num_candidates} candidates, {self.num_looks} second looks, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
             f"{self.uri}",
         ]
         if self.num_changed:

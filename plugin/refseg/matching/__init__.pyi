@@ -24,6 +24,7 @@ from .semantic import write_names as write_names
 from .settings import CHOICES as CHOICES
 from .settings import KNOWN as KNOWN
 from .settings import PUBLISHED as PUBLISHED
+from .settings import SECOND_LOOK_WORDS as SECOND_LOOK_WORDS
 from .settings import MatchSettings as MatchSettings
 from .settings import settings_for as settings_for
 from .similarity import Classified as Classified

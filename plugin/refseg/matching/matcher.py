@@ -70,7 +70,7 @@ class Matcher:
         rows = self.second.pick(candidates, first)
         if self.calibrator is None or not self.second.slope:
             return rows
-        hoped = self.second.expected(first.scores[rows], 1.0)
+        hoped = self.second.expected(first.scores[rows], 2.0)
         return rows[self.calibrator.probability(hoped, first.labels[rows]) >= PLAUSIBLE]
 
     def scored(self, classified: Classified, looked: Looked | None = None) -> Classified:

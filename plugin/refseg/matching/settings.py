@@ -16,6 +16,8 @@ SecondLookChoice: TypeAlias = bool | Literal["known"]
 
 KNOWN: Literal["known"] = "known"
 """Looks again at nothing that nobody has looked at."""
+SECOND_LOOK_WORDS: dict[SecondLookChoice, str] = {True: "always", KNOWN: "known", False: "never"}
+"""What forms call the choices of second_look."""
 CHOICES: dict[str, tuple[str, ...]] = {"class_similarity": get_args(ClassSimilarity), "overlaps": get_args(Overlaps)}
 """What can be chosen where it is not yes or no."""
 
@@ -66,7 +68,12 @@ class MatchSettings:
     def from_mapping(cls, values: Mapping[str, Any]) -> MatchSettings:
         """Settings from a run's record or a form; names it does not know are ignored, those left out are as by default."""
         known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known and value is not None})
+        given = {name: value for name, value in values.items() if name in known and value is not None}
+        # A form can offer words alone.
+        words = {word: value for value, word in SECOND_LOOK_WORDS.items()}
+        if given.get("second_look") in words:
+            given["second_look"] = words[given["second_look"]]
+        return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
         """For a run's record."""

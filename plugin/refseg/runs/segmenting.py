@@ -319,7 +319,7 @@ def segment(
         prototypes: or the name under which the dataset keeps them.
         label_field: where to write; a new field, or one of Detections that an earlier run wrote.
         model: preset's name or loaded models; by default the preset that built the prototypes.
-        min_confidence: lower scores are not written; by default the threshold calibrated for each class, or else the preset's.
+        min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's one.
             A mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
