@@ -9,7 +9,7 @@ import fiftyone.operators.types as types
 
 from .forms.constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms.form import Form, build_inputs, default_model, default_name, default_source, reference_field
-from .forms.messages import count, listing, scores
+from .forms.messages import count, listing
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images
 from .running.base import RefSegOperator, Result, Work
@@ -179,7 +179,7 @@ def describe(result: Result) -> str:
     if result["num_mined"]:
         text += f" {count(result['num_mined'], 'negative')} from images known to be empty."
     if result["thresholds"]:
-        text += f" Calibrated: {scores(result['thresholds'])}."
+        text += " Scores are probabilities."
     if result["skipped"]:
         skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'object')}: {skips}."

@@ -1,4 +1,4 @@
-"""Calibrate the thresholds of kept prototypes, from what else is to be seen in the images of their references."""
+"""Teach kept prototypes what else is to be seen in the images of their references, so that scores are probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG
 from .forms.form import Form, name_of_changed_input, prototypes_input
-from .forms.messages import count, scores
+from .forms.messages import count
 from .forms.selection import collection
 from .mark_empty import count_empty
 from .running.base import RefSegOperator, Result, Work
@@ -52,22 +52,23 @@ class Calibrate(RefSegOperator):
         return {
             "name": name,
             "thresholds": config.thresholds,
+            "num_learnt": config.num_learnt,
             "num_shown": config.num_shown,
             "num_surroundings": config.num_surroundings,
             "num_empty": config.num_empty,
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Say the thresholds, or why there are none."""
-        if result["thresholds"]:
+        """Say what was learnt, or why nothing was."""
+        if result["num_learnt"]:
             counted = f"{count(result['num_shown'], 'reference')} and {count(result['num_surroundings'], 'mask')} around them"
-            text = f"Prototypes {result['name']!r}: {scores(result['thresholds'])}, from {counted}."
+            text = f"Prototypes {result['name']!r}: scores are probabilities, learnt from {counted}."
         else:
             text = (
-                f"Prototypes {result['name']!r} cannot be calibrated: this needs a class with references in two images that "
-                "can be read, and masks found on them."
+                f"Nothing was learnt for the prototypes {result['name']!r}: this needs a class with references in two images "
+                "that can be read, and masks found on them. Scores are read as on other datasets."
             )
-        yield ctx.ops.notify(text, variant="success" if result["thresholds"] else "warning")
+        yield ctx.ops.notify(text, variant="success" if result["num_learnt"] else "warning")
 
     def __call__(
         self,
@@ -93,7 +94,8 @@ class Calibrate(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `thresholds` (pairs
-            of a class and a number; none where no class has references in two images), `num_shown` (references found among the
+            of a class and a number), `num_learnt` (right answers that probabilities were learnt from; 0 where no class has
+            references in two images), `num_shown` (references found among the
             candidates), `num_surroundings` (candidates that show none) and `num_empty` (images known to be empty).
         """
         return self.call(locals())

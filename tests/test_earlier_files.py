@@ -24,6 +24,7 @@ from refseg.dataset.known_indexes import INDEX_METHOD, index_records
 from refseg.errors import IndexMismatchError, PrototypeMismatchError
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import METADATA_KEY, FileState
+from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import Models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenting import segment
@@ -163,7 +164,9 @@ class TestDataset:
         monkeypatch.setattr("refseg.dataset.sources.load_models", lambda *names, **options: pytest.fail("no models are needed"))
         prototypes = Prototypes.load(earlier / "prototypes.safetensors")
         index = open_index(dataset, tiles=tiles)
-        report = segment(dataset, prototypes, "found", min_confidence=0.1, index=index, num_workers=0, progress=False)
+        as_then = MatchSettings(calibrated=False)  # what is no probability
+        options = {"min_confidence": 0.1, "matching": as_then, "num_workers": 0, "progress": False}
+        report = segment(dataset, prototypes, "found", index=index, **options)
         assert (report.num_images, report.num_from_index, report.skipped) == (3, 3, ())
         assert_found(dataset, "found")
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from refseg.calibration.thresholds import default_thresholds
+from refseg.calibration.probability import calibrator_for, default_thresholds
 from refseg.candidates.crops import crop_corners, crop_weights
 from refseg.candidates.decoding import click_decoder, embed_images
 from refseg.candidates.packing import PackedCandidates
@@ -155,7 +155,7 @@ def as_keys(points: NDArray[np.float32]) -> list[tuple[float, float]]:
 def matcher_of(prototypes: Prototypes, models: Models) -> Callable[[Candidates | PackedCandidates], Instances]:
     """What a run of this preset does where nobody chose anything."""
     settings = settings_for(models.preset.as_published)
-    thresholds = default_thresholds(prototypes, models.preset, settings)
+    thresholds = default_thresholds(prototypes, models.preset, calibrator_for(prototypes, models.preset, settings))
     return make_matcher(prototypes, models.preset, settings, thresholds).match
 
 

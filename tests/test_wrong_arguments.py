@@ -99,7 +99,7 @@ WANTED = {
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
         "insist",
-        *("background", "scenes", "calibrated"),
+        *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),
     "whole": (
@@ -124,7 +124,7 @@ WANTED = {
         ),
         *("decision", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside",),
+        *("beside", "second_look", "looks", "cohort"),
     ),
 }
 OTHERWISE = {

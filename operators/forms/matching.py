@@ -11,7 +11,6 @@ from .constants import (
     SECOND_LOOKS,
     SIMILARITIES,
 )
-from .messages import scores
 
 if TYPE_CHECKING:
     from refseg.matching import MatchSettings
@@ -67,21 +66,20 @@ def _thresholds_problem(pairs: Any, known: Sequence[str]) -> str | None:
 
 
 def calibrated_notice(form: Form, prototypes: str) -> None:
-    """Says which thresholds count where none was given."""
+    """Says what scores are, and which count, where no threshold was given."""
     if form.value("min_confidence") is not None:
         return
     config = form.ctx.dataset.get_run_info(prototypes).config
-    defaults = default_matching(config.model)
-    chosen = defaults | {name: form.value(name) for name in defaults if form.value(name) is not None}
-    if not chosen["calibrated"]:
+    calibrated = form.value("calibrated")
+    if not (default_matching(config.model)["calibrated"] if calibrated is None else calibrated):
         return
-    pairs = getattr(config, "thresholds", None) or ()
-    if not pairs:
-        form.notice("calibrated_thresholds", "No threshold is calibrated: every class takes the model's default")
-    elif any(chosen[name] != defaults[name] for name in CHANGES_SCORES):
-        form.notice("calibrated_thresholds", "The thresholds are calibrated anew for this way of matching")
+    if not getattr(config, "thresholds", None):
+        text = "The prototypes are not calibrated: scores are similarities, and the model's own threshold counts"
+    elif not getattr(config, "num_learnt", 0):
+        text = "Scores are probabilities as on other datasets: no class has references in two images"
     else:
-        form.notice("calibrated_thresholds", f"Calibrated: {scores(pairs)}")
+        text = "Scores are probabilities: an instance of 0.5 or more is more likely right than wrong"
+    form.notice("calibrated_thresholds", text)
 
 
 def kept_classes(ctx: Any, prototypes: str) -> list[str]:

@@ -285,12 +285,12 @@ def _calibration(kept: Mapping[str, Any]) -> Section | None:
         return None
     shown, around = kept.get("num_shown") or 0, kept.get("num_surroundings") or 0
     text = ""
-    if kept.get("thresholds"):
+    if kept.get("num_learnt"):
         mined = f"; {count(kept['num_mined'], 'negative')} mined" if kept.get("num_mined") else ""
-        text = f"Thresholds calibrated from {count(shown, 'reference')} and {count(around, 'surrounding')}{mined}"
+        text = f"Scores are probabilities, learnt from {count(shown, 'reference')} and {count(around, 'surrounding')}{mined}"
     elif shown or around:
-        text = "Thresholds cannot be calibrated yet: no class has references in two images"
-    return {"text": text, "is_calibrated": bool(kept.get("thresholds"))}
+        text = "Scores are probabilities as on other datasets: no class has references in two images"
+    return {"text": text, "is_calibrated": bool(kept.get("num_learnt"))}
 
 
 def _of_run(config: Mapping[str, Any]) -> Thresholds:

@@ -117,7 +117,7 @@ def test_thresholds_of_each_class() -> None:
 class TestAdd:
     def test_labelled_negatives_stay_and_come_first(self) -> None:
         own = Negatives(unit(0, 0, 0, 1)[None], ("shadow",), ("label",), ("digest",), ("image",))
-        result = add_mined(prototypes(own), [mined(("nut", unit(1, 0, 1, 0), 0.7))], matcher().gallery)
+        result = add_mined(prototypes(own), [mined(("nut", unit(1, 0, 1, 0), 0.7))], matcher())
         assert result.negatives is not None
         assert result.negatives.ids == ("label", "mined s1 0")
         assert result.negatives.images == ("image", "s1")
@@ -130,32 +130,32 @@ class TestAdd:
 
     def test_again_changes_nothing_and_less_is_less(self) -> None:
         found = [mined(("nut", unit(1, 0, 1, 0), 0.7), ("tee", unit(0, 1, 1, 0), 0.6))]
-        once = add_mined(prototypes(), found, matcher().gallery, sources=["s1"])
-        twice = add_mined(once, found, matcher().gallery, sources=["s1"])
+        once = add_mined(prototypes(), found, matcher(), sources=["s1"])
+        twice = add_mined(once, found, matcher(), sources=["s1"])
         assert once.negatives is not None
         assert twice.negatives is not None
         assert (twice.negatives.ids, twice.negatives.names) == (once.negatives.ids, once.negatives.names)
         assert torch.equal(twice.negatives.vectors, once.negatives.vectors)
         # What was looked at and holds nothing any more loses what it had; of one class alone, where one alone was looked for.
-        assert add_mined(once, [], matcher().gallery, sources=["s1"]).negatives is None
-        rest = add_mined(once, [], matcher().gallery, sources=["s1"], classes=["nut"]).negatives
+        assert add_mined(once, [], matcher(), sources=["s1"]).negatives is None
+        rest = add_mined(once, [], matcher(), sources=["s1"], classes=["nut"]).negatives
         assert rest is not None
         assert rest.names == ("tee",)
-        other = add_mined(once, [], matcher().gallery, sources=["s", "1", "s1 0"]).negatives
+        other = add_mined(once, [], matcher(), sources=["s", "1", "s1 0"]).negatives
         assert other is not None
         assert len(other) == 2
 
     def test_earlier_ones_compete_by_their_similarity(self) -> None:
-        once = add_mined(prototypes(), [mined(("nut", unit(0.9, 0, 0.1, 0), 0.3))], matcher().gallery)
+        once = add_mined(prototypes(), [mined(("nut", unit(0.9, 0, 0.1, 0), 0.3))], matcher())
         weak, strong = ("nut", unit(1, 0, 1, 0), 0.7), ("nut", unit(1, 0, -0.1, 0.1), 0.999)
         for new, kept in ((weak, "mined s1 0"), (strong, "mined s2 0")):
-            result = add_mined(once, [mined(new, source="s2")], matcher().gallery, max_negatives=1).negatives
+            result = add_mined(once, [mined(new, source="s2")], matcher(), max_negatives=1).negatives
             assert result is not None
             assert result.ids == (kept,)
 
     def test_a_name_with_spaces_is_one_source(self) -> None:
-        once = add_mined(prototypes(), [mined(("nut", unit(1, 0, 1, 0), 0.7), source="my image 1.png")], matcher().gallery)
-        assert add_mined(once, [], matcher().gallery, sources=["my image 1.png"]).negatives is None
+        once = add_mined(prototypes(), [mined(("nut", unit(1, 0, 1, 0), 0.7), source="my image 1.png")], matcher())
+        assert add_mined(once, [], matcher(), sources=["my image 1.png"]).negatives is None
 
 
 def test_scores_must_fit() -> None:

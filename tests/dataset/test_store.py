@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from refseg.calibration.thresholds import calibrated_thresholds
 from refseg.dataset.store import (
     PROTOTYPES_METHOD,
     dataset_folder,
@@ -25,7 +24,6 @@ from refseg.dataset.store import (
 from refseg.errors import DatasetError, PrototypeFileError
 from refseg.images.pixels import PixelSettings
 from refseg.images.reading import file_sha256
-from refseg.models.loaded import PRESETS
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings
@@ -99,8 +97,8 @@ def test_run_holds_what_calibration_found(make_dataset: MakeDataset) -> None:
     calibrated = replace(prototypes, images=images, surroundings=around)
     save_prototypes(dataset, calibrated, "calibrated")
     config = dataset.get_run_info("calibrated").config
-    least = calibrated_thresholds(calibrated, default=PRESETS["demo"].min_confidence)
-    assert config.thresholds == [list(pair) for pair in least.items()] != []
+    assert config.thresholds == [["$c", 0.5], ["a.b", 0.5]]
+    assert config.num_learnt == 0, "each class has one reference"
     assert (config.num_shown, config.num_surroundings, config.num_empty) == (2, 2, 2)
     # One that matches as published has none, and of an unknown model nobody can say.
     for model in ("paper", "mine"):

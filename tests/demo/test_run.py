@@ -27,7 +27,7 @@ def test_run_demo_writes_a_report_and_a_picture(tmp_path, capsys):
         least = dataset.bounds("predictions.detections.confidence")[0]
         assert least >= report["threshold"], "what the App opens with is what was found"
         assert dataset.bounds("every_score.detections.confidence")[0] < least
-        assert dataset.app_config.default_visibility_labels.exclude == ["every_score"]
+        assert (dataset.app_config.active_fields.exclude, dataset.app_config.active_fields.paths) == (True, ["every_score"])
         assert "See it in the App" in capsys.readouterr().out
     finally:
         fo.delete_dataset("refseg-demo-run")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from refseg.calibration.thresholds import calibrated_thresholds
+from refseg.calibration.probability import HALF, calibrator_for
 from refseg.cli import main
 from refseg.insight.assessment import assess, find_confusion
 from refseg.insight.findings import Confusion
@@ -23,6 +23,13 @@ from refseg.prototypes.prototypes import Prototypes
 from tests.insight.angles import ODD, at, make_prototypes
 
 
+def probability(prototypes: Prototypes, similarity: float, row: int) -> float:
+    """As a run would write it."""
+    calibrator = calibrator_for(prototypes, get_preset("demo"), MatchSettings())
+    assert calibrator is not None
+    return float(calibrator.probability(torch.tensor([similarity]), torch.tensor([row])))
+
+
 class TestWithSurroundings:
     def test_classes(self, mistaken: Prototypes) -> None:
         report = assess(mistaken)
@@ -30,8 +37,7 @@ class TestWithSurroundings:
         star, tee = report.classes
         assert (star.label, star.num_references, tee.label, tee.num_references) == ("star", 4, "tee", 3)
         assert star.similarity == pytest.approx(sum(item.similarity or 0 for item in quality[:4]) / 4)
-        default = get_preset("demo").min_confidence
-        assert {item.label: item.threshold for item in report.classes} == calibrated_thresholds(mistaken, default=default)
+        assert {item.label: item.threshold for item in report.classes} == {"star": HALF, "tee": HALF}
         # Three of four stars are found and two strangers are taken for stars; the fourth is taken for a tee.
         assert star.f1 == pytest.approx(2 * 3 / (5 + 4))
         assert tee.f1 == pytest.approx(2 * 3 / (4 + 3))
@@ -42,13 +48,13 @@ class TestWithSurroundings:
         odd = next(item for item in report.references if item.id == ODD)
         assert (odd.label, odd.won, odd.hurts) == ("star", "tee", True)
         tees = F.normalize(mistaken.vectors[4:].mean(0), dim=0)
-        assert odd.score == pytest.approx(float(torch.tensor(at(88)) @ tees), abs=1e-3)
+        assert odd.score == pytest.approx(probability(mistaken, float(torch.tensor(at(88)) @ tees), 1), abs=2e-3)
         assert odd.problem is not None
         assert report.hurting == (odd,)
         good = report.references[0]
         assert (good.won, good.hurts, good.filepath, good.box) == ("star", False, "", None)
         others = F.normalize(mistaken.vectors[1:4].mean(0), dim=0)
-        assert good.score == pytest.approx(float(torch.tensor(at(0)) @ others), abs=1e-3)
+        assert good.score == pytest.approx(probability(mistaken, float(torch.tensor(at(0)) @ others), 0), abs=2e-3)
 
     def test_without_the_odd_one_nothing_hurts(self, mistaken: Prototypes) -> None:
         report = assess(mistaken.remove([ODD]))

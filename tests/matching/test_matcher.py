@@ -9,7 +9,6 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from refseg.calibration.thresholds import calibrated_thresholds, default_thresholds
 from refseg.candidates.proposing import Candidates
 from refseg.matching.gallery import make_gallery
 from refseg.matching.matcher import Matcher, make_matcher
@@ -27,22 +26,6 @@ def matcher_of(
     prototypes: Prototypes, thresholds: dict[str, float], settings: MatchSettings | None = None, **options: Any
 ) -> Matcher:
     return make_matcher(prototypes, PRESET, settings or MatchSettings(), thresholds, **options)
-
-
-class TestDefaultThresholds:
-    def test_where_nothing_is_known_the_presets(self) -> None:
-        expected = dict.fromkeys(("gear", "nut", "ring"), PRESET.min_confidence)
-        for prototypes in (replace(make_full("abcdef"), surroundings=None), make_full("abc")):
-            assert default_thresholds(prototypes, PRESET, MatchSettings(calibrated=True)) == expected
-
-    def test_calibrated_or_not(self) -> None:
-        full = make_full("abcdef")
-        settings = MatchSettings(calibrated=True)
-        found = default_thresholds(full, PRESET, settings)
-        assert found == calibrated_thresholds(full, settings, default=PRESET.min_confidence)
-        assert len(set(found.values())) > 1
-        plain = default_thresholds(full, PRESET, MatchSettings(calibrated=False))
-        assert plain == dict.fromkeys(("gear", "nut", "ring"), PRESET.min_confidence)
 
 
 class TestMatcher:

@@ -25,6 +25,8 @@ class TestMatchSettings:
         ("choice", "words"),
         [
             ({"class_similarity": "median"}, r"class_similarity must be one of 'mean', 'nearest', 'clusters', not 'median'\."),
+            ({"second_look": "sometimes"}, r"second_look must be True, False or 'known', not 'sometimes'\."),
+            ({"second_look": 1}, r"second_look must be True, False or 'known', not 1\."),
             ({"overlaps": None}, r"overlaps must be one of 'merge', 'diffusion', not None\."),
             ({"overlaps": "nearest"}, r"overlaps must be one of 'merge', 'diffusion', not 'nearest'\."),
         ],
@@ -42,6 +44,10 @@ class TestMatchSettings:
     )
     def test_round_trip_through_json(self, settings: MatchSettings) -> None:
         assert MatchSettings.from_mapping(json.loads(json.dumps(settings.as_dict()))) == settings
+
+    @pytest.mark.parametrize(("word", "value"), [("always", True), ("known", "known"), ("never", False)])
+    def test_words_of_forms(self, word: str, value: bool | str) -> None:
+        assert MatchSettings.from_mapping({"second_look": word}).second_look == value
 
     def test_from_mapping_keeps_to_what_it_knows(self) -> None:
         values = {"overlaps": "diffusion", "background": None, "calibrated": False, "temperature": 3}

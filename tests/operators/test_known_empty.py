@@ -110,7 +110,9 @@ class TestCalibrate:
         call("learn", trays, "demo", only_prototypes=True)
         (note,) = named(run_in_app(trays, "calibrate"), "notify")
         assert note["variant"] == "warning"
-        assert note["message"].startswith("Prototypes 'prototypes' cannot be calibrated: this needs a class with references in")
+        assert note["message"].startswith(
+            "Nothing was learnt for the prototypes 'prototypes': this needs a class with references in"
+        )
 
     def test_delegated(self, learnt: fo.Dataset) -> None:
         done = run_delegated(foo.get_operator(uri("calibrate"))(learnt, delegate=True))

@@ -41,7 +41,7 @@ REFERENCE_IMAGE = 4
 """It shows one object of each of four classes."""
 CLASSES = ["arrow", "bowtie", "clover", "crescent"]
 PROTOTYPES = "parts"
-MIN_CONFIDENCE = 0.6
+MIN_CONFIDENCE = 0.05
 
 HELD = 4
 """The image at which a job waits, so that it can be cancelled in the middle."""

@@ -192,8 +192,8 @@ class TestFile:
     def test_newer_version(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         make_prototypes([0, 1]).save(path)
-        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 6, "news": True})})
-        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 6, this one reads up to 5\): update"):
+        save_file(load_file(path), path, metadata={"refseg_prototypes": json.dumps({"version": 7, "news": True})})
+        with pytest.raises(PrototypeFileError, match=r"newer RefSeg \(file version 7, this one reads up to 6\): update"):
             Prototypes.load(path)
 
 

@@ -83,17 +83,19 @@ class TestLookAround:
         found = look_around(
             pack(candidates) if packed else candidates, [known("a", 0, 0, 6, 6), known("", 0, 10, 4, 14)], "image"
         )
-        assert found.shown == ("a", "", "")
-        assert found.images == ("image",) * 3
+        assert found.shown == ("a", "", "", "")
+        assert found.part_of_each == ("", "a", "", ""), "what is more than the reference is no stranger"
+        assert found.images == ("image",) * 4
         assert found.features.dtype == torch.float16
-        assert torch.equal(found.features, candidates.features[[1, 4, 6]].half())
+        assert torch.equal(found.features, candidates.features[[1, 2, 4, 6]].half())
+        assert torch.equal(found.whole.features, candidates.features[[1, 4, 6]].half())
 
     def test_several_references_and_one_that_nothing_shows(self) -> None:
         candidates = candidates_of_boxes(SCENE)
         objects = [known("low", 0, 10, 4, 14), known("missed", 7, 12, 9, 15), known("a", 0, 0, 6, 6)]
         found = look_around(candidates, objects, "image")
-        assert found.shown == ("low", "a", "", "")
-        assert torch.equal(found.features, candidates.features[[7, 1, 4, 6]].half())
+        assert found.whole.shown == ("low", "a", "", "")
+        assert torch.equal(found.whole.features, candidates.features[[7, 1, 4, 6]].half())
 
     def test_of_no_reference_everything_in_a_place_of_its_own(self) -> None:
         """As in an image that is known to be empty: the best of each place, best first."""
@@ -120,7 +122,7 @@ class TestLookAround:
         objects = [KnownObject(str(row), spots.masks[row]) for row in (3, 17, 30)]
         found = look_around(spots, objects, "image")
         assert [name for name in found.shown if name] == ["3", "17", "30"]
-        for name, feature in zip(found.shown, found.features, strict=True):
+        for name, part, feature in zip(found.shown, found.part_of_each, found.features, strict=True):
             (row,) = (spots.features.half() == feature).all(1).nonzero()[:, 0].tolist()
             overlaps = [spots.masks[row] & known.mask for known in objects]
             if name:
@@ -128,7 +130,7 @@ class TestLookAround:
                 ious = [float((one & mask).sum() / (one | mask).sum()) for one in spots.masks]
                 assert row == max((i for i in range(40) if ious[i] >= 0.5), key=lambda i: float(spots.predicted_iou[i]))
             else:
-                assert max(float(part.sum() / spots.masks[row].sum()) for part in overlaps) < 0.1
+                assert max(float(shared.sum() / spots.masks[row].sum()) for shared in overlaps) < 0.1 or part
         assert "" in found.shown
 
     @pytest.mark.parametrize("packed", [False, True])

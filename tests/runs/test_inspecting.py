@@ -16,10 +16,10 @@ from refseg.dataset.fields import prediction_fields
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
-from refseg.matching.gallery import make_gallery
-from refseg.matching.similarity import similarities
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.report_fields import ATTRIBUTES, delete_fields, suggestion_patches, write_fields
+from refseg.runs.segmenting import matcher_for
+from refseg.runs.settings import SegmentSettings
 from refseg.runs.suggestions import MIN_PREDICTED_IOU, UNCERTAIN
 from tests.trays import propose_truth, tray_samples, whole_mask
 
@@ -76,13 +76,14 @@ class TestSuggestions:
         report = report_of(prototypes, trays)
         assert report.suggestions
         thresholds = [item.threshold for item in report.classes]
+        matcher = matcher_for(prototypes, get_preset("demo"), SegmentSettings())
         best = (0.0, "", "", 0.0)
         for chunk in open_index(trays).index.scan(trays[NUM_REFERENCES:].values("id")):
             for number, image in enumerate(chunk.images):
                 candidates = chunk.candidates(number)
-                similar = similarities(candidates.features, make_gallery(prototypes))
+                scored = matcher.scored(matcher.classify(candidates.features))
                 for row, quality in enumerate(candidates.predicted_iou.tolist()):
-                    score, label = similar[row].max(0)
+                    score, label = scored.scores[row], scored.labels[row]
                     own = F.normalize(prototypes.vectors[prototypes.labels == label], dim=1)
                     accepted = 1 / (1 + np.exp(-(float(score) - (thresholds[int(label)] or 0)) / UNCERTAIN))
                     novelty = 1 - max(0.0, float((own @ candidates.features[row]).max()))

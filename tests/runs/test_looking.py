@@ -84,6 +84,14 @@ class TestCalibrate:
         no_models(monkeypatch)
         assert_same(calibrate(trays, calibrated, **QUIET), calibrated)
 
+    def test_a_dataset_of_a_few_candidates_is_not_looked_at(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        few = trays[:12].clone()
+        try:
+            source = find_source(trays, calibrated, SourceSettings())
+            assert drain_cohort(few, Looker(source, calibrated)) is None
+        finally:
+            few.delete()
+
     def test_a_file_keeps_it_all(self, calibrated: Prototypes, tmp_path: Path) -> None:
         calibrated.save(tmp_path / "p.safetensors")
         assert_same(Prototypes.load(tmp_path / "p.safetensors"), calibrated)

@@ -92,4 +92,5 @@ def _fit(found: LeftOut, num_classes: int, center: float) -> Calibrator:
 
     optimizer.step(loss)
     steep = float(slope.detach().exp())
-    return Calibrator(steep, (middle.detach() - odds.detach() / steep).float())
+    centers = (middle.detach() - odds.detach() / steep).float()
+    return Calibrator(steep, centers, int(right.sum()))

@@ -80,7 +80,7 @@ class CocoReport:
         box: scores of boxes; None without ground truth.
         num_gated: images that the presence gate kept from the segmenter, as a whole or in part.
         thresholds: the least score of each class that is written.
-        calibrated: whether they were found from the images of references.
+        calibrated: whether scores are probabilities, learnt from the images of references.
         num_empty: images known to be empty that were looked at.
         num_mined: of the mistakes made there, those that became negatives.
         left_out: annotations of all files that cannot be used, and masks that cannot of objects that count by their box.
@@ -116,7 +116,7 @@ class CocoReport:
         if self.num_gated:
             text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
         least = ", ".join(f"{name} {value:.2f}" for name, value in self.thresholds.items())
-        text += f"\nLeast scores{', calibrated' if self.calibrated else ''}: {least}"
+        text += f"\n{'Scores are probabilities; least' if self.calibrated else 'Least'} scores: {least}"
         if self.pixel_range is not None:
             text += f"\nPixels of more than 8 bits run from {self.pixel_range[0]:g} to {self.pixel_range[1]:g}"
         if self.num_empty:

@@ -47,8 +47,8 @@ class IndexStatus:
             f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
             + (", in tiles" if self.tiles else "")
             + (", near-duplicates kept" if self.exact else ""),
-            f"{self.num_candidates} candidates, {self.num_looks} second looks, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
-            f"{self.uri}",
+            f"{self.num_candidates} candidates, {self.num_looks} second looks, {self.num_bytes / 1e6:.1f} MB, "
+            f"{self.bytes_per_image / 1e3:.1f} KB an image; {self.uri}",
         ]
         if self.num_changed:
             lines.append(f"{self.num_changed} images have changed or are gone: build the index again to renew them")

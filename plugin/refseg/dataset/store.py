@@ -11,7 +11,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..calibration import HALF, labelled_ids, num_mined
+from ..calibration import calibrator_for, default_thresholds, labelled_ids, num_mined
 from ..checks import require_flags, require_names
 from ..errors import DatasetError, PrototypeFileError
 from ..images import file_sha256
@@ -112,11 +112,12 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
 def _calibration(dataset: Any, prototypes: Prototypes) -> dict[str, Any]:
     """The thresholds that the next run would take, and from how much they come; so forms need not open the file."""
     preset, around = PRESETS.get(prototypes.model), prototypes.surroundings
-    is_calibrated = around is not None and preset is not None and settings_for(preset.as_published).calibrated
-    thresholds = dict.fromkeys(prototypes.classes, HALF) if is_calibrated else {}
+    calibrator = None if preset is None else calibrator_for(prototypes, preset, settings_for(preset.as_published))
+    thresholds = {} if preset is None or calibrator is None else default_thresholds(prototypes, preset, calibrator)
     shown = () if around is None else around.shown
     return {
         "thresholds": [list(pair) for pair in thresholds.items()],
+        "num_learnt": 0 if calibrator is None else calibrator.num_right,
         "num_shown": sum(map(bool, shown)),
         "num_surroundings": len(shown) - sum(map(bool, shown)),
         # Tagged since, or not any more: then there is something new to learn.

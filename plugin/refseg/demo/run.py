@@ -62,7 +62,7 @@ def run_demo(
     from_index = again.seconds / max(1, again.num_images)
     # Average precision takes every score, and nobody wants to look at all of these.
     segment(dataset, prototypes, EVERY_SCORE, min_confidence=0.0, progress=False)
-    dataset.app_config.default_visibility_labels = fo.DefaultVisibilityLabels(exclude=[EVERY_SCORE])
+    dataset.app_config.active_fields = fo.ActiveFields(exclude=True, paths=[EVERY_SCORE])
     dataset.save()
     unseen = dataset.match_labels(tags=REFERENCE_TAG, fields="ground_truth", bool=False)
     classes = list(CLASSES)

@@ -21,10 +21,12 @@ class Calibrator:
     Attributes:
         slope: above 0.
         centers: (K,) float32, the similarity of each class at which the probability is a half.
+        num_right: right instances that it was learnt from; with 0 it is what holds on other datasets.
     """
 
     slope: float
     centers: Tensor
+    num_right: int = 0
 
     __repr__ = one_line
 

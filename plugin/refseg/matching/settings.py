@@ -81,7 +81,13 @@ class MatchSettings:
 
 
 PUBLISHED = MatchSettings(
-    background=False, class_similarity="mean", scenes=False, overlaps="merge", calibrated=False, second_look=False
+    background=False,
+    class_similarity="mean",
+    scenes=False,
+    overlaps="merge",
+    calibrated=False,
+    second_look=False,
+    whiten=False,
 )
 """As in the paper, which knows no negatives: where nobody gives any, they change nothing."""
 

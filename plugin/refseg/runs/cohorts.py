@@ -37,6 +37,8 @@ def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohor
     paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
     held = [name for name in paths if name in tables.images and tables.images[name].num_candidates]
     chosen = sorted(held, key=_draw)[: MAX_COHORT // CANDIDATES_AN_IMAGE]
+    if sum(min(CANDIDATES_AN_IMAGE, tables.images[name].num_candidates) for name in chosen) < FEWEST:
+        return None
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     yield Progress(0, len(chosen), "images of the dataset")
     done = 0
@@ -52,7 +54,7 @@ def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohor
             looker.write_if_due()
             done += 1
             yield Progress(done, len(chosen), "images of the dataset")
-    if sum(len(looks) for _, looks in found.values()) < FEWEST:
+    if not found:
         return None
     # In one order, whichever was written to the index first.
     features, looks = zip(*(found[name] for name in chosen if name in found), strict=True)

@@ -21,6 +21,7 @@ from ..errors import IndexWriteError, ModelError, PrototypeMismatchError
 from ..index import IndexedImage
 from ..matching import Looked, look_at_file
 from ..models import Models
+from ..printing import one_line
 from ..prototypes import Prototypes
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Looker:
     _models: Models | None = None
     _unwritten: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
+
+    __repr__ = one_line
 
     def known(self, images: Sequence[IndexedImage]) -> list[Looked | None]:
         """What the index holds of some images; None for each without one."""
@@ -133,6 +136,8 @@ class Parted:
 
     known: Looked | None
     missing: Tensor
+
+    __repr__ = one_line
 
 
 def part(wanted: Tensor, known: Looked | None) -> Parted:

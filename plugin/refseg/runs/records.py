@@ -10,7 +10,7 @@ from typing import Any
 from ..calibration import labelled_ids, num_mined
 from ..dataset import Source, name_of, whole_of, write_prototypes
 from ..errors import DatasetError
-from ..matching import settings_for
+from ..matching import MatchSettings, settings_for
 from ..names import free_run_key, run_key_from
 from ..prototypes import Prototypes
 from .changes import Changes
@@ -62,6 +62,15 @@ def recorded(view: Any, key: str, config: Any, outcome: Callable[[], Mapping[str
         whole_of(view).update_run_config(key, config)
 
 
+PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
+"""What the scores of a run are; runs of earlier versions, which do not say it, wrote similarities."""
+
+
+def scores_of(matching: MatchSettings, prototypes: Prototypes) -> str:
+    """What the scores of a run with these are."""
+    return PROBABILITIES if matching.calibrated and prototypes.surroundings is not None else SIMILARITIES
+
+
 def changes_as_config(changes: Changes) -> dict[str, Any]:
     """Classes in lists: MongoDB takes no class name as a key. Ids in one text: FiftyOne walks lists when runs are listed."""
     return {"changes": changes.as_lists(), "changed_ids": " ".join(changes.sample_ids[:CHANGES_RECORDED])}
@@ -104,6 +113,7 @@ def configure(
         min_confidences=[list(pair) for pair in thresholds.items()],
         own_confidences=[list(pair) for pair in settings.own_confidences(prototypes.classes).items()],
         calibrated=matching.calibrated and prototypes.surroundings is not None,
+        scores=scores_of(matching, prototypes),
         matching=matching.as_dict(),
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..calibration import labelled_ids, num_mined
@@ -36,11 +36,12 @@ from ..dataset import (
 )
 from ..errors import DatasetError, PrototypeFileError
 from ..images import PLAIN
-from ..matching import MatchSettings
-from ..models import Models
+from ..matching import MatchSettings, settings_for
+from ..models import PRESETS, Models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
+from .records import PROBABILITIES, SIMILARITIES, scores_of
 from .segmenting import SegmentReport, iter_segment
 from .settings import SegmentSettings
 
@@ -85,6 +86,8 @@ class UpdateReport:
         skipped: references and negatives that could not be used, each with the reason.
         segmentation: the report of the run, with what changed in the predictions.
         num_mined: negatives that nobody tagged, mined from images tagged `known_empty`; those added do not count them.
+        dropped_confidences: least scores that somebody chose where scores were similarities, which probabilities have no use
+            for, or the other way round.
     """
 
     prototypes_name: str
@@ -99,6 +102,7 @@ class UpdateReport:
     skipped: tuple[tuple[str, str], ...]
     segmentation: SegmentReport
     num_mined: int = 0
+    dropped_confidences: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
@@ -110,6 +114,9 @@ class UpdateReport:
             lines.append(f"new classes: {', '.join(self.classes_added)}")
         if self.classes_dropped:
             lines.append(f"without references now, so no longer looked for: {', '.join(self.classes_dropped)}")
+        if self.dropped_confidences:
+            chosen = ", ".join(f"{label} {least:g}" for label, least in self.dropped_confidences.items())
+            lines.append(f"least scores of the last run that count no more, because scores mean something else now: {chosen}")
         lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
         return "\n".join([*lines, str(self.segmentation)])
 
@@ -246,11 +253,24 @@ def iter_update(
     prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
     sources = sources_of(run, sources)
     if calibrates:
-        mining = SegmentSettings(settings.min_confidence, matching=settings.matching)
+        least = settings.min_confidence if run.config.get("scores") == PROBABILITIES else None
+        mining = SegmentSettings(least, matching=settings.matching)
         prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
     save_prototypes(dataset, prototypes, name, overwrite=True)
+    settings, dropped = _readable(settings, run, prototypes)
     report = yield from iter_segment(images, name, label_field, settings=settings, sources=sources)
-    return _report(name, prototypes, before, run.config, report)
+    return replace(_report(name, prototypes, before, run.config, report), dropped_confidences=dropped)
+
+
+def _readable(settings: SegmentSettings, run: PastRun, prototypes: Prototypes) -> tuple[SegmentSettings, dict[str, float]]:
+    """The settings without least scores that somebody chose on another scale, and these; 0 is the same on every scale."""
+    preset = PRESETS.get(prototypes.model)
+    matching = settings_for(preset is not None and preset.as_published, settings.matching)
+    own = {label: least for label, least in settings.own_confidences(prototypes.classes).items() if least}
+    if not own or run.config.get("scores", SIMILARITIES) == scores_of(matching, prototypes):
+        return settings, {}
+    logger.warning("Least scores of the run %r are dropped: its scores were others", run.key)
+    return replace(settings, min_confidence=None), own
 
 
 def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:

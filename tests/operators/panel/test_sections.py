@@ -329,7 +329,7 @@ class TestCalibration:
         tag(trays[:1], "reference")
         choose(trays, model="demo")
         run_job(trays, "learn")
-        text = "Thresholds cannot be calibrated yet: no class has references in two images"
+        text = "Scores are probabilities as on other datasets: no class has references in two images"
         assert self.shown(trays)[0] == {"text": text, "is_calibrated": False}
 
     def test_images_known_to_be_empty_are_news(self, trays: fo.Dataset) -> None:
@@ -345,7 +345,7 @@ class TestCalibration:
         assert (pending, config.num_empty, config.num_surroundings) == (None, 2, 4)
         assert config.num_mined > 0
         assert shown["text"] == (
-            f"Thresholds calibrated from 4 references and 4 surroundings; {config.num_mined} negative"
+            f"Scores are probabilities, learnt from 4 references and 4 surroundings; {config.num_mined} negative"
             f"{'s' if config.num_mined > 1 else ''} mined"
         )
         trays[3:].untag_samples("known_empty")

@@ -79,7 +79,7 @@ class TestChoose:
             (
                 {"matching": {"calibrated": False}},
                 "There is no setting of matching 'calibrated': choose from 'negatives', 'background', 'class_similarity', "
-                "'scenes', 'overlaps'.",
+                "'scenes', 'overlaps', 'second_look', 'whiten'.",
             ),
         ],
     )
