@@ -86,9 +86,9 @@ class BuildPrototypes(RefSegOperator):
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `name`, `model`, `path`,
             `sha256`, `shots` (pairs of a class and its number of references), `num_negatives`, `num_mined` (negatives from
-            images known to be empty), `thresholds` (pairs of a class and its calibrated threshold), `reused` (the number of
-            references and negatives that have not changed since an earlier build, whose vectors were kept) and `skipped` (pairs
-            of an id and a reason).
+            images known to be empty), `thresholds` (pairs of a class and the least score written), `num_learnt` (right answers
+            that probabilities were learnt from), `reused` (the number of references and negatives that have not changed since
+            an earlier build, whose vectors were kept) and `skipped` (pairs of an id and a reason).
         """
         return self.call(locals(), **pixel_params(pixel_range, channels), **source_params(tag, label_ids))
 
@@ -151,6 +151,7 @@ def result_of(dataset: Any, stored: StoredPrototypes, prototypes: Prototypes, nu
         "num_negatives": len(config.negative_ids),
         "num_mined": config.num_mined,
         "thresholds": config.thresholds,
+        "num_learnt": config.num_learnt,
         "reused": num_reused,
         "skipped": [list(pair) for pair in prototypes.skipped],
     }
@@ -178,7 +179,7 @@ def describe(result: Result) -> str:
     text = f"Prototypes {result['name']!r}: {shown}."
     if result["num_mined"]:
         text += f" {count(result['num_mined'], 'negative')} from images known to be empty."
-    if result["thresholds"]:
+    if result["num_learnt"]:
         text += " Scores are probabilities."
     if result["skipped"]:
         skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])

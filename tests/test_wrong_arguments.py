@@ -124,11 +124,12 @@ WANTED = {
         ),
         *("decision", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "second_look", "looks", "cohort"),
+        *("beside", "looks", "cohort"),
     ),
 }
 OTHERWISE = {
     ("MatchSettings", "negatives"): "flag",
+    ("MatchSettings", "second_look"): "flag",
     ("build_prototypes", "negatives"): "nothing of these",
     ("Prototypes", "negatives"): "nothing of these",
     ("Prototypes", "background"): "nothing of these",

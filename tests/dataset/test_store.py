@@ -97,7 +97,7 @@ def test_run_holds_what_calibration_found(make_dataset: MakeDataset) -> None:
     calibrated = replace(prototypes, images=images, surroundings=around)
     save_prototypes(dataset, calibrated, "calibrated")
     config = dataset.get_run_info("calibrated").config
-    assert config.thresholds == [["$c", 0.5], ["a.b", 0.5]]
+    assert config.thresholds == [["a.b", 0.5], ["$c", 0.5]]
     assert config.num_learnt == 0, "each class has one reference"
     assert (config.num_shown, config.num_surroundings, config.num_empty) == (2, 2, 2)
     # One that matches as published has none, and of an unknown model nobody can say.

@@ -101,8 +101,7 @@ class TestCalibrate:
 
     def test_in_the_app(self, learnt: fo.Dataset) -> None:
         (note,) = named(run_in_app(learnt, "calibrate"), "notify")
-        told = ", ".join(f"{name} {least:.2f}" for name, least in record(learnt).thresholds)
-        text = f"Prototypes 'prototypes': {told}, from 4 references and 0 masks around them."
+        text = "Prototypes 'prototypes': scores are probabilities, learnt from 4 references and 0 masks around them."
         assert note == {"message": text, "variant": "success"}
 
     def test_references_in_one_image(self, trays: fo.Dataset) -> None:

@@ -16,6 +16,7 @@ from refseg.dataset.fields import prediction_fields
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
+from refseg.models.loaded import get_preset
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.report_fields import ATTRIBUTES, delete_fields, suggestion_patches, write_fields
 from refseg.runs.segmenting import matcher_for

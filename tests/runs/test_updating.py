@@ -121,7 +121,7 @@ def test_a_negative_changes_predictions(trays: fo.Dataset) -> None:
 def test_settings_carry_over(trays: fo.Dataset, tmp_path: Path) -> None:
     options = {"max_detections": 1, "semantic_field": "map", "mask_dir": str(tmp_path / "masks"), "classes": ["star"]}
     begin(trays, min_confidence={"star": 0.25}, index=False, **options)
-    again(trays)
+    again(trays, calibrates=False)
     run = newest_run(trays, "predictions")
     assert run is not None
     assert run.config["min_confidences"] == [["star", 0.25]]
@@ -139,7 +139,7 @@ def test_a_new_class_and_a_lost_one(trays: fo.Dataset) -> None:
         if label.label == "tee":
             label.label = "gear"
     sample.save()
-    report = again(trays)
+    report = again(trays, calibrates=False)
     assert (report.classes, report.classes_added, report.classes_dropped) == (("gear", "star"), ("gear",), ("tee",))
     run = newest_run(trays, "predictions")
     assert run is not None
@@ -148,6 +148,25 @@ def test_a_new_class_and_a_lost_one(trays: fo.Dataset) -> None:
     assert thresholds["gear"] > 0.2  # the preset's own
     assert "new classes: gear\nwithout references now, so no longer looked for: tee" in str(report)
     assert "tee" not in {label for own in labels_of(trays) for label in own}
+
+
+def test_least_scores_on_another_scale_are_dropped_and_told(trays: fo.Dataset) -> None:
+    """Similarities become probabilities once prototypes are calibrated; 0 stays 0 on either scale."""
+    begin(trays, min_confidence={"star": 0.85, "tee": 0.0})
+    report = again(trays)
+    assert report.dropped_confidences == {"star": 0.85}
+    assert "least scores of the last run that count no more, because scores mean something else now: star 0.85" in str(report)
+    run = newest_run(trays, "predictions")
+    assert run is not None
+    assert run.config["scores"] == "probabilities"
+    assert dict(run.config["min_confidences"]) == {"star": 0.5, "tee": 0.5}
+    # Those chosen since stay.
+    segment(trays, "parts", min_confidence=0.2, num_workers=0, progress=False)
+    report = again(trays)
+    assert report.dropped_confidences == {}
+    run = newest_run(trays, "predictions")
+    assert run is not None
+    assert dict(run.config["min_confidences"]) == {"star": 0.2, "tee": 0.2}
 
 
 def test_prototypes_without_a_name(trays: fo.Dataset) -> None:

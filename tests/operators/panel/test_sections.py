@@ -113,11 +113,10 @@ def test_the_story(trays: fo.Dataset) -> None:
     answer = run_job(trays, "learn")
     calibrated = dict(trays.get_run_info("prototypes").config.thresholds)
     assert list(calibrated) == [TEE, STAR]
-    told = f"{TEE} {calibrated[TEE]:.2f}, {STAR} {calibrated[STAR]:.2f}"
-    assert answer.notes == [("success", f"Prototypes 'prototypes': 2 classes from 4 references. Calibrated: {told}.")]
+    assert answer.notes == [("success", "Prototypes 'prototypes': 2 classes from 4 references. Scores are probabilities.")]
     shown = answer.data["references"]
     assert (shown["pending"], shown["prototypes"]) == (None, {"name": "prototypes", "model": "demo"})
-    text = "Thresholds calibrated from 4 references and 0 surroundings"
+    text = "Scores are probabilities, learnt from 4 references and 0 surroundings"
     assert shown["calibration"] == {"text": text, "is_calibrated": True}
     for entry in section(trays, "segment")["classes"]:
         assert (entry["threshold"], entry["origin"]) == (round(calibrated[entry["name"]], 4), "calibrated")
