@@ -1,12 +1,14 @@
-"""What each extension of the published matching is worth: accuracy, silence and the work of review, on worlds of three kinds.
+"""What each extension of the published matching is worth: accuracy, silence and the work of review, on worlds of four kinds.
 
     python -m benchmarks.quality             # the seeds that are reported
     python -m benchmarks.quality --tuning    # the seeds that defaults were chosen on
 
 Two draws of each world (`benchmarks/worlds.py`) with five choices of references each, at 1 to 30 shots, by the demo preset. The
-first run computes the candidates of all images, about 20 minutes on two cores, which are kept; after that about half an hour
-for all rows. Row `paper` is the published matching of the same candidates, at the preset's threshold; `base` the same with
-masks merged on their grid; each row after that adds one extension to `base`. An extension's default is what row `default` has.
+first run computes the candidates of all images, about 40 minutes on two cores, which are kept; after that about half an hour
+for all rows. Row `paper` is the published matching at the preset's threshold, of masks as the segmenter gives them, neither
+cleaned nor averaged; `base` the same of the candidates of all other rows, masks merged on their grid; each row after that adds
+one extension to `base`. An extension's default is what row `default` has. Scores are probabilities where a row says nothing
+else, and instances of 0.5 or more are answers.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ import numpy as np
 import torch
 
 from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
-from benchmarks.quality_scores import measure
+from benchmarks.quality_scores import calibration_error, measure
 from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
 from refseg.calibration import Teacher, add_mined, calibrator_for, default_thresholds, join_surroundings, mine
-from refseg.candidates import PackedCandidates, encode_patches, patch_similarity
+from refseg.candidates import LOOK_VERSION, PackedCandidates, encode_patches, patch_similarity
 from refseg.coco import CocoDataset, to_results
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.index import CandidateIndex
@@ -60,6 +62,10 @@ ONE_LOOK = MatchSettings(second_look=False)
 GATE = 0.6
 
 
+Kind = tuple[bool, bool]
+"""Of candidates: whether images were looked at in tiles, and whether masks are as the segmenter gives them."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One way of matching.
@@ -80,9 +86,15 @@ class Row:
     tiles: bool = False
     gate: float | None = None
 
+    @property
+    def kind(self) -> Kind:
+        """Which candidates it takes; the published matching those whose masks nobody has cleaned or averaged."""
+        return self.tiles, self.as_published
+
 
 ROWS = (
     Row("paper", BASE, as_published=True),
+    Row("paper, tiles", BASE, as_published=True, tiles=True),
     Row("base", BASE),
     Row("+ negatives mined in 12 empty images", replace(BASE, negatives=True), empties=NUM_KNOWN_EMPTY),
     Row("+ background", replace(BASE, background=True)),
@@ -117,7 +129,7 @@ class Scene:
 
     Attributes:
         targets: images to be segmented, with their objects.
-        candidates: of every image, by file name, whole or in tiles.
+        candidates: of every image, by file name, of each kind.
         pool: prototypes of every object that can be a reference.
         around: what lies around every object of the pool, and in the images known to be empty.
         empties: keys of the images known to be empty.
@@ -127,15 +139,15 @@ class Scene:
     """
 
     targets: CocoDataset
-    candidates: dict[bool, dict[str, PackedCandidates]]
+    candidates: dict[Kind, dict[str, PackedCandidates]]
     pool: Prototypes
-    around: dict[bool, Surroundings]
+    around: dict[Kind, Surroundings]
     empties: tuple[str, ...]
     patches: dict[str, torch.Tensor]
     folder: Path
     models: Models
-    eyes: dict[bool, Eyes]
-    cohorts: dict[bool, Cohort]
+    eyes: dict[Kind, Eyes]
+    cohorts: dict[Kind, Cohort]
 
 
 @dataclass
@@ -170,18 +182,17 @@ class Eyes:
         return dict(zip(rows.tolist(), looks, strict=True))
 
 
-def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
-    """Compute, or read, what there is to know of a draw."""
+def open_scene(draw: Draw, models: Models, kinds: Collection[Kind]) -> Scene:
+    """Compute, or read, what there is to know of a draw, with these kinds of candidates."""
     references = {reference.id: reference for reference in draw.references()}
-    kept = draw.folder / f"pool-{models.fingerprint}-{models.preset.encoder_side}.safetensors"
+    kept = draw.folder / f"pool-{models.fingerprint}-{models.preset.encoder_side}-{LOOK_VERSION}.safetensors"
     if not kept.exists():
         build_prototypes(list(references.values()), models, progress=False).save(kept)
     by_image: dict[str, list[Reference]] = {}
     for reference in references.values():
         by_image.setdefault(Path(reference.image).name, []).append(reference)
     targets = draw.listing("target")
-    kinds = (False, True) if tiles else (False,)
-    eyes = {kind: Eyes(open_candidates(draw, models, tiles=kind, progress=False), draw.folder, models) for kind in kinds}
+    eyes = {kind: _eyes(draw, models, kind) for kind in kinds}
     candidates = {kind: _candidates(eyes[kind].index) for kind in kinds}
     pool = Prototypes.load(kept)
     return Scene(
@@ -199,6 +210,13 @@ def open_scene(draw: Draw, models: Models, tiles: bool) -> Scene:
         eyes,
         {kind: _cohort(candidates[kind], eyes[kind]) for kind in kinds},
     )
+
+
+def _eyes(draw: Draw, models: Models, kind: Kind) -> Eyes:
+    tiles, raw = kind
+    preset = replace(models.preset, clean_masks=False, vote_masks=False) if raw else models.preset
+    index = open_candidates(draw, replace(models, preset=preset), tiles=tiles, progress=False)
+    return Eyes(index, draw.folder, models)
 
 
 def _cohort(candidates: dict[str, PackedCandidates], eyes: Eyes) -> Cohort:
@@ -246,19 +264,19 @@ def _patches(path: Path, models: Models) -> torch.Tensor:
     return encode_patches(encoder_pixels(pixels, models.preset.encoder_side), models)[0].float()
 
 
-def show(scene: Scene, seed: int, shots: int, tiles: bool, empties: int) -> Prototypes:
+def show(scene: Scene, seed: int, shots: int, kind: Kind, empties: int) -> Prototypes:
     """Prototypes of some references of each class, drawn by a seed, with what lies around them."""
     rng = np.random.default_rng(seed)
     labels = scene.pool.labels.numpy()
     chosen = [rng.permutation(np.flatnonzero(labels == row))[:shots] for row in range(len(scene.pool.classes))]
     ids = {scene.pool.reference_ids[row] for row in np.concatenate(chosen)}
     # What shows an object that was not chosen is left out with it: it is labelled, so it is no stranger.
-    prototypes = replace(scene.pool, surroundings=scene.around[tiles]).remove(set(scene.pool.reference_ids) - ids)
+    prototypes = replace(scene.pool, surroundings=scene.around[kind]).remove(set(scene.pool.reference_ids) - ids)
     around = prototypes.surroundings
     assert around is not None
     known = {*prototypes.images, *scene.empties[:empties]}
     rows = [row for row, image in enumerate(around.images) if image in known]
-    return replace(prototypes, surroundings=around.take(rows), cohort=scene.cohorts[tiles])
+    return replace(prototypes, surroundings=around.take(rows), cohort=scene.cohorts[kind])
 
 
 def _image_hw(scene: Scene) -> tuple[int, int]:
@@ -269,11 +287,11 @@ def _image_hw(scene: Scene) -> tuple[int, int]:
 
 def _with_mined(scene: Scene, prototypes: Prototypes, row: Row) -> Prototypes:
     matcher, _ = _matcher(scene, prototypes, row)
-    names = sorted(name for name in scene.candidates[row.tiles] if name.startswith("known_empty"))[: row.empties]
+    names = sorted(name for name in scene.candidates[row.kind] if name.startswith("known_empty"))[: row.empties]
     found = []
     for name in names:
-        candidates = scene.candidates[row.tiles][name]
-        looked = scene.eyes[row.tiles].look(name, candidates, matcher.pick(candidates))
+        candidates = scene.candidates[row.kind][name]
+        looked = scene.eyes[row.kind].look(name, candidates, matcher.pick(candidates))
         found.append(mine(candidates, matcher, prototypes.classes, image_key(str(scene.folder / name)), name, looked))
     found = [mined.above(matcher.thresholds) for mined in found]
     return add_mined(prototypes, found, matcher, sources=names)
@@ -292,7 +310,7 @@ def _matcher(scene: Scene, prototypes: Prototypes, row: Row) -> tuple[Matcher, d
 
 def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, float | None]:
     """Every figure of one way of matching with one choice of references."""
-    prototypes = show(scene, seed, shots, row.tiles, row.empties)
+    prototypes = show(scene, seed, shots, row.kind, row.empties)
     if row.empties and row.settings.negatives:
         prototypes = _with_mined(scene, prototypes, row)
     matcher, thresholds = _matcher(scene, prototypes, row)
@@ -305,8 +323,8 @@ def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, floa
         if row.gate is not None and patch_similarity(scene.patches[name], prototypes.matrix).max() < row.gate:
             spared += 1
             continue
-        candidates = scene.candidates[row.tiles][name]
-        instances = matcher.match(candidates, scene.eyes[row.tiles].look(name, candidates, matcher.pick(candidates)))
+        candidates = scene.candidates[row.kind][name]
+        instances = matcher.match(candidates, scene.eyes[row.kind].look(name, candidates, matcher.pick(candidates)))
         results += to_results(instances, categories, image_id, _image_hw(scene))
     figures = measure(scene.targets, results, {ids[name]: value for name, value in thresholds.items()})
     return {**figures, "spared": spared / len(scene.targets.images)}
@@ -332,8 +350,7 @@ def measure_draw(
         return []
     models = load_models(MODEL)
     models = replace(models, preset=replace(models.preset, clean_masks=clean_masks))
-    tiled = any(row.tiles for row, *_ in wanted)
-    scene = open_scene(draw_world(WORLDS[world], seed, cache), models, tiled)
+    scene = open_scene(draw_world(WORLDS[world], seed, cache), models, {row.kind for row, *_ in wanted})
     measured = []
     for row, number, choice in wanted:
         figures = measure_row(scene, row, choice, number)
@@ -356,6 +373,8 @@ def summarize(measured: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 continue
             about[name] = statistics.mean(values)
             about[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        pairs = [pair for entry in entries for pair in entry.get("told", ())]
+        about["ece"], about["ece_std"] = calibration_error(np.array(pairs, float).reshape(-1, 2)), 0.0
         yield about
 
 

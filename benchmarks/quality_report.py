@@ -11,11 +11,14 @@ from benchmarks.report import Figure, as_table, at_least, at_most
 
 FIGURES = (
     ("ap", "mask AP"),
-    ("ap50", "AP50"),
+    ("box_ap", "box AP"),
     ("presence_f1", "presence F1"),
     ("false_positives", "false positives an empty image"),
-    ("f1", "F1 at the default threshold"),
+    ("recall", "recall"),
+    ("f1", "F1"),
     ("cost", "decisions an object"),
+    ("ece", "ECE"),
+    ("opened", "images opened"),
 )
 TABLE_SHOTS = 5
 SHOWN_CURVES = ("paper", "default", "all")

@@ -17,6 +17,8 @@ from refseg.coco import CocoDataset, evaluate_results
 from refseg.masks import annotation_rle
 
 FOUND_IOU = 0.5
+CALIBRATION_BINS, LEAST_TOLD = 15, 0.05
+"""Of expected calibration error; instances of lower scores do not count."""
 ENOUGH = 0.95
 """Share of objects that review must have made right."""
 FIXED = np.arange(0.2, 1.0, 0.01)
@@ -107,6 +109,58 @@ def presence_f1(judged: Judged, thresholds: Mapping[int, float]) -> float:
     return 2 * hits / max(1e-9, hits + false + len(held))
 
 
+def presence_scores(judged: Judged) -> dict[tuple[int, int], float]:
+    """The best score of each class in each image that has any, by image row and category id."""
+    best: dict[tuple[int, int], float] = {}
+    for image, category, score in zip(judged.images.tolist(), judged.classes.tolist(), judged.scores.tolist(), strict=True):
+        best[image, category] = max(best.get((image, category), 0.0), score)
+    return best
+
+
+def presence_ap(judged: Judged, classes: Sequence[int]) -> float:
+    """Average precision of "this image holds the class", images by their best score; the mean over classes that occur."""
+    scores = presence_scores(judged)
+    values = []
+    for category in classes:
+        held = {int(image) for image, other in judged.objects if other == category}
+        if held:
+            order = sorted(range(judged.num_images), key=lambda image: -scores.get((image, category), 0.0))
+            hits = np.cumsum([image in held for image in order])
+            ranks = [position for position, image in enumerate(order) if image in held]
+            values.append(float(np.mean([hits[rank] / (rank + 1) for rank in ranks])))
+    return float(np.mean(values))
+
+
+def images_opened(judged: Judged) -> float:
+    """Images that a curator opens, best score first, until 95 % of the objects were seen, by the images that hold any."""
+    scores = presence_scores(judged)
+    best = dict.fromkeys(range(judged.num_images), 0.0)
+    for (image, _), value in scores.items():
+        best[image] = max(best[image], value)
+    order = sorted(best, key=lambda image: -best[image])
+    counts = np.bincount(judged.objects[:, 0], minlength=judged.num_images)
+    seen = np.cumsum(counts[order])
+    opened = int(np.searchsorted(seen, ENOUGH * counts.sum() - 1e-9)) + 1
+    return opened / max(1, int((counts > 0).sum()))
+
+
+def recall(judged: Judged, thresholds: Mapping[int, float]) -> float:
+    """Share of the objects found, at a threshold for each category id."""
+    return float(judged.right[_kept(judged, thresholds)].sum() / max(1, len(judged.objects)))
+
+
+def calibration_error(pairs: NDArray[np.float64]) -> float:
+    """Expected calibration error: by how much scores are off what they say, on average over bins of as many instances each.
+
+    Args:
+        pairs: (n, 2), score and whether the instance is right, of instances that would be looked at.
+    """
+    if not len(pairs):
+        return float("nan")
+    bins = np.array_split(pairs[pairs[:, 0].argsort(kind="stable")], CALIBRATION_BINS)
+    return float(sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in bins if len(part)) / len(pairs))
+
+
 def false_positives(judged: Judged, thresholds: Mapping[int, float]) -> float:
     """Predictions in an image without any object."""
     empty = judged.empty_images
@@ -133,9 +187,7 @@ def reachable(judged: Judged) -> float:
     return len(np.unique(judged.shows[judged.shows >= 0])) / max(1, len(judged.objects))
 
 
-def measure(
-    truth: CocoDataset, results: Sequence[Mapping[str, Any]], thresholds: Mapping[int, float]
-) -> dict[str, float | None]:
+def measure(truth: CocoDataset, results: Sequence[Mapping[str, Any]], thresholds: Mapping[int, float]) -> dict[str, Any]:
     """Every figure of one run; `results` are of any score, `thresholds` those of each category id that a run would write."""
     precision = evaluate_results(truth, results, "segm")
     judged = judge(truth, results)
@@ -146,6 +198,11 @@ def measure(
         "ap_small": precision.small,
         "presence_f1": presence_f1(judged, thresholds),
         "false_positives": false_positives(judged, thresholds),
+        "recall": recall(judged, thresholds),
+        "presence_ap": presence_ap(judged, list(thresholds)),
+        "opened": images_opened(judged),
+        # Kept, because the error of a few hundred instances is mostly chance: it is told of all runs of a world together.
+        "told": _told(judged),
         "f1": detection_f1(judged, thresholds),
         "best_fixed_f1": best_fixed_f1(judged, list(thresholds)),
         "cost": correction_cost(judged),
@@ -156,3 +213,9 @@ def measure(
 def _kept(judged: Judged, thresholds: Mapping[int, float]) -> NDArray[np.bool_]:
     least = np.array([thresholds.get(int(category), np.inf) for category in judged.classes], np.float64)
     return np.asarray(judged.scores >= least)
+
+
+def _told(judged: Judged) -> list[list[float]]:
+    """Score, and whether it is right, of each instance that somebody would look at."""
+    pairs = zip(judged.scores.tolist(), judged.right.tolist(), strict=True)
+    return [[round(score, 4), float(right)] for score, right in pairs if score >= LEAST_TOLD]

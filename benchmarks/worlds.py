@@ -1,8 +1,9 @@
-"""Synthetic worlds to measure quality on: three difficulties, drawn afresh from seeds, their candidates kept between runs.
+"""Synthetic worlds to measure quality on: four difficulties, drawn afresh from seeds, their candidates kept between runs.
 
 A *draw* of a world is one set of six classes with a pool of images to take references from, some images known to be empty, and
-target images, half of them empty. Drawing takes seconds; the candidates of its 132 images about a minute on two cores, and for
-tiles six. They are kept in the cache folder and only computed again by other code or weights.
+target images, half of them empty; of the world *mostly empty* one class, and 300 target images of which 15 hold it. Drawing
+takes seconds; the candidates of its 132 images about two minutes on two cores, and for tiles six. They are kept in the cache
+folder and only computed again by other code or weights.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class World:
         look_alikes: families made from each class by changing one of its traits; they lie about in most images. 0 for strangers
             that are drawn anew for each image.
         max_overlap: see `render_scene`.
+        num_classes: of CLASSES, the first.
+        num_full: target images with objects of a class.
+        num_empty: target images without any.
     """
 
     name: str
@@ -52,6 +56,9 @@ class World:
     num_others: tuple[int, int]
     look_alikes: int
     max_overlap: float
+    num_classes: int = len(CLASSES)
+    num_full: int = NUM_FULL
+    num_empty: int = NUM_EMPTY
 
 
 WORLDS = {
@@ -60,6 +67,7 @@ WORLDS = {
         World("clear", (0.085, 0.14), (1, 3), 0, 0.05),
         World("cluttered", (0.075, 0.12), (2, 4), 2, 0.3),
         World("small", (0.028, 0.045), (2, 5), 0, 0.05),
+        World("mostly empty", (0.085, 0.14), (1, 3), 0, 0.05, num_classes=1, num_full=15, num_empty=285),
     )
 }
 
@@ -89,32 +97,35 @@ class Draw:
 
 def draw_world(world: World, seed: int, cache: Path) -> Draw:
     """Draw a world, or find it in the cache."""
-    folder = cache / f"{world.name}-{seed}-v{VERSION}"
+    folder = cache / f"{world.name.replace(' ', '-')}-{seed}-v{VERSION}"
     if not (folder / "target.json").exists():
         part = folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         rng = np.random.default_rng((seed, list(WORLDS).index(world.name)))
-        classes = [draw_family(rng, (name,)) for name in CLASSES]
+        classes = [draw_family(rng, (name,)) for name in CLASSES[: world.num_classes]]
         others = [mutate_family(rng, family, NOVEL_PARTS) for family in classes for _ in range(world.look_alikes)]
-        turns = _turns(rng)
+        turns = _turns(rng, world.num_classes)
         _write(part, "shown", [_draw_scene(rng, world, classes, others, next(turns)) for _ in range(NUM_SHOWN)])
         _write(part, "known_empty", [_draw_scene(rng, world, classes, others, []) for _ in range(NUM_KNOWN_EMPTY)])
-        full = [_draw_scene(rng, world, classes, others, _some(rng)) for _ in range(NUM_FULL)]
-        _write(part, "target", full + [_draw_scene(rng, world, classes, others, []) for _ in range(NUM_EMPTY)])
+        full = [_draw_scene(rng, world, classes, others, _some(rng, world)) for _ in range(world.num_full)]
+        _write(part, "target", full + [_draw_scene(rng, world, classes, others, []) for _ in range(world.num_empty)])
         part.rename(folder)
     return Draw(world, seed, folder)
 
 
-def _turns(rng: np.random.Generator) -> Iterator[list[int]]:
-    """Three different classes at a time, each as often as the others."""
+def _turns(rng: np.random.Generator, num_classes: int) -> Iterator[list[int]]:
+    """Three different classes at a time, or as many as there are, each as often as the others."""
     while True:
-        order = rng.permutation(len(CLASSES)).tolist()
-        yield from (order[:3], order[3:])
+        order = rng.permutation(num_classes).tolist()
+        yield from (order[start : start + 3] for start in range(0, num_classes, 3))
 
 
-def _some(rng: np.random.Generator) -> list[int]:
-    return [int(row) for row in rng.integers(0, len(CLASSES), int(rng.integers(2, 5)))]
+def _some(rng: np.random.Generator, world: World) -> list[int]:
+    """Two to four objects; of a rare class one."""
+    if world.num_classes == 1:
+        return [0]
+    return [int(row) for row in rng.integers(0, world.num_classes, int(rng.integers(2, 5)))]
 
 
 def _draw_scene(

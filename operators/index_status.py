@@ -96,9 +96,9 @@ class IndexStatus(RefSegOperator):
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `status`
             (`uri`, `model`, `exact`, `num_samples`, `num_indexed`, `num_changed`, `num_deleted`, `num_candidates`,
-            `num_unread_rows`, `num_bytes`, `bytes_per_image`), `verify` (`num_images`, `num_candidates`, `num_damaged`, and
-            `damaged`, the first hundred: sample id and reason; None where not asked for) and `bytes_given_back` (None where not
-            asked for).
+            `num_unread_rows`, `num_bytes`, `num_looks`, `bytes_per_image`), `verify` (`num_images`, `num_candidates`,
+            `num_damaged`, and `damaged`, the first hundred: sample id and reason; None where not asked for) and
+            `bytes_given_back` (None where not asked for).
         """
         return self.call(locals())
 
@@ -116,7 +116,8 @@ def describe(result: Result) -> dict[str, str]:
         gone, unread = count(status["num_deleted"], "image"), count(status["num_unread_rows"], "candidate")
         lines["Left over"] = f"{gone} no longer in the dataset, {unread} of no image: compacting gives their space back"
     total, each = size(status["num_bytes"]), size(status["bytes_per_image"])
-    lines["Size"] = f"{count(status['num_candidates'], 'candidate')}, {total}, {each} an image"
+    held = f"{count(status['num_candidates'], 'candidate')}, {count(status['num_looks'], 'second look')}"
+    lines["Size"] = f"{held}, {total}, {each} an image"
     lines["Location"] = status["uri"]
     if verify is not None:
         lines["Verified"] = _describe_verify(verify)

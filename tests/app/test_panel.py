@@ -48,7 +48,7 @@ def choose_demo(app: AppPage) -> None:
 
 def build_index(app: AppPage) -> None:
     choose_demo(app)
-    # Calibrating thresholds has computed the images of references, where prototypes were built before.
+    # Calibrating has computed the images of references, where prototypes were built before.
     app.button("Index", re.compile("Build index|Go on")).click()
     app.expect_text("Index", re.compile(r"9 of 9 images, [\d.]+ [KM]B"), seconds=240)
 
@@ -115,8 +115,8 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     build_index(app)
     app.picture("index", "Index")
 
-    # Sliders start where thresholds were calibrated, and go back there.
-    app.expect_text("References", re.compile("Thresholds calibrated from [0-9]+ references and [0-9]+ surroundings"))
+    # Sliders start where an instance is as likely right as wrong, and go back there.
+    app.expect_text("References", re.compile("Scores are probabilities, learnt from [0-9]+ references and [0-9]+ surroundings"))
     slider = app.section("Segment").get_by_role("slider").first
     expect(app.section("Segment").get_by_text("calibrated", exact=True).first).to_be_visible()
     calibrated = slider.input_value()

@@ -9,13 +9,17 @@ import pytest
 
 from benchmarks.quality_scores import (
     best_fixed_f1,
+    calibration_error,
     correction_cost,
     detection_f1,
     false_positives,
+    images_opened,
     judge,
     measure,
+    presence_ap,
     presence_f1,
     reachable,
+    recall,
 )
 from refseg.coco.files import CocoDataset, CocoImage
 from refseg.masks.rle import encode_mask
@@ -74,6 +78,32 @@ def test_silence(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
     assert false_positives(judged, {STAR: 0.75, TEE: 0.0}) == 0.5
     # Stars: both images found, one of two empty ones said to hold one, which counts as one of two. Tees: none found.
     assert presence_f1(judged, {STAR: 0.55, TEE: 0.55}) == pytest.approx(2 * 2 / (2 + 1 + 3))
+
+
+def test_images_ranked_by_what_they_may_hold(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
+    judged = judge(truth, results)
+    # Stars: images 1, 3, 2 by their best score, of which the first and the third hold one. Tees: image 4, which holds none,
+    # then those without any, in their order.
+    assert presence_ap(judged, [STAR]) == pytest.approx((1 + 2 / 3) / 2)
+    assert presence_ap(judged, [STAR, TEE]) == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    # All three objects are seen when the third image is opened, and two images hold any.
+    assert images_opened(judged) == pytest.approx(3 / 2)
+    assert images_opened(judge(truth, results[:1] + results[3:4])) == 1.0
+
+
+def test_recall(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
+    judged = judge(truth, results)
+    assert recall(judged, {STAR: 0.0, TEE: 0.0}) == pytest.approx(2 / 3)
+    assert recall(judged, {STAR: 0.7, TEE: 0.0}) == pytest.approx(1 / 3)
+
+
+def test_calibration_error() -> None:
+    """Fifteen bins of one instance each: their mean distance from being right or wrong; of more, bin by bin."""
+    assert calibration_error(np.array([[0.8, 1], [0.3, 0]])) == pytest.approx((0.2 + 0.3) / 2)
+    honest = np.array([[0.5, right] for right in (0, 1) * 150])
+    assert calibration_error(honest) == pytest.approx(0.0, abs=1e-9)
+    assert calibration_error(honest + np.array([[0.3, 0]])) == pytest.approx(0.3)
+    assert np.isnan(calibration_error(np.zeros((0, 2))))
 
 
 def test_always_present_is_two_thirds(truth: CocoDataset) -> None:

@@ -251,7 +251,8 @@ class TestStatus:
         assert status.bytes_per_image == report.bytes_per_image
         assert str(status).splitlines() == [
             "4 of 4 images are indexed for the model 'demo'",
-            f"8 candidates, {status.num_bytes / 1e6:.1f} MB, {status.bytes_per_image / 1e3:.1f} KB an image; {report.uri}",
+            f"8 candidates, 0 second looks, {status.num_bytes / 1e6:.1f} MB, {status.bytes_per_image / 1e3:.1f} KB an image; "
+            f"{report.uri}",
         ]
 
     def test_sees_what_others_build(self, trays: fo.Dataset) -> None:

@@ -90,7 +90,9 @@ def test_run_holds_what_calibration_found(make_dataset: MakeDataset) -> None:
     prototypes = prototypes_of("a.b", "$c")
     images = ("one", "two", "two")
     shown = (*prototypes.reference_ids[:2], "", "")
-    around = Surroundings(F.normalize(torch.randn(4, 8), dim=-1).half(), ("one", "two", "two", "three"), shown)
+    # What shows each reference of the first class is like the other one.
+    first, second, other = F.normalize(prototypes.vectors, dim=-1)
+    around = Surroundings(torch.stack([second, first, other, -other]).half(), ("one", "two", "two", "three"), shown)
     save_prototypes(dataset, replace(prototypes, images=images), "plain")
     config = dataset.get_run_info("plain").config
     assert (config.thresholds, config.num_shown, config.num_surroundings, config.num_empty) == ([], 0, 0, 0)
@@ -98,7 +100,7 @@ def test_run_holds_what_calibration_found(make_dataset: MakeDataset) -> None:
     save_prototypes(dataset, calibrated, "calibrated")
     config = dataset.get_run_info("calibrated").config
     assert config.thresholds == [["a.b", 0.5], ["$c", 0.5]]
-    assert config.num_learnt == 0, "each class has one reference"
+    assert config.num_learnt == 2
     assert (config.num_shown, config.num_surroundings, config.num_empty) == (2, 2, 2)
     # One that matches as published has none, and of an unknown model nobody can say.
     for model in ("paper", "mine"):

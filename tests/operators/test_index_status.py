@@ -31,6 +31,7 @@ class TestIndexStatus:
                 "num_candidates": 6,
                 "num_unread_rows": 0,
                 "num_bytes": size,
+                "num_looks": 0,
                 "tiles": False,
                 "bytes_per_image": size // 3,
             },
@@ -46,7 +47,7 @@ class TestIndexStatus:
         assert shown["results"] == {
             "Model": "demo",
             "Indexed": "3 of 4 images",
-            "Size": f"6 candidates, {size / 1e3:.0f} KB, {size / 3e3:.0f} KB an image",
+            "Size": f"6 candidates, 0 second looks, {size / 1e3:.0f} KB, {size / 3e3:.0f} KB an image",
             "Location": records(indexed)[0]["uri"],
         }
         assert list(shown["outputs"]["type"]["properties"]) == list(shown["results"])
