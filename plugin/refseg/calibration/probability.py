@@ -25,7 +25,7 @@ HALF = 0.5
 SLOPE = 12.0
 """Of the logistic function before anything is learnt."""
 CENTER = 0.5
-"""Its centre where candidates are looked at twice; else the preset's threshold."""
+"""Its centre for whitened second looks; else the preset's threshold."""
 SLOPE_SPREAD, CENTER_SPREAD, CLASS_SPREAD = 0.5, 0.16, 1.0
 """How far slopes, as a logarithm, centres, and the log odds of a class at the common centre are expected to lie from that."""
 ROUNDS = 100
@@ -43,7 +43,8 @@ def calibrator_for(prototypes: Prototypes, preset: Preset, settings: MatchSettin
     if not settings.calibrated or prototypes.surroundings is None:
         return None
     found = leave_one_out(prototypes, preset, settings)
-    return fit_calibrator(found, len(prototypes.classes), CENTER if found.looked_twice else preset.typical_threshold)
+    is_whitened = found.looked_twice and settings.whiten
+    return fit_calibrator(found, len(prototypes.classes), CENTER if is_whitened else preset.typical_threshold)
 
 
 def default_thresholds(prototypes: Prototypes, preset: Preset, calibrator: Calibrator | None) -> dict[str, float]:
