@@ -44,7 +44,7 @@ from refseg.matching.instances import Ranking
 from refseg.models.loaded import Models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenter import Segmenter
-from refseg.runs.segmenting import SegmentReport, SegmentSettings, match_image, segment
+from refseg.runs.segmenting import SegmentReport, SegmentSettings, matcher_for, segment
 from tests.index.test_candidate_index import assert_same, contents
 from tests.trays import PARTS, draw_trays, quick_models, tray_prototypes
 
@@ -439,7 +439,9 @@ class TestDataset:
     def test_without_an_index(self, wide: fo.Dataset, models: Models, prototypes: Prototypes) -> None:
         run(wide, prototypes, "apart", model=models, tiles=True, index=False)
         assert (index_records(wide), wide.get_run_info("apart").config.tiles) == ([], True)
-        found = match_image(propose_tiles(wide_image(0), models, fine=True), prototypes, models, SegmentSettings(0.0))
+        found = matcher_for(prototypes, models.preset, SegmentSettings(0.0)).match(
+            propose_tiles(wide_image(0), models, fine=True)
+        )
         pixels = [[x0 / 425, y0 / 150, (x1 - x0) / 425, (y1 - y0) / 150] for x0, y0, x1, y1 in found.boxes.tolist()]
         assert boxes_of(wide)[0] == np.round(pixels, 6).tolist()
 

@@ -38,7 +38,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert torch.equal(found[0][1], second[1])
         assert torch.equal(found[2][1], first[1][[1, 0]])
         assert found[1][1].shape == (0, WIDTH)
-        assert opened.rows_of(image(7)).tolist() == [1, 4]
 
 
 def test_more_looks_at_the_same_image(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import get_preset, load_models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.records import SEGMENT_METHOD
-from refseg.runs.segmenting import SegmentSettings, iter_segment, match_image
+from refseg.runs.segmenting import SegmentSettings, iter_segment, matcher_for
 from tests.runs.test_segmenting import content_of
 from tests.trays import IMAGE_HW, PARTS, candidates_of, whole_mask
 from tests.trays import segment_all as run
@@ -88,7 +88,7 @@ class TestProvenance:
                 Image.open(sample.filepath).convert("RGB"), models.segmenter_side
             )
             masks = np.array([whole_mask(label) for label in sample.ground_truth.detections])
-            expected = match_image(candidates_of(pixels, masks, IMAGE_HW, models), prototypes, models, settings)
+            expected = matcher_for(prototypes, models.preset, settings).match(candidates_of(pixels, masks, IMAGE_HW, models))
             found = [label.confidence for label in sample.predictions.detections]
             assert found == pytest.approx(expected.scores.tolist(), abs=1e-3)
 

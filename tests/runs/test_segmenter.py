@@ -22,7 +22,7 @@ from refseg.images.reading import read_image
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenter import ReadImage, Segmenter
-from refseg.runs.segmenting import SegmentSettings, match_image
+from refseg.runs.segmenting import SegmentSettings, matcher_for
 from tests.trays import IMAGE_HW, quick_models, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -122,7 +122,7 @@ def test_real_segmenter(tmp_path: Path, prototypes: Prototypes, monkeypatch: pyt
     picture = read_image(tray_samples(tmp_path, 1)[0].filepath)
     models = quick_models()
     (candidates,) = propose([picture], models)
-    expected = match_image(candidates, prototypes, models, SegmentSettings(0.0, 5))
+    expected = matcher_for(prototypes, models.preset, SegmentSettings(0.0, 5)).match(candidates)
     written = Segmenter(prototypes, model=models, min_confidence=0.0, max_detections=5).predict(picture).detections
     assert 1 <= len(written) == len(expected) <= 5
     assert [label.confidence for label in written] == expected.scores.tolist()

@@ -80,11 +80,6 @@ class Looks:
         first[1:] = (np.diff(keys) != 0) | (np.diff(rows) != 0)
         self._keys, self._rows, self._positions = keys[first], rows[first], order[first]
 
-    def rows_of(self, image: IndexedImage) -> Tensor:
-        """(n,) int64: which candidates of an image were looked at again, in rising order."""
-        start, stop = np.searchsorted(self._keys, [image.key, image.key + 1])
-        return torch.from_numpy(self._rows[start:stop].copy())
-
     def read(self, images: Sequence[IndexedImage]) -> list[tuple[Tensor, Tensor]]:
         """For each image (n,) int64 rows of its candidates and (n, D) float32 second looks at them.
 

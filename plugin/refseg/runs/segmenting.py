@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..calibration import calibrator_for, default_thresholds
-from ..candidates import Candidates, PackedCandidates, PresenceGate
+from ..candidates import PresenceGate
 from ..checks import names_or_none, require_flags, require_names
 from ..dataset import (
     Builder,
@@ -30,7 +30,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError
 from ..images import pixel_settings
-from ..matching import Instances, Matcher, MatchSettings, make_matcher, settings_for
+from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
@@ -115,13 +115,6 @@ class SegmentReport:
             lines.append(f"Candidates were not kept: {self.index_trouble}")
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
-
-
-def match_image(
-    candidates: Candidates | PackedCandidates, prototypes: Prototypes, models: Models, settings: SegmentSettings
-) -> Instances:
-    """Instances of one image under the preset's profile."""
-    return matcher_for(prototypes, models.preset, settings).match(candidates)
 
 
 def gate_of(prototypes: Prototypes, settings: SegmentSettings) -> PresenceGate | None:
