@@ -305,7 +305,7 @@ def _matcher(scene: Scene, prototypes: Prototypes, row: Row) -> tuple[Matcher, d
     matcher = make_matcher(prototypes, preset, row.settings, every, calibrator=calibrator)
     # The published matching writes every score: what counts as an answer here takes the preset's one threshold.
     preset = replace(preset, as_published=False)
-    return matcher, default_thresholds(prototypes, preset, calibrator)
+    return matcher, default_thresholds(prototypes, preset, row.settings, calibrator)
 
 
 def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, float | None]:

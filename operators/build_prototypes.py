@@ -74,7 +74,7 @@ class BuildPrototypes(RefSegOperator):
             overwrite: replace prototypes of this name.
             negative_tag: labels of the field with this tag are negatives: objects that are taken for a class and are not. One
                 that is named like a class is a negative of that class; any other is one of every class.
-            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`, and make
+            calibrates: learn what scores mean from the images of references and those tagged `known_empty`, and make
                 negatives of what is taken for a class in the latter; images that are not indexed are computed.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
                 index used last, or for earlier prototypes, else found from the images of the references.

@@ -109,7 +109,7 @@ class Learn(RefSegOperator):
             preview: rank the indexed images by their best score and write the best hundred alone.
             only_prototypes: segment nothing.
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
-            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`; those that are
+            calibrates: learn what scores mean from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
             negatives: whether what resembles a negative more than its class scores lower; here and below, None is what suits
                 the preset.

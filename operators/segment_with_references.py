@@ -122,7 +122,7 @@ class SegmentWithReferences(RefSegOperator):
             gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
             eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
             negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.
-            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`; those that are
+            calibrates: learn what scores mean from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
                 index used last, or for earlier prototypes, else found from the images of the references.

@@ -95,7 +95,7 @@ class Update(RefSegOperator):
             tag: of references, on labels or on whole samples.
             negative_tag: of negatives, on labels.
             rejected_field: whose labels are never references.
-            calibrates: calibrate the thresholds from the images of references and those tagged `known_empty`, and make
+            calibrates: learn what scores mean from the images of references and those tagged `known_empty`, and make
                 negatives of what is taken for a class in the latter; images that are not indexed are computed.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.

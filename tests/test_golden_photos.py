@@ -155,7 +155,8 @@ def as_keys(points: NDArray[np.float32]) -> list[tuple[float, float]]:
 def matcher_of(prototypes: Prototypes, models: Models) -> Callable[[Candidates | PackedCandidates], Instances]:
     """What a run of this preset does where nobody chose anything."""
     settings = settings_for(models.preset.as_published)
-    thresholds = default_thresholds(prototypes, models.preset, calibrator_for(prototypes, models.preset, settings))
+    calibrator = calibrator_for(prototypes, models.preset, settings)
+    thresholds = default_thresholds(prototypes, models.preset, settings, calibrator)
     return make_matcher(prototypes, models.preset, settings, thresholds).match
 
 

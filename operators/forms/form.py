@@ -334,7 +334,7 @@ def unknown_class(name: str, known: Sequence[str]) -> str:
 
 
 def calibrates_input(form: Form) -> None:
-    """Whether thresholds are calibrated once prototypes are built."""
+    """Whether prototypes are calibrated once they are built."""
     description = (
         "Find the threshold of each class from what else is to be seen in the images of its references, and in those marked as "
         "empty; images that are not indexed are computed"

@@ -102,7 +102,7 @@ def matching_inputs(form: Form, model: str) -> None:
     form.switch("background", defaults["background"], "Use backgrounds", description)
     description = "With what of a class a mask is compared"
     form.choice("class_similarity", SIMILARITIES, defaults["class_similarity"], "Class similarity", description, "")
-    description = "A class also looks like the masks that show its references in their images, where thresholds are calibrated"
+    description = "A class also looks like the masks that show its references in their images, where these are calibrated"
     form.switch("scenes", defaults["scenes"], "Use scenes", description)
     description = "How a mask inside a better one of its class loses score"
     form.choice("overlaps", OVERLAPS, defaults["overlaps"], "Overlaps", description, "")

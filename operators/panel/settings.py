@@ -17,7 +17,7 @@ STORE = "refseg_panel"
 KEY = "settings"
 ORDERS = ("teaching", "score")
 MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps", "second_look", "whiten")
-"""What can be chosen of `refseg.MatchSettings`; whether thresholds are calibrated is decided class by class."""
+"""What can be chosen of `refseg.MatchSettings`; whether scores are probabilities is no choice of the panel."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The least score of each class as the panel shows it: moved by the user, calibrated for its references, or the preset's."""
+"""The least score of each class as the panel shows it: moved by the user, a half for probabilities, or the preset's."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def add_matching_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--class-similarity", choices=CHOICES["class_similarity"], help=similarity_help)
     overlaps_help = "what a mask loses that lies in better ones: as published, or along chains of masks"
     group.add_argument("--overlaps", choices=CHOICES["overlaps"], help=overlaps_help)
-    look_help = "look at the best masks of each image again, as crops, and score them by that, where thresholds are calibrated"
+    look_help = "look at the best masks of each image again, as crops, and score them by that, where scores are probabilities"
     group.add_argument("--second-look", action=argparse.BooleanOptionalAction, help=look_help)
     whiten_help = "compare second looks by what sets them apart from everything else in the images"
     group.add_argument("--whiten", action=argparse.BooleanOptionalAction, help=whiten_help)

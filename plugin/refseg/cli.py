@@ -32,9 +32,9 @@ from .published.command import add_benchmark, run_command
 DESCRIPTION = "Find and segment objects by example: one to thirty references in, instance masks out. No training."
 COCO_DESCRIPTION = (
     "Segment a folder of images with the objects of a COCO file as references, and write COCO results. Without --targets "
-    "every image under --images is segmented, and what the ids mean is written beside the results. Without --min-score each "
-    "class gets a threshold that suits what lies around its references: they should be all objects of their classes in their "
-    "images."
+    "every image under --images is segmented, and what the ids mean is written beside the results. Without "
+    "--min-score scores are probabilities, learnt from what lies around references: these should be all objects of their "
+    "classes in their images."
 )
 INSPECT_DESCRIPTION = (
     "What prototypes are worth: similarities, thresholds and F1 of classes, what is confused, and references that hurt or look "
@@ -118,11 +118,11 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     add_pixel_arguments(model)
     matching = parser.add_argument_group("matching", "Without these, as suits the preset.")
     add_matching_arguments(matching)
-    scenes_help = "compare masks with those that show references in their own images too, where thresholds are calibrated"
+    scenes_help = "compare masks with those that show references in their own images too, where scores are probabilities"
     matching.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
     output = parser.add_argument_group("what is kept")
     output.add_argument("--min-score", type=score, metavar="S", help="leave out lower scores, of every class alike")
-    calibration_help = "find a threshold for each class from the images of its references; else it is the preset's"
+    calibration_help = "make scores probabilities, learnt from the images of references; else they are similarities"
     output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)
     output.add_argument("--max-detections", type=count, default=100, metavar="N", help="an image (%(default)s)")
     output.add_argument("--strict", action="store_true", help=STRICT_HELP)

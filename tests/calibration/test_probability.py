@@ -12,7 +12,7 @@ from refseg.calibration.left_out import LeftOut
 from refseg.calibration.probability import CENTER, HALF, SLOPE, calibrator_for, default_thresholds, fit_calibrator
 from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import get_preset
-from tests.synthetic import make_full
+from tests.synthetic import make_full, seen_twice
 
 DEMO = get_preset("demo")
 
@@ -98,6 +98,8 @@ class TestForPrototypes:
     def test_thresholds(self) -> None:
         full = make_full("aabbcc", labels="010101", classes=("gear", "nut"))
         calibrator = calibrator_for(full, DEMO, MatchSettings())
-        assert default_thresholds(full, DEMO, calibrator) == {"gear": HALF, "nut": HALF}
-        assert default_thresholds(full, DEMO, None) == dict.fromkeys(("gear", "nut"), DEMO.min_confidence)
-        assert default_thresholds(full, get_preset("paper"), None) == {"gear": 0.0, "nut": 0.0}
+        assert default_thresholds(full, DEMO, MatchSettings(), calibrator) == {"gear": HALF, "nut": HALF}
+        assert default_thresholds(full, DEMO, MatchSettings(), None) == dict.fromkeys(("gear", "nut"), DEMO.min_confidence)
+        twice = seen_twice(full)
+        assert default_thresholds(twice, DEMO, MatchSettings(calibrated=False), None) == {"gear": CENTER, "nut": CENTER}
+        assert default_thresholds(full, get_preset("paper"), MatchSettings(), None) == {"gear": 0.0, "nut": 0.0}

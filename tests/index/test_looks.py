@@ -59,6 +59,18 @@ def test_two_processes_that_look_at_the_same(tmp_path: Path) -> None:
     assert found.shape == (3, WIDTH)
 
 
+def test_many_small_writes_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRAGMENTS_TO_TIDY", 4)
+    looks = Looks(str(tmp_path))
+    for key in range(9):
+        looks.append([(image(key), *look(1, 2, seed=key))])
+    assert len(lance.dataset(str(tmp_path / "looks.lance")).get_fragments()) < 4
+    for opened in (looks, Looks(str(tmp_path))):
+        for key, (rows, found) in enumerate(opened.read([image(key) for key in range(9)])):
+            assert rows.tolist() == [1, 2]
+            assert torch.equal(found, look(1, 2, seed=key)[1])
+
+
 def test_of_nothing(tmp_path: Path) -> None:
     looks = Looks(str(tmp_path))
     looks.append([])

@@ -10,7 +10,7 @@ import fiftyone as fo
 import pytest
 import torch
 
-from refseg import MatchSettings, Segmenter, calibrate, segment
+from refseg import MatchSettings, Segmenter, calibrate, inspect, segment
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
@@ -75,8 +75,21 @@ class TestCalibrate:
         assert around.looks is not None
         assert bool(around.looks.any(1).all()), "two candidates an image: both are among the best"
         assert cohort is not None
-        assert (len(cohort), cohort.num_images) == (2 * NUM_TRAYS, NUM_TRAYS)
+        assert (len(cohort), cohort.num_images) == (2 * NUM_TRAYS - 6, NUM_TRAYS - 3), "of all but the images of references"
         assert len(open_index(trays).index.looks) == 2 * NUM_TRAYS, "kept for the runs to come"
+
+    def test_prototypes_calibrated_before_are_calibrated_as_others(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        clear_looks(trays)
+        assert_same(calibrate(trays, calibrated, **QUIET), calibrated)
+
+    def test_suggestions_need_no_looks(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        """An index without any, though the prototypes look twice."""
+        clear_looks(trays)
+        assert inspect(calibrated, trays, progress=False).suggestions is not None
+        open_index(trays).index.delete()
+        build_index(trays, "demo", **QUIET)
+        assert not list(Path(open_index(trays).uri).glob("looks*"))
+        assert inspect(calibrated, trays, progress=False).suggestions is not None
 
     def test_again_is_the_same_without_looking(
         self, trays: fo.Dataset, calibrated: Prototypes, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..matching import Calibrator, MatchSettings
+from ..matching import Calibrator, MatchSettings, make_gallery, prepare_second_looks
 from ..models import Preset
 from ..prototypes import Prototypes
 from .left_out import LeftOut, leave_one_out
@@ -47,9 +47,23 @@ def calibrator_for(prototypes: Prototypes, preset: Preset, settings: MatchSettin
     return fit_calibrator(found, len(prototypes.classes), CENTER if is_whitened else preset.typical_threshold)
 
 
-def default_thresholds(prototypes: Prototypes, preset: Preset, calibrator: Calibrator | None) -> dict[str, float]:
-    """The least score of each class that is written where nobody says otherwise."""
-    return dict.fromkeys(prototypes.classes, preset.min_confidence if calibrator is None else HALF)
+def default_thresholds(
+    prototypes: Prototypes, preset: Preset, settings: MatchSettings, calibrator: Calibrator | None
+) -> dict[str, float]:
+    """The least score of each class that is written where nobody says otherwise.
+
+    Args:
+        prototypes: of these classes.
+        preset: whose threshold counts for similarities of first looks.
+        settings: how candidates are compared.
+        calibrator: of calibrator_for.
+    """
+    least = preset.min_confidence
+    if calibrator is not None:
+        least = HALF
+    elif settings.whiten and prepare_second_looks(prototypes, preset, settings, make_gallery(prototypes, settings)) is not None:
+        least = CENTER
+    return dict.fromkeys(prototypes.classes, least)
 
 
 def fit_calibrator(found: LeftOut, num_classes: int, center: float) -> Calibrator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..candidates import Candidates, PackedCandidates
 from ..matching import Galleries, Looked, MatchSettings, classify, pick
 from ..models import Preset
 from ..prototypes import Prototypes
+from .mining import without_mined
 
 MORE = 4
 """So many more than in a run: once the surroundings are known, others may be the best."""
@@ -29,7 +31,9 @@ class Teacher:
 
     def __init__(self, prototypes: Prototypes, preset: Preset) -> None:
         self._most = preset.second_looks + MORE if preset.second_looks and prototypes.looks is not None else 0
-        self._galleries = Galleries(prototypes, MatchSettings())
+        # As if nothing had been learnt: who calibrates twice gets the same twice.
+        plain = replace(without_mined(prototypes), surroundings=None, cohort=None)
+        self._galleries = Galleries(plain, MatchSettings())
         self._width = 0 if prototypes.looks is None else prototypes.looks.shape[1]
 
     def looks(

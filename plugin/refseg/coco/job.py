@@ -25,7 +25,7 @@ class CocoJob:
         device: see `refseg.load_models`.
         sam2_path: see `refseg.load_models`.
         dinov2_path: see `refseg.load_models`.
-        min_score: lower scores are left out; by default the threshold calibrated for each class, or else the preset's.
+        min_score: lower scores are left out; by default 0.5 where scores are probabilities, else the preset's threshold.
         max_detections: the best so many of each image.
         num_workers: threads that decode images; 0 for none.
         tiles: look at each image larger than the segmenter's input in overlapping tiles too.

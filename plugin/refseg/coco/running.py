@@ -47,7 +47,7 @@ __all__ = ["CocoJob", "CocoReport", "run_coco"]
 def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoReport:
     """Do what `refseg coco` does: build prototypes, learn from images that are known, segment, write, evaluate.
 
-    Unless one least score is given, each class gets a threshold that suits what lies around its references. An image that
+    Unless one least score is given, scores are probabilities, learnt from what lies around references. An image that
     cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the scores. An
     annotation that cannot be used is left out and reported; a target's whose mask alone cannot counts by its box.
 
@@ -161,7 +161,9 @@ class _Found:
 
     def add(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
         """Match one image."""
-        looked = look_at_file(work.proposer.path_of(image), candidates, work.matcher.pick(candidates), *work.eyes)
+        looked = None
+        if work.matcher.looks_anew:
+            looked = look_at_file(work.proposer.path_of(image), candidates, work.matcher.pick(candidates), *work.eyes)
         instances = work.matcher.match(candidates, looked)
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw
@@ -229,7 +231,7 @@ def _matcher(job: CocoJob, prototypes: Prototypes, models: Models, min_score: fl
     matching = settings_for(models.preset.as_published, job.matching)
     calibrator = calibrator_for(prototypes, models.preset, matching)
     if min_score is None:
-        thresholds = default_thresholds(prototypes, models.preset, calibrator)
+        thresholds = default_thresholds(prototypes, models.preset, matching, calibrator)
     else:
         thresholds = dict.fromkeys(prototypes.classes, min_score)
     return make_matcher(

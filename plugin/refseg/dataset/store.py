@@ -112,8 +112,12 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
 def _calibration(dataset: Any, prototypes: Prototypes) -> dict[str, Any]:
     """The thresholds that the next run would take, and from how much they come; so forms need not open the file."""
     preset, around = PRESETS.get(prototypes.model), prototypes.surroundings
-    calibrator = None if preset is None else calibrator_for(prototypes, preset, settings_for(preset.as_published))
-    thresholds = {} if preset is None or calibrator is None else default_thresholds(prototypes, preset, calibrator)
+    calibrator, thresholds = None, {}
+    if preset is not None:
+        settings = settings_for(preset.as_published)
+        calibrator = calibrator_for(prototypes, preset, settings)
+        if calibrator is not None:
+            thresholds = default_thresholds(prototypes, preset, settings, calibrator)
     shown = () if around is None else around.shown
     return {
         "thresholds": [list(pair) for pair in thresholds.items()],

@@ -88,7 +88,7 @@ def run_demo(
         draw_overview(dataset, unseen, "demo").save(draft, "PNG")
     print(scores)
     print(
-        f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at the calibrated thresholds; "
+        f"{report['false_positives_per_empty_image']:.2f} false positives an empty image at a probability of 0.5; "
         f"{report['seconds_per_image']} s an image the first time, "
         f"{1000 * from_index:.1f} ms again from the candidate index.\n"
         f"Written: {out / 'report.json'} and {out / 'overview.png'}\n"

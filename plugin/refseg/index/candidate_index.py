@@ -29,7 +29,6 @@ from torch import Tensor
 from ..candidates import PackedCandidates
 from ..errors import IndexDamagedError, IndexMismatchError
 from ..printing import counted
-from .looks import NAME as LOOKS
 from .looks import Looks
 from .storage import (
     add_later_columns,
@@ -391,7 +390,8 @@ class CandidateIndex:
             raise unwritable(self.uri, error) from error
 
     def _tidy(self, keep_versions: timedelta) -> None:
-        for name in ("candidates", "images", *((LOOKS,) if len(self.looks) else ())):
+        self.looks.tidy(keep_versions)
+        for name in ("candidates", "images"):
             table = lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
             table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
             if table.describe_indices():

@@ -7,7 +7,9 @@ indexed again gets another key, so that no look is ever taken for one at another
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
 import lance
 import numpy as np
@@ -21,7 +23,12 @@ from ..printing import counted
 from .storage import bytes_of, create_table, damaged, delete_rows, join_uri, unwritable
 from .tables import IndexedImage, column_of
 
+logger = logging.getLogger(__name__)
+
 NAME = "looks"
+FRAGMENTS_TO_TIDY = 64
+"""Each write adds a fragment; beyond so many small ones reading slows down."""
+ROWS_A_FRAGMENT = 1 << 17
 LOOKS_KEY = b"refseg_looks"
 
 Look = tuple[IndexedImage, Tensor, Tensor]
@@ -130,10 +137,24 @@ class Looks:
             if self._table is None:
                 self._make(place, schema)
             table = pa.Table.from_arrays(columns, schema=schema)
-            lance.write_dataset(table, place, mode="append", storage_options=self._storage)
+            written = lance.write_dataset(table, place, mode="append", storage_options=self._storage)
         except OSError as error:
             raise unwritable(self.uri, error) from error
+        if len(written.get_fragments()) >= FRAGMENTS_TO_TIDY:
+            self.tidy(timedelta(minutes=10))
         self._open()
+
+    def tidy(self, keep_versions: timedelta) -> None:
+        """Merge small files, and give back the space of versions older than this, which others may be reading."""
+        if self._table is None:
+            return
+        try:
+            table = lance.dataset(join_uri(self.uri, NAME), storage_options=self._storage)
+            table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
+            table.cleanup_old_versions(older_than=keep_versions)
+        except OSError as error:
+            # Another process was faster, or the disk is full: reading works as it did.
+            logger.info("The small files of second looks at %s were not merged: %s", self.uri, error)
 
     def keep(self, keys: Collection[int]) -> None:
         """Remove the looks of all other images.

@@ -44,7 +44,7 @@ class ReferenceReport:
             where nothing is left to compare it with, or where nothing is known of its surroundings.
         won: the class with this score; None where there is none, or where the background won.
         f1_change: by how much the F1 of the other references of its class rises when it is removed; negative where they are
-            found less well. Its own candidate counts neither before nor after, and the threshold is calibrated anew. None
+            found less well. Its own candidate counts neither before nor after, and the threshold is the best for each. None
             where too few references are left to tell.
         hurts: whether that is more than chance: as much F1 as finding a fifth of one more reference; None where f1_change is.
         problem: why it looks like a mistake, see `refseg.insight.quality.reference_quality`; None where it does not.

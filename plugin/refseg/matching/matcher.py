@@ -118,12 +118,20 @@ class Matcher:
         return crop_instances(candidates, ranking, self.max_detections)
 
     def bounds(self, classified: Classified) -> Tensor:
-        """(N,) the best score that each candidate may still have by its first look, 0 where it is not written.
+        """(N,) the best score that each candidate may have by its first look, 0 where it is not written: merging lowers scores.
 
-        Merging only lowers scores; a second look may raise them.
+        See best_of for those that were looked at again.
         """
         scores = self.scored(classified).scores
         return scores.where(scores >= self.least[classified.labels], 0.0)
+
+    def best_of(self, looked: Looked | None) -> float:
+        """The best score of candidates by their second looks; 0 where there are none, and for what is not written."""
+        if self.second is None or looked is None or not len(looked.rows):
+            return 0.0
+        again = classify(self.second.whitening.apply(looked.looks), self.second.gallery)
+        scores = again.scores if self.calibrator is None else self.calibrator.probability(again.scores, again.labels)
+        return float(scores.where(scores >= self.least[again.labels], 0.0).max())
 
 
 def make_matcher(

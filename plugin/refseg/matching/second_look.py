@@ -110,7 +110,7 @@ class SecondLook:
             classified: by the first look, N candidates of one image.
             looked: those that were looked at again; None for none.
         """
-        if looked is None:
+        if looked is None or not len(looked.rows):
             looked = Looked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, len(self.whitening.mean)))
         seen = looked.looks.any(1)
         rows = looked.rows[seen]

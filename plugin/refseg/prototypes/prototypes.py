@@ -55,7 +55,7 @@ class Prototypes:
         background: (R, B, C) float16, what surrounds each reference in its crop, see
             `refseg.prototypes.vectors.background_vectors`; None where unknown.
         surroundings: candidates of the images of references, and of images known to be empty; None before
-            `refseg.calibration.thresholds`.
+            `refseg.calibrate`.
         pixels: how images of more than 8 bits, or more than three bands, were read; plain where there were none.
         looks: (R, D) float16 second looks, see `refseg.candidates.second_look`, zeros for an object too thin for one; None
             where nobody has looked again.

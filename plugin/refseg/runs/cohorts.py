@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import torch
@@ -20,12 +20,13 @@ FEWEST = 32
 """Fewer candidates stand for no dataset."""
 
 
-def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohort | None]:
+def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = ()) -> Generator[Progress, None, Cohort | None]:
     """Take a few candidates of each of up to a hundred indexed images, the same ones each time as long as these are there.
 
     Args:
         dataset: every image of it.
         looker: looks again, and says which index there is.
+        chosen_before: ids of images that are left out, because somebody chose them.
 
     Returns:
         None where nobody looks twice, without an index, and where it holds too little.
@@ -35,7 +36,8 @@ def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohor
         return None
     tables = source.index.index
     paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
-    held = [name for name in paths if name in tables.images and tables.images[name].num_candidates]
+    indexed = [name for name in paths if name in tables.images and tables.images[name].num_candidates]
+    held = [name for name in indexed if name not in chosen_before]
     chosen = sorted(held, key=_draw)[: MAX_COHORT // CANDIDATES_AN_IMAGE]
     if sum(min(CANDIDATES_AN_IMAGE, tables.images[name].num_candidates) for name in chosen) < FEWEST:
         return None
@@ -54,7 +56,7 @@ def iter_cohort(dataset: Any, looker: Looker) -> Generator[Progress, None, Cohor
             looker.write_if_due()
             done += 1
             yield Progress(done, len(chosen), "images of the dataset")
-    if not found:
+    if sum(int(looks.any(1).sum()) for _, looks in found.values()) < FEWEST:
         return None
     # In one order, whichever was written to the index first.
     features, looks = zip(*(found[name] for name in chosen if name in found), strict=True)

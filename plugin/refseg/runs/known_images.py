@@ -141,7 +141,7 @@ def iter_calibrate(
         return prototypes
     # In one order, wherever candidates came from: what is calibrated twice is the same file.
     parts = [around[sample_id] for sample_id in (*shown, *blank) if sample_id in around]
-    cohort = yield from iter_cohort(whole, looker)
+    cohort = yield from iter_cohort(whole, looker, {*shown, *blank})
     looker.write()
     calibrated = replace(
         prototypes,
@@ -228,7 +228,7 @@ def iter_mine_negatives(
     def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
         looked_at.append(sample_id)
         path = paths[sample_id]
-        looked = looker.look_at(sample_id, path, candidates, matcher.pick(candidates))
+        looked = looker.look_at(sample_id, path, candidates, matcher.pick(candidates), anew=matcher.looks_anew)
         found.append(mine(candidates, matcher, plain.classes, image_key(path), sample_id, looked))
         if len(found) == FINDS_HELD:
             found[:] = [best_mined(found, max_negatives)]

@@ -30,6 +30,12 @@ SECONDS_A_WRITE = 10.0
 IMAGES_A_WRITE = 256
 """Second looks are written when either is reached: what a killed process loses."""
 
+IMAGES_WAITING = 1024
+"""Images whose looks wait, at most, until a builder has written their candidates."""
+
+_Seen = tuple[str, "int | None", Tensor, Tensor]
+"""Sample id, key of the candidates where they were indexed already, rows, and second looks at them."""
+
 
 @dataclass
 class Looker:
@@ -49,7 +55,7 @@ class Looker:
     num_unseen: int = 0
     trouble: str | None = None
     _models: Models | None = None
-    _unwritten: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+    _unwritten: list[_Seen] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
 
     __repr__ = one_line
@@ -61,13 +67,22 @@ class Looker:
         found = [Looked(rows, looks) for rows, looks in self.source.index.index.looks.read(images)]
         return [looked if len(looked.rows) else None for looked in found]
 
-    def look_at(self, sample_id: str, path: str, candidates: Candidates | PackedCandidates, wanted: Tensor) -> Looked | None:
-        """See look; what the index holds is read."""
+    def look_at(
+        self,
+        sample_id: str,
+        path: str,
+        candidates: Candidates | PackedCandidates,
+        wanted: Tensor,
+        *,
+        anew: bool = True,
+    ) -> Looked | None:
+        """See look; what the index holds is read, and nothing else counts where nobody looks anew."""
         if not len(wanted):
             return None
         tables = None if self.source.index is None else self.source.index.index
         image = None if tables is None else tables.images.get(sample_id)
-        return self.look(sample_id, path, candidates, wanted, None if image is None else self.known([image])[0])
+        known = None if image is None else self.known([image])[0]
+        return self.look(sample_id, path, candidates, wanted, known) if anew else part(wanted, known).known
 
     def look(
         self, sample_id: str, path: str, candidates: Candidates | PackedCandidates, wanted: Tensor, known: Looked | None = None
@@ -90,8 +105,9 @@ class Looker:
             self.num_unseen += 1
             return parted.known
         self.num_looked += 1
-        if self.source.index is not None:
-            self._unwritten.append((sample_id, seen.rows, seen.looks))
+        if self.source.index is not None and not candidates.gated:
+            held = self.source.index.index.images.get(sample_id)
+            self._unwritten.append((sample_id, None if held is None else held.key, seen.rows, seen.looks))
         if parted.known is None:
             return seen
         return Looked(torch.cat([parted.known.rows, seen.rows]), torch.cat([parted.known.looks, seen.looks]))
@@ -107,9 +123,12 @@ class Looker:
         if self.source.index is None or not self._unwritten:
             return
         tables, waiting = self.source.index.index, self._unwritten
-        self._unwritten = [item for item in waiting if item[0] not in tables.images]
+        # Those of images that the builder has still to write; where it writes no more, nobody will.
+        self._unwritten = [item for item in waiting if item[0] not in tables.images][-IMAGES_WAITING:]
+        held = [(tables.images[name], key, rows, looks) for name, key, rows, looks in waiting if name in tables.images]
         try:
-            tables.looks.append([(tables.images[item[0]], *item[1:]) for item in waiting if item[0] in tables.images])
+            # An image that was indexed again meanwhile has other candidates.
+            tables.looks.append([(image, rows, looks) for image, key, rows, looks in held if key in (None, image.key)])
         except IndexWriteError as error:
             self.trouble = str(error)
             logger.warning("Second looks are not kept: %s", error)

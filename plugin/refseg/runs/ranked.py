@@ -54,8 +54,13 @@ def segment_images(
                 looker.write_if_due()
                 done += len(batch)
                 yield Progress(done, total, "images")
-        for sample_id, candidates, ranking, _ in _ranked(source, builder.done_elsewhere, matcher, looker):
-            writer.add(sample_id, candidates, ranking)
+        elsewhere: dict[str, float] = {}
+        for sample_id, candidates, ranking, worth in _ranked(source, builder.done_elsewhere, matcher, looker):
+            if worth:
+                elsewhere[sample_id] = worth
+            writer.add(sample_id, candidates, ranking, is_final=not worth)
+        writer.flush()
+        yield from _look_again(source, elsewhere, matcher, writer, looker)
     return len(images.held) + (0 if builder is None else len(builder.done_elsewhere))
 
 
@@ -117,17 +122,18 @@ def preview_images(
 ) -> Generator[Progress, None, list[tuple[str, float]]]:
     """Write the images with the best scores, and return them, best first.
 
-    The best similarity in an image bounds its best score, unless there are second looks: images are ranked in the order of this
-    bound, until no bound is above the worst score that would be written. Nothing is looked at that nobody has looked at.
+    The best similarity in an image, by first looks and by those second looks that are known, bounds its best score: images are
+    ranked in the order of this bound, until no bound is above the worst score that would be written. Nobody looks anew.
     """
     assert source.index is not None
     bounds: dict[str, float] = {}
     yield Progress(0, len(sample_ids), "images")
     for chunk in source.index.index.scan(sample_ids, features_only=True):
         scores = matcher.bounds(matcher.classify(chunk.features.float()))
-        for number, image in enumerate(chunk.images):
+        for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
             own = scores[int(chunk.starts[number]) : int(chunk.starts[number + 1])]
-            bounds[image.sample_id] = float(own.max()) if len(own) else 0.0
+            best = float(own.max()) if len(own) else 0.0
+            bounds[image.sample_id] = max(best, matcher.best_of(known))
         yield Progress(len(bounds), len(sample_ids), "images")
     order = sorted(bounds, key=lambda name: -bounds[name])
     found: list[tuple[float, str, PackedCandidates, Ranking]] = []

@@ -72,7 +72,8 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
     Args:
         prototypes: what to look for.
         model: preset's name or loaded models; by default the preset that built the prototypes.
-        min_confidence: lower scores are left out; by default the preset's. A mapping gives the classes that it names their own.
+        min_confidence: lower scores are left out; by default 0.5 where scores are probabilities, else the preset's threshold. A
+            mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
         classes: answer only with these; all others still compete for candidates. By default every class.
         tiles: see `refseg.segment`; images of a batch are then in memory at their own size.
@@ -199,7 +200,7 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def _look(self, image: LoadedImage, candidates: Candidates | PackedCandidates) -> Looked | None:
         """Second looks, where there are any and the image is at hand at its own size."""
-        if image.image is None:
+        if image.image is None or not self.matcher.looks_anew:
             return None
         rows = self.matcher.pick(candidates)
         return Looked(rows, look_at(image.image, candidates, rows.tolist(), self.models))

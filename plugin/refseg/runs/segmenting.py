@@ -364,7 +364,7 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
         prototypes,
         preset,
         matching,
-        settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, calibrator)),
+        settings.thresholds(prototypes.classes, default_thresholds(prototypes, preset, matching, calibrator)),
         settings.max_detections,
         is_chosen=settings.min_confidence is not None,
         calibrator=calibrator,

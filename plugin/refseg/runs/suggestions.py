@@ -31,6 +31,7 @@ from ..insight import Suggestion
 from ..matching import Classified, Looked, Matcher, Ranking, crop_instances
 from ..progress import Progress
 from ..prototypes import Prototypes, look_around
+from .looking import part
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +159,13 @@ def _worth(
 
 def _parted(
     chunk: IndexChunk, matcher: Matcher, features: Tensor, looks: Sequence[tuple[Tensor, Tensor]]
-) -> Iterator[tuple[Classified, Looked]]:
+) -> Iterator[tuple[Classified, Looked | None]]:
     """How the candidates of each image of a chunk compare by the first look, and the second looks that are known."""
     every = matcher.classify(features)
     for number, (rows, own) in enumerate(looks):
-        yield every.take(slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))), Looked(rows, own)
+        first = every.take(slice(int(chunk.starts[number]), int(chunk.starts[number + 1])))
+        known = Looked(rows, own) if len(rows) else None
+        yield first, part(matcher.pick(chunk.candidates(number), first), known).known
 
 
 def _nearest_reference(features: Tensor, labels: Tensor, prototypes: Prototypes) -> Tensor:

@@ -37,7 +37,7 @@ from ..dataset import (
 from ..errors import DatasetError, PrototypeFileError
 from ..images import PLAIN
 from ..matching import MatchSettings, settings_for
-from ..models import PRESETS, Models
+from ..models import PRESETS, Models, get_preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
@@ -138,7 +138,7 @@ def update(
     References and negatives are taken from the whole dataset, in every field that holds no predictions. The new prototypes
     replace those of the field's newest run, whose settings are kept: thresholds and the choice of classes by name, limits,
     mask folder, semantic map, and whether the index is used. A class that has references for the first time is looked for
-    with a threshold calibrated for it, or else the preset's; one without references is dropped. Negatives are mined from images
+    at the default threshold; one without references is dropped. Negatives are mined from images
     tagged `known_empty`.
 
     Args:
@@ -253,8 +253,9 @@ def iter_update(
     prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
     sources = sources_of(run, sources)
     if calibrates:
-        least = settings.min_confidence if run.config.get("scores") == PROBABILITIES else None
-        mining = SegmentSettings(least, matching=settings.matching)
+        chosen = settings_for(get_preset(str(run.config["model"])).as_published, settings.matching)
+        same = run.config.get("scores", SIMILARITIES) == (PROBABILITIES if chosen.calibrated else SIMILARITIES)
+        mining = SegmentSettings(settings.min_confidence if same else None, matching=settings.matching)
         prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
     save_prototypes(dataset, prototypes, name, overwrite=True)
     settings, dropped = _readable(settings, run, prototypes)
