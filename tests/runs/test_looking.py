@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +29,59 @@ from refseg.runs.looking import Looker, part
 from tests.synthetic import assert_same
 from tests.trays import propose_truth, tray_samples
 
-MakeDataset = Callable[..., fo.Dataset]
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
+FIELDS = ("predictions", "alone", "applied", "once", "preview")
 NUM_TRAYS = 20
 """With two candidates each, enough of a dataset to whiten by."""
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """What is made once: trays with an index, calibrated prototypes, and the second looks that calibrating took."""
+
+    dataset: fo.Dataset
+    prototypes: Prototypes
+    looks: dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"), NUM_TRAYS)
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    """Trays whose candidates are the objects labelled; those of the first three are references; all are indexed."""
+    dataset = fo.Dataset("refseg-test-looking", overwrite=True)
+    dataset.add_samples(tray_samples(tmp_path_factory.mktemp("images"), NUM_TRAYS), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        propose_truth(patch, dataset)
+        dataset[:3].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        build_index(dataset, "demo", **QUIET)
+        references = collect_references(dataset, "ground_truth", tags="reference")
+        calibrated = calibrate(dataset, build_prototypes(references, "demo", progress=False), **QUIET)
+        tables = open_index(dataset).index
+        images = list(tables.images.values())
+        read = tables.looks.read(images)
+        looks = {image.sample_id: own for image, own in zip(images, read, strict=True)}
+        try:
+            yield Shelf(dataset, calibrated, looks)
+        finally:
+            dataset.delete()
 
 
 @pytest.fixture
-def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Trays whose candidates are the objects labelled; those of the first three are references; all are indexed."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    dataset[:3].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-    build_index(dataset, "demo", **QUIET)
+def trays(shelf: Shelf) -> fo.Dataset:
+    """As they were made, without any predictions."""
+    dataset = shelf.dataset
+    dataset.reload()
+    for key in dataset.list_runs(method="refseg/segment"):
+        dataset.delete_run(key)
+    dataset.delete_sample_fields([name for name in FIELDS if dataset.has_field(name)])
+    tables = open_index(dataset).index
+    tables.looks.keep(())
+    tables.looks.append([(tables.images[name], *own) for name, own in shelf.looks.items()])
     return dataset
 
 
 @pytest.fixture
-def calibrated(trays: fo.Dataset) -> Prototypes:
-    prototypes = build_prototypes(collect_references(trays, "ground_truth", tags="reference"), "demo", progress=False)
-    return calibrate(trays, prototypes, **QUIET)
+def calibrated(shelf: Shelf) -> Prototypes:
+    return shelf.prototypes
 
 
 def answers(dataset: fo.Dataset, field: str = "predictions") -> list[list[tuple[str, float]]]:
@@ -115,9 +144,7 @@ class TestCalibrate:
         assert alone.surroundings is not None
         assert alone.surroundings.looks is not None
 
-    def test_the_cohort_grows_with_the_dataset(
-        self, trays: fo.Dataset, make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_cohort_grows_with_the_dataset(self, trays: fo.Dataset) -> None:
         """Those chosen before stay chosen, so that their looks are known."""
         prototypes = build_prototypes(collect_references(trays, "ground_truth", tags="reference"), "demo", progress=False)
         source = find_source(trays, prototypes, SourceSettings())
