@@ -94,19 +94,9 @@ def mine(
         tuple(f"{_stem(source)}{row}" for row in rows.tolist()),
         ("",) * count,
         (image,) * count,
-        None if looked is None else _looks_of(rows, looked),
+        None if looked is None else looked.at(rows).half(),
     )
     return Mined(negatives, ranking.scores[:count])
-
-
-def _looks_of(rows: Tensor, looked: Looked) -> Tensor:
-    """(n, D) float16 second looks at some candidates; zeros for those that were not looked at again."""
-    looks = torch.zeros(len(rows), looked.looks.shape[1], dtype=torch.float16)
-    place = {row: number for number, row in enumerate(looked.rows.tolist())}
-    for number, row in enumerate(rows.tolist()):
-        if row in place:
-            looks[number] = looked.looks[place[row]].half()
-    return looks
 
 
 def best_mined(found: Sequence[Mined], max_negatives: int = MAX_MINED, beside: Negatives | None = None) -> Mined:

@@ -131,9 +131,7 @@ def iter_look(
                     # All images of references come first: what they taught decides what is taken for a class.
                     matcher = matcher or make_matcher(calibrated(prototypes, seen))
                     seen.num_empty += 1
-                    looked = None
-                    if matcher.looks_anew:
-                        looked = look_at_file(path, packed, matcher.pick(packed), proposer.models, proposer.pixels)
+                    looked = look_at_file(path, packed, matcher.to_look_at(packed), proposer.models, proposer.pixels)
                     seen.mined.append(mine(packed, matcher, prototypes.classes, image_key(path), path, looked))
                     if len(seen.mined) == FINDS_HELD:
                         seen.mined = [best_mined(seen.mined)]

@@ -161,9 +161,7 @@ class _Found:
 
     def add(self, image: CocoImage, candidates: Candidates | PackedCandidates, work: _Work) -> None:
         """Match one image."""
-        looked = None
-        if work.matcher.looks_anew:
-            looked = look_at_file(work.proposer.path_of(image), candidates, work.matcher.pick(candidates), *work.eyes)
+        looked = look_at_file(work.proposer.path_of(image), candidates, work.matcher.to_look_at(candidates), *work.eyes)
         instances = work.matcher.match(candidates, looked)
         self.num_gated += candidates.gated
         self.sizes[image.id] = candidates.image_hw

@@ -73,6 +73,10 @@ class Matcher:
         hoped = self.second.expected(first.scores[rows], 2.0)
         return rows[self.calibrator.probability(hoped, first.labels[rows]) >= PLAUSIBLE]
 
+    def to_look_at(self, candidates: Candidates | PackedCandidates) -> Tensor:
+        """What pick gives, where anything that nobody has looked at is to be looked at; else no rows."""
+        return self.pick(candidates) if self.looks_anew else torch.zeros(0, dtype=torch.int64)
+
     def scored(self, classified: Classified, looked: Looked | None = None) -> Classified:
         """How candidates of one image compare with the classes, with the scores that a run would write but for merging.
 

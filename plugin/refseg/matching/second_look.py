@@ -69,6 +69,18 @@ class Looked:
 
     __repr__ = one_line
 
+    def at(self, rows: Tensor) -> Tensor:
+        """(m, D) float32 second looks at m other rows of the image; zeros for those that were not looked at.
+
+        Example:
+            >>> Looked(torch.tensor([5, 2]), torch.tensor([[1.0], [2.0]])).at(torch.tensor([2, 3])).tolist()
+            [[2.0], [0.0]]
+        """
+        found = torch.zeros(len(rows), self.looks.shape[1])
+        places, own = (rows[:, None] == self.rows).nonzero(as_tuple=True)
+        found[places] = self.looks[own]
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class SecondLook:

@@ -200,9 +200,9 @@ class Segmenter(fom.Model, fom.SupportsGetItem, fom.TorchModelMixin):  # type: i
 
     def _look(self, image: LoadedImage, candidates: Candidates | PackedCandidates) -> Looked | None:
         """Second looks, where there are any and the image is at hand at its own size."""
-        if image.image is None or not self.matcher.looks_anew:
+        if image.image is None:
             return None
-        rows = self.matcher.pick(candidates)
+        rows = self.matcher.to_look_at(candidates)
         return Looked(rows, look_at(image.image, candidates, rows.tolist(), self.models))
 
     def _propose(self, good: Sequence[LoadedImage]) -> Iterator[Candidates | PackedCandidates]:
