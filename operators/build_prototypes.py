@@ -56,6 +56,7 @@ class BuildPrototypes(RefSegOperator):
         overwrite: bool = False,
         negative_tag: str = NEGATIVE_TAG,
         calibrates: bool = True,
+        turned: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
         delegate: bool = False,
@@ -76,6 +77,7 @@ class BuildPrototypes(RefSegOperator):
                 that is named like a class is a negative of that class; any other is one of every class.
             calibrates: learn what scores mean from the images of references and those tagged `known_empty`, and make
                 negatives of what is taken for a class in the latter; images that are not indexed are computed.
+            turned: look at references turned and mirrored too, see `refseg.build_prototypes`; None as before.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
@@ -130,7 +132,8 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         references = [reference for reference in references if reference.id not in apart]
     earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
     model = ctx.params.get("model") or default_model(ctx)
-    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=given_pixels(ctx.params))
+    given = {"pixels": given_pixels(ctx.params), "turned": ctx.params.get("turned")}
+    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, **given)
     num_reused = 0 if earlier is None else prototypes.num_shared(earlier)
     if ctx.params.get("calibrates", True):
         prototypes = yield from iter_use_known(collection(ctx), prototypes)

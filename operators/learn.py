@@ -10,7 +10,7 @@ import fiftyone.operators.types as types
 from . import build_prototypes, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
 from .forms.fields import label_field_input
-from .forms.form import Form, calibrates_input, default_model, model_input
+from .forms.form import Form, calibrates_input, default_model, model_input, turned_input
 from .forms.matching import limits_inputs, matching_inputs
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images
@@ -36,6 +36,7 @@ class Learn(RefSegOperator):
         if form.usable:
             model_input(form)
             calibrates_input(form)
+            turned_input(form)
             pixel_inputs(form, model=form.value("model", default_model(ctx)))
             if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
                 label_field_input(form)
@@ -79,6 +80,7 @@ class Learn(RefSegOperator):
         only_prototypes: bool = False,
         overwrite_labels: bool = False,
         calibrates: bool = True,
+        turned: bool | None = None,
         negatives: bool | None = None,
         background: bool | None = None,
         class_similarity: str | None = None,
@@ -111,6 +113,7 @@ class Learn(RefSegOperator):
             overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
             calibrates: learn what scores mean from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
+            turned: look at references turned and mirrored too, see `refseg.build_prototypes`; None as before.
             negatives: whether what resembles a negative more than its class scores lower; here and below, None is what suits
                 the preset.
             background: whether masks that are more like the surroundings of references than like any class are dropped.
@@ -139,6 +142,6 @@ def _learn(ctx: Any) -> Work[Result]:
     from refseg.runs import iter_learn
 
     sources = SourceSettings(ctx.params.get("model") or default_model(ctx), pixels=given_pixels(ctx.params))
-    calibrates = bool(ctx.params.get("calibrates", True))
-    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, sources=sources, calibrates=calibrates)
+    chosen = {"calibrates": bool(ctx.params.get("calibrates", True)), "turned": ctx.params.get("turned")}
+    learnt = yield from iter_learn(all_images(ctx), PROTOTYPES_NAME, sources=sources, **chosen)
     return build_prototypes.result_of(ctx.dataset, learnt.stored, learnt.prototypes, learnt.num_reused)

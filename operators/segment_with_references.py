@@ -98,6 +98,7 @@ class SegmentWithReferences(RefSegOperator):
         eval_key: str | None = None,
         negative_tag: str = NEGATIVE_TAG,
         calibrates: bool = True,
+        turned: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
         delegate: bool = False,
@@ -124,6 +125,7 @@ class SegmentWithReferences(RefSegOperator):
             negative_tag: labels of the field with this tag are negatives: what resembles them more than its class scores lower.
             calibrates: learn what scores mean from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
+            turned: look at references turned and mirrored too, see `refseg.build_prototypes`; None as before.
             pixel_range: the values of black and white in images of more than 8 bits that do not say it; by default as in the
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by

@@ -316,6 +316,7 @@ def build_inputs(form: Form) -> str:
     form.names("classes", "Classes", "Only these; leave it empty for every class")
     model_input(form)
     calibrates_input(form)
+    turned_input(form)
     name_input(form)
     return str(form.value("model", default_model(form.ctx)))
 
@@ -340,6 +341,14 @@ def calibrates_input(form: Form) -> None:
         "empty; images that are not indexed are computed"
     )
     form.switch("calibrates", True, "Calibrate thresholds", description)
+
+
+def turned_input(form: Form) -> None:
+    """Whether references are looked at turned and mirrored too; by default as those of the newest prototypes were."""
+    kept = kept_prototypes(form.ctx)
+    before = bool(kept) and bool(form.ctx.dataset.get_run_info(kept[-1]).config.get("turned", False))
+    description = "For objects that lie any way up, eight passes a reference; not where left and right tell classes apart"
+    form.switch("turned", before, "Turn and mirror references", description)
 
 
 def prototypes_input(form: Form) -> str | None:

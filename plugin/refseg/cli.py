@@ -113,6 +113,8 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     add_model_arguments(model, default="large")
     model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
+    turned_help = "look at references turned and mirrored too: for objects that lie any way up"
+    model.add_argument("--turned", action="store_true", help=turned_help)
     gate_help = "spare the segmenter images in which no patch is this similar to a prototype, 0 to 1: rare classes"
     model.add_argument("--presence-gate", type=score, metavar="S", help=gate_help)
     add_pixel_arguments(model)
@@ -166,6 +168,7 @@ def _run(arguments: argparse.Namespace) -> int:
         empty=arguments.empty,
         semantic=arguments.semantic,
         strict=arguments.strict,
+        turned=arguments.turned,
         **pixels_of(arguments),
     )
     report = run_coco(job, progress=progress)

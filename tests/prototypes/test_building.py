@@ -184,6 +184,20 @@ class TestBuild:
         found.save(tmp_path / "a.safetensors")
         assert Prototypes.load(tmp_path / "a.safetensors").classes == (label,)
 
+    def test_turned_stays_turned(self, references: list[Reference], models: Models, tmp_path: Path) -> None:
+        plain = build_prototypes(references[:1], models, progress=False)
+        turned = build_prototypes(references[:1], models, turned=True, reuse=plain, progress=False)
+        assert (plain.turned, turned.turned) == (False, True)
+        assert not torch.equal(turned.vectors, plain.vectors), "a vector of before was taken"
+        turned.save(tmp_path / "turned.safetensors")
+        kept = Prototypes.load(tmp_path / "turned.safetensors")
+        again = build_prototypes(references[:2], models, reuse=kept, progress=False)
+        assert again.turned
+        assert_same(again, build_prototypes(references[:2], models, turned=True, progress=False))
+        assert kept.remove([]).turned
+        assert plain.add(turned).turned
+        assert not build_prototypes(references[:1], models, reuse=kept, turned=False, progress=False).turned
+
     def test_progress_counts_references(self, references: list[Reference], models: Models, tmp_path: Path) -> None:
         gone = Reference("gone", "gear", str(tmp_path / "a.png"), (0, 0, 9, 9))
         seen: list[Progress] = []

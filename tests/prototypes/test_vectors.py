@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from refseg.candidates.crops import crop_corners, crop_weights
 from refseg.candidates.proposing import encode_patches
@@ -146,6 +147,39 @@ class TestReferenceVector:
         assert isinstance(found, ReferenceVector)
         assert found.background is not None
         assert not found.background.any()
+
+    def test_turned_is_the_mean_of_eight_views(self, references: list[Reference], models: Models, tmp_path: Path) -> None:
+        whole, reference = read_image(references[0].image), references[0]
+        assert reference.mask is not None
+        box = tuple(round(side) for side in reference.box)
+        mask = paste_mask(reference.mask, reference.box, (whole.height, whole.width)).numpy()
+        vectors, looks = [], []
+        for quarters in range(4):
+            for mirrored in (False, True):
+                # Turned as arrays, by another way than the library's.
+                pixels, where = np.rot90(np.asarray(whole), quarters), np.rot90(mask, quarters)
+                corner = np.zeros(mask.shape, bool)
+                corner[box[1] : box[3], box[0] : box[2]] = True
+                corner = np.rot90(corner, quarters)
+                if mirrored:
+                    pixels, where, corner = pixels[:, ::-1], where[:, ::-1], corner[:, ::-1]
+                ys, xs = np.nonzero(corner)
+                own = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
+                view = Reference("view", "gear", "view.png", own, where[own[1] : own[3], own[0] : own[2]])
+                found = reference_vector(Image.fromarray(np.ascontiguousarray(pixels)), view, models)
+                assert isinstance(found, ReferenceVector)
+                assert found.look is not None
+                vectors.append(found.vector)
+                looks.append(found.look)
+        turned = reference_vector(whole, reference, models, turned=True)
+        assert isinstance(turned, ReferenceVector)
+        assert turned.look is not None
+        # A crop may lie half a pixel further where the picture is turned.
+        mean = torch.stack(vectors).mean(0)
+        assert F.cosine_similarity(turned.vector, mean, dim=0) > 0.9995
+        assert F.cosine_similarity(turned.vector, vectors[0], dim=0) < F.cosine_similarity(turned.vector, mean, dim=0)
+        assert F.cosine_similarity(turned.look, torch.stack(looks).mean(0), dim=0) > 0.9995
+        assert_near(turned.look.norm(), torch.tensor(1.0))
 
     def test_why_not(self, references: list[Reference], models: Models) -> None:
         image = read_image(references[0].image)

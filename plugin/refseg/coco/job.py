@@ -37,6 +37,7 @@ class CocoJob:
         strict: an annotation that cannot be used is an error; by default it is left out and listed.
         pixel_range: see `refseg.build_index`; by default found from all images.
         channels: see `refseg.build_index`.
+        turned: see `refseg.build_prototypes`.
     """
 
     images: Path
@@ -61,6 +62,7 @@ class CocoJob:
     strict: bool = False
     pixel_range: tuple[float, float] | None = None
     channels: tuple[int, ...] | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         negatives=inputs.negatives,
         pixel_range=inputs.pixels.pixel_range,
         channels=inputs.pixels.channels,
+        turned=job.turned,
         progress=progress,
     )
     started = time.monotonic()

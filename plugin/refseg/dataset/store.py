@@ -99,6 +99,7 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         num_mined=num_mined(prototypes.negatives),
         # So forms need not open the file.
         pixels=prototypes.pixels.as_lists(),
+        turned=prototypes.turned,
         **_calibration(whole, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -1,6 +1,6 @@
 """Building prototypes from references: only what is new or has changed is computed.
 
-A reference costs one encoder pass over its crop; a box-only one a pass of the segmenter besides.
+A reference costs one encoder pass over its crop, eight where it is turned; a box-only one a pass of the segmenter besides.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import NoneType
 
 import torch
 from torch import Tensor
 
-from ..checks import require_items
+from ..checks import require_items, require_kind
 from ..errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
 from ..images import PLAIN, PixelSettings, find_pixels, pixel_settings, read_image
 from ..models import Models, load_models, require_model
@@ -31,6 +32,7 @@ def iter_build_prototypes(
     *,
     drops_classes: bool = False,
     pixels: PixelSettings = PLAIN,
+    turned: bool | None = None,
 ) -> Generator[Progress, None, Prototypes]:
     """The generator behind build_prototypes: yields after each reference and negative.
 
@@ -39,12 +41,14 @@ def iter_build_prototypes(
     require_items(Reference, "a list of references", references=references, negatives=negatives)
     if reuse is not None:
         require_prototypes(reuse=reuse)
+    require_kind((bool, NoneType), "True, False or None", turned=turned)
     require_model(model)
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
     models = load_models(model) if isinstance(model, str) else model
     _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
+    turned = (reuse is not None and reuse.turned) if turned is None else turned
     objects = [*references, *negatives]
     pixels = _pixels_of(objects, reuse, pixels)
     negative_ids = {item.id for item in negatives}
@@ -56,10 +60,9 @@ def iter_build_prototypes(
     for _, group in by_image:
         members = list(group)
         # Before the image is read: if it changes meanwhile, the next build sees another digest.
-        keys = [(item.id, reference_digest(item, models, pixels) or "") for item in members]
-        outcomes = _image_vectors(
-            members, [_usable(known.get(key), key[0] in negative_ids, models) for key in keys], models, pixels
-        )
+        keys = [(item.id, reference_digest(item, models, pixels, turned=turned) or "") for item in members]
+        vectors = [_usable(known.get(key), key[0] in negative_ids, models) for key in keys]
+        outcomes = _image_vectors(members, vectors, models, pixels, turned)
         for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
                 skipped.append((item.id, outcome))
@@ -84,6 +87,7 @@ def iter_build_prototypes(
         torch.stack([item.background for item in shown]),
         pixels=pixels,
         looks=_looks_of(shown),
+        turned=turned,
     )
 
 
@@ -95,6 +99,7 @@ def build_prototypes(
     reuse: Prototypes | None = None,
     pixel_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
+    turned: bool | None = None,
     progress: bool | Watcher | None = None,
 ) -> Prototypes:
     """Build one prototype per class from its references.
@@ -112,6 +117,9 @@ def build_prototypes(
         pixel_range: see `refseg.build_index`; by default that of the dataset's index where the references come from a dataset
             that has one, or of the earlier prototypes, else it is found from all images of that dataset, or of the references.
         channels: see `refseg.build_index`; by default as those of pixel_range.
+        turned: look at each object turned by quarters and mirrored too, and take the mean: eight passes instead of one. It may
+            help where objects lie any way up, in pictures from above or through a microscope, and hurts where left and right
+            tell classes apart. By default as reuse was built, else False.
         progress: see `refseg.progress.drain`.
 
     Raises:
@@ -121,7 +129,7 @@ def build_prototypes(
         DatasetError: a range of pixels or channels that cannot be.
     """
     pixels = pixel_settings(pixel_range, channels)
-    return drain(iter_build_prototypes(references, model, reuse, negatives, pixels=pixels), progress)
+    return drain(iter_build_prototypes(references, model, reuse, negatives, pixels=pixels, turned=turned), progress)
 
 
 def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: PixelSettings) -> PixelSettings:
@@ -192,7 +200,11 @@ def _looks_of(items: Sequence[_Used]) -> Tensor | None:
 
 
 def _image_vectors(
-    members: Sequence[Reference], known: Sequence[ReferenceVector | None], models: Models, pixels: PixelSettings
+    members: Sequence[Reference],
+    known: Sequence[ReferenceVector | None],
+    models: Models,
+    pixels: PixelSettings,
+    turned: bool,
 ) -> list[ReferenceVector | str]:
     """Vectors of each reference in one image, or why it cannot be used; the image is opened for those not known."""
     outcomes: list[ReferenceVector | str] = [vector for vector in known if vector is not None]
@@ -206,7 +218,7 @@ def _image_vectors(
         boxes = sum(reference.mask is None and vector is None for reference, vector in zip(members, known, strict=True))
         embeddings = segmenter_embeddings(image, models) if boxes > 1 else None
         return [
-            reference_vector(image, reference, models, embeddings) if vector is None else vector
+            reference_vector(image, reference, models, embeddings, turned=turned) if vector is None else vector
             for reference, vector in zip(members, known, strict=True)
         ]
 

@@ -60,6 +60,7 @@ class Prototypes:
         looks: (R, D) float16 second looks, see `refseg.candidates.second_look`, zeros for an object too thin for one; None
             where nobody has looked again.
         cohort: a sample of the candidates of the dataset; None before `refseg.calibrate`.
+        turned: whether references and negatives were looked at turned and mirrored too.
     """
 
     classes: tuple[str, ...]
@@ -77,6 +78,7 @@ class Prototypes:
     pixels: PixelSettings = PLAIN
     looks: Tensor | None = None
     cohort: Cohort | None = None
+    turned: bool = False
 
     def __repr__(self) -> str:
         parts = [
@@ -148,6 +150,7 @@ class Prototypes:
         for name, (kind, value) in others.items():
             require_kind((kind, NoneType), f"{kind.__name__} or None", error=PrototypeError, **{name: value})
         require_kind(PixelSettings, "PixelSettings", error=PrototypeError, pixels=self.pixels)
+        require_flags(turned=self.turned)
 
     @property
     def matrix(self) -> Tensor:
@@ -235,6 +238,7 @@ class Prototypes:
             PixelSettings(self.pixels.pixel_range or other.pixels.pixel_range, self.pixels.channels or other.pixels.channels),
             joined_looks((kept.looks, len(kept.labels)), (other.looks, len(other.labels))),
             other.cohort or self.cohort,
+            self.turned or other.turned,
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
@@ -273,6 +277,7 @@ class Prototypes:
             self.pixels,
             None if self.looks is None else self.looks[keep],
             self.cohort,
+            self.turned,
         )
 
     def save(self, path: str | Path) -> None:
@@ -310,6 +315,8 @@ class Prototypes:
             tensors |= own
         if self._every_look() or (self.surroundings is not None and self.surroundings.parts):
             about |= {"version": VERSION_WITH_LOOKS, "look_version": LOOK_VERSION}
+        if self.turned:
+            about["turned"] = True
         if self.looks is not None:
             tensors["looks"] = self.looks
         if self.cohort is not None:
@@ -368,6 +375,7 @@ def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes
         PixelSettings.from_lists(about.get("pixels")),
         tensors.get("looks"),
         None if cohort is None or "cohort_looks" not in tensors else Cohort.from_parts(cohort, tensors),
+        bool(about.get("turned", False)),
     )
 
 

@@ -1,6 +1,7 @@
 """From a labelled object to its vector, and to those of what surrounds it (method.md, B1 and B2).
 
-Costs one encoder pass over its crop; an object known by its box alone a pass of the segmenter besides.
+Costs one encoder pass over its crop, eight where it is turned; an object known by its box alone a pass of the segmenter
+besides.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class ReferenceVector:
     __repr__ = one_line
 
 
-def reference_digest(reference: Reference, models: Models, pixels: PixelSettings = PLAIN) -> str | None:
+def reference_digest(
+    reference: Reference, models: Models, pixels: PixelSettings = PLAIN, *, turned: bool = False
+) -> str | None:
     """Sixteen hexadecimal digits that change with whatever a reference's vector depends on, apart from the encoder.
 
     The image counts by its path, size, time of change and orientation, one of more than 8 bits also by how it is read; its
@@ -130,6 +133,7 @@ def reference_digest(reference: Reference, models: Models, pixels: PixelSettings
         reference: one labelled object.
         models: whose number format computes the vector, and whose segmenter finds the mask of a box.
         pixels: how its image is read.
+        turned: see reference_vector.
 
     Returns:
         The digest, or None where there is no such file.
@@ -146,6 +150,7 @@ def reference_digest(reference: Reference, models: Models, pixels: PixelSettings
     box = [float(side) for side in reference.box]
     path = os.path.abspath(reference.image)
     about = [VECTOR_VERSION, path, file.st_size, file.st_mtime_ns, box, region, str(models.dtype)]
+    about += ["turned"] if turned else []
     try:
         header = read_header(reference.image)
         # Nothing of what earlier versions left out where it is as they took it to be: their vectors are as good.
@@ -158,7 +163,12 @@ def reference_digest(reference: Reference, models: Models, pixels: PixelSettings
 
 @torch.inference_mode()
 def reference_vector(
-    image: Image.Image, reference: Reference, models: Models, embeddings: ImageEmbeddings | None = None
+    image: Image.Image,
+    reference: Reference,
+    models: Models,
+    embeddings: ImageEmbeddings | None = None,
+    *,
+    turned: bool = False,
 ) -> ReferenceVector | str:
     """The vector of a reference in its image, on the CPU; or the reason why the reference cannot be used.
 
@@ -167,6 +177,8 @@ def reference_vector(
         reference: the object.
         models: that look at it.
         embeddings: of the image, from segmenter_embeddings; made where a box needs them and they are not given.
+        turned: average over the crop as it is, turned by quarters and mirrored, eight views in all; what surrounds the object
+            is taken from the first.
     """
     if reference.problem:
         return reference.problem
@@ -184,15 +196,60 @@ def reference_vector(
         return "its mask is empty"
     corners = crop_corners(reference.box, (image.height, image.width))
     left, top, right, bottom = corners
-    pixels = torch.from_numpy(np.array(image.crop(corners))).permute(2, 0, 1)[None].float() / 255
-    encoded = encode_patches(encoder_pixels(pixels.to(models.device), models.preset.encoder_side), models)[0]
-    weights = crop_weights(mask[top:bottom, left:right], models.preset.encoder_side, models.patches_side)
-    features = encoded.float().cpu()
+    view = _View(image.crop(corners), mask[top:bottom, left:right], (x0 - left, y0 - top, x1 - left, y1 - top))
+    features, weights = view.encode(models)
     vector = instance_vector(features, weights)
     if vector is None:
         return "it is too small or too thin to cover a single patch"
     look = look_again(image, [CutOut(mask, (0, 0), reference.box)], models)[0] if models.preset.second_looks else None
+    if turned:
+        others = [other for mirrored in (view, view.mirror()) for other in mirrored.turns()][1:]
+        vectors = [vector, *(instance_vector(*other.encode(models)) for other in others)]
+        vector = torch.stack([one for one in vectors if one is not None]).mean(0)
+        looks = [] if look is None else [look, *(other.look(models) for other in others)]
+        look = _mean_look(torch.stack(looks)) if looks else None
     return ReferenceVector(vector, background_vectors(features[weights < OUTSIDE]), look)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A crop around an object: the image, (h, w) bool, and xyxy pixels."""
+
+    image: Image.Image
+    mask: Tensor
+    box: tuple[float, float, float, float]
+
+    def encode(self, models: Models) -> tuple[Tensor, Tensor]:
+        """(G², C) patch features and (G²,) weights."""
+        pixels = torch.from_numpy(np.array(self.image)).permute(2, 0, 1)[None].float() / 255
+        encoded = encode_patches(encoder_pixels(pixels.to(models.device), models.preset.encoder_side), models)[0]
+        return encoded.float().cpu(), crop_weights(self.mask, models.preset.encoder_side, models.patches_side)
+
+    def look(self, models: Models) -> Tensor:
+        """(D,) second look."""
+        return look_again(self.image, [CutOut(self.mask, (0, 0), self.box)], models)[0]
+
+    def mirror(self) -> _View:
+        """Left and right exchanged."""
+        x0, y0, x1, y1 = self.box
+        box = (self.image.width - x1, y0, self.image.width - x0, y1)
+        return _View(self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), self.mask.flip(1), box)
+
+    def turns(self) -> list[_View]:
+        """This, and turned to the left by one, two and three quarters."""
+        views = [self]
+        for _ in range(3):
+            last = views[-1]
+            x0, y0, x1, y1 = last.box
+            box = (y0, last.image.width - x1, y1, last.image.width - x0)
+            views.append(_View(last.image.transpose(Image.Transpose.ROTATE_90), last.mask.rot90(1, (0, 1)), box))
+        return views
+
+
+def _mean_look(looks: Tensor) -> Tensor:
+    """(D,) of (n, D) second looks: the mean of each half, each of unit length, and the two together too."""
+    halves = F.normalize(looks[looks.any(1)].unflatten(1, (2, -1)).mean(0), dim=-1)
+    return F.normalize(halves.flatten(), dim=0) if bool(looks.any()) else looks[0]
 
 
 def background_vectors(features: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,15 @@ from .looking import Looker
 logger = logging.getLogger(__name__)
 
 CANDIDATES_AN_IMAGE = 3
+"""More where there are too few images for MAX_COHORT."""
 FEWEST = 32
 """Fewer candidates stand for no dataset."""
 
 
 def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = ()) -> Generator[Progress, None, Cohort | None]:
     """Take a few candidates of each of up to a hundred indexed images, the same ones each time as long as these are there.
+
+    Of fewer images more candidates each are taken, so that there are MAX_COHORT wherever the dataset has as many.
 
     Args:
         dataset: every image of it.
@@ -39,8 +42,10 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
     indexed = [name for name in paths if name in tables.images and tables.images[name].num_candidates]
     held = [name for name in indexed if name not in chosen_before]
     chosen = sorted(held, key=_draw)[: MAX_COHORT // CANDIDATES_AN_IMAGE]
-    if sum(min(CANDIDATES_AN_IMAGE, tables.images[name].num_candidates) for name in chosen) < FEWEST:
+    numbers = _shared_out([tables.images[name].num_candidates for name in chosen], MAX_COHORT)
+    if sum(numbers) < FEWEST:
         return None
+    number_of = dict(zip(chosen, numbers, strict=True))
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     yield Progress(0, len(chosen), "images of the dataset")
     done = 0
@@ -48,7 +53,7 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
         for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
             candidates = chunk.candidates(number)
             drawn = sorted((_draw(f"{image.sample_id} {row}"), row) for row in range(len(candidates)))
-            rows = torch.tensor([row for _, row in drawn[:CANDIDATES_AN_IMAGE]], dtype=torch.int64)
+            rows = torch.tensor([row for _, row in drawn[: number_of[image.sample_id]]], dtype=torch.int64)
             looked = looker.look(image.sample_id, paths[image.sample_id], candidates, rows, known)
             if looked is not None:
                 order = looked.rows.argsort()
@@ -61,6 +66,23 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
     # In one order, whichever was written to the index first.
     features, looks = zip(*(found[name] for name in chosen if name in found), strict=True)
     return Cohort(torch.cat(features).half(), torch.cat(looks).half(), len(held))
+
+
+def _shared_out(held: Sequence[int], most: int) -> list[int]:
+    """How many candidates to take of each image, as equally as what they hold allows, and no more than so many in all.
+
+    Example:
+        >>> _shared_out([1, 5, 9], 10)
+        [1, 5, 4]
+    """
+    taken = [0] * len(held)
+    left = most
+    while left and any(own < number for own, number in zip(taken, held, strict=True)):
+        for row, number in enumerate(held):
+            if left and taken[row] < number:
+                taken[row] += 1
+                left -= 1
+    return taken
 
 
 def _draw(name: str) -> str:

@@ -187,6 +187,7 @@ def iter_learn(
     sources: SourceSettings | None = None,
     *,
     calibrates: bool = True,
+    turned: bool | None = None,
 ) -> Generator[Progress, None, Learnt]:
     """Build prototypes from every reference and negative of a dataset, in place of those kept under a name.
 
@@ -199,6 +200,7 @@ def iter_learn(
             the candidates of known images come from.
         calibrates: whether to learn from what lies around references, and from images tagged `known_empty`, which are not
             computed again where the index holds them; see `refseg.calibrate` and `refseg.mine_negatives`.
+        turned: see `refseg.build_prototypes`; by default as before.
 
     Raises:
         DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
@@ -212,7 +214,8 @@ def iter_learn(
     references, negatives = _tagged(dataset, tags or TagSettings())
     earlier = reusable_prototypes(dataset, name)
     model = sources.model or "large"
-    prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, pixels=sources.pixels)
+    work = iter_build_prototypes(references, model, earlier, negatives, pixels=sources.pixels, turned=turned)
+    prototypes = yield from work
     if calibrates:
         # How images are read is the prototypes' to say from now on.
         prototypes = yield from iter_use_known(dataset, prototypes, sources=replace(sources, model=model, pixels=PLAIN))
