@@ -24,7 +24,7 @@ from refseg.progress import Progress
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs import looking
-from refseg.runs.cohorts import iter_cohort
+from refseg.runs.cohorts import FEWEST_IMAGES, iter_cohort
 from refseg.runs.looking import Looker, part
 from tests.synthetic import assert_same
 from tests.trays import propose_truth, tray_samples
@@ -143,6 +143,20 @@ class TestCalibrate:
         assert alone.cohort is None
         assert alone.surroundings is not None
         assert alone.surroundings.looks is not None
+
+    def test_other_images_are_computed_where_the_index_holds_none(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        """Who calibrates before anything is indexed gets a cohort all the same."""
+        open_index(trays).index.delete()
+        early = calibrate(trays, calibrated, **QUIET)
+        assert open_index(trays).status().num_indexed == 3 + FEWEST_IMAGES
+        assert early.cohort is None, "12 trays of two candidates are too little"
+        build_index(trays[:19], "demo", **QUIET)
+        before = open_index(trays).status().num_indexed
+        late = calibrate(trays, calibrated, **QUIET)
+        assert late.cohort is not None
+        assert open_index(trays).status().num_indexed == before, "there were enough"
+        build_index(trays, "demo", **QUIET)
+        assert_same(calibrate(trays, calibrated, **QUIET), calibrated)
 
     def test_the_cohort_grows_with_the_dataset(self, trays: fo.Dataset) -> None:
         """Those chosen before stay chosen, so that their looks are known."""
