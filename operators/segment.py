@@ -9,7 +9,7 @@ import fiftyone.operators.types as types
 
 from .build_index import record_of
 from .forms.constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
-from .forms.fields import label_field_input, semantic_field_input
+from .forms.fields import label_field_input, presence_field_input, semantic_field_input
 from .forms.form import Form, kept_prototypes, prototypes_input
 from .forms.indexes import coverage, find_record
 from .forms.matching import (
@@ -19,6 +19,7 @@ from .forms.matching import (
     kept_classes,
     limits_inputs,
     matching_inputs,
+    no_probabilities,
     thresholds_input,
 )
 from .forms.messages import count, skips
@@ -51,6 +52,7 @@ class Segment(RefSegOperator):
                 calibrated_notice(form, chosen)
                 thresholds_input(form, kept_classes(ctx, chosen))
             semantic_field_input(form)
+            presence_field_input(form, None if chosen is None else no_probabilities(form, chosen))
             form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
             if chosen is not None:
@@ -95,6 +97,7 @@ class Segment(RefSegOperator):
         calibrated: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
+        presence_field: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -109,8 +112,8 @@ class Segment(RefSegOperator):
             semantic_field: also write a `Segmentation` map here.
             mask_dir: write masks to files under this folder instead of into the database.
             run_key: of the FiftyOne run; by default made from the field's name.
-            overwrite_labels: write to label_field and semantic_field even if their labels are not RefSeg's; those of the images
-                are lost.
+            overwrite_labels: write to label_field, semantic_field and presence_field even if their labels are not RefSeg's;
+                those of the images are lost.
             preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
             index: take candidates from the dataset's index, and add those that are computed; False neither reads nor fills it.
             classes: write only these; all others still compete for candidates.
@@ -131,15 +134,17 @@ class Segment(RefSegOperator):
                 the references of the prototypes.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
+            presence_field: also write the probability that each class is in the image here, as `Classifications`, which needs
+                calibrated prototypes.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `run_key`, `label_field`,
-            `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions were not the
-            same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not indexed),
-            `num_gated` (images that the presence gate spared, as a whole or in part), `num_protected` (images that stay as they
-            are, because no run wrote all of their labels in the field), `num_skipped`, `skipped` (the first
+            `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions or
+            presence were not the same already), `num_from_index`, `num_left_out` (images that a preview left out because they
+            are not indexed), `num_gated` (images that the presence gate spared, as a whole or in part), `num_protected` (images
+            that stay as they are, because no run wrote all of their labels in the field), `num_skipped`, `skipped` (the first
             hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id and best score of each image written,
             the best first), `index_trouble` (why candidates could not be kept, or None), `seconds`, and `changes`: what differs
             from earlier predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects),
@@ -173,6 +178,7 @@ def segment(ctx: Any, images: Any, prototypes: str, classes: Sequence[str] | Non
         None if classes is None else tuple(classes),
         presence_gate=None if gate in (None, "") else float(gate),
         matching=chosen_matching(ctx.params, images._root_dataset.get_run_info(prototypes).config.model),
+        presence_field=given("presence_field"),
     )
     sources = SourceSettings(
         index=ctx.params.get("index") is not False,

@@ -12,10 +12,10 @@ import fiftyone.operators.types as types
 
 from . import build_prototypes, evaluate, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
-from .forms.fields import label_field_input
+from .forms.fields import label_field_input, presence_field_input
 from .forms.form import Form, build_inputs
 from .forms.indexes import coverage, find_record
-from .forms.matching import limits_inputs
+from .forms.matching import limits_inputs, no_probabilities_of_new
 from .forms.pixels import pixel_inputs, pixel_params
 from .forms.selection import all_images, target_images
 from .running.base import RefSegOperator, Result, Work
@@ -47,6 +47,7 @@ class SegmentWithReferences(RefSegOperator):
             form.notice("coverage", coverage(ctx, find_record(ctx, model)).describe_segment())
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
+            presence_field_input(form, no_probabilities_of_new(form, model))
             pixel_inputs(form, model=model)
             if form.switch("evaluate", True, "Evaluate", "Compare the predictions with ground truth afterwards"):
                 evaluate.ground_truth_input(form, "gt_field", form.value("label_field", LABEL_FIELD))
@@ -101,6 +102,7 @@ class SegmentWithReferences(RefSegOperator):
         turned: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
+        presence_field: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -118,7 +120,8 @@ class SegmentWithReferences(RefSegOperator):
             label_field: where to write; a new field, or one that an earlier run wrote.
             min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's.
             max_detections: the best so many of each image.
-            overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            overwrite_labels: write to label_field and presence_field even if their labels are not RefSeg's; those of the images
+                are lost.
             evaluate: compare the predictions with ground truth; classes without a reference count as not found.
             gt_field: the objects that are there; by default `ground_truth`, or the first other field of objects.
             eval_key: where the App finds FiftyOne's evaluation; by default made from label_field. An earlier one is replaced.
@@ -130,6 +133,7 @@ class SegmentWithReferences(RefSegOperator):
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
+            presence_field: also write the probability that each class is in the image here, as `Classifications`.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 

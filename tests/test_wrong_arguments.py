@@ -89,7 +89,8 @@ WANTED = {
     "model": ("model",),
     "index": ("index",),
     "name": (
-        *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field", "semantic_field"),
+        *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field"),
+        *("semantic_field", "presence_field"),
         *("name", "label", "label_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
     ),
     "names": (

@@ -1,4 +1,4 @@
-"""Where predictions and maps go; labels of others are replaced on request alone."""
+"""Where predictions, maps and presence go; labels of others are replaced on request alone."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def semantic_field_input(form: Form) -> None:
     description = "Also write one map of classes an image to this field; optional"
     form.text("semantic_field", None, "Semantic map", description, _loss_of_labels(form, field))
     if _is_foreign(form, field) and not _is_foreign(form, form.value("label_field", LABEL_FIELD)):
+        _replace_labels_input(form, field)
+
+
+def presence_field_input(form: Form, no_probabilities: str | None) -> None:
+    """Where presence goes, if anywhere; as for predictions, labels of others are replaced only on request.
+
+    Args:
+        form: to add to.
+        no_probabilities: why scores would be similarities, which presence cannot be; None where they are probabilities.
+    """
+    field = form.value("presence_field")
+    description = "Also write how probable it is that each class is in an image to this field, to sort images by; optional"
+    problem = _loss_of_labels(form, field) or (no_probabilities if field else None)
+    form.text("presence_field", None, "Presence", description, problem)
+    others = form.value("label_field", LABEL_FIELD), form.value("semantic_field")
+    if _is_foreign(form, field) and not any(_is_foreign(form, other) for other in others):
         _replace_labels_input(form, field)
 
 

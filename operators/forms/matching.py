@@ -82,6 +82,30 @@ def calibrated_notice(form: Form, prototypes: str) -> None:
     form.notice("calibrated_thresholds", text)
 
 
+def no_probabilities(form: Form, prototypes: str) -> str | None:
+    """Why the scores that the form asks for would be similarities; None where they are probabilities, or nobody knows yet."""
+    config = form.ctx.dataset.get_run_info(prototypes).config
+    by_default = default_matching(config.model)["calibrated"]
+    chosen = form.value("calibrated")
+    if not (by_default if chosen is None else chosen):
+        return "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+    if by_default and not getattr(config, "thresholds", None):
+        return (
+            "Presence is a probability, and these prototypes are not calibrated: run 'Calibrate thresholds' first, or leave "
+            "this empty."
+        )
+    return None
+
+
+def no_probabilities_of_new(form: Form, model: str) -> str | None:
+    """The same for prototypes that are about to be built for a preset."""
+    if not default_matching(model)["calibrated"]:
+        return f"Presence is a probability, and {model!r} gives similarities: choose another model, or leave this empty."
+    if not form.value("calibrates", True):
+        return "Presence is a probability: tick 'Calibrate thresholds' above, or leave this empty."
+    return None
+
+
 def kept_classes(ctx: Any, prototypes: str) -> list[str]:
     """The classes of prototypes that the dataset keeps."""
     return [name for name, _ in ctx.dataset.get_run_info(prototypes).config.shots]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from refseg.candidates.proposing import Candidates
+from refseg.matching.calibrator import Calibrator
 from refseg.matching.gallery import make_gallery
 from refseg.matching.matcher import Matcher, make_matcher
 from refseg.matching.ranking import match
@@ -94,7 +95,34 @@ class TestMatcher:
             assert bound == (score if written else 0.0)
         assert 0 < int((bounds > 0).sum()) < 40
 
+    @pytest.mark.parametrize("overlaps", get_args(Overlaps))
+    @pytest.mark.parametrize("max_detections", [1, 100])
+    def test_presence_is_the_best_score_and_changes_nothing(self, overlaps: Overlaps, max_detections: int) -> None:
+        full, spots, settings = make_full("abcdef"), make_spots(60), MatchSettings(overlaps=overlaps)
+        calibrator = Calibrator(10.0, torch.tensor([0.5, 0.4, 0.3]))
+        options = {"max_detections": max_detections, "calibrator": calibrator}
+        for thresholds in ({"gear": 0.3, "ring": 1.0}, {"gear": 0.6, "nut": 0.02, "ring": 0.3}):
+            plain = matcher_of(full, thresholds, settings, **options)
+            expected, found = plain.rank(spots), replace(plain, tells_presence=True).rank(spots)
+            for name in ("rows", "labels", "scores", "margins", "runners_up"):
+                assert torch.equal(getattr(found, name), getattr(expected, name))
+            assert expected.presence is None
+            assert found.presence is not None
+            every = matcher_of(full, dict.fromkeys(thresholds, 0.0), settings, **options).rank(spots)
+            by_hand = [
+                max((score for score, label in zip(every.scores.tolist(), every.labels.tolist(), strict=True) if label == row))
+                if name in thresholds
+                else 0.0
+                for row, name in enumerate(full.classes)
+            ]
+            assert found.presence.tolist() == by_hand
+            reached = {name for name, score in zip(full.classes, by_hand, strict=True) if score >= thresholds.get(name, 2.0)}
+            assert {full.classes[label] for label in found.labels.tolist()} == reached
+
     def test_of_nothing(self) -> None:
         matcher = matcher_of(make_full("abcdef"), {"gear": 0.1})
         nothing = make_spots(0)
         assert len(matcher.match(nothing)) == len(matcher.bounds(matcher.classify(nothing.features))) == 0
+        presence = replace(matcher, tells_presence=True).rank(nothing).presence
+        assert presence is not None
+        assert presence.tolist() == [0.0, 0.0, 0.0]

@@ -101,3 +101,58 @@ class TestSegment:
         assert note["variant"] == "warning"
         assert "instances in 4 images (3 from the index)" in note["message"]
         assert " Candidates are not kept: Nothing more can be written to the candidate index" in note["message"]
+
+
+class TestPresence:
+    @pytest.fixture
+    def trays(self, trays: fo.Dataset) -> fo.Dataset:
+        """The same, with the objects of the first two as references."""
+        trays[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        return trays
+
+    def test_from_python_from_the_app_and_by_an_update(self, trays: fo.Dataset) -> None:
+        call("learn", trays, "demo", only_prototypes=True)
+        assert call("segment", trays, presence_field="presence")["num_written"] == 4
+        trays.reload()
+        assert trays.count("presence.classifications") == 8
+        messages = run_in_app(trays, "segment", {"presence_field": "presence"})
+        assert notes(messages)[0]["message"].endswith("Nothing has changed since the last run.")
+        sample = trays.first()
+        sample.presence.classifications[0].confidence = 0.0
+        sample.save()
+        assert call("update", trays)["segmentation"]["num_written"] == 1
+
+    def test_with_references(self, trays: fo.Dataset) -> None:
+        call("segment_with_references", trays, model="demo", evaluate=False, presence_field="presence")
+        trays.reload()
+        assert trays.count("presence.classifications") == 8
+
+    def test_forms(self, trays: fo.Dataset) -> None:
+        call("learn", trays, "demo", only_prototypes=True, calibrates=False)
+        params = {"presence_field": "presence"}
+        sentence = "Presence is a probability, and these prototypes are not calibrated: run 'Calibrate thresholds' first, or"
+        assert problems_of(form_of(trays, "segment", params))["presence_field"].startswith(sentence)
+        assert problems_of(form_of(trays, "segment")) == {}
+        call("calibrate", trays)
+        trays.reload()
+        assert problems_of(form_of(trays, "segment", params)) == {}
+        sentence = "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+        assert problems_of(form_of(trays, "segment", {**params, "calibrated": False})) == {"presence_field": sentence}
+        params["model"] = "demo"
+        assert problems_of(form_of(trays, "segment_with_references", {**params, "name": "new"})) == {}
+        found = problems_of(form_of(trays, "segment_with_references", {**params, "name": "new", "calibrates": False}))
+        assert found["presence_field"].startswith(
+            "Presence is a probability: calibrate, with another model than 'demo' if need"
+        )
+
+    def test_labels_of_others(self, trays: fo.Dataset) -> None:
+        call("learn", trays, "demo", only_prototypes=True)
+        trays.set_values("mine", [fo.Classifications(classifications=[fo.Classification(label="sunny")])] * 4)
+        form = form_of(trays, "segment", {"presence_field": "mine"})
+        assert problems_of(form)["presence_field"].startswith("The labels in the field 'mine' are not RefSeg's")
+        assert "overwrite_labels" in form
+        params = {"presence_field": "mine", "overwrite_labels": True}
+        assert problems_of(form_of(trays, "segment", params)) == {}
+        run_in_app(trays, "segment", params)
+        trays.reload()
+        assert "sunny" not in trays.distinct("mine.classifications.label")

@@ -30,7 +30,7 @@ from tests.synthetic import assert_same
 from tests.trays import propose_truth, tray_samples
 
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
-FIELDS = ("predictions", "alone", "applied", "once", "preview")
+FIELDS = ("predictions", "alone", "applied", "once", "preview", "presence")
 NUM_TRAYS = 20
 """With two candidates each, enough of a dataset to whiten by."""
 
@@ -88,6 +88,10 @@ def answers(dataset: fo.Dataset, field: str = "predictions") -> list[list[tuple[
     return [
         [(label.label, round(label.confidence, 5)) for label in sample[field].detections] for sample in dataset.iter_samples()
     ]
+
+
+def presence(dataset: fo.Dataset) -> list[dict[str, float]]:
+    return [{label.label: label.confidence for label in sample.presence.classifications} for sample in dataset.iter_samples()]
 
 
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +292,20 @@ class TestSegment:
         segment(trays, calibrated, **QUIET)
         clear_looks(trays)
         assert segment(trays, calibrated, **QUIET).changes.num_samples == 0
+
+    def test_presence_is_told_by_second_looks(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        """What the first looks have told is written over."""
+        options: dict[str, Any] = {"presence_field": "presence", "min_confidence": 0.0, **QUIET}
+        segment(trays, calibrated, matching=MatchSettings(second_look=False), **options)
+        first = presence(trays)
+        clear_looks(trays)
+        assert segment(trays, calibrated, **options).num_looked == NUM_TRAYS
+        found = presence(trays)
+        assert all(own["star"] != other["star"] for own, other in zip(found, first, strict=True))
+        for own, image in zip(found, answers(trays), strict=True):
+            # The best comes first, so of each class it is the last to be put in.
+            assert own == pytest.approx({"star": 0.0, "tee": 0.0, **dict(image[::-1])}, abs=1e-5)
+        assert segment(trays, calibrated, **options).num_written == 0
 
     def test_preview_takes_what_is_known(
         self, trays: fo.Dataset, calibrated: Prototypes, monkeypatch: pytest.MonkeyPatch

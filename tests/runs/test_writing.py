@@ -156,7 +156,7 @@ class TestOnlyChangesAreWritten:
         assert modified_at(trays) == before
         assert content_of(trays) == written
         assert trays.count_values("predictions.detections.run") == {first.run_key: 8}
-        assert "predictions of 0 images were written" in str(second)
+        assert "answers of 0 images were written" in str(second)
 
     def test_nor_where_no_prediction_is_the_answer(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         assert run(trays, prototypes, min_confidence=1.0).num_written == 4

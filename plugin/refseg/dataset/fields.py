@@ -82,18 +82,21 @@ def prediction_fields(dataset: Any) -> set[str]:
 
 
 def holds_labels_of_others(dataset: Any, name: str) -> bool:
-    """Whether a field of Detections or of a Segmentation holds labels, and no run of RefSeg seems to have written there.
+    """Whether a field of predictions, maps or presence holds labels, and no run of RefSeg seems to have written there.
 
     A dataset made of a view of another has its labels and not its runs: predictions are known by the run that they name, while
     decisions, which name it too, are somebody's.
     """
     for run in past_runs(dataset, PREDICTING):
-        if name in (run.config.get("label_field"), run.config.get("semantic_field")):
+        if name in [run.config.get(kind) for kind in ("label_field", "semantic_field", "presence_field")]:
             return False
     whole = every_image(dataset)
-    if getattr(dataset.get_field(name), "document_type", None) is fo.Detections:
+    kind = getattr(dataset.get_field(name), "document_type", None)
+    if kind is fo.Detections:
         is_foreign = (F(RUN) == None) | (F("decision") != None)  # noqa: E711
         labelled = whole.match(F(f"{name}.detections").filter(is_foreign).length() > 0)
+    elif kind is fo.Classifications:
+        labelled = whole.match(F(f"{name}.classifications").length() > 0)
     else:
         labelled = whole.exists(name)
     return len(labelled.limit(1)) > 0

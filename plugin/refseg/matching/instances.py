@@ -53,6 +53,8 @@ class Ranking:
         scores: (n,) float32 in [0, 1].
         margins: (n,) float32, see Classified.
         runners_up: (n,) int64, see Classified.
+        presence: (K,) float32 in [0, 1], the best score of each class, below its least score too; 0 for a class without any
+            candidate, and for one that is not written. None where nobody asks for it.
     """
 
     rows: Tensor
@@ -60,8 +62,13 @@ class Ranking:
     scores: Tensor
     margins: Tensor
     runners_up: Tensor
+    presence: Tensor | None = None
 
     __repr__ = one_line
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def best_scores(self, num_classes: int) -> Tensor:
+        """(K,) float32: the best score of each of K classes; 0 for one without any instance."""
+        return self.scores.new_zeros(num_classes).scatter_reduce(0, self.labels, self.scores, "amax")

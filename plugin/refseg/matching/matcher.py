@@ -40,6 +40,7 @@ class Matcher:
         second: what second looks are compared with; None where candidates are looked at once.
         calibrator: turns similarities into probabilities; None where scores are similarities.
         looks_anew: whether candidates that nobody has looked at again are to be looked at.
+        tells_presence: whether rankings tell the best score of each class that is written, below its least score too.
     """
 
     gallery: Gallery
@@ -52,6 +53,7 @@ class Matcher:
     second: SecondLook | None = None
     calibrator: Calibrator | None = None
     looks_anew: bool = True
+    tells_presence: bool = False
 
     __repr__ = one_line
 
@@ -103,11 +105,21 @@ class Matcher:
             looked: second looks; None where nobody has looked again.
         """
         first = self.classify(candidates.features) if classified is None else classified
+        both = first if self.second is None else self.second.combine(first, looked)
+        ranking = self._above(self.least, candidates, both)
+        if not self.tells_presence:
+            return ranking
+        # Ranked apart, so that what is written cannot depend on whether anybody asks for presence.
+        every = self._above(self.least.where(self.least.isinf(), 0.0), candidates, both)
+        return replace(ranking, presence=every.best_scores(len(self.least)))
+
+    def _above(self, least: Tensor, candidates: Candidates | PackedCandidates, classified: Classified) -> Ranking:
+        """The candidates of one image whose scores reach the least of their class, (K,) float32."""
         ranking = rank(
             candidates,
-            first if self.second is None else self.second.combine(first, looked),
+            classified,
             max_detections=self.max_detections,
-            min_score=self.least if self.calibrator is None else self.calibrator.similarity(self.least),
+            min_score=least if self.calibrator is None else self.calibrator.similarity(least),
             overlaps=self.overlaps,
             as_published=self.as_published,
         )

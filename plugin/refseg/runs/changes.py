@@ -16,6 +16,8 @@ from ..dataset import (
     is_box,
 )
 
+SAME_SCORE = 1e-6
+"""Scores may differ by this much with the company in which they were computed."""
 SAME_OBJECT_IOU = 0.5
 """Box IoU from which predictions of two runs are taken for one object."""
 

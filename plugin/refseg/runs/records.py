@@ -71,6 +71,32 @@ def scores_of(matching: MatchSettings, prototypes: Prototypes) -> str:
     return PROBABILITIES if matching.calibrated and prototypes.surroundings is not None else SIMILARITIES
 
 
+def require_probabilities(settings: SegmentSettings, as_published: bool, prototypes: Prototypes) -> None:
+    """Refuse to write presence where scores are similarities.
+
+    Args:
+        settings: of a run.
+        as_published: whether its preset matches as published where the settings do not say how.
+        prototypes: that it segments with.
+
+    Raises:
+        DatasetError: there is a field for presence, and scores are no probabilities.
+    """
+    matching = settings_for(as_published, settings.matching)
+    if not settings.presence_field or scores_of(matching, prototypes) == PROBABILITIES:
+        return
+    if matching.calibrated:
+        raise DatasetError(
+            "Presence is a probability, and scores of prototypes that are not calibrated are similarities: calibrate them "
+            "first, with refseg.calibrate(dataset, prototypes) or calibrates=True, or leave presence_field out."
+        )
+    raise DatasetError(
+        "Presence is a probability, and scores are similarities where matching is not calibrated, as in the preset 'paper': "
+        "pass matching=refseg.MatchSettings() and prototypes from refseg.calibrate(dataset, prototypes), or leave "
+        "presence_field out."
+    )
+
+
 def changes_as_config(changes: Changes) -> dict[str, Any]:
     """Classes in lists: MongoDB takes no class name as a key. Ids in one text: FiftyOne walks lists when runs are listed."""
     return {"changes": changes.as_lists(), "changed_ids": " ".join(changes.sample_ids[:CHANGES_RECORDED])}
@@ -118,5 +144,6 @@ def configure(
         max_detections=settings.max_detections,
         mask_dir=settings.mask_dir,
         semantic_field=settings.semantic_field,
+        presence_field=settings.presence_field,
         started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..calibration import calibrator_for, default_thresholds
@@ -37,7 +37,7 @@ from ..prototypes import Prototypes
 from .changes import Changes
 from .looking import Looker
 from .ranked import preview_images, segment_images
-from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded
+from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded, require_probabilities
 from .settings import SegmentSettings, check_mask_folder
 from .writing import Writer, check_fields, create_fields
 
@@ -53,7 +53,7 @@ class SegmentReport:
         label_field: where the predictions are.
         num_images: images segmented; of a preview, images ranked.
         num_instances: instances found in them; of a preview, instances written.
-        num_written: images whose predictions were written; those of all others were the same already.
+        num_written: images whose predictions or presence were written; those of all others were the same already.
         num_from_index: images whose candidates came from the index.
         num_left_out: images that a preview left out because they are not indexed.
         skipped: images that could not be read; their earlier predictions stay as they are.
@@ -91,7 +91,7 @@ class SegmentReport:
         lines = [
             f"{self.num_instances} instances in {self.num_images} images in the field {self.label_field!r} "
             f"({self.seconds:.1f} s, {rate:.1f} ms an image; run {self.run_key!r})",
-            f"{self.num_from_index} images came from the index; predictions of {self.num_written} images were written, "
+            f"{self.num_from_index} images came from the index; the answers of {self.num_written} images were written, "
             "all others are as they were",
         ]
         if self.changes.num_samples:
@@ -150,6 +150,7 @@ def iter_segment(
     check_mask_folder(settings)
     key = key_for(dataset, run_key, label_field)
     source = find_source(dataset, prototypes, sources, creates=not settings.preview)
+    require_probabilities(settings, source.preset.as_published, prototypes)
     images = _images_for(source, view, prototypes, settings)
     matcher = matcher_for(prototypes, source.preset, settings)
     config = configure(view, prototypes, source, label_field, settings, matcher.thresholds)
@@ -284,6 +285,7 @@ def segment(
     max_detections: int = 100,
     mask_dir: str | os.PathLike[str] | None = None,
     semantic_field: str | None = None,
+    presence_field: str | None = None,
     preview: bool = False,
     classes: Sequence[str] | None = None,
     index: bool | DatasetIndex = True,
@@ -317,6 +319,11 @@ def segment(
         max_detections: the best so many of each image.
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
+        presence_field: also write the probability that each class is in the image here, as `Classifications`, the most probable
+            first: the best score of any instance of the class, one below its min_confidence too; 0 where there is none, or
+            where presence_gate spared the image. An image has a presence of at least the min_confidence of a class, where
+            that is above 0, exactly where it gets an instance of it, but for max_detections and for masks that vanish at the
+            image's size. Scores must be probabilities: the prototypes need `refseg.calibrate`.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
         classes: write only these, or this one; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
@@ -330,13 +337,14 @@ def segment(
         num_workers: threads that decode images; 0 for none.
         pixel_range: see `refseg.build_index`; by default that of the prototypes, or of the index.
         channels: see `refseg.build_index`; by default those of the prototypes, or of the index.
-        overwrite: write to label_field and semantic_field even if they hold labels that no run of RefSeg wrote; those of the
-            images are lost.
+        overwrite: write to label_field, semantic_field and presence_field even if they hold labels that no run of RefSeg
+            wrote; those of the images are lost.
         progress: see `refseg.progress.drain`.
 
     Raises:
         DatasetError: no images, an empty view, a field of another type or with labels of others, a limit out of range, unknown
-            prototypes or classes, or a preview of images none of which is indexed.
+            prototypes or classes, a preview of images none of which is indexed, or a field for presence where scores are
+            similarities.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes, or reads
             pixels of more than 8 bits otherwise.
         IndexMismatchError: the index given is of another dataset or model, or its tiles are not those asked for.
@@ -345,7 +353,7 @@ def segment(
     """
     chosen = names_or_none("classes", classes)
     settings = SegmentSettings(
-        min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, matching
+        min_confidence, max_detections, mask_dir, semantic_field, preview, chosen, presence_gate, matching, presence_field
     )
     sources = SourceSettings(model, index, tiles, num_workers, pixel_settings(pixel_range, channels))
     work = iter_segment(view, prototypes, label_field, settings=settings, sources=sources, run_key=run_key, overwrite=overwrite)
@@ -360,7 +368,7 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
     """
     matching = settings_for(preset.as_published, settings.matching)
     calibrator = calibrator_for(prototypes, preset, matching)
-    return make_matcher(
+    matcher = make_matcher(
         prototypes,
         preset,
         matching,
@@ -369,3 +377,4 @@ def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSetting
         is_chosen=settings.min_confidence is not None,
         calibrator=calibrator,
     )
+    return replace(matcher, tells_presence=bool(settings.presence_field))

@@ -28,6 +28,7 @@ class SegmentSettings:
         presence_gate: candidates are computed only where a patch has this cosine with the prototype of a class that is written;
             None computes them everywhere.
         matching: how candidates are compared with prototypes; None as is the preset's default.
+        presence_field: also write the probability that each class is in the image to this field, as `Classifications`.
     """
 
     min_confidence: float | Mapping[str, float] | None = None
@@ -38,11 +39,12 @@ class SegmentSettings:
     classes: tuple[str, ...] | None = None
     presence_gate: float | None = None
     matching: MatchSettings | None = None
+    presence_field: str | None = None
 
     def __post_init__(self) -> None:
         require_whole(1, max_detections=self.max_detections)
         require_flags(preview=self.preview)
-        require_names(or_none=True, semantic_field=self.semantic_field)
+        require_names(or_none=True, semantic_field=self.semantic_field, presence_field=self.presence_field)
         require_kind((MatchSettings, NoneType), "MatchSettings or None", matching=self.matching)
         plain = {
             "min_confidence": _least_scores(self.min_confidence),

@@ -41,7 +41,7 @@ from ..models import PRESETS, Models, get_preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
-from .records import PROBABILITIES, SIMILARITIES, scores_of
+from .records import PROBABILITIES, SIMILARITIES, require_probabilities, scores_of
 from .segmenting import SegmentReport, iter_segment
 from .settings import SegmentSettings
 
@@ -137,8 +137,8 @@ def update(
 
     References and negatives are taken from the whole dataset, in every field that holds no predictions. The new prototypes
     replace those of the field's newest run, whose settings are kept: thresholds and the choice of classes by name, limits,
-    mask folder, semantic map, and whether the index is used. A class that has references for the first time is looked for
-    at the default threshold; one without references is dropped. Negatives are mined from images
+    mask folder, fields of semantic maps and of presence, and whether the index is used. A class that has references for the
+    first time is looked for at the default threshold; one without references is dropped. Negatives are mined from images
     tagged `known_empty`.
 
     Args:
@@ -155,7 +155,8 @@ def update(
         progress: see `refseg.progress.drain`.
 
     Raises:
-        DatasetError: no images, no run yet, no segmented image in the view, or none of the chosen classes has references.
+        DatasetError: no images, no run yet, no segmented image in the view, or none of the chosen classes has references; or
+            the last run wrote presence, and scores would be similarities.
         NoReferencesError: nothing is tagged as a reference.
         BadReferenceError: an object is both a reference and a negative.
         ClassWithoutReferencesError: no reference of a class can be used.
@@ -260,16 +261,22 @@ def iter_update(
         same = run.config.get("scores", SIMILARITIES) == (PROBABILITIES if chosen.calibrated else SIMILARITIES)
         mining = SegmentSettings(settings.min_confidence if same else None, matching=settings.matching)
         prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
-    save_prototypes(dataset, prototypes, name, overwrite=True)
     settings, dropped = _readable(settings, run, prototypes)
+    save_prototypes(dataset, prototypes, name, overwrite=True)
     report = yield from iter_segment(images, name, label_field, settings=settings, sources=sources)
     return replace(_report(name, prototypes, before, run.config, report), dropped_confidences=dropped)
 
 
 def _readable(settings: SegmentSettings, run: PastRun, prototypes: Prototypes) -> tuple[SegmentSettings, dict[str, float]]:
-    """The settings without least scores that somebody chose on another scale, and these; 0 is the same on every scale."""
+    """The settings without least scores that somebody chose on another scale, and these; 0 is the same on every scale.
+
+    Raises:
+        DatasetError: the run wrote presence, and scores are no probabilities any more.
+    """
     preset = PRESETS.get(prototypes.model)
-    matching = settings_for(preset is not None and preset.as_published, settings.matching)
+    as_published = preset is not None and preset.as_published
+    require_probabilities(settings, as_published, prototypes)
+    matching = settings_for(as_published, settings.matching)
     own = {label: least for label, least in settings.own_confidences(prototypes.classes).items() if least}
     if not own or run.config.get("scores", SIMILARITIES) == scores_of(matching, prototypes):
         return settings, {}
@@ -308,6 +315,7 @@ def settings_of(run: PastRun, classes: set[str]) -> SegmentSettings:
         max_detections=int(config["max_detections"]),
         mask_dir=config.get("mask_dir") or None,
         semantic_field=config.get("semantic_field"),
+        presence_field=config.get("presence_field"),
         classes=chosen,
         presence_gate=config.get("presence_gate"),
         matching=MatchSettings.from_mapping(config["matching"]) if config.get("matching") else None,

@@ -28,7 +28,8 @@ from ..dataset import (
 )
 from ..errors import DatasetError, IndexDamagedError
 from ..matching import Instances, Ranking, crop_instances, semantic_map
-from .changes import Changes, Named, Tally
+from .changes import SAME_SCORE, Changes, Named, Tally
+from .presence import write_presence
 from .settings import SegmentSettings
 
 IMAGES_A_WRITE = 256
@@ -38,8 +39,6 @@ CELLS_HELD = 1 << 27
 """And when candidates that are not packed, 4 bytes a cell, take half a gigabyte."""
 PIXELS_A_WRITE = 1 << 26
 """Masks and maps at the images' size, a byte a pixel, are written when there are so many, whatever the number of images."""
-SAME_SCORE = 1e-6
-"""Scores may differ by this much with the company in which they were computed."""
 MARGIN_TOLERANCE = 0.02
 """A margin that moved by less is not worth a write: one more reference of any class moves those of all others a little."""
 
@@ -88,7 +87,7 @@ class Writer:
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
-        written: ids of the samples written.
+        written: ids of the samples written, predictions or presence.
         protected: ids of samples that stay as they are, because no run wrote some of their labels in this field.
         changes: what differs from earlier answers, in the samples written.
     """
@@ -140,6 +139,7 @@ class Writer:
         answers, self.answers = self.answers, {}
         labels: dict[str, Any] = {}
         maps: dict[str, Any] = {}
+        presence: dict[str, Any] = {}
         num_pixels = 0
         held = self._held(list(answers)) if self.compares else {}
         for sample_id, answer in answers.items():
@@ -147,6 +147,8 @@ class Writer:
             if before is not None and not self.overwrite and any(run is None for _, run, *_ in before):
                 self.protected[sample_id] = None
                 continue
+            if answer.ranking.presence is not None:
+                presence[sample_id] = answer.ranking.presence
             instances = self._cut(sample_id, answer, before)
             earlier = None if before is None else [(label, box) for label, *_, box in before]
             if instances is None:
@@ -167,6 +169,10 @@ class Writer:
                 self._write(labels, maps)
                 labels, maps, num_pixels = {}, {}, 0
         self._write(labels, maps)
+        if self.settings.presence_field:
+            # Apart from predictions: where these are the same they stay, with all that somebody has noted on them.
+            told = self.classes if self.settings.classes is None else self.settings.classes
+            self.written.update(write_presence(self.view, self.settings.presence_field, presence, self.classes, told))
         self._written_at = time.monotonic()
 
     def settle(self) -> None:
@@ -296,7 +302,7 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
     Args:
         dataset: that they are fields of.
         label_field: of the predictions.
-        settings: may name a field of semantic maps.
+        settings: may name a field of semantic maps, and one of presence.
         overwrite: labels that no run of RefSeg wrote may be replaced too.
 
     Raises:
@@ -307,6 +313,10 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
         if settings.semantic_field == label_field:
             raise DatasetError(f"The semantic map needs a field of its own, not {label_field!r} again.")
         fields[settings.semantic_field] = fo.Segmentation
+    if settings.presence_field:
+        if settings.presence_field in fields:
+            raise DatasetError(f"Presence needs a field of its own, not {settings.presence_field!r} again.")
+        fields[settings.presence_field] = fo.Classifications
     for name, kind in fields.items():
         existing = dataset.get_field(name)
         if existing is None:
