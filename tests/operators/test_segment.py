@@ -141,9 +141,9 @@ class TestPresence:
         params["model"] = "demo"
         assert problems_of(form_of(trays, "segment_with_references", {**params, "name": "new"})) == {}
         found = problems_of(form_of(trays, "segment_with_references", {**params, "name": "new", "calibrates": False}))
-        assert found["presence_field"].startswith(
-            "Presence is a probability: calibrate, with another model than 'demo' if need"
-        )
+        assert found["presence_field"] == "Presence is a probability: tick 'Calibrate thresholds' above, or leave this empty."
+        found = problems_of(form_of(trays, "segment_with_references", {**params, "name": "new", "model": "paper"}))
+        assert found["presence_field"].startswith("Presence is a probability, and 'paper' gives similarities: choose another")
 
     def test_labels_of_others(self, trays: fo.Dataset) -> None:
         call("learn", trays, "demo", only_prototypes=True)

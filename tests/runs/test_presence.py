@@ -244,6 +244,12 @@ class TestRefusals:
         assert not trays.has_field("predictions")
         assert not trays.has_field("presence")
         assert trays.list_runs(method=SEGMENT_METHOD) == []
+        # Nor is an index made for it.
+        without_index = trays[:1].clone()
+        with pytest.raises(DatasetError, match="not calibrated"):
+            run(without_index, shelf.plain)
+        assert without_index.list_runs() == []
+        without_index.delete()
 
     def test_update_without_calibrating(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         """Nothing is lost by asking: the prototypes kept are those of before."""

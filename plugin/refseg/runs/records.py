@@ -11,6 +11,7 @@ from ..calibration import labelled_ids, num_mined
 from ..dataset import Source, name_of, whole_of, write_prototypes
 from ..errors import DatasetError
 from ..matching import MatchSettings, settings_for
+from ..models import Preset
 from ..names import free_run_key, run_key_from
 from ..prototypes import Prototypes
 from .changes import Changes
@@ -71,18 +72,18 @@ def scores_of(matching: MatchSettings, prototypes: Prototypes) -> str:
     return PROBABILITIES if matching.calibrated and prototypes.surroundings is not None else SIMILARITIES
 
 
-def require_probabilities(settings: SegmentSettings, as_published: bool, prototypes: Prototypes) -> None:
+def require_probabilities(settings: SegmentSettings, preset: Preset | None, prototypes: Prototypes) -> None:
     """Refuse to write presence where scores are similarities.
 
     Args:
         settings: of a run.
-        as_published: whether its preset matches as published where the settings do not say how.
+        preset: how it matches where the settings do not say it; None for one that is not known.
         prototypes: that it segments with.
 
     Raises:
         DatasetError: there is a field for presence, and scores are no probabilities.
     """
-    matching = settings_for(as_published, settings.matching)
+    matching = settings_for(preset is not None and preset.as_published, settings.matching)
     if not settings.presence_field or scores_of(matching, prototypes) == PROBABILITIES:
         return
     if matching.calibrated:

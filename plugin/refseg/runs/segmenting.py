@@ -31,7 +31,7 @@ from ..dataset import (
 from ..errors import DatasetError
 from ..images import pixel_settings
 from ..matching import Matcher, MatchSettings, make_matcher, settings_for
-from ..models import Models, Preset
+from ..models import PRESETS, Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .changes import Changes
@@ -149,8 +149,10 @@ def iter_segment(
     fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
     check_mask_folder(settings)
     key = key_for(dataset, run_key, label_field)
+    require_probabilities(settings, PRESETS.get(sources.preset_for(prototypes.model)), prototypes)
     source = find_source(dataset, prototypes, sources, creates=not settings.preview)
-    require_probabilities(settings, source.preset.as_published, prototypes)
+    # Again, because an index that was given may be of another preset.
+    require_probabilities(settings, source.preset, prototypes)
     images = _images_for(source, view, prototypes, settings)
     matcher = matcher_for(prototypes, source.preset, settings)
     config = configure(view, prototypes, source, label_field, settings, matcher.thresholds)

@@ -274,9 +274,8 @@ def _readable(settings: SegmentSettings, run: PastRun, prototypes: Prototypes) -
         DatasetError: the run wrote presence, and scores are no probabilities any more.
     """
     preset = PRESETS.get(prototypes.model)
-    as_published = preset is not None and preset.as_published
-    require_probabilities(settings, as_published, prototypes)
-    matching = settings_for(as_published, settings.matching)
+    require_probabilities(settings, preset, prototypes)
+    matching = settings_for(preset is not None and preset.as_published, settings.matching)
     own = {label: least for label, least in settings.own_confidences(prototypes.classes).items() if least}
     if not own or run.config.get("scores", SIMILARITIES) == scores_of(matching, prototypes):
         return settings, {}

@@ -169,7 +169,7 @@ class Writer:
                 self._write(labels, maps)
                 labels, maps, num_pixels = {}, {}, 0
         self._write(labels, maps)
-        if self.settings.presence_field:
+        if self.settings.presence_field and presence:
             # Apart from predictions: where these are the same they stay, with all that somebody has noted on them.
             told = self.classes if self.settings.classes is None else self.settings.classes
             self.written.update(write_presence(self.view, self.settings.presence_field, presence, self.classes, told))
