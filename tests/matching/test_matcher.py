@@ -97,7 +97,7 @@ class TestMatcher:
 
     @pytest.mark.parametrize("overlaps", get_args(Overlaps))
     @pytest.mark.parametrize("max_detections", [1, 100])
-    def test_presence_is_the_best_score_and_changes_nothing(self, overlaps: Overlaps, max_detections: int) -> None:
+    def test_presence_is_the_chance_of_any_and_changes_nothing(self, overlaps: Overlaps, max_detections: int) -> None:
         full, spots, settings = make_full("abcdef"), make_spots(60), MatchSettings(overlaps=overlaps)
         calibrator = Calibrator(10.0, torch.tensor([0.5, 0.4, 0.3]))
         options = {"max_detections": max_detections, "calibrator": calibrator}
@@ -109,15 +109,15 @@ class TestMatcher:
             assert expected.presence is None
             assert found.presence is not None
             every = matcher_of(full, dict.fromkeys(thresholds, 0.0), settings, **options).rank(spots)
-            by_hand = [
-                max((score for score, label in zip(every.scores.tolist(), every.labels.tolist(), strict=True) if label == row))
-                if name in thresholds
-                else 0.0
-                for row, name in enumerate(full.classes)
-            ]
-            assert found.presence.tolist() == by_hand
-            reached = {name for name, score in zip(full.classes, by_hand, strict=True) if score >= thresholds.get(name, 2.0)}
-            assert {full.classes[label] for label in found.labels.tolist()} == reached
+            by_hand = []
+            for row, name in enumerate(full.classes):
+                scores = [
+                    score for score, label in zip(every.scores.tolist(), every.labels.tolist(), strict=True) if label == row
+                ]
+                by_hand.append(1 - math.prod(1 - score for score in scores) if name in thresholds else 0.0)
+            assert found.presence.tolist() == pytest.approx(by_hand, abs=1e-6)
+            for score, label in zip(found.scores.tolist(), found.labels.tolist(), strict=True):
+                assert found.presence[label] >= score
 
     def test_of_nothing(self) -> None:
         matcher = matcher_of(make_full("abcdef"), {"gear": 0.1})

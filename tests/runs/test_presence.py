@@ -89,34 +89,35 @@ def presence_of(dataset: Any, field: str = "presence") -> list[list[tuple[str, f
     ]
 
 
-def best_of(dataset: Any, field: str = "every") -> list[dict[str, float]]:
-    """The best score of each class among the predictions of an image."""
-    best: list[dict[str, float]] = []
+def chance_of(dataset: Any, field: str = "every") -> list[dict[str, float]]:
+    """How probable it is that any prediction of each class is right, as if each were so by itself."""
+    found: list[dict[str, float]] = []
     for sample in dataset:
-        best.append({"star": 0.0, "tee": 0.0})
+        missed = {"star": 1.0, "tee": 1.0}
         for label in sample[field].detections:
-            best[-1][label.label] = max(best[-1][label.label], label.confidence)
-    return best
+            missed[label.label] *= 1 - label.confidence
+        found.append({name: 1 - chance for name, chance in missed.items()})
+    return found
 
 
 class TestValues:
-    def test_is_the_best_score_whatever_the_threshold(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+    def test_is_the_chance_that_any_is_right_whatever_the_threshold(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         segment(trays, prototypes, "every", min_confidence=0.0, **QUIET)
-        expected = best_of(trays)
+        expected = chance_of(trays)
         least = float(np.median([score for image in expected for score in image.values() if score]))
         report = run(trays, prototypes, min_confidence=least)
         assert trays.get_field("presence").document_type is fo.Classifications
         found = presence_of(trays)
-        for own, best in zip(found, expected, strict=True):
+        for own, chance in zip(found, expected, strict=True):
             assert own is not None
-            assert dict(own) == {name: Score(score) for name, score in best.items()}
+            assert dict(own) == {name: Score(score) for name, score in chance.items()}
             scores = [score for _, score in own]
             assert scores == sorted(scores, reverse=True)
         assert found[2][-1][1] == 0.0, "no tee is found there"
         assert [score for _, score in found[3]] == [0.0, 0.0]
-        # At or above the threshold is what has an instance.
-        written = [{label.label for label in sample.predictions.detections} for sample in trays]
-        assert written == [{name for name, score in own if score >= least} for own in found]
+        for sample, own in zip(trays, found, strict=True):
+            for label in sample.predictions.detections:
+                assert dict(own)[label.label] >= label.confidence, "never less than what is written"
         assert 0 < report.num_instances < trays.count("every.detections")
         assert trays.get_run_info(report.run_key).config.presence_field == "presence"
 

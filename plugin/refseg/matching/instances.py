@@ -53,8 +53,8 @@ class Ranking:
         scores: (n,) float32 in [0, 1].
         margins: (n,) float32, see Classified.
         runners_up: (n,) int64, see Classified.
-        presence: (K,) float32 in [0, 1], the best score of each class, below its least score too; 0 for a class without any
-            candidate, and for one that is not written. None where nobody asks for it.
+        presence: (K,) float32 in [0, 1], the probability that the image holds each class, by instances below its least score
+            too; 0 for a class without any candidate, and for one that is not written. None where nobody asks for it.
     """
 
     rows: Tensor
@@ -69,6 +69,18 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def best_scores(self, num_classes: int) -> Tensor:
-        """(K,) float32: the best score of each of K classes; 0 for one without any instance."""
-        return self.scores.new_zeros(num_classes).scatter_reduce(0, self.labels, self.scores, "amax")
+    def chance_of(self, num_classes: int) -> Tensor:
+        """(K,) float32: how probable it is that any instance of each of K classes is right; 0 for one without any instance.
+
+        As if instances were right or wrong each by itself: 1 − ∏(1 − score). That is never less than the best score.
+
+        Example:
+            >>> import torch
+            >>> two, none = torch.tensor([0, 0]), torch.zeros(2)
+            >>> Ranking(two, two, torch.tensor([0.5, 0.2]), none, two).chance_of(2)
+            tensor([0.6000, 0.0000])
+        """
+        missed = self.scores.new_ones(num_classes).scatter_reduce(0, self.labels, 1 - self.scores, "prod")
+        best = self.scores.new_zeros(num_classes).scatter_reduce(0, self.labels, self.scores, "amax")
+        # Rounding must not take it below a score that is written.
+        return (1 - missed).maximum(best)

@@ -40,7 +40,7 @@ class Matcher:
         second: what second looks are compared with; None where candidates are looked at once.
         calibrator: turns similarities into probabilities; None where scores are similarities.
         looks_anew: whether candidates that nobody has looked at again are to be looked at.
-        tells_presence: whether rankings tell the best score of each class that is written, below its least score too.
+        tells_presence: whether rankings tell how probable each class that is written is in the image.
     """
 
     gallery: Gallery
@@ -111,7 +111,7 @@ class Matcher:
             return ranking
         # Ranked apart, so that what is written cannot depend on whether anybody asks for presence.
         every = self._above(self.least.where(self.least.isinf(), 0.0), candidates, both)
-        return replace(ranking, presence=every.best_scores(len(self.least)))
+        return replace(ranking, presence=every.chance_of(len(self.least)))
 
     def _above(self, least: Tensor, candidates: Candidates | PackedCandidates, classified: Classified) -> Ranking:
         """The candidates of one image whose scores reach the least of their class, (K,) float32."""

@@ -322,10 +322,9 @@ def segment(
         mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
         presence_field: also write the probability that each class is in the image here, as `Classifications`, the most probable
-            first: the best score of any instance of the class, one below its min_confidence too; 0 where there is none, or
-            where presence_gate spared the image. An image has a presence of at least the min_confidence of a class, where
-            that is above 0, exactly where it gets an instance of it, but for max_detections and for masks that vanish at the
-            image's size. Scores must be probabilities: the prototypes need `refseg.calibrate`.
+            first: that any instance of the class is right, those below its min_confidence too, 1 − ∏(1 − score). It is never
+            less than the best score; 0 where there is no instance, or where presence_gate spared the image. Scores must be
+            probabilities: the prototypes need `refseg.calibrate`.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
         classes: write only these, or this one; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.
