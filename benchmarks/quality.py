@@ -31,7 +31,7 @@ from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
 from benchmarks.quality_scores import calibration_error, measure
 from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
-from refseg.calibration import Teacher, add_mined, calibrator_for, default_thresholds, join_surroundings, mine
+from refseg.calibration import Teacher, add_mined, calibrator_for, choose_shrinkage, default_thresholds, join_surroundings, mine
 from refseg.candidates import LOOK_VERSION, PackedCandidates, encode_patches, patch_similarity
 from refseg.coco import CocoDataset, to_results
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
@@ -276,7 +276,8 @@ def show(scene: Scene, seed: int, shots: int, kind: Kind, empties: int) -> Proto
     assert around is not None
     known = {*prototypes.images, *scene.empties[:empties]}
     rows = [row for row, image in enumerate(around.images) if image in known]
-    return replace(prototypes, surroundings=around.take(rows), cohort=scene.cohorts[kind])
+    taught = replace(prototypes, surroundings=around.take(rows), cohort=scene.cohorts[kind])
+    return choose_shrinkage(taught, scene.models.preset)
 
 
 def _image_hw(scene: Scene) -> tuple[int, int]:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from .runs.segmenter import Segmenter
     from .runs.segmenting import SegmentReport, segment
     from .runs.similar import SimilarReport, find_similar
-    from .runs.updating import UpdateReport, update
+    from .runs.update_report import UpdateReport
+    from .runs.updating import update
 
 __version__ = VERSION
 
@@ -68,7 +69,7 @@ _HOME = {
     "SimilarReport": "runs.similar",
     "SkippedImage": "dataset.builder",
     "Suggestion": "insight.findings",
-    "UpdateReport": "runs.updating",
+    "UpdateReport": "runs.update_report",
     "VerifyReport": "dataset.reports",
     "accept": "review.decisions",
     "build_index": "dataset.indexing",

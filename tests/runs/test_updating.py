@@ -22,7 +22,8 @@ from refseg.prototypes.building import build_prototypes
 from refseg.review.decisions import accept, reject
 from refseg.review.queue import review_queue
 from refseg.runs.segmenting import SegmentReport, segment
-from refseg.runs.updating import Learnt, TagSettings, UpdateReport, iter_learn, settings_of, update
+from refseg.runs.update_report import UpdateReport
+from refseg.runs.updating import Learnt, TagSettings, iter_learn, settings_of, update
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]

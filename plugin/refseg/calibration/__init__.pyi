@@ -17,4 +17,5 @@ from .probability import HALF as HALF
 from .probability import calibrator_for as calibrator_for
 from .probability import default_thresholds as default_thresholds
 from .probability import fit_calibrator as fit_calibrator
+from .shrinkage import choose_shrinkage as choose_shrinkage
 from .teaching import Teacher as Teacher

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..matching import Calibrator, MatchSettings, make_gallery, prepare_second_looks
+from ..matching import Calibrator, MatchSettings, is_whitened, make_gallery, prepare_second_looks
 from ..models import Preset
 from ..prototypes import Prototypes
 from .left_out import LeftOut, leave_one_out
@@ -43,8 +43,8 @@ def calibrator_for(prototypes: Prototypes, preset: Preset, settings: MatchSettin
     if not settings.calibrated or prototypes.surroundings is None:
         return None
     found = leave_one_out(prototypes, preset, settings)
-    is_whitened = found.looked_twice and settings.whiten
-    return fit_calibrator(found, len(prototypes.classes), CENTER if is_whitened else preset.typical_threshold)
+    whitened = found.looked_twice and is_whitened(prototypes, settings)
+    return fit_calibrator(found, len(prototypes.classes), CENTER if whitened else preset.typical_threshold)
 
 
 def default_thresholds(
@@ -61,8 +61,9 @@ def default_thresholds(
     least = preset.min_confidence
     if calibrator is not None:
         least = HALF
-    elif settings.whiten and prepare_second_looks(prototypes, preset, settings, make_gallery(prototypes, settings)) is not None:
-        least = CENTER
+    elif is_whitened(prototypes, settings):
+        looks_twice = prepare_second_looks(prototypes, preset, settings, make_gallery(prototypes, settings)) is not None
+        least = CENTER if looks_twice else least
     return dict.fromkeys(prototypes.classes, least)
 
 

@@ -10,6 +10,7 @@ from .ranking import match as match
 from .ranking import rank as rank
 from .second_look import Looked as Looked
 from .second_look import SecondLook as SecondLook
+from .second_look import is_whitened as is_whitened
 from .second_look import look_at as look_at
 from .second_look import look_at_file as look_at_file
 from .second_look import pick as pick

@@ -7,6 +7,7 @@ what the dataset is full of; all others keep a place behind, by what a second lo
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from ..errors import ImageError
 from ..images import PLAIN, PixelSettings, read_image
 from ..models import Models, Preset
 from ..printing import one_line
-from ..prototypes import Prototypes
+from ..prototypes import SHRINKAGE, Prototypes
 from .cropping import crop_instances
 from .gallery import Galleries
 from .instances import Ranking
@@ -171,7 +172,8 @@ def prepare_second_looks(
     if not settings.second_look or not preset.second_looks or prototypes.looks is None:
         return None
     features, looks = _seen_twice(prototypes)
-    whitening = fit_whitening(looks) if settings.whiten else unwhitened(prototypes.looks.shape[1])
+    whitened = is_whitened(prototypes, settings)
+    whitening = fit_whitening(looks, _shrinkage(prototypes)) if whitened else unwhitened(prototypes.looks.shape[1])
     if whitening is None or len(looks) < FEWEST_PAIRS:
         return None
     galleries = Galleries(prototypes, settings, whitening)
@@ -180,6 +182,15 @@ def prepare_second_looks(
         return None
     expected = _expectation(features, looks, gallery, own, whitening)
     return SecondLooks(galleries, SecondLook(own, whitening, *expected, preset.second_looks))
+
+
+def is_whitened(prototypes: Prototypes, settings: MatchSettings) -> bool:
+    """Whether second looks, where there are any, are whitened: the settings say so, and the prototypes do not say otherwise."""
+    return settings.whiten and not math.isinf(_shrinkage(prototypes))
+
+
+def _shrinkage(prototypes: Prototypes) -> float:
+    return SHRINKAGE if prototypes.cohort is None else prototypes.cohort.shrinkage
 
 
 def _seen_twice(prototypes: Prototypes) -> tuple[Tensor, Tensor]:

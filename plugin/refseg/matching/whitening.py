@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..printing import one_line
+from ..prototypes import SHRINKAGE
 
-SHRINKAGE = 1.0
-"""Mean variances added to each direction's own: few vectors tell little of directions in which they do not spread."""
 MIN_VECTORS = 32
 """Fewer vectors are no sample of a dataset."""
 

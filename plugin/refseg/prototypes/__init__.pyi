@@ -3,6 +3,7 @@ from .building import iter_build_prototypes as iter_build_prototypes
 from .clusters import find_clusters as find_clusters
 from .clusters import nearest as nearest
 from .cohort import MAX_COHORT as MAX_COHORT
+from .cohort import SHRINKAGE as SHRINKAGE
 from .cohort import Cohort as Cohort
 from .files import require_own as require_own
 from .negatives import Negatives as Negatives

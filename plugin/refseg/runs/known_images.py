@@ -22,6 +22,7 @@ from ..calibration import (
     Teacher,
     add_mined,
     best_mined,
+    choose_shrinkage,
     join_surroundings,
     known_object,
     mine,
@@ -150,6 +151,7 @@ def iter_calibrate(
         # Files of earlier versions do not know them; without, no image could be left out.
         images=prototypes.images or tuple(images.get(label_id, "") for label_id in prototypes.reference_ids),
     )
+    calibrated = choose_shrinkage(calibrated, source.preset)
     if name is not None:
         save_prototypes(dataset, calibrated, name, overwrite=True)
     return calibrated

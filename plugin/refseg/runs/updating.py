@@ -7,11 +7,10 @@ takes milliseconds for each indexed image of references or known to be empty, on
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..calibration import labelled_ids, num_mined
 from ..checks import require_flags, require_names
 from ..dataset import (
     NEGATIVE_TAG,
@@ -42,8 +41,9 @@ from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
 from .records import PROBABILITIES, SIMILARITIES, require_probabilities, scores_of
-from .segmenting import SegmentReport, iter_segment
+from .segmenting import iter_segment
 from .settings import SegmentSettings
+from .update_report import UpdateReport, report_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,58 +67,6 @@ class TagSettings:
 
     def __post_init__(self) -> None:
         require_names(tag=self.reference, negative_tag=self.negative, rejected_field=self.rejected_field)
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """What an update did.
-
-    Attributes:
-        prototypes_name: under which the new prototypes are kept.
-        classes: that the new prototypes know.
-        classes_added: of these, those that the field's last run did not know.
-        classes_dropped: classes of the last run that have no reference any more; their predictions are gone.
-        references_added: ids of references that the last run did not use.
-        references_removed: ids of references that only the last run used.
-        negatives_added: ids of negatives that the last run did not use.
-        negatives_removed: ids of negatives that only the last run used.
-        num_reused: references and negatives that had not changed, whose vectors were kept.
-        skipped: references and negatives that could not be used, each with the reason.
-        segmentation: the report of the run, with what changed in the predictions.
-        num_mined: negatives that nobody tagged, mined from images tagged `known_empty`; those added do not count them.
-        dropped_confidences: least scores that somebody chose where scores were similarities, which probabilities have no use
-            for, or the other way round.
-    """
-
-    prototypes_name: str
-    classes: tuple[str, ...]
-    classes_added: tuple[str, ...]
-    classes_dropped: tuple[str, ...]
-    references_added: tuple[str, ...]
-    references_removed: tuple[str, ...]
-    negatives_added: tuple[str, ...]
-    negatives_removed: tuple[str, ...]
-    num_reused: int
-    skipped: tuple[tuple[str, str], ...]
-    segmentation: SegmentReport
-    num_mined: int = 0
-    dropped_confidences: Mapping[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [
-            f"Prototypes {self.prototypes_name!r}: references +{len(self.references_added)} −{len(self.references_removed)}, "
-            f"negatives +{len(self.negatives_added)} −{len(self.negatives_removed)}"
-            + (f", {self.num_mined} mined from images known to be empty" if self.num_mined else "")
-        ]
-        if self.classes_added:
-            lines.append(f"new classes: {', '.join(self.classes_added)}")
-        if self.classes_dropped:
-            lines.append(f"without references now, so no longer looked for: {', '.join(self.classes_dropped)}")
-        if self.dropped_confidences:
-            chosen = ", ".join(f"{label} {least:g}" for label, least in self.dropped_confidences.items())
-            lines.append(f"least scores of the last run that count no more, because scores mean something else now: {chosen}")
-        lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
-        return "\n".join([*lines, str(self.segmentation)])
 
 
 def update(
@@ -264,7 +212,7 @@ def iter_update(
     settings, dropped = _readable(settings, run, prototypes)
     save_prototypes(dataset, prototypes, name, overwrite=True)
     report = yield from iter_segment(images, name, label_field, settings=settings, sources=sources)
-    return replace(_report(name, prototypes, before, run.config, report), dropped_confidences=dropped)
+    return replace(report_of(name, prototypes, before, run.config, report), dropped_confidences=dropped)
 
 
 def _readable(settings: SegmentSettings, run: PastRun, prototypes: Prototypes) -> tuple[SegmentSettings, dict[str, float]]:
@@ -340,27 +288,6 @@ def _images_of(view: Any, run: PastRun) -> Any:
     return view.select(sorted(ids))
 
 
-def _report(
-    name: str, prototypes: Prototypes, before: Prototypes | None, config: Mapping[str, Any], segmentation: SegmentReport
-) -> UpdateReport:
-    classes, references = config["classes"], config["reference_ids"]
-    negatives, new_negatives = config.get("negative_ids") or (), labelled_ids(prototypes.negatives)
-    return UpdateReport(
-        prototypes_name=name,
-        classes=prototypes.classes,
-        classes_added=_without(prototypes.classes, classes),
-        classes_dropped=_without(classes, prototypes.classes),
-        references_added=_without(prototypes.reference_ids, references),
-        references_removed=_without(references, prototypes.reference_ids),
-        negatives_added=_without(new_negatives, negatives),
-        negatives_removed=_without(negatives, new_negatives),
-        num_reused=0 if before is None else prototypes.num_shared(before),
-        skipped=prototypes.skipped,
-        segmentation=segmentation,
-        num_mined=num_mined(prototypes.negatives),
-    )
-
-
 def _tagged(dataset: Any, tags: TagSettings) -> tuple[list[Reference], list[Reference]]:
     """The references and the negatives of the whole dataset."""
     whole = every_image(dataset)
@@ -386,8 +313,3 @@ def _earlier(run: PastRun) -> Prototypes | None:
     except PrototypeFileError as error:
         logger.warning("No earlier prototypes are reused: %s", error)
         return None
-
-
-def _without(ids: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    gone = set(others)
-    return tuple(name for name in ids if name not in gone)
