@@ -34,6 +34,7 @@ GIVEN_OUT = {
     "SegmentReport",
     "SimilarReport",
     "SkippedImage",
+    "SuggestedReference",
     "Suggestion",
     "UpdateReport",
     "VerifyReport",
@@ -105,7 +106,7 @@ WANTED = {
     "progress": ("progress",),
     "whole": (
         *("max_detections", "num_workers", "max_negatives", "k", "num_suggestions", "num_parts", "max_references"),
-        *("shots", "seed", "num_processes"),
+        *("shots", "seed", "num_processes", "per_class"),
     ),
     "integer": ("num_seeds", "limit"),
     "number": ("min_side", "border"),

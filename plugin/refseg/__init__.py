@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .review.deciding import Decision
     from .review.decisions import accept, fix, reject, relabel, undo
     from .review.queue import QueueItem, review_queue
+    from .review.suggesting import SuggestedReference, suggest_references
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
     from .runs.inspecting import inspect
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
@@ -68,6 +69,7 @@ _HOME = {
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
     "SkippedImage": "dataset.builder",
+    "SuggestedReference": "review.suggesting",
     "Suggestion": "insight.findings",
     "UpdateReport": "runs.update_report",
     "VerifyReport": "dataset.reports",
@@ -97,6 +99,7 @@ _HOME = {
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
     "similarity_heatmap": "runs.heatmaps",
+    "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
     "undo": "review.decisions",
     "unload_models": "models.loaded",
@@ -126,6 +129,7 @@ __all__ = [
     "Segmenter",
     "SimilarReport",
     "SkippedImage",
+    "SuggestedReference",
     "Suggestion",
     "UpdateReport",
     "VerifyReport",
@@ -155,6 +159,7 @@ __all__ = [
     "save_prototypes",
     "segment",
     "similarity_heatmap",
+    "suggest_references",
     "tag_references",
     "undo",
     "unload_models",

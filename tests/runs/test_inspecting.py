@@ -16,12 +16,13 @@ from refseg.dataset.fields import prediction_fields
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
+from refseg.insight.findings import MIN_PREDICTED_IOU
 from refseg.models.loaded import get_preset
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.report_fields import ATTRIBUTES, delete_fields, suggestion_patches, write_fields
 from refseg.runs.segmenting import matcher_for
 from refseg.runs.settings import SegmentSettings
-from refseg.runs.suggestions import MIN_PREDICTED_IOU, UNCERTAIN
+from refseg.runs.suggestions import UNCERTAIN
 from tests.trays import propose_truth, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]

@@ -1,6 +1,7 @@
 from .assessment import assess as assess
 from .assessment import preset_of as preset_of
 from .assessment import settings_of as settings_of
+from .findings import MIN_PREDICTED_IOU as MIN_PREDICTED_IOU
 from .findings import Suggestion as Suggestion
 from .findings import why_it_hurts as why_it_hurts
 from .patch_colors import principal_colors as principal_colors

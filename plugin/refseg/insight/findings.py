@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MIN_PREDICTED_IOU = 0.7
+"""Below it nothing is suggested: a mask that the segmenter itself doubts is no good reference."""
+
+
 @dataclass(frozen=True)
 class ClassReport:
     """What the prototype of one class is worth.

@@ -6,6 +6,9 @@ from .instances import Instances as Instances
 from .instances import Ranking as Ranking
 from .matcher import Matcher as Matcher
 from .matcher import make_matcher as make_matcher
+from .neighbours import Nearest as Nearest
+from .neighbours import find_nearest as find_nearest
+from .neighbours import join_nearest as join_nearest
 from .ranking import match as match
 from .ranking import rank as rank
 from .second_look import Looked as Looked

@@ -5,4 +5,7 @@ from .decisions import undo as undo
 from .queue import QueueItem as QueueItem
 from .queue import review_queue as review_queue
 from .queue import summarize as summarize
+from .suggesting import SuggestedReference as SuggestedReference
+from .suggesting import iter_suggest_references as iter_suggest_references
+from .suggesting import suggest_references as suggest_references
 from .summary import ReviewSummary as ReviewSummary

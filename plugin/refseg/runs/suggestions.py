@@ -27,7 +27,7 @@ from ..candidates import PackedCandidates
 from ..dataset import LIST_FIELDS, DatasetIndex, object_region, objects_of, relative_box, require_object_field
 from ..errors import DatasetError, LabelError
 from ..index import IndexChunk
-from ..insight import Suggestion
+from ..insight import MIN_PREDICTED_IOU, Suggestion
 from ..matching import Classified, Looked, Matcher, Ranking, crop_instances
 from ..progress import Progress
 from ..prototypes import Prototypes, look_around
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 UNCERTAIN = 0.08
 """Scores this far from the threshold still leave 0.79 of the uncertainty, three times as far 0.18."""
-MIN_PREDICTED_IOU = 0.7
-"""A mask that the segmenter itself doubts is no good reference."""
 COVERED = 0.5
 """A box with this share inside another, or around this share of another, covers the same object."""
 POOL = 40

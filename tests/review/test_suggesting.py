@@ -1,0 +1,308 @@
+"""Suggested references: mutual nearest neighbours by an independent computation, what is left out, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import refseg
+from refseg import SuggestedReference
+from refseg.dataset.index_finding import open_index
+from refseg.errors import DatasetError, IndexNotFoundError, PrototypeFileError
+from refseg.matching.whitening import fit_whitening
+from refseg.prototypes.prototypes import Prototypes
+from tests.trays import propose_truth, tray_samples, whole_mask
+
+QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
+NUM_TRAYS = 20
+"""With two candidates each, enough of a dataset to whiten by."""
+NUM_REFERENCES = 3
+MANY = 99
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Indexed trays whose objects are their candidates; those of the first three are references."""
+
+    dataset: fo.Dataset
+    plain: Prototypes
+    calibrated: Prototypes
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    dataset = fo.Dataset("refseg-test-suggesting", overwrite=True)
+    dataset.add_samples(tray_samples(tmp_path_factory.mktemp("images"), NUM_TRAYS), progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        propose_truth(patch, dataset)
+        tag(dataset[:NUM_REFERENCES])
+        refseg.build_index(dataset, "demo", **QUIET)
+        references = refseg.collect_references(dataset, "ground_truth", tags="reference")
+        plain = refseg.build_prototypes(references, "demo", progress=False)
+        try:
+            yield Shelf(dataset, plain, refseg.calibrate(dataset, plain, **QUIET))
+        finally:
+            dataset.delete()
+
+
+@pytest.fixture
+def trays(shelf: Shelf) -> fo.Dataset:
+    """As they were made, with new predictions by the first look."""
+    dataset = shelf.dataset
+    dataset.reload()
+    for name in ("predictions", "twice", "accepted", "rejected", "checked", "notes"):
+        if dataset.has_field(name):
+            dataset.delete_sample_field(name)
+    for key in dataset.list_runs(method="refseg/segment"):
+        dataset.delete_run(key)
+    dataset.untag_samples("reference")
+    dataset.untag_labels("reference", label_fields="ground_truth")
+    tag(dataset[:NUM_REFERENCES])
+    refseg.segment(dataset, shelf.plain, **QUIET)
+    return dataset
+
+
+def tag(view: Any) -> None:
+    view.select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+
+
+def suggested(dataset: Any, **options: Any) -> tuple[SuggestedReference, ...]:
+    return refseg.suggest_references(dataset, **{"per_class": MANY, "progress": False, **options})
+
+
+def prediction(dataset: fo.Dataset, item: SuggestedReference) -> fo.Detection:
+    (label,) = (one for one in dataset[item.sample_id].predictions.detections if one.id == item.label_id)
+    return label
+
+
+def change(dataset: fo.Dataset, item: SuggestedReference, name: str, value: Any) -> None:
+    dataset.set_label_values(f"predictions.detections.{name}", {item.label_id: value}, dynamic=True)
+
+
+def note(dataset: fo.Dataset, sample_id: str, label: str, box: list[float]) -> None:
+    """A reference that no prototypes know yet."""
+    sample = dataset[sample_id]
+    sample["notes"] = fo.Detections(detections=[fo.Detection(label=label, bounding_box=box, tags=["reference"])])
+    sample.save()
+
+
+def object_of(sample: fo.Sample, label: fo.Detection) -> int:
+    """The number of the labelled object that a prediction shows, which is that of its candidate."""
+    own = whole_mask(label)
+    return int(np.argmax([(own & whole_mask(truth)).sum() for truth in sample.ground_truth.detections]))
+
+
+def by_loops(
+    dataset: fo.Dataset, field: str, prototypes: Prototypes, keys: NDArray[Any], vectors: dict[tuple[str, int], NDArray[Any]]
+) -> dict[str, tuple[str, float]]:
+    """Reference and cosine of each prediction that is a mutual nearest neighbour, of what shows no reference."""
+    pool = []
+    for sample in dataset[NUM_REFERENCES:]:
+        for label in sample[field].detections:
+            pool.append((label, vectors[sample.id, object_of(sample, label)]))
+    cosines = np.array([[vector @ key / np.linalg.norm(vector) / np.linalg.norm(key) for key in keys] for _, vector in pool])
+    found = {}
+    for row, (label, _) in enumerate(pool):
+        nearest = int(np.argmax(cosines[row]))
+        same = prototypes.classes[int(prototypes.labels[nearest])] == label.label
+        if same and all(cosines[other, nearest] < cosines[row, nearest] for other in range(len(pool)) if other != row):
+            found[label.id] = prototypes.reference_ids[nearest], float(cosines[row, nearest])
+    return found
+
+
+def assert_found(
+    found: tuple[SuggestedReference, ...], expected: dict[str, tuple[str, float]], dataset: Any, field: str
+) -> None:
+    assert {item.label_id: item.reference_id for item in found} == {name: own for name, (own, _) in expected.items()}
+    labels = {label.id: (sample.id, label) for sample in dataset for label in sample[field].detections}
+    for item in found:
+        sample_id, label = labels[item.label_id]
+        assert (item.sample_id, item.label, item.score) == (sample_id, label.label, label.confidence)
+        assert item.similarity == pytest.approx(expected[item.label_id][1], abs=1e-3)
+        assert item.reason == (
+            f"Of all references it is most like one of {item.label!r} ({item.similarity:.2f}), and of all predictions it is "
+            "the one most like that reference."
+        )
+    scores = [item.score for item in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+class TestMutualNeighbours:
+    def test_by_first_looks(self, trays: fo.Dataset, shelf: Shelf) -> None:
+        vectors = {}
+        for chunk in open_index(trays).index.scan():
+            for number, image in enumerate(chunk.images):
+                for row, feature in enumerate(chunk.candidates(number).features.numpy()):
+                    vectors[image.sample_id, row] = feature
+        expected = by_loops(trays, "predictions", shelf.plain, shelf.plain.vectors.numpy(), vectors)
+        assert 2 <= len(expected) <= len(shelf.plain.reference_ids)
+        assert_found(suggested(trays), expected, trays, "predictions")
+
+    def test_by_whitened_second_looks(self, trays: fo.Dataset, shelf: Shelf) -> None:
+        refseg.segment(trays, shelf.calibrated, "twice", **QUIET)
+        cohort, looks = shelf.calibrated.cohort, shelf.calibrated.looks
+        assert cohort is not None
+        assert cohort.looks is not None
+        assert looks is not None
+        whitening = fit_whitening(cohort.looks.float())
+        assert whitening is not None
+        tables, vectors = open_index(trays).index, {}
+        images = list(tables.images.values())
+        for image, (rows, own) in zip(images, tables.looks.read(images), strict=True):
+            for row, look in zip(rows.tolist(), whitening.apply(own).numpy(), strict=True):
+                vectors[image.sample_id, row] = look
+        expected = by_loops(trays, "twice", shelf.calibrated, whitening.apply(looks.float()).numpy(), vectors)
+        found = suggested(trays, label_field="twice")
+        assert_found(found, expected, trays, "twice")
+        assert found
+        firsts = suggested(trays)
+        assert {item.similarity for item in found}.isdisjoint(item.similarity for item in firsts)
+
+    def test_a_few_of_each_class_and_of_a_view(self, trays: fo.Dataset) -> None:
+        every = suggested(trays)
+        assert suggested(trays, per_class=1) == tuple(
+            next(item for item in every if item.label == name) for name in dict.fromkeys(item.label for item in every)
+        )
+        assert refseg.suggest_references(trays, progress=False) == suggested(trays, per_class=3)
+        chosen = every[-1]
+        # Compared with the predictions of the whole dataset all the same.
+        assert suggested(trays.select(chosen.sample_id)) == tuple(item for item in every if item.sample_id == chosen.sample_id)
+
+    def test_prototypes_by_name_and_others(self, trays: fo.Dataset, shelf: Shelf) -> None:
+        refseg.save_prototypes(trays, shelf.plain, "parts", overwrite=True)
+        every = suggested(trays)
+        assert suggested(trays, prototypes="parts") == suggested(trays, prototypes=shelf.plain) == every
+        dropped = every[0].reference_id
+        assert dropped not in {item.reference_id for item in suggested(trays, prototypes=shelf.plain.remove([dropped]))}
+
+    def test_all_can_be_accepted_and_none_is_left(self, trays: fo.Dataset) -> None:
+        found = suggested(trays)
+        refseg.accept(trays, [item.label_id for item in found], as_references=True)
+        assert sorted(trays.values("accepted.detections.label", unwind=True)) == sorted(item.label for item in found)
+        assert set(trays.values("accepted.detections.tags", unwind=True)) == {"reference"}
+        # What was accepted is a reference now: others are the most like the old ones.
+        assert {item.label_id for item in suggested(trays)}.isdisjoint(item.label_id for item in found)
+
+
+class TestLeftOut:
+    @pytest.mark.parametrize("kind", ["accept", "reject", "relabel"])
+    def test_decided(self, trays: fo.Dataset, kind: str) -> None:
+        first, *others = suggested(trays)
+        more = {"label": "gear"} if kind == "relabel" else {}
+        getattr(refseg, kind)(trays, [first.label_id], **more)
+        assert suggested(trays) == tuple(others), "it is still the most like its reference, so no other takes its place"
+
+    def test_decided_in_a_field_of_another_name(self, trays: fo.Dataset) -> None:
+        every = suggested(trays)
+        refseg.accept(trays, [every[0].label_id], accepted_field="checked")
+        assert suggested(trays) == every
+        assert suggested(trays, accepted_field="checked") == every[1:]
+
+    def test_on_a_reference_of_its_class(self, trays: fo.Dataset) -> None:
+        first = suggested(trays)[0]
+        x, y, width, height = prediction(trays, first).bounding_box
+        beside = [x + 0.9 * width, y + 0.9 * height, width, height]
+        note(trays, first.sample_id, first.label, beside)
+        assert first.label_id not in {item.label_id for item in suggested(trays)}
+        note(trays, first.sample_id, "gear", beside)
+        assert first in suggested(trays)
+        # At the very place it shows that reference, whatever it was taken for.
+        note(trays, first.sample_id, "gear", [x, y, width, height])
+        assert first.label_id not in {item.label_id for item in suggested(trays)}
+
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_on_a_reference_that_nobody_has_learnt_from_yet(self, trays: fo.Dataset, whole: bool) -> None:
+        first = suggested(trays)[0]
+        image = trays.select(first.sample_id)
+        image.tag_samples("reference") if whole else tag(image)
+        assert first.label_id not in {item.label_id for item in suggested(trays)}
+
+    def test_masks_of_several_pieces(self, trays: fo.Dataset) -> None:
+        first, *others = suggested(trays)
+        change(trays, first, "pieces", 2)
+        assert suggested(trays) == tuple(others)
+
+    def test_masks_that_the_segmenter_doubts(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        every = suggested(trays)
+        sure = {item for item in every if prediction(trays, item).predicted_iou > 0.85}
+        assert 0 < len(sure) < len(every)
+        monkeypatch.setattr("refseg.review.suggesting.MIN_PREDICTED_IOU", 0.85)
+        assert set(suggested(trays)) == sure
+
+    def test_low_scores(self, trays: fo.Dataset, shelf: Shelf) -> None:
+        """Below what a run writes by default, 0.7 for similarities of the demo preset, and below what the last run wrote."""
+        refseg.segment(trays, shelf.plain, min_confidence=0.0, **QUIET)
+        first, *others = suggested(trays)
+        for score, is_left in ((0.69, False), (0.71, True)):
+            change(trays, first, "confidence", score)
+            assert (first.label_id in {item.label_id for item in suggested(trays)}) is is_left
+            assert {item.label_id for item in suggested(trays)} >= {item.label_id for item in others}
+        refseg.segment(trays, shelf.plain, min_confidence=0.8, **QUIET)
+        first = suggested(trays)[0]
+        change(trays, first, "confidence", 0.79)
+        assert first.label_id not in {item.label_id for item in suggested(trays)}
+
+    def test_low_probabilities(self, trays: fo.Dataset, shelf: Shelf) -> None:
+        refseg.segment(trays, shelf.calibrated, min_confidence=0.0, **QUIET)
+        first = suggested(trays)[0]
+        for score, is_left in ((0.49, False), (0.51, True)):
+            change(trays, first, "confidence", score)
+            assert (first.label_id in {item.label_id for item in suggested(trays)}) is is_left
+
+    def test_labels_that_somebody_changed(self, trays: fo.Dataset) -> None:
+        """They are cut from no candidate, so nothing is known to compare them by."""
+        first = suggested(trays)[0]
+        x, y, width, height = prediction(trays, first).bounding_box
+        change(trays, first, "bounding_box", [x + 0.1, y, width, height])
+        assert first.label_id not in {item.label_id for item in suggested(trays)}
+
+    def test_images_that_are_not_indexed(self, trays: fo.Dataset) -> None:
+        first = suggested(trays)[0]
+        path = Path(trays[first.sample_id].filepath)
+        moved = path.rename(path.with_name("moved.png"))
+        try:
+            assert first.label_id not in {item.label_id for item in suggested(trays)}
+        finally:
+            moved.rename(path)
+
+
+class TestRefused:
+    def test_no_run(self, trays: fo.Dataset) -> None:
+        with pytest.raises(
+            DatasetError, match=r"^No run of RefSeg has written to the field 'ground_truth' of .*segment first\.$"
+        ):
+            suggested(trays, label_field="ground_truth")
+
+    def test_no_index(self, trays: fo.Dataset, make_dataset: Callable[..., fo.Dataset]) -> None:
+        copy = trays.clone()
+        try:
+            text = r"^No image of .* is indexed for the model 'demo', .*build_index\(dataset, 'demo'\), and segment again\.$"
+            with pytest.raises(IndexNotFoundError, match=text):
+                suggested(copy)
+        finally:
+            copy.delete()
+
+    def test_prototypes(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="keeps no prototypes named 'none'"):
+            suggested(trays, prototypes="none")
+        (key,) = trays.list_runs(method="refseg/segment")
+        config = trays.get_run_info(key).config
+        config.prototypes_path = "/nowhere.safetensors"
+        trays.update_run_config(key, config)
+        with pytest.raises(PrototypeFileError, match="There is no prototypes file at /nowhere"):
+            suggested(trays)
+
+    def test_numbers(self, trays: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match="per_class must be a whole number of at least 1, not 0"):
+            suggested(trays, per_class=0)
+
+    def test_nothing_to_suggest_from(self, trays: fo.Dataset) -> None:
+        trays.clear_sample_field("predictions")
+        assert suggested(trays) == ()
