@@ -22,6 +22,7 @@ from .sample_references import SampleReferences
 from .segment import Segment
 from .segment_with_references import SegmentWithReferences
 from .show_heatmap import ShowHeatmap
+from .suggest_references import SuggestReferences
 from .tag_references import TagReferences
 from .update import Update
 
@@ -29,7 +30,7 @@ OPERATORS = (
     *(TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
     *(BuildIndex, IndexStatus, DeleteIndex, FindSimilar, Cancel),
     *(InspectPrototypes, ShowHeatmap),
-    *(Learn, Review, Update),
+    *(Learn, Review, SuggestReferences, Update),
     *(MarkEmpty, Calibrate, MineNegatives),
 )
 

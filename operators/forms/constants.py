@@ -18,8 +18,11 @@ LABEL_FIELD = "predictions"
 SIMILAR_FIELD = "similar"
 PROTOTYPES_NAME = "prototypes"
 EVAL_KEY = "eval"
+SUGGESTED_STORE = "refseg_suggested"
+"""Execution store of suggested references, by the field of the predictions."""
 MAX_DETECTIONS = 100
 NUM_SIMILAR = 25
+NUM_SUGGESTED = 3
 MAX_MINED = 20
 SHOTS = 3
 SEED = 33

@@ -84,7 +84,7 @@ def send(ctx: Any, *names: str) -> None:
     """Send sections to the App as they are now."""
     settings = panel_settings.read(ctx)
     for name in names:
-        with reviewing(ctx) if name == "review" else nullcontext():
+        with reviewing(ctx) if name in ("review", "suggested") else nullcontext():
             ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
 
 
@@ -106,6 +106,8 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         return "update", {"label_field": settings.label_field}
     if name == "evaluate":
         return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
+    if name == "suggest":
+        return "suggest_references", {"field": settings.label_field, "accepted_field": settings.accepted_field}
     if name not in ("calibrate", "learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
     if name == "calibrate":
@@ -127,13 +129,24 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
     return "learn", {"model": settings.model, "preview": name == "preview", "only_prototypes": name == "learn", **writing}
 
 
-def decide_on(ctx: Any, kind: str, label_ids: list[str], sample_ids: list[str] | None, label: str | None) -> None:
-    """Decide on predictions, and keep the decision so that it can be undone."""
+def decide_on(
+    ctx: Any,
+    kind: str,
+    label_ids: list[str],
+    sample_ids: list[str] | None,
+    label: str | None,
+    *,
+    as_references: bool | None = None,
+) -> None:
+    """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen."""
     import refseg
 
     settings = panel_settings.read(ctx)
     where = {"label_field": settings.label_field, "sample_ids": sample_ids}
-    keeps = {"accepted_field": settings.accepted_field, "as_references": settings.as_references}
+    keeps = {
+        "accepted_field": settings.accepted_field,
+        "as_references": settings.as_references if as_references is None else as_references,
+    }
     if kind == "accept":
         decision = refseg.accept(collection(ctx), label_ids, **where, **keeps)
     elif kind == "reject":

@@ -47,17 +47,19 @@ HELP = """
    them teach where to keep quiet: select some and mark them as empty.
 2. **Index**: compute each image's masks and features once.
 3. **Segment**: preview, then write predictions to a field.
-4. **Review**: accept, reject or relabel what the model is least sure of, then update.
+4. **Review**: accept, reject or relabel what the model is least sure of, then update. Above it, references are suggested.
 5. **Results**: compare with ground truth, or see how much you had to correct.
 """
 DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
+DECIDED = ("review", "references", "suggested")
+"""Sections that a decision changes."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
 class ReferenceSegmentation(foo.Panel):
-    """Five sections: References, Index, Segment, Review, Results."""
+    """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property
     def config(self) -> foo.PanelConfig:
@@ -135,7 +137,7 @@ class ReferenceSegmentation(foo.Panel):
         """Show, once an image is closed, what was changed beside it; the panel there has taken its way of selecting along."""
         let_alt_select(ctx)
         if ctx.current_sample is None and panel_sections.dataset_problem(ctx) is None:
-            send(ctx, "references", "review")
+            send(ctx, *DECIDED)
 
     # What is shown
 
@@ -210,7 +212,7 @@ class ReferenceSegmentation(foo.Panel):
         clear_selection(ctx)
         ctx.ops.reload_dataset()
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        send(ctx, "references", "segment", "review")
+        send(ctx, "segment", *DECIDED)
         return True
 
     @told
@@ -220,7 +222,7 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.reload_samples()
         # What was rejected is to be decided again.
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        send(ctx, "references", "segment", "review")
+        send(ctx, "segment", *DECIDED)
         return True
 
     @told
@@ -285,24 +287,25 @@ class ReferenceSegmentation(foo.Panel):
     @told
     @in_turn
     def decide(self, ctx: Any) -> Any:
-        """Accept, reject, relabel or take over for correction one object of the queue."""
+        """Accept, reject, relabel or take over for correction one object of the queue, or several that were suggested."""
         from refseg.errors import RefSegError
 
-        kind, item = ctx.params["kind"], ctx.params["item"]
+        kind, items = ctx.params["kind"], ctx.params.get("items") or [ctx.params["item"]]
         fields = set(collection(ctx).get_field_schema())
         try:
-            decide_on(ctx, kind, [item["label_id"]], [item["sample_id"]], ctx.params.get("label"))
+            ids = [[item[name] for item in items] for name in ("label_id", "sample_id")]
+            decide_on(ctx, kind, *ids, ctx.params.get("label"), as_references=ctx.params.get("as_references"))
         except RefSegError:
             # It may have been replaced meanwhile, and would otherwise be asked for again and again.
             panel_queue.forget(ctx, panel_settings.read(ctx))
-            send(ctx, "review")
+            send(ctx, "review", "suggested")
             raise
         if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
             # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
             ctx.ops.reload_dataset()
         if kind == "fix":
-            open_sample(ctx, item["sample_id"])
-        send(ctx, "review", "references")
+            open_sample(ctx, items[0]["sample_id"])
+        send(ctx, *DECIDED)
         return True
 
     @told
@@ -322,7 +325,7 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}.", variant="success")
         clear_selection(ctx)
         ctx.ops.reload_samples()
-        send(ctx, "review", "references")
+        send(ctx, *DECIDED)
         return True
 
     @told
@@ -340,7 +343,7 @@ class ReferenceSegmentation(foo.Panel):
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
         panel_queue.forget(ctx, panel_settings.read(ctx))
-        send(ctx, "review", "references")
+        send(ctx, *DECIDED)
         return True
 
     # Looking around

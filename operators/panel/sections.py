@@ -37,6 +37,7 @@ from ..running.jobs import running_jobs
 from . import queue as panel_queue
 from .examples import every_image
 from .settings import MATCHING, PanelSettings
+from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
 from .thresholds import Thresholds, thresholds
 
@@ -231,7 +232,14 @@ def classes_asked_for(ctx: Any, settings: PanelSettings) -> list[str] | None:
     return written if written and set(written) < set(config.get("classes") or ()) else None
 
 
-SECTIONS = {"references": references, "index": index, "segment": segment, "review": review, "results": results}
+SECTIONS = {
+    "references": references,
+    "index": index,
+    "segment": segment,
+    "suggested": suggested,
+    "review": review,
+    "results": results,
+}
 
 
 def _examples(ctx: Any) -> list[Section]:

@@ -163,7 +163,7 @@ class AppPage:
 
     def words(self) -> str:
         """All words of the panel."""
-        titles = ("References", "Index", "Segment", "Review", "Results")
+        titles = ("References", "Index", "Segment", "Suggested references", "Review", "Results")
         return "\n".join(self.section(title).inner_text() for title in titles)
 
     def _dismiss_advertisement(self) -> None:

@@ -140,6 +140,19 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     to_review = number_before(app, "Review", "to review")
     assert to_review >= 6
 
+    # What is sure enough to be a reference as it is: one press, and taken back.
+    app.button("Suggested references", "Suggest references").click()
+    use = app.button("Suggested references", "Use as reference")
+    expect(use.first).to_be_visible()
+    num_suggested = use.count()
+    app.picture("suggested", "Suggested references")
+    use.first.click()
+    expect(use).to_have_count(num_suggested - 1)
+    trays.reload()
+    assert trays.values("accepted.detections.tags", unwind=True) == ["reference"]
+    app.button("Suggested references", "Undo").click()
+    expect(use).to_have_count(num_suggested)
+
     # By keyboard: two rejected, three accepted.
     app.picture("review", "Review")
     app.focus_review()
@@ -377,8 +390,10 @@ def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[in
     predict(trays)
     app = open_panel(open_app, trays, size=size, scheme=scheme)
     app.use_theme(scheme)
-    for title in ("References", "Index", "Segment", "Review", "Results"):
-        app.picture(f"{title.lower()}_{size[0]}_{scheme}", title)
+    app.button("Suggested references", "Suggest references").click()
+    expect(app.button("Suggested references", "Suggest again")).to_be_visible()
+    for title in ("References", "Index", "Segment", "Suggested references", "Review", "Results"):
+        app.picture(f"{title.lower().replace(' ', '_')}_{size[0]}_{scheme}", title)
     too_wide = app.page.evaluate(
         """() => [...document.querySelectorAll('section[aria-label] *')].filter((element) => {
             const section = element.closest('section[aria-label]').getBoundingClientRect();

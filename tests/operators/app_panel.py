@@ -15,7 +15,7 @@ from fiftyone.operators.executor import Executor, execute_or_delegate_operator
 from tests.operators.helpers import named, uri
 
 NAME = "reference_segmentation"
-SECTIONS = ("references", "index", "segment", "review", "results")
+SECTIONS = ("references", "index", "segment", "suggested", "review", "results")
 
 
 @dataclass

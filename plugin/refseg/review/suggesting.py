@@ -96,9 +96,10 @@ def suggest_references(
     """Predictions that could be references: each is the nearest of all predictions to the reference that is nearest to it.
 
     They are compared by whitened second looks where the last run took them, else by the features of the index; what nobody has
-    looked at again then takes no part. Predictions that show a reference take no part either: those at its place, and those of
-    its class that overlap it. Not suggested are predictions that are decided on, whose mask is several pieces or has a
-    predicted IoU below 0.7, or whose score is below what a run writes by default: 0.5 where scores are probabilities.
+    looked at again then takes no part. Neither do predictions that show a reference: those at its place, and those of its class
+    that overlap it. Not suggested are predictions that are decided on, that show what was tagged as a reference since, whose
+    mask is several pieces or has a predicted IoU below 0.7, or whose score is below what a run writes by default: 0.5 where
+    scores are probabilities.
 
     Args:
         view: a dataset or view of images to suggest from; they are compared with the predictions of the whole dataset.
@@ -167,8 +168,15 @@ def iter_suggest_references(
     index, sample_ids = _indexed(dataset, prototypes, run, predictions)
     places = _reference_places(every_image(dataset), prototypes, rejected_field)
     matcher, least = _matcher_of(prototypes, run)
-    pool = yield from _compare(index, sample_ids, _free(predictions, places), matcher, prototypes)
+    # Where a reference shows itself, its own prediction would be the nearest, and no other could ever be. Those of references
+    # that nobody has learnt from yet stay the nearest to others, and are not suggested again.
+    learnt = {sample_id: [place for place in own if place.is_learnt] for sample_id, own in places.items()}
+    free = {
+        sample_id: [one for one in own if not _shows(one, learnt.get(sample_id, ()))] for sample_id, own in predictions.items()
+    }
+    pool = yield from _compare(index, sample_ids, free, matcher, prototypes)
     is_open = {item.label_id for item in queue}
+    is_open -= {one.label_id for one in pool.predictions if _shows(one, places.get(one.sample_id, ()))}
     return _choose(pool, prototypes, is_open, least, per_class)
 
 
@@ -181,6 +189,14 @@ class _Prediction(NamedTuple):
     """Relative x, y, width, height."""
     predicted_iou: float | None
     pieces: int
+
+
+class _Place(NamedTuple):
+    """Where a reference is; the prototypes know it, or it was tagged since."""
+
+    label: str
+    box: Box
+    is_learnt: bool
 
 
 class _Pool(NamedTuple):
@@ -232,36 +248,31 @@ def _matcher_of(prototypes: Prototypes, run: PastRun) -> tuple[Matcher, dict[str
     return make_matcher(prototypes, preset, matching, least, calibrator=calibrator), least
 
 
-def _reference_places(dataset: Any, prototypes: Prototypes, rejected_field: str) -> dict[str, list[tuple[str, Box]]]:
-    """Class and relative box of each reference, by sample id: those of the prototypes, and what is tagged since."""
+def _reference_places(dataset: Any, prototypes: Prototypes, rejected_field: str) -> dict[str, list[_Place]]:
+    """Where references are, by sample id: those of the prototypes, and what is tagged since."""
     known = set(prototypes.reference_ids)
-    views = [(field, view, known) for field, view in views_of_labels(dataset, known).items()]
+    views = list(views_of_labels(dataset, known).items())
     for field in label_fields(dataset):
         if field != rejected_field:
             of_labels = dataset.match_labels(tags=REFERENCE_TAG, fields=field).values("id")
             tagged = {*of_labels, *dataset.match_tags(REFERENCE_TAG).values("id")}
-            views.append((field, dataset.select(sorted(tagged)), set()))
-    places: dict[str, list[tuple[str, Box]]] = {}
-    for field, view, ids in views:
+            views.append((field, dataset.select(sorted(tagged))))
+    places: dict[str, list[_Place]] = {}
+    for field, view in views:
         for sample in view.select_fields(field).iter_samples(progress=False):
             for label in objects_of(sample[field]):
                 tags = {*label.tags, *(() if NEGATIVE_TAG in label.tags else sample.tags)}
-                if label.id in ids or REFERENCE_TAG in tags:
+                if label.id in known or REFERENCE_TAG in tags:
                     with suppress(LabelError):  # it has no place in its image, so nothing lies there
-                        places.setdefault(sample.id, []).append((str(label.label), relative_box(label)))
+                        own = _Place(str(label.label), relative_box(label), label.id in known)
+                        places.setdefault(sample.id, []).append(own)
     return places
 
 
-def _free(
-    predictions: Mapping[str, Sequence[_Prediction]], places: Mapping[str, Sequence[tuple[str, Box]]]
-) -> dict[str, list[_Prediction]]:
-    """The predictions that show no reference: of those its own would be the nearest, and no other could ever be."""
-
-    def shows(prediction: _Prediction) -> bool:
-        overlaps = [(label, box_iou(prediction.box, box)) for label, box in places.get(prediction.sample_id, ())]
-        return any(iou >= SAME_PLACE or (iou > 0 and label == prediction.label) for label, iou in overlaps)
-
-    return {sample_id: [one for one in own if not shows(one)] for sample_id, own in predictions.items()}
+def _shows(prediction: _Prediction, places: Sequence[_Place]) -> bool:
+    """Whether a prediction shows one of the references of its image, or a part of one of its class."""
+    overlaps = [(place.label, box_iou(prediction.box, place.box)) for place in places]
+    return any(iou >= SAME_PLACE or (iou > 0 and label == prediction.label) for label, iou in overlaps)
 
 
 def _compare(
