@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality_report import as_markdown, draw_curves, judge_targets
+from benchmarks.quality_report import as_markdown, draw_curves, draw_reliability, judge_targets
 from benchmarks.quality_scores import calibration_error, measure
 from benchmarks.report import machine
 from benchmarks.worlds import NUM_KNOWN_EMPTY, WORLDS, Draw, draw_world, open_candidates
@@ -106,6 +106,7 @@ ROWS = (
     Row(f"+ presence gate {GATE}", BASE, gate=GATE),
     Row("+ tiles", BASE, tiles=True),
     Row("default, one look", ONE_LOOK),
+    Row("default, one look, tiles", ONE_LOOK, tiles=True),
     Row("default, not whitened", MatchSettings(whiten=False)),
     Row("default, not calibrated", MatchSettings(calibrated=False)),
     Row("default", MatchSettings()),
@@ -327,7 +328,8 @@ def measure_row(scene: Scene, row: Row, seed: int, shots: int) -> dict[str, floa
         candidates = scene.candidates[row.kind][name]
         instances = matcher.match(candidates, scene.eyes[row.kind].look(name, candidates, matcher.pick(candidates)))
         results += to_results(instances, categories, image_id, _image_hw(scene))
-    figures = measure(scene.targets, results, {ids[name]: value for name, value in thresholds.items()})
+    least = {ids[name]: value for name, value in thresholds.items()}
+    figures = measure(scene.targets, results, least, matcher.calibrator is not None)
     return {**figures, "spared": spared / len(scene.targets.images)}
 
 
@@ -427,6 +429,7 @@ def main() -> None:
     text = as_markdown(summary, names) + "\n\n" + judge_targets(summary)
     (options.out / "quality.md").write_text(text + "\n")
     draw_curves(summary, names, options.out / "quality.png")
+    draw_reliability(measured, options.out / "reliability.png")
     print(text)
 
 

@@ -5,6 +5,7 @@ An object is found by a prediction of its class whose mask has an IoU of 0.5 wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from refseg.coco import CocoDataset, evaluate_results
 from refseg.masks import annotation_rle
 
 FOUND_IOU = 0.5
+HALF = 0.5
+"""From this probability on a class is said to be in an image."""
 CALIBRATION_BINS, LEAST_TOLD = 15, 0.05
 """Of expected calibration error; instances of lower scores do not count."""
 ENOUGH = 0.95
@@ -91,14 +94,16 @@ def best_fixed_f1(judged: Judged, classes: Sequence[int]) -> float:
     return max(detection_f1(judged, dict.fromkeys(classes, float(value))) for value in FIXED)
 
 
-def presence_f1(judged: Judged, thresholds: Mapping[int, float]) -> float:
+def presence_f1(judged: Judged, thresholds: Mapping[int, float], probabilities: bool = False) -> float:
     """F1 of "an object of this class is in this image", over sets of which half have none.
 
     For each class the images that hold it, and the images without any object, weighted as if they were as many. Always saying
-    yes gives 0.667.
+    yes gives 0.667. Where scores are probabilities yes is a presence of a half or more, else an instance at the threshold.
     """
     kept = _kept(judged, thresholds)
     said = set(zip(judged.images[kept].tolist(), judged.classes[kept].tolist(), strict=True))
+    if probabilities:
+        said = {key for key, presence in presence_scores(judged, probabilities).items() if presence >= HALF}
     held = {(int(image), int(category)) for image, category in judged.objects}
     empty = judged.empty_images.tolist()
     hits = false = 0.0
@@ -109,17 +114,22 @@ def presence_f1(judged: Judged, thresholds: Mapping[int, float]) -> float:
     return 2 * hits / max(1e-9, hits + false + len(held))
 
 
-def presence_scores(judged: Judged) -> dict[tuple[int, int], float]:
-    """The best score of each class in each image that has any, by image row and category id."""
-    best: dict[tuple[int, int], float] = {}
+def presence_scores(judged: Judged, probabilities: bool = False) -> dict[tuple[int, int], float]:
+    """How sure it is that each class is in each image that has any instance of it, by image row and category id.
+
+    The best score; of probabilities the chance that any instance is right, as `refseg.segment` writes it.
+    """
+    scores: dict[tuple[int, int], list[float]] = {}
     for image, category, score in zip(judged.images.tolist(), judged.classes.tolist(), judged.scores.tolist(), strict=True):
-        best[image, category] = max(best.get((image, category), 0.0), score)
-    return best
+        scores.setdefault((image, category), []).append(score)
+    if not probabilities:
+        return {key: max(own) for key, own in scores.items()}
+    return {key: max(*own, 1 - math.prod(1 - score for score in own)) for key, own in scores.items()}
 
 
-def presence_ap(judged: Judged, classes: Sequence[int]) -> float:
-    """Average precision of "this image holds the class", images by their best score; the mean over classes that occur."""
-    scores = presence_scores(judged)
+def presence_ap(judged: Judged, classes: Sequence[int], probabilities: bool = False) -> float:
+    """Average precision of "this image holds the class", the surest images first; the mean over classes that occur."""
+    scores = presence_scores(judged, probabilities)
     values = []
     for category in classes:
         held = {int(image) for image, other in judged.objects if other == category}
@@ -131,9 +141,9 @@ def presence_ap(judged: Judged, classes: Sequence[int]) -> float:
     return float(np.mean(values))
 
 
-def images_opened(judged: Judged) -> float:
-    """Images that a curator opens, best score first, until 95 % of the objects were seen, by the images that hold any."""
-    scores = presence_scores(judged)
+def images_opened(judged: Judged, probabilities: bool = False) -> float:
+    """Images that a curator opens, the surest first, until 95 % of the objects were seen, by the images that hold any."""
+    scores = presence_scores(judged, probabilities)
     best = dict.fromkeys(range(judged.num_images), 0.0)
     for (image, _), value in scores.items():
         best[image] = max(best[image], value)
@@ -157,8 +167,12 @@ def calibration_error(pairs: NDArray[np.float64]) -> float:
     """
     if not len(pairs):
         return float("nan")
-    bins = np.array_split(pairs[pairs[:, 0].argsort(kind="stable")], CALIBRATION_BINS)
-    return float(sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in bins if len(part)) / len(pairs))
+    return float(sum(len(part) * abs(part[:, 0].mean() - part[:, 1].mean()) for part in calibration_bins(pairs)) / len(pairs))
+
+
+def calibration_bins(pairs: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Pairs of calibration_error in bins of as many each, the lowest scores first; no empty ones."""
+    return [part for part in np.array_split(pairs[pairs[:, 0].argsort(kind="stable")], CALIBRATION_BINS) if len(part)]
 
 
 def false_positives(judged: Judged, thresholds: Mapping[int, float]) -> float:
@@ -187,8 +201,20 @@ def reachable(judged: Judged) -> float:
     return len(np.unique(judged.shows[judged.shows >= 0])) / max(1, len(judged.objects))
 
 
-def measure(truth: CocoDataset, results: Sequence[Mapping[str, Any]], thresholds: Mapping[int, float]) -> dict[str, Any]:
-    """Every figure of one run; `results` are of any score, `thresholds` those of each category id that a run would write."""
+def measure(
+    truth: CocoDataset,
+    results: Sequence[Mapping[str, Any]],
+    thresholds: Mapping[int, float],
+    probabilities: bool = False,
+) -> dict[str, Any]:
+    """Every figure of one run.
+
+    Args:
+        truth: what is there.
+        results: of any score.
+        thresholds: of each category id, those that a run would write.
+        probabilities: scores are.
+    """
     precision = evaluate_results(truth, results, "segm")
     judged = judge(truth, results)
     return {
@@ -196,11 +222,11 @@ def measure(truth: CocoDataset, results: Sequence[Mapping[str, Any]], thresholds
         "ap50": precision.ap50,
         "box_ap": evaluate_results(truth, results, "bbox").ap,
         "ap_small": precision.small,
-        "presence_f1": presence_f1(judged, thresholds),
+        "presence_f1": presence_f1(judged, thresholds, probabilities),
         "false_positives": false_positives(judged, thresholds),
         "recall": recall(judged, thresholds),
-        "presence_ap": presence_ap(judged, list(thresholds)),
-        "opened": images_opened(judged),
+        "presence_ap": presence_ap(judged, list(thresholds), probabilities),
+        "opened": images_opened(judged, probabilities),
         # Kept, because the error of a few hundred instances is mostly chance: it is told of all runs of a world together.
         "told": _told(judged),
         "f1": detection_f1(judged, thresholds),

@@ -18,6 +18,7 @@ from benchmarks.quality_scores import (
     measure,
     presence_ap,
     presence_f1,
+    presence_scores,
     reachable,
     recall,
 )
@@ -78,6 +79,18 @@ def test_silence(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
     assert false_positives(judged, {STAR: 0.75, TEE: 0.0}) == 0.5
     # Stars: both images found, one of two empty ones said to hold one, which counts as one of two. Tees: none found.
     assert presence_f1(judged, {STAR: 0.55, TEE: 0.55}) == pytest.approx(2 * 2 / (2 + 1 + 3))
+
+
+def test_presence_by_probabilities(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
+    """The chance that any instance is right, and a half says that the class is there, whatever is written."""
+    judged = judge(truth, [*results, entry(1, STAR, MIDDLE, 0.5)])
+    known, plain = presence_scores(judged, probabilities=True), presence_scores(judged)
+    assert plain[0, STAR] == 0.9
+    assert known[0, STAR] == pytest.approx(1 - 0.1 * 0.2 * 0.5)
+    assert presence_f1(judged, {STAR: 2.0, TEE: 2.0}) == 0.0
+    everything = {STAR: 0.0, TEE: 0.0}
+    assert presence_f1(judged, {STAR: 2.0, TEE: 2.0}, probabilities=True) == presence_f1(judged, {STAR: 0.5, TEE: 0.5})
+    assert presence_f1(judged, everything, probabilities=True) != presence_f1(judged, everything)
 
 
 def test_images_ranked_by_what_they_may_hold(truth: CocoDataset, results: list[dict[str, Any]]) -> None:
