@@ -243,7 +243,7 @@ def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path:
     targets = {"images": content["images"][:2], "categories": content["categories"]}
 
     def results(*arguments: str) -> list[list[float]]:
-        assert run(*arguments, targets=targets) == 0
+        assert run("--no-calibration", *arguments, targets=targets) == 0
         found = json.loads((tmp_path / "results.json").read_text())
         return [[r["score"] for r in found if r["image_id"] == image_id] for image_id in (10, 11)]
 
@@ -253,7 +253,7 @@ def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path:
     limit = every[0][1]
     assert results("--min-score", repr(limit)) == [[s for s in scores if s >= limit] for scores in every]
     default = PRESETS["demo"].min_confidence
-    assert results("--no-calibration") == [[s for s in scores if s >= default] for scores in every]
+    assert results() == [[s for s in scores if s >= default] for scores in every]
 
 
 def test_tiles_and_presence_gate(
@@ -271,7 +271,7 @@ def test_tiles_and_presence_gate(
     asked = ((("--tiles",), 0), (("--presence-gate", "1"), 2), (("--tiles", "--presence-gate", "1"), 2))
     for arguments, num_gated in asked:
         looked_at.clear()
-        assert run("--min-score", "0", "--report", report, *arguments, targets=targets) == 0
+        assert run("--min-score", "0", "--no-calibration", "--report", report, *arguments, targets=targets) == 0
         told = json.loads(Path(report).read_text())
         assert (told["num_images"], told["num_gated"]) == (2, num_gated)
         assert (told["num_instances"] > 0) == (num_gated == 0)
@@ -462,17 +462,24 @@ class TestKnownImages:
             assert asked.pop() == expected
         capsys.readouterr()
         for words, arguments in (
-            ("choose one of them", ("--calibration", "--min-score", "0.5")),
             ("argument --overlaps: invalid choice: 'pile' (choose from", ("--overlaps", "pile")),
             ("argument --class-similarity: invalid choice: 'far'", ("--class-similarity", "far")),
         ):
             fails(capsys, run(*arguments), words)
         assert asked == []
 
+    def test_a_least_score_changes_no_score(self, run: Run, tmp_path: Path, propose_objects: Any) -> None:
+        found = []
+        for arguments in ((), ("--min-score", "0.5"), ("--min-score", "0.2")):
+            assert run(*arguments) == 0
+            found.append(json.loads((tmp_path / "results.json").read_text()))
+        assert found[0] == found[1]
+        assert found[0] == [one for one in found[2] if one["score"] >= 0.5]
+
     def test_settings_reach_the_matcher(self, run: Run, tmp_path: Path, propose_objects: Any) -> None:
         scores = []
         for arguments in ((), ("--overlaps", "diffusion"), ("--class-similarity", "nearest")):
-            assert run("--min-score", "0", *arguments) == 0
+            assert run("--min-score", "0", "--no-calibration", *arguments) == 0
             scores.append([one["score"] for one in json.loads((tmp_path / "results.json").read_text())])
         assert scores[2] != scores[0]
 

@@ -10,7 +10,7 @@ import fiftyone as fo
 
 from ..forms.constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
 from ..forms.form import default_model, object_fields, reference_field
-from ..forms.matching import chosen_matching
+from ..forms.matching import chosen_matching, default_matching
 from ..forms.selection import collection
 
 STORE = "refseg_panel"
@@ -58,7 +58,9 @@ def read(ctx: Any) -> PanelSettings:
         given["model"] = default_model(ctx)
     if given.get("field") is None or not collection(ctx).has_field(given["field"]):
         given["field"] = reference_field(ctx)
-    given["thresholds"] = tuple((name, float(value)) for name, value in given.get("thresholds", ()))
+    # A number that was chosen where scores were others says nothing of these.
+    moved = given.get("thresholds", ()) if kept.get("scores") == _scores(given["model"]) else ()
+    given["thresholds"] = tuple((name, float(value)) for name, value in moved)
     if given.get("classes") is not None:
         given["classes"] = tuple(given["classes"])
     given["matching"] = {name: value for name, value in given.get("matching", {}).items() if name in MATCHING}
@@ -71,15 +73,24 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
     Raises:
         ValueError: a value cannot be; the sentence for below its input.
     """
-    settings = replace(read(ctx), **changes)
+    before = read(ctx)
+    settings = replace(before, **changes)
+    if "thresholds" not in changes and _scores(settings.model) != _scores(before.model):
+        settings = replace(settings, thresholds=())
     _check(settings)
     _check_fields(ctx, changes)
     kept = asdict(settings)
     kept["thresholds"] = [list(pair) for pair in settings.thresholds]
     kept["matching"] = dict(settings.matching)
+    kept["scores"] = _scores(settings.model)
     kept["classes"] = None if settings.classes is None else list(settings.classes)
     ctx.store(STORE).set(KEY, kept)
     return settings
+
+
+def _scores(model: str) -> str:
+    """What scores are with a model, as a run's record says it."""
+    return "probabilities" if default_matching(model)["calibrated"] else "similarities"
 
 
 def _check(settings: PanelSettings) -> None:

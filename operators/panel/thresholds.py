@@ -10,6 +10,8 @@ from ..forms.constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
 from ..forms.matching import CHANGES_SCORES, default_matching, in_words
 from .settings import PanelSettings
 
+HALF = 0.5
+"""Of probabilities."""
 OWN, CALIBRATED, LATER, DEFAULT = "own", "calibrated", "later", "default"
 """Where a threshold comes from. LATER: the next run calibrates it, and the number shown is only the best known so far."""
 
@@ -19,7 +21,7 @@ class Thresholds:
     """The least scores that the next run writes.
 
     Attributes:
-        default: the preset's.
+        default: the preset's, or a half where the next run makes scores probabilities.
         own: of classes whose slider was moved.
         calibrated: of classes that are known; where is_later is set, as they are for other settings.
         is_later: whether the next run calibrates anew.
@@ -55,8 +57,9 @@ def thresholds(settings: PanelSettings, prototypes: Mapping[str, Any] | None, ru
     defaults = default_matching(settings.model)
     if not defaults["calibrated"]:
         return Thresholds(default, own)
-    if prototypes is None or prototypes["model"] != settings.model:
-        return Thresholds(default, own, is_later=True)
+    # Records of before scores were probabilities hold similarities.
+    if prototypes is None or prototypes["model"] != settings.model or "num_learnt" not in prototypes:
+        return Thresholds(HALF, own, is_later=True)
     known = dict(prototypes.get("thresholds") or ())
     matching = {**defaults, **settings.matching}
     if not known or all(matching[name] == defaults[name] for name in CHANGES_SCORES):

@@ -58,14 +58,8 @@ MATCHING = ("background", "class_similarity", "scenes", "overlaps", "second_look
 
 
 def matching_of(arguments: argparse.Namespace) -> MatchSettings | None:
-    """What was chosen, on top of what suits the preset; None where nothing was.
-
-    Raises:
-        UsageError: two choices that do not go together.
-    """
+    """What was chosen, on top of what suits the preset; None where nothing was."""
     given = vars(arguments)
-    if given.get("calibration") and arguments.min_score is not None:
-        raise UsageError("--min-score is one threshold for all classes, --calibration finds one for each: choose one of them")
     keys = {name: name for name in MATCHING} | {"calibrated": "calibration"}
     chosen: dict[str, Any] = {name: given[key] for name, key in keys.items() if given.get(key) is not None}
     if not chosen:

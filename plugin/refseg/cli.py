@@ -123,7 +123,9 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     scenes_help = "compare masks with those that show references in their own images too, where scores are probabilities"
     matching.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
     output = parser.add_argument_group("what is kept")
-    output.add_argument("--min-score", type=score, metavar="S", help="leave out lower scores, of every class alike")
+    output.add_argument(
+        "--min-score", type=score, metavar="S", help="leave out lower scores (0.5 where they are probabilities)"
+    )
     calibration_help = "make scores probabilities, learnt from the images of references; else they are similarities"
     output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)
     output.add_argument("--max-detections", type=count, default=100, metavar="N", help="an image (%(default)s)")

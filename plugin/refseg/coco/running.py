@@ -47,7 +47,7 @@ __all__ = ["CocoJob", "CocoReport", "run_coco"]
 def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoReport:
     """Do what `refseg coco` does: build prototypes, learn from images that are known, segment, write, evaluate.
 
-    Unless one least score is given, scores are probabilities, learnt from what lies around references. An image that
+    Scores are probabilities, learnt from what lies around references, unless the job says otherwise. An image that
     cannot be read, or is not of the size its entry lists, is skipped and reported; it does not count in the scores. An
     annotation that cannot be used is left out and reported; a target's whose mask alone cannot counts by its box.
 
@@ -259,7 +259,7 @@ def _known(
     keys = {image_key(path) for path in shown}
     refused = [(path, "it shows a reference, so it is not empty") for path in empty if image_key(path) in keys]
     blank = [path for path in empty if image_key(path) not in keys]
-    if job.min_score is not None or not settings_for(models.preset.as_published, job.matching).calibrated:
+    if not settings_for(models.preset.as_published, job.matching).calibrated:
         return {}, blank, refused
     used = {path: items for path, items in shown.items() if any(item.id in prototypes.reference_ids for item in items)}
     for crowd in crowds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import fiftyone as fo
+import fiftyone.operators as foo
 
 from tests.operators.app_panel import choose, press, run_job, section
 from tests.operators.panel.tagging import STAR, TEE, tag
@@ -17,7 +18,7 @@ class TestSegment:
         choose(dataset, threshold=["a.b", 0.4])
         choose(dataset, threshold=["gone", 0.1])
         assert section(dataset, "segment")["classes"] == [
-            {"name": "$c", "threshold": 0.7, "origin": "later", "can_be_calibrated": True, "chosen": False},
+            {"name": "$c", "threshold": 0.5, "origin": "later", "can_be_calibrated": True, "chosen": False},
             {"name": "a.b", "threshold": 0.4, "origin": "own", "can_be_calibrated": True, "chosen": True},
         ]
         assert section(dataset, "results")["thresholds"] == [
@@ -28,9 +29,25 @@ class TestSegment:
         assert section(dataset, "results")["thresholds"] == [{"value": 0.4, "names": ["a.b"]}]
         choose(dataset, thresholds=[])
         assert {entry["origin"] for entry in section(dataset, "segment")["classes"]} == {"later"}
-        assert section(dataset, "results")["thresholds"] == [{"value": 0.7, "names": []}]
+        assert section(dataset, "results")["thresholds"] == [{"value": 0.5, "names": []}]
         choose(dataset, classes=None)
         assert all(entry["chosen"] for entry in section(dataset, "segment")["classes"])
+
+    def test_numbers_of_another_scale_count_no_more(self, labelled: Callable[..., fo.Dataset]) -> None:
+        """Sliders moved, and prototypes kept, before scores were probabilities; and a model whose scores are not."""
+        dataset = labelled([("a.b", ["reference"]), ("$c", ["reference"])])
+        choose(dataset, model="demo", threshold=["a.b", 0.4])
+        store = foo.ExecutionStore.create("refseg_panel", dataset_id=dataset._doc.id)
+        kept = store.get("settings")
+        store.set("settings", {name: value for name, value in kept.items() if name != "scores"})
+        config = dataset.init_run(method="refseg/prototypes", model="demo", shots=[["a.b", 1]], thresholds=[["a.b", 0.68]])
+        dataset.register_run("prototypes", config)
+        (shown,) = [one for one in section(dataset, "segment")["classes"] if one["name"] == "a.b"]
+        assert (shown["threshold"], shown["origin"]) == (0.5, "later")
+        choose(dataset, threshold=["a.b", 0.4])
+        choose(dataset, model="paper")
+        (shown,) = [one for one in section(dataset, "segment")["classes"] if one["name"] == "a.b"]
+        assert shown["origin"] == "default"
 
     def test_ticks_and_thresholds_reach_the_run(self, trays: fo.Dataset) -> None:
         tag(trays[:2], "reference")
