@@ -6,8 +6,11 @@ the ground truth in its place; features, prototypes, matching and labels stay th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +40,22 @@ IMAGE_HW = (160, 200)
 
 def draw_trays(num_images: int = 4, *, seed: int = 33) -> list[Scene]:
     """Scenes with one whole object of each of PARTS."""
+    return [copy.deepcopy(scene) for scene, _ in _drawn(num_images, seed)]
+
+
+@functools.cache
+def _drawn(num_images: int, seed: int) -> list[tuple[Scene, bytes]]:
+    """Scenes and their images as PNG files, drawn once a session: hundreds of tests begin with them."""
     rng = np.random.default_rng(seed)
     families = [draw_family(rng, [part]) for part in PARTS]
-    scenes = []
-    while len(scenes) < num_images:
+    drawn = []
+    while len(drawn) < num_images:
         scene = render_scene(rng, families, IMAGE_HW, radius=(0.14, 0.18), max_overlap=0.0)
         if len(scene.families) == len(PARTS):
-            scenes.append(scene)
-    return scenes
+            file = BytesIO()
+            Image.fromarray(scene.image).save(file, "png")
+            drawn.append((scene, file.getvalue()))
+    return drawn
 
 
 def tray_samples(folder: Path, num_images: int = 4, *, labels: Sequence[str] = PARTS, seed: int = 33) -> list[fo.Sample]:
@@ -52,9 +63,9 @@ def tray_samples(folder: Path, num_images: int = 4, *, labels: Sequence[str] = P
     import fiftyone as fo
 
     samples = []
-    for number, scene in enumerate(draw_trays(num_images, seed=seed)):
+    for number, (scene, file) in enumerate(_drawn(num_images, seed)):
         path = folder / f"tray_{number}.png"
-        Image.fromarray(scene.image).save(path)
+        path.write_bytes(file)
         objects = [
             fo.Detection.from_mask(mask, label=labels[family]) for mask, family in zip(scene.masks, scene.families, strict=True)
         ]
@@ -65,9 +76,9 @@ def tray_samples(folder: Path, num_images: int = 4, *, labels: Sequence[str] = P
 def tray_prototypes(folder: Path, num_images: int = 2) -> Prototypes:
     """Prototypes of the demo preset from the objects of the first trays, without a dataset."""
     references = []
-    for number, scene in enumerate(draw_trays(num_images)):
+    for number, (scene, file) in enumerate(_drawn(num_images, 33)):
         path = folder / f"reference_{number}.png"
-        Image.fromarray(scene.image).save(path)
+        path.write_bytes(file)
         for family, mask in zip(scene.families, scene.masks, strict=True):
             rows, columns = np.nonzero(mask)
             box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -129,8 +140,37 @@ def candidates_of(pixels: Tensor, masks: NDArray[np.bool_], image_hw: tuple[int,
     return Candidates(torch.where(grid, 10.0, -10.0), torch.linspace(0.9, 0.8, len(grid)), pooled, image_hw)
 
 
-def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: str = "ground_truth") -> None:
-    """Let every readable image of a dataset have its labelled objects as candidates; all other images have none."""
+class Truth:
+    """The labelled objects of some images, to be taken for their candidates."""
+
+    def __init__(self, masks: dict[bytes, NDArray[np.bool_]]) -> None:
+        self._masks = masks
+        self._known: dict[tuple[Any, ...], tuple[Models, Candidates]] = {}
+
+    def propose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let every image have its labelled objects as candidates, and all other images none."""
+
+        @torch.inference_mode()
+        def propose_from_pixels(
+            pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None, gate: None = None
+        ) -> list[Candidates]:
+            return [self._candidates(row, image_hw, models) for row, image_hw in zip(pixels, sizes, strict=True)]
+
+        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.runs.segmenter.propose_from_pixels", propose_from_pixels)
+
+    def _candidates(self, pixels: Tensor, image_hw: tuple[int, int], models: Models) -> Candidates:
+        look = pixels.numpy().tobytes()
+        masks = self._masks.get(look, np.zeros((0, *image_hw), bool))
+        # The models are kept too: no others can then have the same identity.
+        key = look, image_hw, models.preset, id(models.dinov2)
+        if key not in self._known:
+            self._known[key] = models, candidates_of(pixels, masks, image_hw, models)
+        return copy.deepcopy(self._known[key][1])
+
+
+def truth_of(dataset: fo.Dataset, field: str = "ground_truth") -> Truth:
+    """Of every readable image of a dataset that has labelled objects."""
     side = load_models("demo").segmenter_side
     truth: dict[bytes, NDArray[np.bool_]] = {}
     for sample in dataset:
@@ -138,18 +178,12 @@ def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: s
             image = read_image(sample.filepath)
             masks = [whole_mask(detection, (image.height, image.width)) for detection in sample[field].detections]
             truth[segmenter_pixels(image, side).numpy().tobytes()] = np.array(masks)
+    return Truth(truth)
 
-    @torch.inference_mode()
-    def propose_from_pixels(
-        pixels: Tensor, sizes: Sequence[tuple[int, int]], models: Models, *, max_iou: float | None = None, gate: None = None
-    ) -> list[Candidates]:
-        return [
-            candidates_of(row, truth.get(row.numpy().tobytes(), np.zeros((0, *image_hw), bool)), image_hw, models)
-            for row, image_hw in zip(pixels, sizes, strict=True)
-        ]
 
-    monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
-    monkeypatch.setattr("refseg.runs.segmenter.propose_from_pixels", propose_from_pixels)
+def propose_truth(monkeypatch: pytest.MonkeyPatch, dataset: fo.Dataset, field: str = "ground_truth") -> None:
+    """Let every readable image of a dataset have its labelled objects as candidates; all other images have none."""
+    truth_of(dataset, field).propose(monkeypatch)
 
 
 def segment_all(view: Any, prototypes: Any, label_field: str = "predictions", **options: Any) -> SegmentReport:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import fiftyone as fo
@@ -23,29 +24,45 @@ from refseg.runs.report_fields import ATTRIBUTES, delete_fields, suggestion_patc
 from refseg.runs.segmenting import matcher_for
 from refseg.runs.settings import SegmentSettings
 from refseg.runs.suggestions import UNCERTAIN
+from tests.kept import KeptDataset, kept_trays
 from tests.trays import propose_truth, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 NUM_REFERENCES = 3
 
 
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+@dataclass(frozen=True)
+class Shelf:
+    """What is made once: trays, and prototypes of the labelled objects, calibrated."""
+
+    trays: KeptDataset
+    prototypes: Prototypes
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     """Six indexed trays whose objects are their candidates; those of the first three are labelled, and references."""
-    dataset = make_dataset(tray_samples(tmp_path, 6))
-    propose_truth(monkeypatch, dataset)
-    refseg.build_index(dataset, "demo", num_workers=0, progress=False)
-    dataset.clone_sample_field("ground_truth", "truth")
-    dataset[NUM_REFERENCES:].clear_sample_field("ground_truth")
-    return dataset
+    made: list[Prototypes] = []
+
+    def prepare(dataset: fo.Dataset) -> None:
+        refseg.build_index(dataset, "demo", num_workers=0, progress=False)
+        dataset.clone_sample_field("ground_truth", "truth")
+        dataset[NUM_REFERENCES:].clear_sample_field("ground_truth")
+        built = refseg.build_prototypes(refseg.collect_references(dataset, "ground_truth"), "demo", progress=False)
+        made.append(refseg.calibrate(dataset, built, num_workers=0, progress=False))
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), 6, prepare) as trays:
+        yield Shelf(trays, *made)
 
 
 @pytest.fixture
-def prototypes(trays: fo.Dataset) -> Prototypes:
-    """Of the labelled objects, calibrated."""
-    references = refseg.collect_references(trays, "ground_truth")
-    built = refseg.build_prototypes(references, "demo", progress=False)
-    return refseg.calibrate(trays, built, num_workers=0, progress=False)
+def trays(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return shelf.trays.put_back(monkeypatch)
+
+
+@pytest.fixture
+def prototypes(shelf: Shelf) -> Prototypes:
+    return shelf.prototypes
 
 
 def report_of(prototypes: Prototypes | str, dataset: fo.Dataset, **options: object) -> refseg.PrototypeReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fiftyone as fo
@@ -17,18 +17,26 @@ import refseg.runs.similar as similar
 from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, IndexNotFoundError, NoReferencesError
 from refseg.models.loaded import load_models
 from refseg.progress import drain
+from tests.kept import KeptDataset, kept_trays
 from tests.trays import IMAGE_HW, propose_truth, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
     """Six indexed trays with a star and a tee each, which are their candidates."""
-    dataset = make_dataset(tray_samples(tmp_path, 6))
-    propose_truth(monkeypatch, dataset)
-    refseg.build_index(dataset, "demo", num_workers=0, progress=False)
-    return dataset
+
+    def prepare(dataset: fo.Dataset) -> None:
+        refseg.build_index(dataset, "demo", num_workers=0, progress=False)
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), 6, prepare) as trays:
+        yield trays
+
+
+@pytest.fixture
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 def star_of(dataset: fo.Dataset) -> fo.Detection:
