@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from refseg.models.loaded import Models
     from refseg.prototypes.prototypes import Prototypes
     from refseg.prototypes.vectors import Reference
+    from tests.kept import KeptDataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDER = "refseg"
@@ -202,14 +203,19 @@ def dataset(make_dataset: Callable[..., fo.Dataset]) -> fo.Dataset:
     return make_dataset()
 
 
-@pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth."""
-    from tests.trays import propose_truth, tray_samples
+@pytest.fixture(scope="module")
+def true_trays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Four trays with a star and a tee each, made once for the tests of a file."""
+    from tests.kept import kept_trays
 
-    dataset = make_dataset(tray_samples(tmp_path))
-    propose_truth(monkeypatch, dataset)
-    return dataset
+    with kept_trays(tmp_path_factory.mktemp("trays")) as kept:
+        yield kept
+
+
+@pytest.fixture
+def trays(true_trays: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    """Four trays whose candidates are the ground truth."""
+    return true_trays.put_back(monkeypatch)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A dataset that is made once for several tests, and put back as it was before each of them.
 
 Making a dataset and its index takes some tenths of a second, putting both back a few hundredths. What comes back is all that
-tests change: samples, fields, runs, stores, the images, and what RefSeg keeps in files. A test that deletes the dataset itself, or
-is about what happens to one that is new, makes its own with `make_dataset`.
+tests change: samples, fields, runs, stores, the images, and what RefSeg keeps in files. A test that deletes the dataset itself,
+or is about what happens to one that is new, makes its own with `make_dataset`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class KeptDataset:
             self._records[name].delete_many(self._own(name))
             if records:
                 self._records[name].insert_many(records)
+        if self.dataset.name != self._document["name"]:
+            self.dataset.name = self._document["name"]
         self._datasets.replace_one({"_id": self._id}, self._document)
         self.dataset.clear_cache()
         self.dataset.reload()

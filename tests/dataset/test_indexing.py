@@ -29,21 +29,11 @@ from refseg.models.loaded import load_models
 from refseg.progress import Progress
 from tests.dataset.building import build, held_by
 from tests.index.test_candidate_index import assert_same, contents
-from tests.trays import IMAGE_HW, draw_trays, propose_truth, quick_models, tray_samples
+from tests.trays import IMAGE_HW, draw_trays, quick_models, tray_samples
 
 pytestmark = pytest.mark.usefixtures("two_images_a_batch")
 
 MakeDataset = Callable[..., fo.Dataset]
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth: two each."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    dataset = make_dataset(tray_samples(folder))
-    propose_truth(monkeypatch, dataset)
-    return dataset
 
 
 def path_of(dataset: fo.Dataset, number: int) -> Path:
@@ -248,7 +238,7 @@ class TestChangedFiles:
 
     def test_a_moved_folder(self, trays: fo.Dataset, computed: list[int], tmp_path: Path) -> None:
         build(trays)
-        (tmp_path / "images").rename(tmp_path / "elsewhere")
+        path_of(trays, 0).parent.rename(tmp_path / "elsewhere")
         assert open_index(trays).status().num_changed == 4
         paths = [str(tmp_path / "elsewhere" / Path(path).name) for path in trays.values("filepath")]
         trays.set_values("filepath", paths)

@@ -6,7 +6,7 @@ FiftyOne is imported inside the fixtures: pytest reads this file before the sett
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import fiftyone as fo
 
     from refseg.prototypes.prototypes import Prototypes
+    from tests.kept import KeptDataset
 
 NUM_IMAGES = 4
 
@@ -39,10 +40,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Scene]]
     return drawn
 
 
-@pytest.fixture
-def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scene]]) -> fo.Dataset:
+@pytest.fixture(scope="module")
+def kept_parts(tmp_path_factory: pytest.TempPathFactory, scenes: list[tuple[Path, Scene]]) -> Iterator[KeptDataset]:
     """Four images with exact masks in `ground_truth`; the labels of the first two carry the tag `reference`."""
     import fiftyone as fo
+
+    from tests.trays import truth_of
 
     samples = []
     for number, (path, scene) in enumerate(scenes):
@@ -53,7 +56,16 @@ def parts(make_dataset: Callable[..., fo.Dataset], scenes: list[tuple[Path, Scen
         for label in labels:
             label.tags = ["reference"] if number < 2 else []
         samples.append(fo.Sample(str(path), ground_truth=fo.Detections(detections=labels)))
-    return make_dataset(samples)
+    dataset = fo.Dataset()
+    dataset.add_samples(samples, progress=False)
+    yield KeptDataset(dataset, scenes[0][0].parent, tmp_path_factory.mktemp("copies") / "parts", truth_of(dataset))
+    dataset.delete()
+
+
+@pytest.fixture
+def parts(kept_parts: KeptDataset) -> fo.Dataset:
+    """The same, as it was made."""
+    return kept_parts.put_back()
 
 
 @pytest.fixture(scope="session")
@@ -102,11 +114,10 @@ def predicted(parts: fo.Dataset) -> fo.Dataset:
 
 
 @pytest.fixture
-def true_candidates(parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def true_candidates(kept_parts: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The candidates of the four images are their two labelled objects, computed one image at a time."""
-    from tests.trays import propose_truth
-
-    propose_truth(monkeypatch, parts)
+    assert kept_parts.truth is not None
+    kept_parts.truth.propose(monkeypatch)
     monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", {"cpu": 1, "mps": 1, "cuda": 1})
 
 
@@ -136,18 +147,10 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
+def true_trays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign."""
+    from tests.kept import kept_trays
     from tests.operators.panel.tagging import STAR, TEE
-    from tests.trays import tray_samples
 
-    return tray_samples(tmp_path_factory.mktemp("images"), labels=(STAR, TEE))
-
-
-@pytest.fixture
-def trays(make_dataset: Callable[..., fo.Dataset], drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays with a star and a tee each, whose names hold a dot and a dollar sign; candidates are the ground truth."""
-    from tests.trays import propose_truth
-
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    return dataset
+    with kept_trays(tmp_path_factory.mktemp("trays"), labels=(STAR, TEE)) as kept:
+        yield kept

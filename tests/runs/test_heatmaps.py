@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fiftyone as fo
@@ -19,15 +19,23 @@ from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
 from refseg.models.loaded import load_models
 from refseg.progress import Progress
 from refseg.prototypes.prototypes import Prototypes
-from tests.trays import IMAGE_HW, tray_samples, whole_mask
+from tests.kept import KeptDataset, kept_trays
+from tests.trays import IMAGE_HW, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
     """Five trays with a star and a tee each."""
-    return make_dataset(tray_samples(tmp_path, 5))
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), 5) as trays:
+        yield trays
+
+
+@pytest.fixture
+def trays(kept: KeptDataset) -> fo.Dataset:
+    return kept.put_back()
 
 
 class TestValues:

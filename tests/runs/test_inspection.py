@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fiftyone as fo
@@ -20,15 +20,22 @@ from refseg.progress import Progress, drain
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
-from tests.trays import tray_samples
+from tests.kept import KeptDataset, kept_trays
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
     """Five trays with a star and a tee each."""
-    return make_dataset(tray_samples(tmp_path, 5))
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), 5) as trays:
+        yield trays
+
+
+@pytest.fixture
+def trays(kept: KeptDataset) -> fo.Dataset:
+    return kept.put_back()
 
 
 def prototypes_of(dataset: fo.Dataset, negatives: tuple[str, ...] = ()) -> Prototypes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,41 @@ from refseg.runs.known_images import iter_calibrate, iter_mine_negatives
 from refseg.runs.segmenting import segment
 from refseg.runs.settings import SegmentSettings
 from refseg.runs.updating import iter_learn, update
-from tests.trays import propose_truth, tray_samples
+from tests.kept import KeptDataset, kept_trays
 
 MakeDataset = Callable[..., fo.Dataset]
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """What is made once."""
+
+    trays: KeptDataset
+    prototypes: Prototypes
+
+
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     """Four trays whose candidates are the objects labelled at first; those of the first two are references."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    dataset[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-    return dataset
+    made: list[Prototypes] = []
+
+    def prepare(dataset: fo.Dataset) -> None:
+        dataset[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+        made.append(build_prototypes(collect_references(dataset, "ground_truth", tags="reference"), "demo", progress=False))
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), prepare=prepare) as trays:
+        yield Shelf(trays, *made)
 
 
 @pytest.fixture
-def prototypes(trays: fo.Dataset) -> Prototypes:
-    return build_prototypes(collect_references(trays, "ground_truth", tags="reference"), "demo", progress=False)
+def trays(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return shelf.trays.put_back(monkeypatch)
+
+
+@pytest.fixture
+def prototypes(shelf: Shelf) -> Prototypes:
+    return shelf.prototypes
 
 
 def around(prototypes: Prototypes) -> Surroundings:

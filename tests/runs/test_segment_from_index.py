@@ -27,22 +27,12 @@ from refseg.runs.segmenting import SegmentSettings, iter_segment
 from tests.dataset.building import build
 from tests.forbidden import forbid_models
 from tests.runs.test_segmenting import content_of
-from tests.trays import PARTS, propose_truth, quick_models, tray_samples, whole_mask
+from tests.trays import PARTS, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
 
 pytestmark = pytest.mark.usefixtures("two_images_a_batch")
 
 MakeDataset = Callable[..., fo.Dataset]
-
-
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    dataset = make_dataset(tray_samples(folder))
-    propose_truth(monkeypatch, dataset)
-    return dataset
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,25 @@ from refseg.review.queue import review_queue
 from refseg.runs.segmenting import SegmentReport, segment
 from refseg.runs.update_report import UpdateReport
 from refseg.runs.updating import Learnt, TagSettings, iter_learn, settings_of, update
-from tests.trays import propose_truth, tray_samples
+from tests.kept import KeptDataset, kept_trays
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[fo.Sample]:
-    return tray_samples(tmp_path_factory.mktemp("images"))
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Four trays whose candidates are the ground truth; the objects of the first are references."""
+
+    def prepare(dataset: fo.Dataset) -> None:
+        dataset[:1].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), prepare=prepare) as trays:
+        yield trays
 
 
 @pytest.fixture
-def trays(make_dataset: MakeDataset, drawn: list[fo.Sample], monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth; the objects of the first are references."""
-    dataset = make_dataset([sample.copy() for sample in drawn])
-    propose_truth(monkeypatch, dataset)
-    dataset[:1].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-    return dataset
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 def begin(dataset: fo.Dataset, view: Any = None, name: str | None = "parts", **options: Any) -> SegmentReport:

@@ -27,16 +27,6 @@ from tests.trays import segment_all as run
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture
-def trays(make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    """Four trays whose candidates are the ground truth: one star and one tee each."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    dataset = make_dataset(tray_samples(folder))
-    propose_truth(monkeypatch, dataset)
-    return dataset
-
-
 class TestLabelsOfOthers:
     """Nothing that no run of RefSeg wrote is lost without being asked for."""
 
