@@ -5,7 +5,6 @@ FiftyOne is imported inside the fixtures: pytest reads this file before the sett
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scripts.ensure_browser import ADVICE, find_browser
+from tests.app.datasets import draw_dataset, predict
 from tests.app.page import AppPage
 from tests.app.server import Server
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 PICTURES = os.environ.get("REFSEG_PICTURES")
 """A folder for pictures of each screen, to be looked at; unset, none are kept."""
-
-_counter = itertools.count()
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
@@ -48,6 +46,14 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def other_server(session_folder: Path) -> Iterator[Server]:
+    """One that may be ended and started again, and that lets FiftyOne's delegated service do the long work."""
+    running = Server(session_folder / "other_server.log", {"FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true"})
+    yield running
+    running.stop()
+
+
 @pytest.fixture(scope="session")
 def server(session_folder: Path) -> Iterator[Server]:
     """The App's server, with this repository as its plugin."""
@@ -58,12 +64,25 @@ def server(session_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def trays(tmp_path: Path) -> Iterator[fo.Dataset]:
-    """Nine trays of the demo, six of them with objects of six classes in `ground_truth`."""
-    from refseg.demo.dataset import build_demo_dataset
+    """Nine trays."""
+    dataset = draw_dataset(tmp_path, 9)
+    yield dataset
+    dataset.delete()
 
-    # The server keeps a dataset that it has shown, even once it is deleted: each needs a name of its own.
-    number = next(_counter)
-    dataset = build_demo_dataset(tmp_path / "trays", name=f"trays-{number}" if number else "trays", num_images=9)
+
+@pytest.fixture
+def few_trays(tmp_path: Path) -> Iterator[fo.Dataset]:
+    """Four, for what is about jobs and not about what they find: two batches on a CPU."""
+    dataset = draw_dataset(tmp_path, 4)
+    yield dataset
+    dataset.delete()
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
+    """Nine trays with references, prototypes, an index and predictions, for tests that decide nothing about them."""
+    dataset = draw_dataset(tmp_path_factory.mktemp("predicted"), 9)
+    predict(dataset)
     yield dataset
     dataset.delete()
 

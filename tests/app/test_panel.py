@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from tests.app.datasets import predict
 from tests.app.page import AppPage
 from tests.app.server import Server
 
@@ -46,11 +46,11 @@ def choose_demo(app: AppPage) -> None:
     app.expect_text("Index", "ships with RefSeg")
 
 
-def build_index(app: AppPage) -> None:
+def build_index(app: AppPage, num_images: int = 9) -> None:
     choose_demo(app)
     # Calibrating has computed the images of references, where prototypes were built before.
     app.button("Index", re.compile("Build index|Go on")).click()
-    app.expect_text("Index", re.compile(r"9 of 9 images, [\d.]+ [KM]B"), seconds=240)
+    app.expect_text("Index", re.compile(rf"{num_images} of {num_images} images, [\d.]+ [KM]B"), seconds=240)
 
 
 def segment(app: AppPage) -> None:
@@ -185,14 +185,14 @@ def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
 
 
 @pytest.fixture
-def hold(trays: fo.Dataset) -> Iterator[Callable[[], HeldImage]]:
+def hold(few_trays: fo.Dataset) -> Iterator[Callable[[], HeldImage]]:
     """A function that lets nobody read the last tray; to be called once the grid has shown it."""
     from tests.operators.service import HeldImage
 
     held: list[HeldImage] = []
 
     def hold_last() -> HeldImage:
-        held.append(HeldImage(Path(trays.last().filepath)))
+        held.append(HeldImage(Path(few_trays.last().filepath)))
         return held[0]
 
     yield hold_last
@@ -211,8 +211,8 @@ def build_up_to(app: AppPage, held: HeldImage) -> None:
         app.page.wait_for_timeout(50)
 
 
-def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, trays: fo.Dataset, hold: Callable[[], HeldImage]) -> None:
-    app = open_panel(open_app, trays)
+def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, few_trays: fo.Dataset, hold: Callable[[], HeldImage]) -> None:
+    app = open_panel(open_app, few_trays)
     held = hold()
     build_up_to(app, held)
     app.button("Index", "Cancel").click()
@@ -221,14 +221,14 @@ def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, trays: fo.Dataset, ho
     app.expect_notice("Build index was cancelled; the images done so far are kept, and the next build goes on from there.")
     expect(app.button("Index", "Cancel")).to_have_count(0)
     app.button("Index", re.compile("Go on|Build index|Look for changes")).click()
-    app.expect_text("Index", "9 of 9 images", seconds=240)
+    app.expect_text("Index", "4 of 4 images", seconds=240)
     assert app.errors == []
 
 
 def test_a_closed_browser_and_a_second_one_lose_nothing(
-    open_app: OpenApp, trays: fo.Dataset, hold: Callable[[], HeldImage]
+    open_app: OpenApp, few_trays: fo.Dataset, hold: Callable[[], HeldImage]
 ) -> None:
-    app = open_panel(open_app, trays)
+    app = open_panel(open_app, few_trays)
     draw(app)
     app.fill("Review", "Accepted objects", "checked")
     held = hold()
@@ -236,53 +236,46 @@ def test_a_closed_browser_and_a_second_one_lose_nothing(
     app.page.close()
     held.let_go()
 
-    second = open_panel(open_app, trays)
-    second.expect_text("Index", "9 of 9 images", seconds=240)
+    second = open_panel(open_app, few_trays)
+    second.expect_text("Index", "4 of 4 images", seconds=240)
     expect(second.section("Review").get_by_label("Accepted objects", exact=True)).to_have_value("checked")
     expect(second.section("Index").get_by_label("Model", exact=True)).to_contain_text("demo")
     second.expect_text("References", re.compile(r"\d+ references of \d classes"))
 
 
-def test_a_new_server_loses_nothing(open_app: OpenApp, trays: fo.Dataset, session_folder: Any) -> None:
-    server = Server(session_folder / "second_server.log")
-    try:
-        app = open_panel(open_app, trays, at=server)
-        draw(app)
-        build_index(app)
-        app.button("Index", "Look for changes").click()
-        server.stop()
-        app.page.close()
-        server.start()
-        app = open_panel(open_app, trays, at=server)
-        app.expect_text("Index", "9 of 9 images")
-        # The job died with its server: nobody waits for it.
-        expect(app.button("Index", "Cancel")).to_have_count(0)
-        segment(app)
-        app.expect_text("Review", re.compile(r"\d+ to review"))
-    finally:
-        server.stop()
+def test_a_new_server_loses_nothing(open_app: OpenApp, few_trays: fo.Dataset, other_server: Server) -> None:
+    app = open_panel(open_app, few_trays, at=other_server)
+    draw(app)
+    app.section("Index").get_by_label("Long work in the delegated service").uncheck()
+    build_index(app, 4)
+    app.button("Index", "Look for changes").click()
+    other_server.stop()
+    app.page.close()
+    other_server.start()
+    app = open_panel(open_app, few_trays, at=other_server)
+    app.expect_text("Index", "4 of 4 images")
+    # The job died with its server: nobody waits for it.
+    expect(app.button("Index", "Cancel")).to_have_count(0)
+    segment(app)
+    app.expect_text("Review", re.compile(r"\d+ to review"))
 
 
-def test_the_delegated_service(open_app: OpenApp, trays: fo.Dataset, session_folder: Any) -> None:
+def test_the_delegated_service(open_app: OpenApp, few_trays: fo.Dataset, other_server: Server, session_folder: Any) -> None:
     from tests.operators.service import Service
 
-    server = Server(session_folder / "delegating_server.log", {"FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true"})
-    try:
-        app = open_panel(open_app, trays, at=server)
-        choose_demo(app)
-        expect(app.page.get_by_label("Long work in the delegated service")).to_be_checked()
-        app.button("Index", "Build index").click()
-        app.expect_text("Index", "waits for `fiftyone delegated launch`")
-        app.button("Index", "Cancel").click()
-        app.expect_notice("Taken out of the queue.")
-        expect(app.button("Index", "Cancel")).to_have_count(0)
-        app.button("Index", "Build index").click()
-        app.expect_text("Index", "waits for `fiftyone delegated launch`")
-        with Service(session_folder / "service.log"):
-            app.expect_text("Index", "9 of 9 images", seconds=240)
-        assert app.errors == []
-    finally:
-        server.stop()
+    app = open_panel(open_app, few_trays, at=other_server)
+    choose_demo(app)
+    expect(app.page.get_by_label("Long work in the delegated service")).to_be_checked()
+    app.button("Index", "Build index").click()
+    app.expect_text("Index", "waits for `fiftyone delegated launch`")
+    app.button("Index", "Cancel").click()
+    app.expect_notice("Taken out of the queue.")
+    expect(app.button("Index", "Cancel")).to_have_count(0)
+    app.button("Index", "Build index").click()
+    app.expect_text("Index", "waits for `fiftyone delegated launch`")
+    with Service(session_folder / "service.log"):
+        app.expect_text("Index", "4 of 4 images", seconds=240)
+    assert app.errors == []
 
 
 def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> None:
@@ -358,8 +351,8 @@ def test_relabel_fix_and_undo(open_app: OpenApp, trays: fo.Dataset) -> None:
     assert app.errors == []
 
 
-def test_bad_input_is_a_sentence(open_app: OpenApp, trays: fo.Dataset) -> None:
-    app = open_panel(open_app, trays)
+def test_bad_input_is_a_sentence(open_app: OpenApp, few_trays: fo.Dataset) -> None:
+    app = open_panel(open_app, few_trays)
     app.fill("Segment", "Predictions", "two words")
     app.expect_text("Segment", "Predictions need a field's name of letters, digits and underscores, not 'two words'.")
     app.fill("Segment", "Predictions", "accepted")
@@ -386,9 +379,8 @@ def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[.
 
 
 @pytest.mark.parametrize(("size", "scheme"), [((1400, 900), "dark"), ((1000, 700), "light")])
-def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
-    predict(trays)
-    app = open_panel(open_app, trays, size=size, scheme=scheme)
+def test_nothing_is_cut_off(open_app: OpenApp, predicted: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
+    app = open_panel(open_app, predicted, size=size, scheme=scheme)
     app.use_theme(scheme)
     app.button("Suggested references", "Suggest references").click()
     expect(app.button("Suggested references", "Suggest again")).to_be_visible()
@@ -407,19 +399,18 @@ def test_nothing_is_cut_off(open_app: OpenApp, trays: fo.Dataset, size: tuple[in
     assert re.search(r"\b[0-9a-f]{24}\b", app.words()) is None
 
 
-def test_least_scores_are_named(open_app: OpenApp, trays: fo.Dataset) -> None:
+def test_least_scores_are_named(open_app: OpenApp, predicted: fo.Dataset) -> None:
     """At one line for classes that share it, and without a name over another, however long they are."""
     import fiftyone.operators as foo
 
-    predict(trays)
     long, longer = "a part with a long name, of many words", "without_any_space_" * 4
     few = [("gear", 0.71), ("star", 0.71), (long, 0.05), ("arrow", 0.47), (longer, 0.97)]
     chosen = few + [(f"no {number}", number / 20) for number in range(12)]
-    store = foo.ExecutionContext({"dataset_name": trays.name}).store("refseg_panel")
+    store = foo.ExecutionContext({"dataset_name": predicted.name}).store("refseg_panel")
     store.set("settings", {"model": "demo", "thresholds": [list(pair) for pair in chosen]})
-    for run in trays.list_runs(method="refseg/prototypes"):
-        trays.delete_run(run)
-    app = open_panel(open_app, trays, size=(1000, 700))
+    for run in predicted.list_runs(method="refseg/prototypes"):
+        predicted.delete_run(run)
+    app = open_panel(open_app, predicted, size=(1000, 700))
     app.picture("least_scores", "Results")
     plot = app.page.get_by_role("img", name="Histogram of scores").bounding_box()
     lines: dict[float, list[str]] = {}
@@ -437,15 +428,3 @@ def test_least_scores_are_named(open_app: OpenApp, trays: fo.Dataset) -> None:
     boxes.sort(key=lambda box: box["y"])
     assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in itertools.pairwise(boxes))
     assert app.errors == []
-
-
-def predict(dataset: fo.Dataset) -> None:
-    """References, prototypes, index and predictions, without the App."""
-    import refseg
-
-    refseg.sample_references(dataset, "ground_truth", 2)
-    references = refseg.collect_references(dataset, "ground_truth", tags="reference")
-    prototypes = refseg.build_prototypes(references, "demo", progress=False)
-    refseg.save_prototypes(dataset, prototypes, "prototypes")
-    refseg.segment(dataset, "prototypes", progress=False)
-    assert np.isfinite(dataset.count("predictions.detections"))

@@ -40,8 +40,8 @@ def bare_server(tmp_path: Path) -> Iterator[Server]:
     running.stop()
 
 
-def test_panel_says_what_to_type(open_app: Callable[..., AppPage], trays: fo.Dataset, bare_server: Server) -> None:
-    app = open_app(trays, at=bare_server)
+def test_panel_says_what_to_type(open_app: Callable[..., AppPage], few_trays: fo.Dataset, bare_server: Server) -> None:
+    app = open_app(few_trays, at=bare_server)
     app.open_panel_anyway()
     told = app.page.get_by_text("RefSeg's library is not installed where FiftyOne runs. Type:")
     expect(told).to_be_visible()
