@@ -243,16 +243,21 @@ def test_a_closed_browser_and_a_second_one_lose_nothing(
     second.expect_text("References", re.compile(r"\d+ references of \d classes"))
 
 
+def work_in_server(app: AppPage) -> None:
+    app.page.get_by_label("Long work in the delegated service").uncheck()
+
+
 def test_a_new_server_loses_nothing(open_app: OpenApp, few_trays: fo.Dataset, other_server: Server) -> None:
     app = open_panel(open_app, few_trays, at=other_server)
     draw(app)
-    app.section("Index").get_by_label("Long work in the delegated service").uncheck()
+    work_in_server(app)
     build_index(app, 4)
     app.button("Index", "Look for changes").click()
     other_server.stop()
     app.page.close()
     other_server.start()
     app = open_panel(open_app, few_trays, at=other_server)
+    work_in_server(app)
     app.expect_text("Index", "4 of 4 images")
     # The job died with its server: nobody waits for it.
     expect(app.button("Index", "Cancel")).to_have_count(0)

@@ -45,6 +45,7 @@ def kept_parts(tmp_path_factory: pytest.TempPathFactory, scenes: list[tuple[Path
     """Four images with exact masks in `ground_truth`; the labels of the first two carry the tag `reference`."""
     import fiftyone as fo
 
+    from tests.kept import KeptDataset
     from tests.trays import truth_of
 
     samples = []

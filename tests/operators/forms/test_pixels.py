@@ -15,6 +15,7 @@ from fiftyone.operators.executor import ExecutionError
 from refseg.dataset.store import load_prototypes, save_prototypes
 from refseg.demo.world import Scene
 from refseg.prototypes.prototypes import Prototypes
+from tests.kept import KeptDataset
 from tests.operators.app_panel import choose, press, run_job, section
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
@@ -24,6 +25,12 @@ SCALE = 16
 RANGE = (0, 255 * SCALE)
 CHANNELS = (1, 2, 3)
 READ = {"pixel_range": RANGE, "channels": CHANNELS}
+
+
+@pytest.fixture
+def parts(kept_parts: KeptDataset, make_dataset: Callable[..., fo.Dataset]) -> fo.Dataset:
+    """A dataset of each test's own: what its files hold is remembered for a while."""
+    return make_dataset([sample.copy() for sample in kept_parts.put_back()])
 
 
 @pytest.fixture
