@@ -12,15 +12,24 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
 from refseg.calibration.left_out import leave_one_out
-from refseg.calibration.shrinkage import FEWEST_REFERENCES, GAIN, SHRINKAGES, average_precision, choose_shrinkage
+from refseg.calibration.shrinkage import (
+    FEWEST_REFERENCES,
+    FILLED,
+    GAIN,
+    SHRINKAGES,
+    average_precision,
+    choose_shrinkage,
+    largest_share,
+)
 from refseg.matching.gallery import make_gallery
 from refseg.matching.second_look import is_whitened, prepare_second_looks
 from refseg.matching.settings import MatchSettings
+from refseg.matching.similarity import classify
 from refseg.matching.whitening import fit_whitening
 from refseg.models.loaded import get_preset
 from refseg.prototypes.cohort import SHRINKAGE
 from refseg.prototypes.prototypes import Prototypes
-from tests.synthetic import WIDTH, make_full, seen_twice
+from tests.synthetic import WIDTH, make_full, random_unit, seen_twice
 from tests.tolerance import assert_near
 
 DEMO = get_preset("demo")
@@ -72,7 +81,7 @@ def test_is_the_best_of_all_or_the_default(axes: slice) -> None:
 def test_few_references_choose_nothing() -> None:
     prototypes = with_cohort(slice(0, CLASSES))
     few = prototypes.remove(prototypes.reference_ids[FEWEST_REFERENCES - 1 :])
-    assert choose_shrinkage(few, DEMO) is few
+    assert chosen(few) == SHRINKAGE
     assert choose_shrinkage(replace(prototypes, cohort=None), DEMO).cohort is None
 
 
@@ -96,3 +105,30 @@ def test_the_choice_counts_and_is_kept(tmp_path: Path) -> None:
             assert fitted is not None
             expected = fitted.matrix
         assert_near(second.plain.whitening.matrix, expected, at_most=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.95])
+def test_a_class_is_told_from_strangers_however_much_of_it_there_is(share: float) -> None:
+    """A dataset of which one class is rare, and one that it fills, where whitening would leave nothing of it."""
+    generator = torch.Generator().manual_seed(7)
+    full = seen_twice(make_full("aabbccddeeffgg", labels="0" * 14, classes=("gear",)), noise=0.1)
+    assert full.looks is not None
+    assert full.cohort is not None
+    known = full.looks.float()
+
+    def members(number: int) -> torch.Tensor:
+        looks = known[torch.randint(len(known), (number,), generator=generator)]
+        return F.normalize(looks + 0.1 * torch.randn(looks.shape, generator=generator), dim=-1)
+
+    number = round(share * 200)
+    looks = torch.cat([members(number), random_unit(generator, 200 - number, 2 * WIDTH)]).half()
+    features = random_unit(generator, 200, WIDTH).half()
+    own = replace(full, negatives=None, cohort=replace(full.cohort, features=features, looks=looks))
+    assert largest_share(own) == pytest.approx(0.8 * share, abs=0.1)
+    taught, settings = choose_shrinkage(own, DEMO), MatchSettings()
+    assert is_whitened(taught, settings) == (largest_share(own) < FILLED)
+    second = prepare_second_looks(taught, DEMO, settings, make_gallery(taught, settings))
+    assert second is not None
+    gears, others = members(100), random_unit(generator, 100, 2 * WIDTH)
+    scores = [classify(second.plain.whitening.apply(some), second.plain.gallery).scores for some in (gears, others)]
+    assert float((scores[0][:, None] > scores[1]).float().mean()) > 0.95

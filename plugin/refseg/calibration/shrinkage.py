@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from ..matching import MatchSettings
 from ..models import Preset
@@ -22,18 +23,28 @@ GAIN = 0.02
 """So much more average precision than SHRINKAGE has is no chance."""
 FEWEST_REFERENCES = 20
 """What fewer say is chance."""
+FILLED = 0.4
+"""A dataset that one class makes up to this share is full of what is looked for: without it nothing would be left."""
+LEAST_ALIKE = 0.2
+"""A candidate that is more like a class than this share of its own references, left out, counts as one of it."""
 
 
 def choose_shrinkage(prototypes: Prototypes, preset: Preset) -> Prototypes:
     """The same prototypes, whitened as finds their references best where these were left out; else by SHRINKAGE.
+
+    Where a class fills the dataset they are not whitened: what everything has in common is then the class itself.
 
     Args:
         prototypes: where they have no cohort, or too few references in different images, nothing is chosen.
         preset: how many candidates of an image are looked at again.
     """
     cohort, around = prototypes.cohort, prototypes.surroundings
-    if cohort is None or around is None or sum(map(bool, around.shown)) < FEWEST_REFERENCES:
+    if cohort is None or around is None:
         return prototypes
+    if largest_share(prototypes) >= FILLED:
+        return replace(prototypes, cohort=replace(cohort, shrinkage=math.inf))
+    if sum(map(bool, around.shown)) < FEWEST_REFERENCES:
+        return replace(prototypes, cohort=replace(cohort, shrinkage=SHRINKAGE))
     chosen = {value: replace(prototypes, cohort=replace(cohort, shrinkage=value)) for value in SHRINKAGES}
     left_out = {value: leave_one_out(own, preset, MatchSettings()) for value, own in chosen.items()}
     if int((left_out[SHRINKAGE].truth >= 0).sum()) < FEWEST_REFERENCES or not left_out[SHRINKAGE].looked_twice:
@@ -41,6 +52,29 @@ def choose_shrinkage(prototypes: Prototypes, preset: Preset) -> Prototypes:
     worth = {value: average_precision(found) for value, found in left_out.items()}
     best = max(worth, key=lambda value: worth[value])
     return chosen[best if worth[best] >= worth[SHRINKAGE] + GAIN else SHRINKAGE]
+
+
+def largest_share(prototypes: Prototypes) -> float:
+    """The share of the cohort that is as like a class as its own references are, of the class of which there is most.
+
+    Classes with one reference do not count: nobody knows how like their objects are to each other.
+
+    Args:
+        prototypes: with a cohort, and second looks of their references.
+    """
+    assert prototypes.cohort is not None
+    assert prototypes.looks is not None
+    units, labels = F.normalize(prototypes.looks.float(), dim=-1), prototypes.labels
+    sums = torch.stack([units[labels == row].sum(0) for row in range(len(prototypes.classes))])
+    left_out = (units * F.normalize(sums[labels] - units, dim=-1)).sum(1)
+    cosines, nearest = (prototypes.cohort.looks.float() @ F.normalize(sums, dim=-1).T).max(1)
+    shares = [0.0]
+    for row in range(len(prototypes.classes)):
+        own = left_out[(labels == row) & units.any(1)]
+        if len(own) > 1:
+            alike = cosines[nearest == row] >= own.quantile(LEAST_ALIKE)
+            shares.append(int(alike.sum()) / len(cosines))
+    return max(shares)
 
 
 def average_precision(found: LeftOut) -> float:
