@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import growth, matching_speed, resegment, stages
+from benchmarks import growth, matching_speed, resegment, second_looks, stages
 from benchmarks.report import as_json, as_table, machine
 
 
@@ -30,6 +30,7 @@ def main() -> None:
         "stages": stages.measure,
         "matching": matching_speed.measure,
         "resegment": lambda: resegment.measure(images),
+        "second looks": lambda: second_looks.measure(images),
         "growth": lambda: growth.measure(largest),
     }
     report = {"measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(), "figures": {}}
