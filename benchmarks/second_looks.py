@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import refseg
 from benchmarks.report import Figure, as_table, at_most, seconds_of, spread
 from refseg.candidates import encode_patches
 from refseg.demo.dataset import build_demo_dataset
+from refseg.errors import IndexNotFoundError
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import load_models
 
@@ -117,8 +119,9 @@ def measure(num_images: int = 1000) -> list[Figure]:
             detail = f"{len(references)} references; looks again at what lies around them and at 300 candidates of the dataset"
             figures = [Figure("calibrate, the first time", seconds, "s", detail=detail), *compare(dataset, prototypes)]
             figures.append(add_reference(dataset, prototypes, spare[len(more)]))
-            refseg.open_index(dataset, MODEL).delete()
         finally:
+            with suppress(IndexNotFoundError):
+                refseg.open_index(dataset, MODEL).delete()
             dataset.delete()
     return figures
 

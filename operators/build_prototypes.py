@@ -111,7 +111,7 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         ctx: FiftyOne's execution context.
         images: where to look for references, unless they are a selection, and for negatives.
     """
-    from refseg.dataset import collect_references, reusable_prototypes, save_prototypes
+    from refseg.dataset import collect_references, reusable_prototypes, save_prototypes, turned_before
     from refseg.prototypes import iter_build_prototypes
     from refseg.runs import iter_use_known
 
@@ -132,7 +132,9 @@ def build(ctx: Any, images: Any) -> Work[Result]:
         references = [reference for reference in references if reference.id not in apart]
     earlier = reusable_prototypes(ctx.dataset, ctx.params.get("name"))
     model = ctx.params.get("model") or default_model(ctx)
-    given = {"pixels": given_pixels(ctx.params), "turned": ctx.params.get("turned")}
+    turned = ctx.params.get("turned")
+    turned = turned_before(ctx.dataset, ctx.params.get("name")) if turned is None else bool(turned)
+    given = {"pixels": given_pixels(ctx.params), "turned": turned}
     prototypes = yield from iter_build_prototypes(references, model, earlier, negatives, **given)
     num_reused = 0 if earlier is None else prototypes.num_shared(earlier)
     if ctx.params.get("calibrates", True):

@@ -36,7 +36,7 @@ class Learn(RefSegOperator):
         if form.usable:
             model_input(form)
             calibrates_input(form)
-            turned_input(form)
+            turned_input(form, PROTOTYPES_NAME)
             pixel_inputs(form, model=form.value("model", default_model(ctx)))
             if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
                 label_field_input(form)

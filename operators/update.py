@@ -66,13 +66,15 @@ class Update(RefSegOperator):
             "num_mined": report.num_mined,
             "reused": report.num_reused,
             "skipped": [list(pair) for pair in report.skipped],
+            "dropped_confidences": [list(pair) for pair in report.dropped_confidences.items()],
+            "growth": None if report.growth is None else list(report.growth),
             "segmentation": segment.result_of(report.segmentation),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Show the new predictions; say what was learned and what changed."""
         yield ctx.ops.reload_dataset()
-        warns = result["skipped"] or result["classes_dropped"]
+        warns = result["skipped"] or result["classes_dropped"] or result["dropped_confidences"]
         variant = "warning" if warns else segment.variant(result["segmentation"])
         yield ctx.ops.notify(describe(result), variant=variant)
 
@@ -104,8 +106,9 @@ class Update(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes` (their name),
             `classes`, `classes_added`, `classes_dropped`, `references_added`, `references_removed`, `negatives_added`,
             `negatives_removed` (ids), `num_mined` (negatives from images known to be empty), `reused` (how many references and
-            negatives had not changed), `skipped` (pairs of an id and a reason) and `segmentation`, the result of the operator
-            `segment`.
+            negatives had not changed), `skipped` (pairs of an id and a reason), `dropped_confidences` (pairs of a class and a
+            least score that counts no more, because scores mean something else now), `growth` (other images in the index before
+            and now, where it has grown by half, or None) and `segmentation`, the result of the operator `segment`.
         """
         return self.call(locals())
 
@@ -128,4 +131,10 @@ def describe(result: Result) -> str:
     if result["skipped"]:
         reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
+    if result["dropped_confidences"]:
+        chosen = listing([f"{name} {least:g}" for name, least in result["dropped_confidences"]])
+        text += f" Least scores that count no more, because scores mean something else now: {chosen}."
+    if result["growth"]:
+        before, now = result["growth"]
+        text += f" The index has grown from {before:,} other images to {now:,}, and scores may have moved."
     return f"{text} {segment.describe(result['segmentation'])}"

@@ -442,8 +442,10 @@ class TestKnownImages:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         asked: list[MatchSettings | None] = []
+        given: tuple[str, ...] = ()
 
         def run_coco(job: CocoJob, **options: Any) -> Any:
+            assert job.turned == ("--turned" in given)
             asked.append(job.matching)
             raise CocoError("enough")
 
@@ -451,6 +453,7 @@ class TestKnownImages:
         plain = settings_for(False)
         for arguments, expected in (
             ((), None),
+            (("--turned",), None),
             (("--no-background",), replace(plain, background=False)),
             (("--background", "--overlaps", "diffusion"), replace(plain, background=True, overlaps="diffusion")),
             (("--class-similarity", "clusters"), replace(plain, class_similarity="clusters")),
@@ -458,6 +461,7 @@ class TestKnownImages:
             (("--no-calibration",), replace(plain, calibrated=False)),
             (("--model", "paper", "--background"), replace(PUBLISHED, background=True)),
         ):
+            given = arguments
             assert run(*arguments) == 2
             assert asked.pop() == expected
         capsys.readouterr()

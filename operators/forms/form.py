@@ -316,7 +316,7 @@ def build_inputs(form: Form) -> str:
     form.names("classes", "Classes", "Only these; leave it empty for every class")
     model_input(form)
     calibrates_input(form)
-    turned_input(form)
+    turned_input(form, str(form.value("name", default_name(form.ctx))))
     name_input(form)
     return str(form.value("model", default_model(form.ctx)))
 
@@ -343,10 +343,11 @@ def calibrates_input(form: Form) -> None:
     form.switch("calibrates", True, "Calibrate thresholds", description)
 
 
-def turned_input(form: Form) -> None:
-    """Whether references are looked at turned and mirrored too; by default as those of the newest prototypes were."""
-    kept = kept_prototypes(form.ctx)
-    before = bool(kept) and bool(form.ctx.dataset.get_run_info(kept[-1]).config.get("turned", False))
+def turned_input(form: Form, name: str) -> None:
+    """Whether references are looked at turned and mirrored too; by default as before, see refseg.dataset.turned_before."""
+    from refseg.dataset import turned_before
+
+    before = turned_before(form.ctx.dataset, name)
     description = "For objects that lie any way up, eight passes a reference; not where left and right tell classes apart"
     form.switch("turned", before, "Turn and mirror references", description)
 

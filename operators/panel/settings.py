@@ -15,6 +15,7 @@ from ..forms.selection import collection
 
 STORE = "refseg_panel"
 KEY = "settings"
+PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
 ORDERS = ("teaching", "score")
 MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps", "second_look", "whiten")
 """What can be chosen of `refseg.MatchSettings`; whether scores are probabilities is no choice of the panel."""
@@ -58,8 +59,8 @@ def read(ctx: Any) -> PanelSettings:
         given["model"] = default_model(ctx)
     if given.get("field") is None or not collection(ctx).has_field(given["field"]):
         given["field"] = reference_field(ctx)
-    # A number that was chosen where scores were others says nothing of these.
-    moved = given.get("thresholds", ()) if kept.get("scores") == _scores(given["model"]) else ()
+    # A number that was chosen where scores were others says nothing of these; earlier versions knew similarities alone.
+    moved = given.get("thresholds", ()) if kept.get("scores", SIMILARITIES) == _scores(given["model"]) else ()
     given["thresholds"] = tuple((name, float(value)) for name, value in moved)
     if given.get("classes") is not None:
         given["classes"] = tuple(given["classes"])
@@ -90,7 +91,7 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
 
 def _scores(model: str) -> str:
     """What scores are with a model, as a run's record says it."""
-    return "probabilities" if default_matching(model)["calibrated"] else "similarities"
+    return PROBABILITIES if default_matching(model)["calibrated"] else SIMILARITIES
 
 
 def _check(settings: PanelSettings) -> None:

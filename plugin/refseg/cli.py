@@ -124,7 +124,10 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     matching.add_argument("--scenes", action=argparse.BooleanOptionalAction, help=scenes_help)
     output = parser.add_argument_group("what is kept")
     output.add_argument(
-        "--min-score", type=score, metavar="S", help="leave out lower scores (0.5 where they are probabilities)"
+        "--min-score",
+        type=score,
+        metavar="S",
+        help="leave out lower scores; by default 0.5 for probabilities, else the preset's",
     )
     calibration_help = "make scores probabilities, learnt from the images of references; else they are similarities"
     output.add_argument("--calibration", action=argparse.BooleanOptionalAction, help=calibration_help)

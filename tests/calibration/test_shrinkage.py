@@ -27,7 +27,7 @@ from refseg.matching.settings import MatchSettings
 from refseg.matching.similarity import classify
 from refseg.matching.whitening import fit_whitening
 from refseg.models.loaded import get_preset
-from refseg.prototypes.cohort import SHRINKAGE
+from refseg.prototypes.cohort import SHRINKAGE, Cohort
 from refseg.prototypes.prototypes import Prototypes
 from tests.synthetic import WIDTH, make_full, random_unit, seen_twice
 from tests.tolerance import assert_near
@@ -105,6 +105,30 @@ def test_the_choice_counts_and_is_kept(tmp_path: Path) -> None:
             assert fitted is not None
             expected = fitted.matrix
         assert_near(second.plain.whitening.matrix, expected, at_most=1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
+def test_a_dataset_nearly_as_like_the_class_is_not_full_of_it(number: int) -> None:
+    """References at a cosine of about 0.5 to each other, everything else at 0.45 to them: few say nothing, or the truth."""
+    generator = torch.Generator().manual_seed(5)
+    width, full = 128, 0
+    for _ in range(40):
+        common, own = F.normalize(torch.randn(2, width, generator=generator), dim=1)
+        spread = torch.randn(number + 300, width, generator=generator) / width**0.5
+        looks = F.normalize(spread + 0.9 * common, dim=1)
+        looks[:number] = F.normalize(spread[:number] + 0.9 * common + 0.45 * own, dim=1)
+        prototypes = Prototypes(
+            ("gear",),
+            looks[:number].clone(),
+            torch.zeros(number, dtype=torch.int64),
+            tuple(map(str, range(number))),
+            "demo",
+            "f00",
+            looks=looks[:number].half(),
+            cohort=Cohort(looks[number:].half(), looks[number:].half(), 100),
+        )
+        full += largest_share(prototypes) >= FILLED
+    assert full <= 4
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.95])

@@ -19,6 +19,7 @@ from refseg.dataset.store import (
     reusable_prototypes,
     run_key_from,
     save_prototypes,
+    turned_before,
     write_prototypes,
 )
 from refseg.errors import DatasetError, PrototypeFileError
@@ -73,6 +74,16 @@ def test_run_holds_what_a_reader_wants_to_know(dataset: fo.Dataset) -> None:
     save_prototypes(dataset, replace(prototypes_of("a"), pixels=PixelSettings((0, 4095), (2, 1, 0))), "deep")
     config = dataset.get_run_info("deep").config
     assert str(PixelSettings.from_lists(config.pixels)) == "pixel_range=(0, 4095), channels=(2, 1, 0)"
+
+
+def test_record_tells_whether_references_were_turned(dataset: fo.Dataset) -> None:
+    """Also where the file is gone."""
+    assert not turned_before(dataset, "parts")
+    Path(save_prototypes(dataset, replace(prototypes_of("gear"), turned=True), "parts").path).unlink()
+    assert turned_before(dataset, "parts")
+    assert turned_before(dataset, "others"), "the newest"
+    save_prototypes(dataset, prototypes_of("gear", seed=1), "plain")
+    assert [turned_before(dataset, name) for name in ("parts", "plain", None)] == [True, False, False]
 
 
 def test_negatives_are_kept_and_recorded(dataset: fo.Dataset) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fiftyone.operators.executor import ExecutionError, Executor
 
 from refseg.demo.world import NOVEL_PARTS
-from tests.operators.helpers import broken, call, named, run_delegated, run_in_app, uri
+from tests.operators.helpers import broken, call, form_of, named, run_delegated, run_in_app, uri
 
 CLASSES = sorted(NOVEL_PARTS[:2])
 
@@ -118,6 +118,18 @@ def test_build_from_python(parts: fo.Dataset) -> None:
     assert Path(result["path"]).is_file()
     parts.reload()
     assert parts.list_runs(method="refseg/prototypes") == ["mine"]
+
+
+def test_build_turned(parts: fo.Dataset) -> None:
+    ids = [labels_of(parts.last())[0].id]
+    options = {"label_ids": ids, "model": "demo", "calibrates": False}
+    call("build_prototypes", parts, name="turned", turned=True, **options)
+    assert parts.get_run_info("turned").config.turned
+    assert form_of(parts, "build_prototypes")["turned"]["default"] is True, "as those before"
+    call("build_prototypes", parts, name="again", **options)
+    assert parts.get_run_info("again").config.turned
+    call("build_prototypes", parts, name="plain", turned=False, **options)
+    assert not parts.get_run_info("plain").config.turned
 
 
 @pytest.mark.parametrize(("choice", "shots"), [("all", 4), ("ids", 1)])

@@ -8,6 +8,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
 
+from operators.update import describe
 from refseg.demo.world import NOVEL_PARTS
 from tests.operators.helpers import call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
@@ -27,6 +28,10 @@ class TestUpdate:
         assert (len(result["references_added"]), len(result["references_removed"])) == (4, 2)
         assert len(result["negatives_added"]) == 1
         assert (result["reused"], result["skipped"]) == (0, [])
+        assert (result["dropped_confidences"], result["growth"]) == ([], None)
+        told = describe(result | {"dropped_confidences": [["star", 0.7]], "growth": [20, 30]})
+        assert "count no more, because scores mean something else now: star 0.7." in told
+        assert "The index has grown from 20 other images to 30, and scores may have moved." in told
         assert result["segmentation"]["num_from_index"] == 4
         assert result["segmentation"]["changes"].keys() >= {"gained", "lost", "relabelled", "num_samples", "sample_ids"}
 

@@ -26,6 +26,7 @@ FEWEST_REFERENCES = 20
 """What fewer say is chance."""
 FILLED = 0.4
 """A dataset that one class makes up to this share is full of what is looked for: without it nothing would be left."""
+FEW = 4
 LEAST_ALIKE = 0.2
 """A candidate that is more like a class than this share of its own references, left out, counts as one of it."""
 
@@ -58,7 +59,7 @@ def choose_shrinkage(prototypes: Prototypes, preset: Preset) -> Prototypes:
 def largest_share(prototypes: Prototypes) -> float:
     """The share of the cohort that is as like a class as its own references are, of the class of which there is most.
 
-    Classes with one reference do not count: nobody knows how like their objects are to each other.
+    Classes of less than FEW references do not count: nobody knows how like their objects are to each other.
 
     Args:
         prototypes: with a cohort, and second looks of their references.
@@ -71,9 +72,12 @@ def largest_share(prototypes: Prototypes) -> float:
     cosines, nearest = (prototypes.cohort.looks.float() @ F.normalize(sums, dim=-1).T).max(1)
     shares = [0.0]
     for row in range(len(prototypes.classes)):
-        own = left_out[(labels == row) & units.any(1)]
-        if len(own) > 1:
-            alike = cosines[nearest == row] >= own.quantile(LEAST_ALIKE)
+        members = (labels == row) & units.any(1)
+        number = int(members.sum())
+        if number >= FEW:
+            # The mean of more references is shorter, and everything is more like it.
+            shorter = (sums[row] - units[members]).norm(dim=1).mean() / (number - 1) * number / sums[row].norm()
+            alike = cosines[nearest == row] >= left_out[members].quantile(LEAST_ALIKE) * shorter
             shares.append(int(alike.sum()) / len(cosines))
     return max(shares)
 

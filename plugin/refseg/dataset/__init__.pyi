@@ -69,6 +69,7 @@ from .store import load_prototypes as load_prototypes
 from .store import named_prototypes as named_prototypes
 from .store import reusable_prototypes as reusable_prototypes
 from .store import save_prototypes as save_prototypes
+from .store import turned_before as turned_before
 from .store import write_prototypes as write_prototypes
 from .views import add_labels_field as add_labels_field
 from .views import clear_labels as clear_labels

@@ -183,6 +183,14 @@ def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | N
         return None
 
 
+def turned_before(dataset: Any, name: str | None = None) -> bool:
+    """Whether the prototypes of this name, else the newest kept, were turned, as their record says: their file may be gone."""
+    names = list_prototypes(dataset)
+    if not names:
+        return False
+    return bool(getattr(dataset.get_run_info(name if name in names else names[-1]).config, "turned", False))
+
+
 def list_prototypes(dataset: Any) -> list[str]:
     """Names of the prototypes kept with a dataset, newest last."""
     return [run.key for run in past_runs(kept_with(dataset), [PROTOTYPES_METHOD])]

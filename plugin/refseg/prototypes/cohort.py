@@ -29,7 +29,7 @@ class Cohort:
     Attributes:
         features: (n, C) float16, unit length, pooled features.
         looks: (n, D) float16, second looks of the same.
-        num_images: that the dataset had in its index.
+        num_images: that the dataset had in its index besides those of references.
         shrinkage: of the whitening by it, above 0: see SHRINKAGE; infinite for no whitening at all.
     """
 

@@ -27,7 +27,9 @@ FEWEST = 32
 
 
 def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = ()) -> Generator[Progress, None, Cohort | None]:
-    """Take candidates of up to a hundred images of the index, of as many each, the same as long as the images are there.
+    """Take candidates of up to a hundred images of the index, as many of each, the same as long as the images are there.
+
+    Where the index holds fewer than FEWEST_IMAGES, others are computed and kept; where no model is to be had, none are.
 
     Args:
         dataset: every image of it.
@@ -40,12 +42,12 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
     source, prototypes = looker.source, looker.prototypes
     if not source.preset.second_looks or prototypes.looks is None or source.index is None:
         return None
-    tables = source.index.index
+    images = source.index.index.images
     paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
     others = sorted(paths.keys() - set(chosen_before), key=_draw)
-    held = [name for name in others if name in tables.images and tables.images[name].num_candidates][:MOST_IMAGES]
-    missing = [name for name in others if name not in tables.images]
-    chosen = held + missing[: max(0, FEWEST_IMAGES - len(held))]
+    held = [name for name in others if name in images and images[name].num_candidates][:MOST_IMAGES]
+    missing = [name for name in others if name not in images][: max(0, FEWEST_IMAGES - len(held))]
+    chosen = held + (missing if missing and looker.has_models() else [])
     if not chosen:
         return None
     known = {(image.sample_id, image.key): looked for image, looked in _known(looker, held)}
@@ -57,7 +59,8 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
             if candidates is not None and len(candidates):
                 drawn = sorted((_draw(f"{name} {row}"), row) for row in range(len(candidates)))
                 rows = torch.tensor([row for _, row in drawn[:most]], dtype=torch.int64)
-                image = tables.images.get(name)
+                # Computing may have moved on to another index.
+                image = source.index.index.images.get(name)
                 seen = None if image is None else known.get((name, image.key))
                 looked = looker.look(name, paths[name], candidates, rows, seen)
                 if looked is not None:
@@ -69,7 +72,7 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
         return None
     # In one order, whichever was written to the index first.
     features, looks = zip(*(found[name] for name in chosen if name in found), strict=True)
-    num_images = sum(name in tables.images for name in others)
+    num_images = sum(name in source.index.index.images for name in others)
     return Cohort(torch.cat(features).half(), torch.cat(looks).half(), num_images)
 
 

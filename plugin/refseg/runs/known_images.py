@@ -83,7 +83,8 @@ def calibrate(
     Then scores are probabilities, and the best candidates of each image are looked at again. In the images of references,
     candidates that show no reference teach what must score less than references do; the other objects of the fields that hold
     references, and of `accepted`, count neither way. So label all objects of the classes in these images. A reference whose
-    label or image is gone is passed over. Candidates of up to 100 other images of the index stand for the dataset.
+    label or image is gone is passed over. Candidates of up to 100 other images of the index stand for the dataset; where it
+    holds fewer than twelve, so many are computed and kept.
 
     Args:
         dataset: that holds the labels; a dataset or view of images, whose dataset counts as a whole.

@@ -133,11 +133,16 @@ class Looker:
             self.trouble = str(error)
             logger.warning("Second looks are not kept: %s", error)
 
+    def has_models(self) -> bool:
+        """Load the models, which may take long; False where they are not to be had."""
+        return self._load() is not None
+
     def _load(self) -> Models | None:
         """The models; None where they are not to be had."""
         if self._models is None and self.trouble is None:
             try:
-                self._models = self.source.models or models_for(self.prototypes, self.source.asked)
+                # Whoever computes candidates takes the same.
+                self._models = self.source.models = self.source.models or models_for(self.prototypes, self.source.asked)
             except (ModelError, PrototypeMismatchError) as error:
                 self.trouble = str(error)
                 logger.warning("Nobody looks again: %s", error)

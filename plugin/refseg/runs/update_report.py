@@ -33,7 +33,8 @@ class UpdateReport:
         num_mined: negatives that nobody tagged, mined from images tagged `known_empty`; those added do not count them.
         dropped_confidences: least scores that somebody chose where scores were similarities, which probabilities have no use
             for, or the other way round.
-        growth: images that stood for the dataset before and now, where these are half as many again; None elsewhere.
+        growth: images in the index besides those of references, before and now, where these are half as many again; None
+            elsewhere.
     """
 
     prototypes_name: str
@@ -66,8 +67,8 @@ class UpdateReport:
             lines.append(f"least scores of the last run that count no more, because scores mean something else now: {chosen}")
         if self.growth:
             lines.append(
-                f"the index has grown from {self.growth[0]:,} images to {self.growth[1]:,}: what the dataset is full of was "
-                "looked at anew, and scores may have moved"
+                f"the index has grown from {self.growth[0]:,} other images to {self.growth[1]:,}: what the dataset is full of "
+                "was looked at anew, and scores may have moved"
             )
         lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
         return "\n".join([*lines, str(self.segmentation)])
@@ -108,7 +109,7 @@ def _growth(before: Prototypes | None, now: Prototypes) -> tuple[int, int] | Non
     if before is None or before.cohort is None or now.cohort is None:
         return None
     images = before.cohort.num_images, now.cohort.num_images
-    return images if images[1] >= GROWN * images[0] else None
+    return images if images[1] > images[0] and images[1] >= GROWN * images[0] else None
 
 
 def _without(ids: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:

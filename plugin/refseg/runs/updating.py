@@ -31,6 +31,7 @@ from ..dataset import (
     reusable_prototypes,
     save_prototypes,
     tagged_references,
+    turned_before,
     whole_of,
 )
 from ..errors import DatasetError, PrototypeFileError
@@ -163,6 +164,7 @@ def iter_learn(
     references, negatives = _tagged(dataset, tags or TagSettings())
     earlier = reusable_prototypes(dataset, name)
     model = sources.model or "large"
+    turned = turned_before(dataset, name) if turned is None else turned
     work = iter_build_prototypes(references, model, earlier, negatives, pixels=sources.pixels, turned=turned)
     prototypes = yield from work
     if calibrates:
@@ -202,7 +204,9 @@ def iter_update(
     references, negatives = _tagged(dataset, tags or TagSettings())
     settings = settings_of(run, {reference.label for reference in references})
     before = _earlier(run)
-    prototypes = yield from iter_build_prototypes(references, model or str(run.config["model"]), before, negatives)
+    turned = turned_before(dataset, name) if before is None else before.turned
+    model = model or str(run.config["model"])
+    prototypes = yield from iter_build_prototypes(references, model, before, negatives, turned=turned)
     sources = sources_of(run, sources)
     if calibrates:
         chosen = settings_for(get_preset(str(run.config["model"])).as_published, settings.matching)
