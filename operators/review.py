@@ -96,7 +96,8 @@ class Review(RefSegOperator):
             sample_collection: a dataset of images, or a view of it.
             decision: "accept", "reject", "relabel", "fix" (one prediction, whose accepted copy you correct) or "undo".
             label_ids: the predictions; for "undo" none.
-            field: that holds them; by default the one that the latest run wrote.
+            field: that holds them; by default that of the selection, else `predictions`, else the one that
+                the latest run wrote.
             label: what the objects are, for "relabel".
             as_references: give accepted copies the label tag `reference`.
             accepted_field: where accepted predictions are copied to.

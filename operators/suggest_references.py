@@ -84,7 +84,8 @@ class SuggestReferences(RefSegOperator):
 
         Args:
             sample_collection: a dataset or view of images to suggest from.
-            field: that holds the predictions; by default the one that the latest run wrote.
+            field: that holds the predictions; by default that of the selection, else `predictions`, else the one that
+                the latest run wrote.
             per_class: at most so many of a class.
             accepted_field: where accepted predictions are; they are not suggested.
             delegate: queue the job instead of running it now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from refseg.dataset.index_finding import open_index
 from refseg.errors import DatasetError, IndexNotFoundError, PrototypeFileError
 from refseg.matching.whitening import fit_whitening
 from refseg.prototypes.prototypes import Prototypes
+from refseg.review.places import Prediction, candidate_rows
 from tests.trays import propose_truth, tray_samples, whole_mask
 
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
@@ -62,7 +63,7 @@ def trays(shelf: Shelf) -> fo.Dataset:
             dataset.delete_sample_field(name)
     for key in dataset.list_runs(method="refseg/segment"):
         dataset.delete_run(key)
-    dataset.untag_samples("reference")
+    dataset.untag_samples(["reference", "known_empty"])
     dataset.untag_labels("reference", label_fields="ground_truth")
     tag(dataset[:NUM_REFERENCES])
     refseg.segment(dataset, shelf.plain, **QUIET)
@@ -86,11 +87,22 @@ def change(dataset: fo.Dataset, item: SuggestedReference, name: str, value: Any)
     dataset.set_label_values(f"predictions.detections.{name}", {item.label_id: value}, dynamic=True)
 
 
-def note(dataset: fo.Dataset, sample_id: str, label: str, box: list[float]) -> None:
-    """A reference that no prototypes know yet."""
+def note(
+    dataset: fo.Dataset, sample_id: str, label: str, box: list[float], tag: str = "reference", field: str = "notes"
+) -> None:
+    """A reference or a negative that no prototypes know yet."""
     sample = dataset[sample_id]
-    sample["notes"] = fo.Detections(detections=[fo.Detection(label=label, bounding_box=box, tags=["reference"])])
+    sample[field] = fo.Detections(detections=[fo.Detection(label=label, bounding_box=box, tags=[tag])])
     sample.save()
+
+
+def configure(dataset: fo.Dataset, **values: Any) -> None:
+    """Change what the only run has recorded; None takes it out."""
+    (key,) = dataset.list_runs(method="refseg/segment")
+    config = dataset.get_run_info(key).config
+    for name, value in values.items():
+        delattr(config, name) if value is None else setattr(config, name, value)
+    dataset.update_run_config(key, config)
 
 
 def object_of(sample: fo.Sample, label: fo.Detection) -> int:
@@ -225,6 +237,24 @@ class TestLeftOut:
         # It stays the most like the old reference, so no other takes its place.
         assert suggested(trays) == tuple(item for item in every if item.sample_id != every[0].sample_id)
 
+    def test_on_a_negative(self, trays: fo.Dataset) -> None:
+        first, *others = suggested(trays)
+        box = prediction(trays, first).bounding_box
+        x, y, width, height = box
+        note(trays, first.sample_id, first.label, [x + 0.5 * width, y, width, height], "negative")
+        assert suggested(trays) == (first, *others), "it lies beside the negative"
+        for name in (first.label, "dirt"):
+            note(trays, first.sample_id, name, box, "negative")
+            assert suggested(trays) == tuple(others), "it is still the most like its reference, so no other takes its place"
+        trays.delete_sample_field("notes")
+        note(trays, first.sample_id, "dirt", box, "negative", "rejected")
+        assert suggested(trays) == tuple(others)
+
+    def test_in_images_known_to_be_empty(self, trays: fo.Dataset) -> None:
+        every = suggested(trays)
+        trays.select(every[0].sample_id).tag_samples("known_empty")
+        assert suggested(trays) == tuple(item for item in every if item.sample_id != every[0].sample_id)
+
     def test_masks_of_several_pieces(self, trays: fo.Dataset) -> None:
         first, *others = suggested(trays)
         change(trays, first, "pieces", 2)
@@ -274,7 +304,45 @@ class TestLeftOut:
             moved.rename(path)
 
 
+class TestCandidates:
+    @pytest.mark.parametrize(("cells_a_pixel", "most"), [(0.5, 1.5), (3, 3)])
+    def test_boxes_lie_on_whole_pixels(self, trays: fo.Dataset, cells_a_pixel: float, most: float) -> None:
+        chunk = next(iter(open_index(trays).index.scan()))
+        candidates = chunk.candidates(0)
+        side = candidates.grid_side
+        candidates = replace(candidates, image_hw=(round(side / cells_a_pixel), side * 9))
+        x0, y0, x1, y1 = candidates.boxes[1].tolist()
+        for apart, row in ((0, 1), (most - 0.1, 1), (most + 0.1, -1)):
+            box = ((x0 + apart) / side, y0 / side, (x1 + 1 - x0) / side, (y1 + 1 - y0) / side)
+            one = Prediction("a", "b", "star", 0.9, box, float(candidates.predicted_iou[1]), 1)
+            assert candidate_rows([one], candidates).tolist() == [row]
+
+
+class TestIndex:
+    def test_that_of_the_run(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        every = suggested(trays)
+        monkeypatch.setattr("refseg.review.suggesting.find_index", lambda *_: None)
+        assert suggested(trays) == every
+
+    @pytest.mark.parametrize("uri", [None, "/nowhere"])
+    def test_the_default_one_where_that_is_gone(self, trays: fo.Dataset, uri: str | None) -> None:
+        every = suggested(trays)
+        configure(trays, index_uri=uri)
+        assert suggested(trays) == every
+
+
 class TestRefused:
+    @pytest.mark.parametrize("recorded", ["similarities", "probabilities", None])
+    def test_scores_of_another_scale(self, trays: fo.Dataset, shelf: Shelf, recorded: str | None) -> None:
+        configure(trays, scores=recorded)
+        # Runs of earlier versions, which do not say it, wrote similarities.
+        written = recorded or "similarities"
+        now = "probabilities" if written == "similarities" else "similarities"
+        prototypes = shelf.calibrated if now == "probabilities" else shelf.plain
+        text = rf"^The run '\w+' wrote {written} as scores, and with these .* scores are {now}, .*: segment again first\.$"
+        with pytest.raises(DatasetError, match=text):
+            suggested(trays, prototypes=prototypes)
+
     def test_no_run(self, trays: fo.Dataset) -> None:
         with pytest.raises(
             DatasetError, match=r"^No run of RefSeg has written to the field 'ground_truth' of .*segment first\.$"
@@ -293,10 +361,7 @@ class TestRefused:
     def test_prototypes(self, trays: fo.Dataset) -> None:
         with pytest.raises(DatasetError, match="keeps no prototypes named 'none'"):
             suggested(trays, prototypes="none")
-        (key,) = trays.list_runs(method="refseg/segment")
-        config = trays.get_run_info(key).config
-        config.prototypes_path = "/nowhere.safetensors"
-        trays.update_run_config(key, config)
+        configure(trays, prototypes_path="/nowhere.safetensors")
         with pytest.raises(PrototypeFileError, match="There is no prototypes file at /nowhere"):
             suggested(trays)
 

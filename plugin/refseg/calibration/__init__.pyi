@@ -14,8 +14,11 @@ from .mining import mine as mine
 from .mining import num_mined as num_mined
 from .mining import without_mined as without_mined
 from .probability import HALF as HALF
+from .probability import PROBABILITIES as PROBABILITIES
+from .probability import SIMILARITIES as SIMILARITIES
 from .probability import calibrator_for as calibrator_for
 from .probability import default_thresholds as default_thresholds
 from .probability import fit_calibrator as fit_calibrator
+from .probability import scores_of as scores_of
 from .shrinkage import choose_shrinkage as choose_shrinkage
 from .teaching import Teacher as Teacher

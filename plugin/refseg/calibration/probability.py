@@ -21,6 +21,9 @@ from .left_out import LeftOut, leave_one_out
 HALF = 0.5
 """An instance of this probability is as likely right as wrong: the threshold of every class where scores are probabilities."""
 
+PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
+"""What the scores of a run are; runs of earlier versions, which do not say it, wrote similarities."""
+
 # Chosen on the tuning seeds of benchmarks/quality.py.
 SLOPE = 12.0
 """Of the logistic function before anything is learnt."""
@@ -29,6 +32,11 @@ CENTER = 0.5
 SLOPE_SPREAD, CENTER_SPREAD, CLASS_SPREAD = 0.5, 0.16, 1.0
 """How far slopes, as a logarithm, centres, and the log odds of a class at the common centre are expected to lie from that."""
 ROUNDS = 100
+
+
+def scores_of(matching: MatchSettings, prototypes: Prototypes) -> str:
+    """What the scores of a run with these are."""
+    return PROBABILITIES if matching.calibrated and prototypes.surroundings is not None else SIMILARITIES
 
 
 def calibrator_for(prototypes: Prototypes, preset: Preset, settings: MatchSettings) -> Calibrator | None:

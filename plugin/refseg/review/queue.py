@@ -184,7 +184,7 @@ def _read_predictions(view: Any, label_field: str) -> _Predictions:
             f"The field {label_field!r} of dataset {name_of(view)!r} does not hold Detections: choose one of predictions."
         )
     names = ("id", "label", "confidence", "bounding_box", "margin", "runner_up")
-    sample_ids, (ids, labels, scores, boxes, margins, runners_up) = _columns(view, label_field, names)
+    sample_ids, (ids, labels, scores, boxes, margins, runners_up) = detection_columns(view, label_field, names)
     return _Predictions(
         ids,
         sample_ids,
@@ -207,7 +207,7 @@ def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decid
     rows: list[tuple[Any, ...]] = []
     for field, is_rejected in ((accepted_field, False), (rejected_field, True)):
         if getattr(whole.get_field(field), "document_type", None) is fo.Detections:
-            sample_ids, columns = _columns(whole.exists(field), field, names)
+            sample_ids, columns = detection_columns(whole.exists(field), field, names)
             rows += zip(sample_ids, [is_rejected] * len(sample_ids), *columns, strict=True)
     sample_ids, is_rejected_of, *columns = (
         (list(column) for column in zip(*rows, strict=True)) if rows else [[] for _ in range(8)]
@@ -216,7 +216,7 @@ def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decid
     return _Decided(sample_ids, labels, is_rejected_of, prediction_ids, predicted_labels, decisions, boxes, predicted_boxes)
 
 
-def _columns(view: Any, field: str, names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+def detection_columns(view: Any, field: str, names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
     """Sample id and attributes of each detection of a field; None where the field does not know an attribute."""
     path = f"{field}.detections"
     known = [name for name in names if view.get_field(f"{path}.{name}") is not None]

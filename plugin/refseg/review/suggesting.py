@@ -13,18 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..calibration import calibrator_for, default_thresholds
-from ..candidates import PackedCandidates
+from ..calibration import SIMILARITIES, calibrator_for, default_thresholds, scores_of
 from ..checks import require_names, require_whole
 from ..dataset import (
     ACCEPTED_FIELD,
-    NEGATIVE_TAG,
-    NO_BOX,
-    REFERENCE_TAG,
+    EMPTY_TAG,
     REJECTED_FIELD,
     DatasetIndex,
     PastRun,
@@ -32,32 +28,23 @@ from ..dataset import (
     find_index,
     image_view,
     images_of,
-    is_box,
-    label_fields,
     name_of,
     named_prototypes,
     newest_run,
-    objects_of,
-    relative_box,
+    open_index,
     require_pixels,
-    views_of_labels,
     whole_of,
 )
-from ..errors import DatasetError, IndexNotFoundError, LabelError
+from ..errors import DatasetError, IndexMismatchError, IndexNotFoundError
 from ..index import IndexChunk
 from ..insight import MIN_PREDICTED_IOU, preset_of
 from ..matching import Looked, Matcher, MatchSettings, Nearest, find_nearest, join_nearest, make_matcher, settings_for
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
-from .deciding import SAME_PLACE, box_iou
-from .queue import _columns, review_queue
+from .places import Prediction, candidate_rows, find_places, read_predictions, shows
+from .queue import review_queue
 
 PER_CLASS = 3
-SAME_IOU = 1e-6
-CELLS_APART = 1.5
-"""A prediction is cut from the candidate of its predicted IoU whose box lies nearest, by so many cells at most."""
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -97,9 +84,12 @@ def suggest_references(
 
     They are compared by whitened second looks where the last run took them, else by the features of the index; what nobody has
     looked at again then takes no part. Neither do predictions that show a reference: those at its place, and those of its class
-    that overlap it. Not suggested are predictions that are decided on, that show what was tagged as a reference since, whose
-    mask is several pieces or has a predicted IoU below 0.7, or whose score is below what a run writes by default: 0.5 where
-    scores are probabilities.
+    that overlap it. Not suggested are predictions that are decided on, that show what was tagged as a reference since, that lie
+    at the place of a negative or in an image tagged `known_empty`, whose mask is several pieces or has a predicted IoU below
+    0.7, or whose score is below what a run writes by default: 0.5 where scores are probabilities.
+
+    Apart from the references of the prototypes, only labels tagged `reference` or `negative` count, and those of images tagged
+    `reference`: other tags, which `refseg.update` takes, are not known here.
 
     Args:
         view: a dataset or view of images to suggest from; they are compared with the predictions of the whole dataset.
@@ -115,7 +105,8 @@ def suggest_references(
         The best score first; empty where nothing is sure enough. A reference brings one suggestion at most.
 
     Raises:
-        DatasetError: no images, no run that wrote to the field, unknown prototypes, or a number below one.
+        DatasetError: no images, no run that wrote to the field, unknown prototypes, a number below one, or a run whose scores
+            are similarities where these prototypes give probabilities, or the other way round.
         IndexNotFoundError: no image that has predictions is indexed.
         IndexDamagedError: the index cannot be read.
         PrototypeFileError: the file of the prototypes is gone or damaged.
@@ -164,66 +155,36 @@ def iter_suggest_references(
     if prototypes is None:
         prototypes = Prototypes.load(run.config["prototypes_path"])
     queue = review_queue(view, label_field, accepted_field=accepted_field, rejected_field=rejected_field, order="score")
-    predictions = _predictions(every_image(dataset), label_field)
+    predictions = read_predictions(every_image(dataset), label_field)
     index, sample_ids = _indexed(dataset, prototypes, run, predictions)
-    places = _reference_places(every_image(dataset), prototypes, rejected_field)
+    places = find_places(every_image(dataset), prototypes, rejected_field)
     matcher, least = _matcher_of(prototypes, run)
     # Where a reference shows itself, its own prediction would be the nearest, and no other could ever be. Those of references
-    # that nobody has learnt from yet stay the nearest to others, and are not suggested again.
-    learnt = {sample_id: [place for place in own if place.is_learnt] for sample_id, own in places.items()}
+    # that nobody has learnt from yet, and what is known to be wrong, stay the nearest to others, and are not suggested.
+    learnt = {sample_id: [place for place in own if place.kind == "learnt"] for sample_id, own in places.items()}
     free = {
-        sample_id: [one for one in own if not _shows(one, learnt.get(sample_id, ()))] for sample_id, own in predictions.items()
+        sample_id: [one for one in own if not shows(one, learnt.get(sample_id, ()))] for sample_id, own in predictions.items()
     }
     pool = yield from _compare(index, sample_ids, free, matcher, prototypes)
-    is_open = {item.label_id for item in queue}
-    is_open -= {one.label_id for one in pool.predictions if _shows(one, places.get(one.sample_id, ()))}
+    empty = set(every_image(dataset).match_tags(EMPTY_TAG).values("id"))
+    is_open = {item.label_id for item in queue if item.sample_id not in empty}
+    is_open -= {one.label_id for one in pool.predictions if shows(one, places.get(one.sample_id, ()))}
     return _choose(pool, prototypes, is_open, least, per_class)
-
-
-class _Prediction(NamedTuple):
-    label_id: str
-    sample_id: str
-    label: str
-    score: float
-    box: Box
-    """Relative x, y, width, height."""
-    predicted_iou: float | None
-    pieces: int
-
-
-class _Place(NamedTuple):
-    """Where a reference is; the prototypes know it, or it was tagged since."""
-
-    label: str
-    box: Box
-    is_learnt: bool
 
 
 class _Pool(NamedTuple):
     """Predictions that were compared, and the references, as rows of the prototypes, that they were compared with."""
 
-    predictions: list[_Prediction]
+    predictions: list[Prediction]
     references: Tensor
     nearest: Nearest
-
-
-def _predictions(dataset: Any, label_field: str) -> dict[str, list[_Prediction]]:
-    """By sample id."""
-    names = ("id", "label", "confidence", "bounding_box", "predicted_iou", "pieces")
-    sample_ids, columns = _columns(dataset, label_field, names)
-    found: dict[str, list[_Prediction]] = {}
-    for sample_id, label_id, label, score, box, predicted_iou, pieces in zip(sample_ids, *columns, strict=True):
-        place = tuple(box) if is_box(box) else NO_BOX
-        one = _Prediction(label_id, sample_id, str(label), score or 0.0, place, predicted_iou, int(pieces or 1))
-        found.setdefault(sample_id, []).append(one)
-    return found
 
 
 def _indexed(
     dataset: Any, prototypes: Prototypes, run: PastRun, predictions: Collection[str]
 ) -> tuple[DatasetIndex, list[str]]:
     """The index for these prototypes, and of the images that have predictions those that it holds."""
-    index = find_index(dataset, prototypes.model, prototypes.fingerprint, run.config.get("tiles"))
+    index = _index_of(dataset, prototypes, run)
     held = [] if index is None else images_of(every_image(dataset), index).held
     sample_ids = [sample_id for sample_id in held if sample_id in predictions]
     if index is None or (predictions and not sample_ids):
@@ -236,11 +197,31 @@ def _indexed(
     return index, sample_ids
 
 
+def _index_of(dataset: Any, prototypes: Prototypes, run: PastRun) -> DatasetIndex | None:
+    """The index that a run has used; where it used none, or that is gone or another now, the default one."""
+    if run.config.get("index_uri"):
+        with suppress(IndexNotFoundError, IndexMismatchError):
+            index = open_index(dataset, prototypes.model, uri=run.config["index_uri"])
+            if index.index.settings.encoder == prototypes.fingerprint:
+                return index
+    return find_index(dataset, prototypes.model, prototypes.fingerprint, run.config.get("tiles"))
+
+
 def _matcher_of(prototypes: Prototypes, run: PastRun) -> tuple[Matcher, dict[str, float]]:
-    """Prototypes made ready as a run had them, and the least score of each class that is suggested."""
+    """Prototypes made ready as a run had them, and the least score of each class that is suggested.
+
+    Raises:
+        DatasetError: the scores of the run are not what these prototypes give.
+    """
     preset, config = preset_of(prototypes), run.config
     chosen = MatchSettings.from_mapping(config["matching"]) if config.get("matching") else None
     matching = settings_for(preset.as_published, chosen)
+    written, now = run.config.get("scores", SIMILARITIES), scores_of(matching, prototypes)
+    if written != now:
+        raise DatasetError(
+            f"The run {run.key!r} wrote {written} as scores, and with these prototypes scores are {now}, so they cannot be "
+            "compared: segment again first."
+        )
     calibrator = calibrator_for(prototypes, preset, matching)
     least = default_thresholds(prototypes, preset, matching, calibrator)
     for name, own in config.get("min_confidences") or ():
@@ -248,37 +229,10 @@ def _matcher_of(prototypes: Prototypes, run: PastRun) -> tuple[Matcher, dict[str
     return make_matcher(prototypes, preset, matching, least, calibrator=calibrator), least
 
 
-def _reference_places(dataset: Any, prototypes: Prototypes, rejected_field: str) -> dict[str, list[_Place]]:
-    """Where references are, by sample id: those of the prototypes, and what is tagged since."""
-    known = set(prototypes.reference_ids)
-    views = list(views_of_labels(dataset, known).items())
-    for field in label_fields(dataset):
-        if field != rejected_field:
-            of_labels = dataset.match_labels(tags=REFERENCE_TAG, fields=field).values("id")
-            tagged = {*of_labels, *dataset.match_tags(REFERENCE_TAG).values("id")}
-            views.append((field, dataset.select(sorted(tagged))))
-    places: dict[str, list[_Place]] = {}
-    for field, view in views:
-        for sample in view.select_fields(field).iter_samples(progress=False):
-            for label in objects_of(sample[field]):
-                tags = {*label.tags, *(() if NEGATIVE_TAG in label.tags else sample.tags)}
-                if label.id in known or REFERENCE_TAG in tags:
-                    with suppress(LabelError):  # it has no place in its image, so nothing lies there
-                        own = _Place(str(label.label), relative_box(label), label.id in known)
-                        places.setdefault(sample.id, []).append(own)
-    return places
-
-
-def _shows(prediction: _Prediction, places: Sequence[_Place]) -> bool:
-    """Whether a prediction shows one of the references of its image, or a part of one of its class."""
-    overlaps = [(place.label, box_iou(prediction.box, place.box)) for place in places]
-    return any(iou >= SAME_PLACE or (iou > 0 and label == prediction.label) for label, iou in overlaps)
-
-
 def _compare(
     index: DatasetIndex,
     sample_ids: Sequence[str],
-    predictions: Mapping[str, Sequence[_Prediction]],
+    predictions: Mapping[str, Sequence[Prediction]],
     matcher: Matcher,
     prototypes: Prototypes,
 ) -> Generator[Progress, None, _Pool]:
@@ -288,7 +242,7 @@ def _compare(
     else:
         references = prototypes.looks.any(1).nonzero()[:, 0]  # an object too thin for a second look has zeros
         keys = matcher.second.whitening.apply(prototypes.looks[references].float())
-    compared: list[_Prediction] = []
+    compared: list[Prediction] = []
     parts = [find_nearest(keys[:0], keys)]
     done = 0
     yield Progress(0, len(sample_ids), "indexed images")
@@ -302,15 +256,15 @@ def _compare(
 
 
 def _described(
-    index: DatasetIndex, chunk: IndexChunk, predictions: Mapping[str, Sequence[_Prediction]], matcher: Matcher, width: int
-) -> tuple[list[_Prediction], Tensor]:
+    index: DatasetIndex, chunk: IndexChunk, predictions: Mapping[str, Sequence[Prediction]], matcher: Matcher, width: int
+) -> tuple[list[Prediction], Tensor]:
     """The predictions on some images that can be compared, and (n, width) their features or whitened second looks."""
     looks = [] if matcher.second is None else index.index.looks.read(chunk.images)
-    described: list[_Prediction] = []
+    described: list[Prediction] = []
     vectors = [torch.zeros(0, width)]
     for number, image in enumerate(chunk.images):
         own, candidates = predictions[image.sample_id], chunk.candidates(number)
-        rows = _candidate_rows(own, candidates)
+        rows = candidate_rows(own, candidates)
         if matcher.second is None:
             known = rows >= 0
             vectors.append(candidates.features[rows[known]])
@@ -324,20 +278,6 @@ def _described(
             continue
         described += [one for one, is_known in zip(own, known.tolist(), strict=True) if is_known]
     return described, torch.cat(vectors)
-
-
-def _candidate_rows(predictions: Sequence[_Prediction], candidates: PackedCandidates) -> Tensor:
-    """(n,) int64: the candidate that each prediction was cut from; -1 where there is none, or the label was changed."""
-    if not predictions or not len(candidates):
-        return torch.full((len(predictions),), -1)
-    quality = torch.tensor([np.nan if one.predicted_iou is None else one.predicted_iou for one in predictions])
-    boxes = torch.tensor([one.box for one in predictions]) * candidates.grid_side
-    boxes[:, 2:] += boxes[:, :2]
-    cells = candidates.boxes + torch.tensor([0, 0, 1, 1])  # boxes of candidates end with their last cell
-    apart = (boxes[:, None] - cells).abs().amax(2)  # (n, N)
-    is_same = (quality[:, None] - candidates.predicted_iou).abs() <= SAME_IOU
-    distances, rows = torch.where(is_same, apart, torch.inf).min(1)
-    return torch.where(distances <= CELLS_APART, rows, -1)
 
 
 def _choose(

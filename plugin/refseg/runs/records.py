@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from ..calibration import labelled_ids, num_mined
+from ..calibration import PROBABILITIES, labelled_ids, num_mined, scores_of
 from ..dataset import Source, name_of, whole_of, write_prototypes
 from ..errors import DatasetError
-from ..matching import MatchSettings, settings_for
+from ..matching import settings_for
 from ..models import Preset
 from ..names import free_run_key, run_key_from
 from ..prototypes import Prototypes
@@ -61,15 +61,6 @@ def recorded(view: Any, key: str, config: Any, outcome: Callable[[], Mapping[str
         for name, value in outcome().items():
             setattr(config, name, value)
         whole_of(view).update_run_config(key, config)
-
-
-PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
-"""What the scores of a run are; runs of earlier versions, which do not say it, wrote similarities."""
-
-
-def scores_of(matching: MatchSettings, prototypes: Prototypes) -> str:
-    """What the scores of a run with these are."""
-    return PROBABILITIES if matching.calibrated and prototypes.surroundings is not None else SIMILARITIES
 
 
 def require_probabilities(settings: SegmentSettings, preset: Preset | None, prototypes: Prototypes) -> None:

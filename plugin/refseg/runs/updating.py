@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..calibration import PROBABILITIES, SIMILARITIES, scores_of
 from ..checks import require_flags, require_names
 from ..dataset import (
     NEGATIVE_TAG,
@@ -41,7 +42,7 @@ from ..models import PRESETS, Models, get_preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
 from .known_images import iter_use_known
-from .records import PROBABILITIES, SIMILARITIES, require_probabilities, scores_of
+from .records import require_probabilities
 from .segmenting import iter_segment
 from .settings import SegmentSettings
 from .update_report import UpdateReport, report_of
