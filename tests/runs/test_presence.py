@@ -184,7 +184,7 @@ class TestOnlyChangesAreWritten:
         assert trays.values("predictions.detections.id") == ids
         assert content_of(trays) == before
 
-    @pytest.mark.parametrize("edit", ["moved", "slightly", "gone", "renamed", "nothing"])
+    @pytest.mark.parametrize("edit", ["moved", "slightly", "gone", "nothing"])
     def test_what_somebody_has_changed(self, trays: fo.Dataset, prototypes: Prototypes, edit: str) -> None:
         run(trays, prototypes)
         expected, ids = presence_of(trays), trays.values("predictions.detections.id")
@@ -196,8 +196,6 @@ class TestOnlyChangesAreWritten:
             labels[0].confidence -= 1e-7
         elif edit == "gone":
             del labels[1]
-        elif edit == "renamed":
-            labels[0].label = None
         else:
             sample.presence = None
         sample.save()
@@ -205,6 +203,42 @@ class TestOnlyChangesAreWritten:
         if edit != "slightly":
             assert presence_of(trays) == expected
         assert trays.values("predictions.detections.id") == ids
+
+    def test_what_people_added_or_noted_stays(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        run(trays, prototypes)
+        expected = presence_of(trays)[0]
+        sample = trays.first()
+        ids = [label.id for label in sample.presence.classifications]
+        best = sample.presence.classifications[0]
+        best.tags, best["note"] = ["checked"], "twice"
+        best.confidence /= 2
+        mine = [fo.Classification(label="sunny", confidence=0.3, tags=["mine"]), fo.Classification(label=best.label)]
+        first, second = sample.presence.classifications
+        sample.presence = fo.Classifications(classifications=[first, *mine, second])
+        sample.save()
+        assert trays.count_values("presence.classifications.label")["sunny"] == 1
+        assert run(trays, prototypes).num_written == 1
+        held = trays.first().presence.classifications
+        assert presence_of(trays)[0] == [*expected, ("sunny", 0.3), (best.label, None)]
+        assert [label.id for label in held] == [*ids, mine[0].id, mine[1].id]
+        assert (held[0].tags, held[0]["note"], held[2].tags) == (["checked"], "twice", ["mine"])
+        assert run(trays, prototypes).num_written == 0
+        assert run(trays, prototypes, overwrite=True).num_written == 1
+        assert presence_of(trays)[0] == expected
+        assert trays.first().presence.classifications[0].tags == ["checked"]
+
+    def test_a_class_of_an_earlier_run_goes(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """It has no prototype any more, so its probability would stay as it was for ever."""
+        key = run(trays, prototypes).run_key
+        expected = presence_of(trays)
+        sample = trays.first()
+        sample.presence.classifications.append(fo.Classification(label="gone", confidence=0.4))
+        sample.save()
+        config = trays.get_run_info(key).config
+        config.classes = [*config.classes, "gone"]
+        trays.update_run_config(key, config)
+        assert run(trays, prototypes).num_written == 1
+        assert presence_of(trays) == expected
 
     def test_an_image_that_stays_as_it_is_keeps_its_presence(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         run(trays, prototypes, classes=["star"])

@@ -324,7 +324,8 @@ def segment(
         presence_field: also write the probability that each class is in the image here, as `Classifications`, the most probable
             first: that any instance of the class is right, those below its min_confidence too, 1 − ∏(1 − score). It is never
             less than the best score; 0 where there is no instance, or where presence_gate spared the image. Scores must be
-            probabilities: the prototypes need `refseg.calibrate`.
+            probabilities: the prototypes need `refseg.calibrate`. Of earlier runs' classifications the confidence alone is
+            changed, those of classes that are not written go; classifications of other labels, or without a confidence, stay.
         preview: rank the indexed images by their best score and write the best hundred alone; nothing is computed.
         classes: write only these, or this one; all others still compete for candidates. By default every class.
         index: False neither reads nor fills an index, and keeps near-duplicate candidates; or an index opened by open_index.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..dataset import (
 from ..errors import DatasetError, IndexDamagedError
 from ..matching import Instances, Ranking, crop_instances, semantic_map
 from .changes import SAME_SCORE, Changes, Named, Tally
-from .presence import write_presence
+from .presence import classes_told, write_presence
 from .settings import SegmentSettings
 
 IMAGES_A_WRITE = 256
@@ -83,7 +84,8 @@ class Writer:
         settings: of the run.
         compares: whether samples may hold an earlier answer; otherwise each is written, and none is a change.
         map_threshold: least score of an instance on a semantic map.
-        overwrite: labels that no run wrote are replaced too; else their images stay as they are.
+        overwrite: labels that no run wrote are replaced too; else their images stay as they are, and what others wrote of
+            presence stays beside what is written.
         answers: what is not written yet, by sample id.
         num_images: answers taken.
         num_instances: instances in the answers dealt with.
@@ -114,6 +116,12 @@ class Writer:
     def changes(self) -> Changes:
         """What was changed so far."""
         return self._tally.changes
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        """The classes that presence was ever told of."""
+        told = classes_told(whole_of(self.view), self.settings.presence_field) if self.settings.presence_field else ()
+        return frozenset((*self.classes, *told))
 
     def add(
         self, sample_id: str, candidates: Candidates | PackedCandidates, ranking: Ranking, *, is_final: bool = True
@@ -172,7 +180,8 @@ class Writer:
         if self.settings.presence_field and presence:
             # Apart from predictions: where these are the same they stay, with all that somebody has noted on them.
             told = self.classes if self.settings.classes is None else self.settings.classes
-            self.written.update(write_presence(self.view, self.settings.presence_field, presence, self.classes, told))
+            about = self.settings.presence_field, presence, self.classes, told, self._known
+            self.written.update(write_presence(self.view, *about, overwrite=self.overwrite))
         self._written_at = time.monotonic()
 
     def settle(self) -> None:
