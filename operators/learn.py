@@ -9,9 +9,9 @@ import fiftyone.operators.types as types
 
 from . import build_prototypes, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
-from .forms.fields import label_field_input
+from .forms.fields import label_field_input, presence_field_input
 from .forms.form import Form, calibrates_input, default_model, model_input, turned_input
-from .forms.matching import limits_inputs, matching_inputs
+from .forms.matching import limits_inputs, matching_inputs, no_probabilities_of_new
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images
 from .running.base import RefSegOperator, Result, Work
@@ -41,9 +41,11 @@ class Learn(RefSegOperator):
             if not form.switch("only_prototypes", False, "Only learn", "Build the prototypes, and segment nothing"):
                 label_field_input(form)
                 limits_inputs(form, MAX_DETECTIONS)
+                model = form.value("model", default_model(ctx))
+                presence_field_input(form, no_probabilities_of_new(form, model))
                 form.names("classes", "Classes", "Write only these; leave it empty for every class")
                 form.switch("preview", False, "Preview", "Write the best hundred of the indexed images alone")
-                matching_inputs(form, form.value("model", default_model(ctx)))
+                matching_inputs(form, model)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -91,6 +93,7 @@ class Learn(RefSegOperator):
         calibrated: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
+        presence_field: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -110,7 +113,8 @@ class Learn(RefSegOperator):
             max_detections: the best so many of each image.
             preview: rank the indexed images by their best score and write the best hundred alone.
             only_prototypes: segment nothing.
-            overwrite_labels: write to label_field even if its labels are not RefSeg's; those of the images are lost.
+            overwrite_labels: write to label_field and presence_field even if their labels are not RefSeg's; those of the images
+                are lost.
             calibrates: learn what scores mean from the images of references and those tagged `known_empty`; those that are
                 not indexed are computed.
             turned: look at references turned and mirrored too, see `refseg.build_prototypes`; None as before.
@@ -127,6 +131,7 @@ class Learn(RefSegOperator):
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
+            presence_field: also write the probability that each class is in the image here, as `Classifications`.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 

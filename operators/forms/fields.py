@@ -48,10 +48,15 @@ def presence_field_input(form: Form, no_probabilities: str | None) -> None:
     """
     field = form.value("presence_field")
     description = "Also write how probable it is that each class is in an image to this field, to sort images by; optional"
-    problem = _loss_of_labels(form, field) or (no_probabilities if field else None)
-    form.text("presence_field", None, "Presence", description, problem)
     others = form.value("label_field", LABEL_FIELD), form.value("semantic_field")
-    if _is_foreign(form, field) and not any(_is_foreign(form, other) for other in others):
+    unfit = None
+    if field and field in others:
+        unfit = f"Presence needs a field of its own, not {field!r} again."
+    elif _exists(form, field) and field not in object_fields(form.ctx, (fo.Classifications,)):
+        unfit = f"The field {field!r} holds something else than classifications: choose another, or a new name."
+    problem = unfit or _loss_of_labels(form, field) or (no_probabilities if field else None)
+    form.text("presence_field", None, "Presence", description, problem)
+    if unfit is None and _is_foreign(form, field) and not any(_is_foreign(form, other) for other in others):
         _replace_labels_input(form, field)
 
 

@@ -99,7 +99,11 @@ def no_probabilities(form: Form, prototypes: str) -> str | None:
 
 def no_probabilities_of_new(form: Form, model: str) -> str | None:
     """The same for prototypes that are about to be built for a preset."""
-    if not default_matching(model)["calibrated"]:
+    by_default = default_matching(model)["calibrated"]
+    chosen = form.value("calibrated")
+    if by_default and chosen is False:
+        return "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+    if not by_default and not chosen:
         return f"Presence is a probability, and {model!r} gives similarities: choose another model, or leave this empty."
     if not form.value("calibrates", True):
         return "Presence is a probability: tick 'Calibrate thresholds' above, or leave this empty."

@@ -10,12 +10,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from ..forms.constants import REJECTED_FIELD
+from ..forms.constants import PROTOTYPES_METHOD, REJECTED_FIELD
+from ..forms.matching import default_matching
 from ..forms.selection import collection
 from ..running import background, library
 from . import queue as panel_queue
 from . import sections as panel_sections
 from . import settings as panel_settings
+from .telling import newest
 
 DECISIONS_KEPT = 50
 """Decisions that can be undone."""
@@ -123,10 +125,32 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         "min_confidences": [[name, least] for name, least in settings.thresholds if name in known],
         **settings.matching,
     }
-    if name != "learn" and kept is not None and kept["model"] == settings.model and not shown["pending"]:
+    builds = name == "learn" or kept is None or kept["model"] != settings.model or bool(shown["pending"])
+    presence_field = _presence_field(ctx, settings, builds=builds)
+    if presence_field is not None:
+        writing["presence_field"] = presence_field
+    if kept is not None and not builds:
         # Nothing new to learn, so no model need be loaded: from an index it takes seconds.
         return "segment", {"prototypes": kept["name"], "preview": name == "preview", **writing}
     return "learn", {"model": settings.model, "preview": name == "preview", "only_prototypes": name == "learn", **writing}
+
+
+def _presence_field(ctx: Any, settings: panel_settings.PanelSettings, *, builds: bool) -> str | None:
+    """Where the newest run of the predictions wrote presence; None where it did not, or scores would be similarities.
+
+    Args:
+        ctx: FiftyOne's execution context.
+        settings: of the panel.
+        builds: prototypes are built first, which calibrates them.
+    """
+    from refseg.dataset import newest_run
+
+    run = newest_run(ctx.dataset, settings.label_field)
+    if run is None or not default_matching(settings.model)["calibrated"]:
+        return None
+    if not builds and not (newest(ctx, PROTOTYPES_METHOD) or {}).get("thresholds"):
+        return None
+    return run.config.get("presence_field")
 
 
 def decide_on(

@@ -8,8 +8,10 @@ import fiftyone as fo
 import lance
 import pytest
 
+from tests.operators.app_panel import choose, context, press, run_job
 from tests.operators.helpers import call, form_of, named, problems_of, run_in_app
 from tests.operators.indexed import no_lance, notes, notice, records
+from tests.operators.panel.shelf import loaded
 
 pytestmark = pytest.mark.usefixtures("true_candidates")
 
@@ -127,6 +129,34 @@ class TestPresence:
         trays.reload()
         assert trays.count("presence.classifications") == 8
 
+    def test_the_panel_goes_on_with_it(self, trays: fo.Dataset) -> None:
+        def asked() -> tuple[str, str | None]:
+            press(trays, "on_load")
+            operator, params = job_of(context(trays), "segment")
+            return operator, params.get("presence_field")
+
+        job_of = loaded("acting").job_of
+        choose(trays, model="demo")
+        assert asked() == ("learn", None)
+        call("learn", trays, "demo", presence_field="presence")
+        trays.reload()
+        assert trays.count("presence.classifications") == 8
+        sample = trays.first()
+        sample.presence.classifications[0].confidence = 0.0
+        sample.save()
+        assert asked() == ("segment", "presence")
+        run_job(trays, "segment")
+        key = trays.list_runs(method="refseg/segment")[-1]
+        config = trays.get_run_info(key).config
+        assert (config.presence_field, config.num_written) == ("presence", 1)
+        call("calibrate", trays)
+        assert asked() == ("segment", "presence")
+        choose(trays, model="paper")
+        assert asked() == ("learn", None)
+        choose(trays, model="demo")
+        call("learn", trays, "demo", only_prototypes=True, calibrates=False)
+        assert asked() == ("segment", None)
+
     def test_forms(self, trays: fo.Dataset) -> None:
         call("learn", trays, "demo", only_prototypes=True, calibrates=False)
         params = {"presence_field": "presence"}
@@ -144,6 +174,24 @@ class TestPresence:
         assert found["presence_field"] == "Presence is a probability: tick 'Calibrate thresholds' above, or leave this empty."
         found = problems_of(form_of(trays, "segment_with_references", {**params, "name": "new", "model": "paper"}))
         assert found["presence_field"].startswith("Presence is a probability, and 'paper' gives similarities: choose another")
+        assert problems_of(form_of(trays, "learn", params)) == {}
+        assert problems_of(form_of(trays, "learn", {**params, "calibrated": False})) == {"presence_field": sentence}
+        assert "presence_field" in problems_of(form_of(trays, "learn", {**params, "calibrates": False}))
+        assert "presence_field" in problems_of(form_of(trays, "learn", {**params, "model": "paper"}))
+
+    @pytest.mark.parametrize("operator", ["segment", "segment_with_references", "learn"])
+    def test_fields_that_cannot_serve(self, trays: fo.Dataset, operator: str) -> None:
+        for name in ("ground_truth", "filepath"):
+            form = form_of(trays, operator, {"model": "demo", "presence_field": name})
+            sentence = f"The field {name!r} holds something else than classifications: choose another, or a new name."
+            assert problems_of(form)["presence_field"] == sentence
+            assert "overwrite_labels" not in form
+        params = [{"presence_field": "predictions"}, {"presence_field": "mine", "label_field": "mine"}]
+        if operator == "segment":
+            params.append({"presence_field": "map", "semantic_field": "map"})
+        for given in params:
+            problem = problems_of(form_of(trays, operator, {"model": "demo", **given}))["presence_field"]
+            assert problem == f"Presence needs a field of its own, not {given['presence_field']!r} again."
 
     def test_labels_of_others(self, trays: fo.Dataset) -> None:
         call("learn", trays, "demo", only_prototypes=True)
