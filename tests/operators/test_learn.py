@@ -91,7 +91,7 @@ class TestFromPython:
 
     def test_preview(self, tagged: fo.Dataset) -> None:
         build_index(tagged[:3], "demo", num_workers=0, progress=False)
-        found = call("learn", tagged, "demo", preview=True)["segmentation"]
+        found = call("learn", tagged, "demo", preview=True, calibrates=False)["segmentation"]
         assert (found["preview"], found["num_images"], found["num_left_out"]) == (True, 3, 1)
         assert len(found["best"]) > 0
 
@@ -113,9 +113,9 @@ class TestInTheApp:
         assert note["variant"] == "success"
         tagged.reload()
         number = tagged.count("predictions.detections")
-        # The image of the references was computed, to calibrate thresholds: one image has too few for that.
+        # Those of references and a few others were computed to calibrate, and these are all.
         text = (
-            f"Prototypes 'prototypes': 2 classes from 2 references. {number} instances in 4 images (1 from the index), in the "
+            f"Prototypes 'prototypes': 2 classes from 2 references. {number} instances in 4 images (4 from the index), in the "
             "field 'predictions'"
         )
         assert note["message"].startswith(text)
@@ -128,7 +128,7 @@ class TestInTheApp:
 
     def test_only_prototypes(self, tagged: fo.Dataset) -> None:
         messages = run_in_app(tagged, "learn", {"model": "demo", "only_prototypes": True})
-        assert [step["label"] for step in named(messages, "set_progress")][-1] == "known images: 1 of 1"
+        assert [step["label"] for step in named(messages, "set_progress")][-1] == "images of the dataset: 3 of 3"
         text = "Prototypes 'prototypes': 2 classes from 2 references."
         assert named(messages, "notify") == [{"message": text, "variant": "success"}]
         assert "reload_dataset" not in [message["operator_uri"] for message in messages]

@@ -42,7 +42,7 @@ class TestUpdate:
             messages = run_in_app(with_prototypes, "update", {"label_field": "found"})
             order = [message["operator_uri"] for message in messages]
             assert order[-2:] == ["reload_dataset", "notify"]
-            assert named(messages, "set_progress")[-1] == {"label": "images: 4 of 4", "progress": 1.0}
+            assert {"label": "images: 4 of 4", "progress": 1.0} in named(messages, "set_progress")
             texts.append(named(messages, "notify")[0]["message"])
         assert texts[0].startswith("Prototypes 'parts': 4 references added, 2 references removed. ")
         assert texts[1].startswith("Prototypes 'parts': the same references and negatives. ")
@@ -54,7 +54,7 @@ class TestUpdate:
         execution = foo.get_operator(uri("update"))(with_prototypes, delegate=True)
         done = run_delegated(execution)
         assert done.run_state == "completed"
-        assert done.status.label == "images: 2 of 2"
+        assert done.status.label == "second looks: 2 of 2"
         assert done.result.result["segmentation"]["num_images"] == 2
 
     def test_error_is_a_sentence(self, predicted: fo.Dataset) -> None:
