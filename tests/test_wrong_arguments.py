@@ -100,7 +100,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
-        "insist",
+        *("insist", "turned"),
         *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),

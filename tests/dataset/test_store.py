@@ -11,15 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from refseg.dataset.fields import PROTOTYPES_METHOD, turned_before
 from refseg.dataset.store import (
-    PROTOTYPES_METHOD,
     dataset_folder,
     list_prototypes,
     load_prototypes,
     reusable_prototypes,
     run_key_from,
     save_prototypes,
-    turned_before,
     write_prototypes,
 )
 from refseg.errors import DatasetError, PrototypeFileError

@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[Any, World], Any]] = {
     "build_index": lambda given, world: refseg.build_index(given, "demo", **QUIET),
     "open_index": lambda given, world: refseg.open_index(given).status(),
     "segment": lambda given, world: refseg.segment(given, "parts", min_confidence=0.0, **QUIET),
+    "suggest_references": lambda given, world: refseg.suggest_references(given, progress=False),
     "evaluate": lambda given, world: refseg.evaluate(given, "predictions", "ground_truth", progress=False),
     "review_queue": lambda given, world: refseg.review_queue(given),
     "accept": lambda given, world: world.decide("accept", 0),

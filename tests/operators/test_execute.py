@@ -149,7 +149,7 @@ def test_build_from_the_apps_selection(parts: fo.Dataset) -> None:
     steps = named(messages, "set_progress")
     assert steps[0] == {"label": "references: 0 of 1", "progress": 0.0}
     # Where thresholds are calibrated.
-    assert steps[-1] == {"label": "known images: 1 of 1", "progress": 1.0}
+    assert steps[-1] == {"label": "images of the dataset: 3 of 3", "progress": 1.0}
 
 
 def test_build_delegated_shows_progress(parts: fo.Dataset) -> None:
@@ -157,7 +157,7 @@ def test_build_delegated_shows_progress(parts: fo.Dataset) -> None:
     done = run_delegated(execution)
     assert done.run_state == "completed"
     assert done.status.progress == 1.0
-    assert done.status.label == "known images: 2 of 2"
+    assert done.status.label == "images of the dataset: 2 of 2"
     assert done.result.result["shots"] == [[name, 2] for name in CLASSES]
 
 
@@ -397,7 +397,7 @@ def test_whole_loop_delegated_without_evaluation(parts: fo.Dataset) -> None:
     execution = foo.get_operator(uri("segment_with_references"))(parts, model="demo", evaluate=False, delegate=True)
     done = run_delegated(execution)
     assert done.run_state == "completed"
-    assert done.status.label == "2 of 2, images: 4 of 4"
+    assert done.status.label == "2 of 2, second looks: 2 of 2"
     assert done.result.result["evaluation"] is None
 
 

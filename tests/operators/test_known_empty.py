@@ -115,7 +115,7 @@ class TestCalibrate:
 
     def test_delegated(self, learnt: fo.Dataset) -> None:
         done = run_delegated(foo.get_operator(uri("calibrate"))(learnt, delegate=True))
-        assert (done.run_state, done.status.label) == ("completed", "known images: 2 of 2")
+        assert (done.run_state, done.status.label) == ("completed", "images of the dataset: 2 of 2")
         assert done.result.result["thresholds"] == record(learnt).thresholds
 
 

@@ -20,9 +20,10 @@ import yaml
 
 from operators.running.base import RefSegOperator
 from refseg.calibration.mining import MAX_MINED
+from refseg.dataset.fields import PROTOTYPES_METHOD
 from refseg.dataset.indexing import build_index
 from refseg.dataset.known_indexes import INDEX_METHOD
-from refseg.dataset.store import PROTOTYPES_METHOD, dataset_folder
+from refseg.dataset.store import dataset_folder
 from refseg.evaluation.evaluating import EVALUATION_METHOD
 from refseg.matching.settings import CHOICES
 from refseg.models.loaded import PRESETS

@@ -133,7 +133,8 @@ class TestCalibrate:
         build_index(trays[1:], "demo", **QUIET)
         steps: list[Progress] = []
         mixed = drain(iter_calibrate(trays[3:], "parts", sources=SourceSettings(num_workers=0)), steps.append)
-        assert [(step.done, step.total, step.label) for step in steps] == [(n, 2, "known images") for n in range(3)]
+        told = [(step.done, step.total, step.label) for step in steps]
+        assert told == [(n, 2, what) for what in ("known images", "images of the dataset") for n in range(3)]
         # The first image is in the index by now: no model is asked for.
         monkeypatch.setattr("refseg.dataset.sources.load_models", lambda *_, **__: pytest.fail("models are loaded"))
         again = calibrate(trays, "parts", **QUIET)
@@ -278,7 +279,7 @@ class TestLoop:
         trays[3:].tag_samples(EMPTY_TAG)
         steps: list[Progress] = []
         learnt = drain(iter_learn(trays, "parts", sources=SourceSettings("demo", num_workers=0)), steps.append)
-        assert {step.label for step in steps} == {"references", "known images"}
+        assert {step.label for step in steps} == {"references", "known images", "images of the dataset"}
         kept = load_prototypes(trays, "parts")
         assert around(kept).shown == around(learnt.prototypes).shown
         assert set(around(kept).images) == {keys(trays)[row] for row in (0, 1, 3)}

@@ -247,6 +247,7 @@ class TestLearn:
         assert [(step.done, step.total, step.label) for step in steps] == [
             *((done, 2, "references") for done in range(3)),
             *((done, 1, "known images") for done in range(2)),
+            *((done, 3, "images of the dataset") for done in range(4)),
         ]
         assert first.num_reused == 0
         trays[1:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")

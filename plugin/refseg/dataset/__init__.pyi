@@ -5,6 +5,7 @@ from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import PREDICTING as PREDICTING
+from .fields import PROTOTYPES_METHOD as PROTOTYPES_METHOD
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD as REJECTED_FIELD
 from .fields import RUN as RUN
@@ -17,6 +18,7 @@ from .fields import newest_run as newest_run
 from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs
 from .fields import prediction_fields as prediction_fields
+from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
 from .index import DatasetIndex as DatasetIndex
 from .index_finding import find_index as find_index
@@ -61,7 +63,6 @@ from .sources import iter_candidates as iter_candidates
 from .sources import load_missing as load_missing
 from .sources import models_for as models_for
 from .sources import require_pixels as require_pixels
-from .store import PROTOTYPES_METHOD as PROTOTYPES_METHOD
 from .store import StoredPrototypes as StoredPrototypes
 from .store import dataset_folder as dataset_folder
 from .store import list_prototypes as list_prototypes
@@ -69,7 +70,6 @@ from .store import load_prototypes as load_prototypes
 from .store import named_prototypes as named_prototypes
 from .store import reusable_prototypes as reusable_prototypes
 from .store import save_prototypes as save_prototypes
-from .store import turned_before as turned_before
 from .store import write_prototypes as write_prototypes
 from .views import add_labels_field as add_labels_field
 from .views import clear_labels as clear_labels

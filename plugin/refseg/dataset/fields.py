@@ -24,6 +24,7 @@ EMPTY_TAG = "known_empty"
 ACCEPTED_FIELD = "accepted"
 REJECTED_FIELD = "rejected"
 
+PROTOTYPES_METHOD = "refseg/prototypes"
 SEGMENTING = "refseg/segment"
 INSPECTING = "refseg/inspect"
 PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING)
@@ -58,6 +59,12 @@ def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = No
         wanted["config.label_field"] = label_field
     found = get_db_conn().runs.find(wanted, {f"config.{name}": False for name in LONG_LISTS}).sort("timestamp")
     return [PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ())) for doc in found]
+
+
+def turned_before(dataset: Any, name: str | None = None) -> bool:
+    """Whether the prototypes of this name, else the newest kept, were turned, as their record says: their file may be gone."""
+    turned = {run.key: bool(run.config.get("turned", False)) for run in past_runs(dataset, [PROTOTYPES_METHOD])}
+    return turned[name] if name in turned else next(reversed(turned.values()), False)
 
 
 def _is_whole(stages: Sequence[str]) -> bool:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..images import PixelSettings, files_without_range, find_pixels
-from .fields import past_runs
+from .fields import PROTOTYPES_METHOD, past_runs
 from .index_place import IndexPlace
 from .known_indexes import pixels_of_index
-from .store import PROTOTYPES_METHOD
 
 
 def pixels_for(dataset: Any, paths: Sequence[str], known: PixelSettings) -> PixelSettings:

@@ -20,12 +20,10 @@ from ..matching import settings_for
 from ..models import PRESETS
 from ..names import run_key_from as run_key_from
 from ..prototypes import Prototypes, require_prototypes
-from .fields import EMPTY_TAG, every_image, past_runs
+from .fields import EMPTY_TAG, PROTOTYPES_METHOD, every_image, past_runs
 from .views import id_of, kept_with, name_of, open_collection, whole_of
 
 logger = logging.getLogger(__name__)
-
-PROTOTYPES_METHOD = "refseg/prototypes"
 
 
 @dataclass(frozen=True)
@@ -181,14 +179,6 @@ def reusable_prototypes(dataset: Any, name: str | None = None) -> Prototypes | N
     except PrototypeFileError as error:
         logger.warning("No earlier prototypes are reused: %s", error)
         return None
-
-
-def turned_before(dataset: Any, name: str | None = None) -> bool:
-    """Whether the prototypes of this name, else the newest kept, were turned, as their record says: their file may be gone."""
-    names = list_prototypes(dataset)
-    if not names:
-        return False
-    return bool(getattr(dataset.get_run_info(name if name in names else names[-1]).config, "turned", False))
 
 
 def list_prototypes(dataset: Any) -> list[str]:

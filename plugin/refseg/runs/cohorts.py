@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
         return None
     images = source.index.index.images
     paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
-    others = sorted(paths.keys() - set(chosen_before), key=_draw)
+    # By the names of the files, so that the same images give the same answers in another dataset too.
+    names = {sample_id: Path(path).name for sample_id, path in paths.items()}
+    others = sorted(paths.keys() - set(chosen_before), key=lambda own: (_draw(names[own]), paths[own], own))
     held = [name for name in others if name in images and images[name].num_candidates][:MOST_IMAGES]
     missing = [name for name in others if name not in images][: max(0, FEWEST_IMAGES - len(held))]
     chosen = held + (missing if missing and looker.has_models() else [])
@@ -57,7 +60,7 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
     with closing(iter_candidates(source, dataset.select(chosen), prototypes)) as every:
         for done, (name, candidates) in enumerate(every, 1):
             if candidates is not None and len(candidates):
-                drawn = sorted((_draw(f"{name} {row}"), row) for row in range(len(candidates)))
+                drawn = sorted((_draw(f"{names[name]} {row}"), row) for row in range(len(candidates)))
                 rows = torch.tensor([row for _, row in drawn[:most]], dtype=torch.int64)
                 # Computing may have moved on to another index.
                 image = source.index.index.images.get(name)

@@ -97,7 +97,7 @@ def test_the_story(trays: fo.Dataset) -> None:
         "num_reference_images": 0,
         "truth_fields": ["ground_truth"],
         "histogram": None,
-        "thresholds": [{"value": 0.3, "names": []}],
+        "thresholds": [{"value": 0.5, "names": []}],
     }
 
     # References of two classes.
