@@ -273,8 +273,8 @@ class TestStory:
         assert scores == sorted(scores, reverse=True)
         # The preview looks at nothing anew: the run, which does, may find others.
         assert story.segmented["num_instances"] > 0 < story.previewed["num_instances"]
-        assert story.segmented["num_written"] == NUM_IMAGES - len(scores)
-        assert story.segmented["changes"]["num_samples"] == 0
+        assert NUM_IMAGES - len(scores) <= story.segmented["num_written"] <= NUM_IMAGES
+        assert story.segmented["changes"]["num_samples"] <= story.segmented["num_written"]
 
     def test_queue_asks_for_every_prediction(self, story: Story) -> None:
         assert Counter(item.label for item in story.queue) == labels_in(story.before)
