@@ -30,7 +30,7 @@ class SuggestReferences(RefSegOperator):
         form = Form(
             ctx,
             "Suggest references",
-            "Find predictions of which one can be fairly sure: each is, of all predictions, the most like the reference that "
+            "Find predictions that could be references: each is, of all predictions, the most like the reference that "
             "it is most like itself. Nothing is accepted by this.",
             "Suggest from",
         )

@@ -442,7 +442,7 @@
     const state = !data.was_asked ? "not asked for yet" : data.num_open ? `${data.num_open.toLocaleString()} to use` : data.num_found ? "all decided" : "none";
     return h(Section, {
       number: "+", title: "Suggested references", state,
-      hint: "Predictions of which one can be fairly sure: each is, of all, the most like a reference of its class. Look before you use them.",
+      hint: "Each of these predictions is, of all, the most like a reference of its class. Look before you use them.",
     },
     data.was_asked && !data.num_found ? text("No prediction is sure enough. References that look different from those there are help most.", { mb: 1 }) : null,
     data.classes.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr", columnGap: 1, alignItems: "center" },
