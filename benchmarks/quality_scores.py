@@ -16,10 +16,9 @@ from pycocotools import mask as mask_utils
 
 from refseg.coco import CocoDataset, evaluate_results
 from refseg.masks import annotation_rle
+from refseg.matching import HALF
 
 FOUND_IOU = 0.5
-HALF = 0.5
-"""From this probability on a class is said to be in an image."""
 CALIBRATION_BINS, LEAST_TOLD = 15, 0.05
 """Of expected calibration error; instances of lower scores do not count."""
 ENOUGH = 0.95

@@ -53,14 +53,15 @@ class KeptDataset:
         images: folder of its images.
         copies: an empty folder for copies of all files.
         truth: what `tests.trays.truth_of` says of the dataset, for tests whose candidates are the labelled objects.
+        made: what else was made of it once.
     """
 
-    def __init__(self, dataset: fo.Dataset, images: Path, copies: Path, truth: Truth | None = None) -> None:
+    def __init__(self, dataset: fo.Dataset, images: Path, copies: Path, truth: Truth | None = None, made: Any = None) -> None:
         import fiftyone.core.odm as foo
 
         from refseg.dataset.store import dataset_folder
 
-        self.dataset, self.truth = dataset, truth
+        self.dataset, self.truth, self.made = dataset, truth, made
         self._id, self._samples = dataset._doc.id, foo.get_db_conn()[dataset._sample_collection_name]
         self._datasets = foo.get_db_conn().datasets
         self._records = {name: foo.get_db_conn()[name] for name in OWN_RECORDS}
@@ -98,9 +99,17 @@ class KeptDataset:
 
 @contextmanager
 def kept_trays(
-    folder: Path, num_images: int = 4, prepare: Callable[[fo.Dataset], object] = lambda _: None, **options: Any
+    folder: Path,
+    num_images: int = 4,
+    prepare: Callable[[fo.Dataset], object] = lambda _: None,
+    *,
+    begin: Callable[[fo.Dataset], object] = lambda _: None,
+    **options: Any,
 ) -> Iterator[KeptDataset]:
-    """Trays of `tests.trays.tray_samples`, the last arguments are its own, after `prepare` with the truth as candidates."""
+    """Trays of `tests.trays.tray_samples`, the last arguments are its own, after `prepare` with the truth as candidates.
+
+    What `prepare` returns is kept as `made`; `begin` changes what the truth is.
+    """
     import fiftyone as fo
 
     from tests.trays import tray_samples, truth_of
@@ -110,10 +119,11 @@ def kept_trays(
     dataset = fo.Dataset()
     try:
         dataset.add_samples(tray_samples(images, num_images, **options), progress=False)
+        begin(dataset)
         truth = truth_of(dataset)
         with pytest.MonkeyPatch.context() as patch:
             truth.propose(patch)
-            prepare(dataset)
-        yield KeptDataset(dataset, images, folder / "copies", truth)
+            made = prepare(dataset)
+        yield KeptDataset(dataset, images, folder / "copies", truth, made)
     finally:
         dataset.delete()

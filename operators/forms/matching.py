@@ -82,13 +82,16 @@ def calibrated_notice(form: Form, prototypes: str) -> None:
     form.notice("calibrated_thresholds", text)
 
 
+NOT_TICKED = "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+
+
 def no_probabilities(form: Form, prototypes: str) -> str | None:
     """Why the scores that the form asks for would be similarities; None where they are probabilities, or nobody knows yet."""
     config = form.ctx.dataset.get_run_info(prototypes).config
     by_default = default_matching(config.model)["calibrated"]
     chosen = form.value("calibrated")
     if not (by_default if chosen is None else chosen):
-        return "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+        return NOT_TICKED
     if by_default and not getattr(config, "thresholds", None):
         return (
             "Presence is a probability, and these prototypes are not calibrated: run 'Calibrate thresholds' first, or leave "
@@ -102,7 +105,7 @@ def no_probabilities_of_new(form: Form, model: str) -> str | None:
     by_default = default_matching(model)["calibrated"]
     chosen = form.value("calibrated")
     if by_default and chosen is False:
-        return "Presence is a probability: tick 'Probabilities' below, or leave this empty."
+        return NOT_TICKED
     if not by_default and not chosen:
         return f"Presence is a probability, and {model!r} gives similarities: choose another model, or leave this empty."
     if not form.value("calibrates", True):

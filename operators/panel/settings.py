@@ -15,7 +15,6 @@ from ..forms.selection import collection
 
 STORE = "refseg_panel"
 KEY = "settings"
-PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
 ORDERS = ("teaching", "score")
 MATCHING = ("negatives", "background", "class_similarity", "scenes", "overlaps", "second_look", "whiten")
 """What can be chosen of `refseg.MatchSettings`; whether scores are probabilities is no choice of the panel."""
@@ -52,6 +51,8 @@ class PanelSettings:
 
 def read(ctx: Any) -> PanelSettings:
     """The dataset's settings; those never chosen, or not possible any more, by default."""
+    from refseg.matching import SIMILARITIES
+
     kept = ctx.store(STORE).get(KEY) or {}
     known = {entry.name for entry in fields(PanelSettings)}
     given = {name: value for name, value in kept.items() if name in known}
@@ -91,6 +92,8 @@ def change(ctx: Any, **changes: Any) -> PanelSettings:
 
 def _scores(model: str) -> str:
     """What scores are with a model, as a run's record says it."""
+    from refseg.matching import PROBABILITIES, SIMILARITIES
+
     return PROBABILITIES if default_matching(model)["calibrated"] else SIMILARITIES
 
 

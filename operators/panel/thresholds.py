@@ -10,8 +10,6 @@ from ..forms.constants import MIN_CONFIDENCE, OTHER_MIN_CONFIDENCE
 from ..forms.matching import CHANGES_SCORES, default_matching, in_words
 from .settings import PanelSettings
 
-HALF = 0.5
-"""Of probabilities."""
 OWN, CALIBRATED, LATER, DEFAULT = "own", "calibrated", "later", "default"
 """Where a threshold comes from. LATER: the next run calibrates it, and the number shown is only the best known so far."""
 
@@ -53,6 +51,8 @@ def thresholds(settings: PanelSettings, prototypes: Mapping[str, Any] | None, ru
         prototypes: settings of the newest that are kept, or None.
         run: settings of the last run, or None.
     """
+    from refseg.matching import HALF
+
     default, own = MIN_CONFIDENCE.get(settings.model, OTHER_MIN_CONFIDENCE), dict(settings.thresholds)
     defaults = default_matching(settings.model)
     if not defaults["calibrated"]:

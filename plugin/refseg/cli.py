@@ -32,9 +32,8 @@ from .published.command import add_benchmark, run_command
 DESCRIPTION = "Find and segment objects by example: one to thirty references in, instance masks out. No training."
 COCO_DESCRIPTION = (
     "Segment a folder of images with the objects of a COCO file as references, and write COCO results. Without --targets "
-    "every image under --images is segmented, and what the ids mean is written beside the results. Without "
-    "--min-score scores are probabilities, learnt from what lies around references: these should be all objects of their "
-    "classes in their images."
+    "every image under --images is segmented, and what the ids mean is written beside the results. Scores "
+    "are probabilities, learnt from what lies around references: these should be all objects of their classes in their images."
 )
 INSPECT_DESCRIPTION = (
     "What prototypes are worth: similarities, thresholds and F1 of classes, what is confused, and references that hurt or look "

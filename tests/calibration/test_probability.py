@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from refseg.calibration.left_out import LeftOut
-from refseg.calibration.probability import CENTER, HALF, SLOPE, calibrator_for, default_thresholds, fit_calibrator
-from refseg.matching.settings import MatchSettings
+from refseg.calibration.probability import CENTER, SLOPE, calibrator_for, default_thresholds, fit_calibrator
+from refseg.matching.settings import HALF, MatchSettings
 from refseg.models.loaded import get_preset
 from tests.synthetic import make_full, seen_twice
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from refseg.calibration.probability import HALF, calibrator_for
+from refseg.calibration.probability import calibrator_for
 from refseg.cli import main
 from refseg.insight.assessment import assess, find_confusion
 from refseg.insight.findings import Confusion
 from refseg.insight.quality import reference_quality
 from refseg.insight.report import CALIBRATE
-from refseg.matching.settings import MatchSettings
+from refseg.matching.settings import HALF, MatchSettings
 from refseg.models.loaded import get_preset
 from refseg.prototypes.prototypes import Prototypes
 from tests.insight.angles import ODD, at, make_prototypes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from refseg.errors import DatasetError, IndexNotFoundError, PrototypeFileError
 from refseg.matching.whitening import fit_whitening
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.places import Prediction, candidate_rows
-from tests.trays import propose_truth, tray_samples, whole_mask
+from tests.kept import KeptDataset, kept_trays
+from tests.trays import whole_mask
 
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
 NUM_TRAYS = 20
@@ -28,46 +29,37 @@ NUM_REFERENCES = 3
 MANY = 99
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """Indexed trays whose objects are their candidates; those of the first three are references."""
-
-    dataset: fo.Dataset
-    plain: Prototypes
-    calibrated: Prototypes
-
-
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    dataset = fo.Dataset("refseg-test-suggesting", overwrite=True)
-    dataset.add_samples(tray_samples(tmp_path_factory.mktemp("images"), NUM_TRAYS), progress=False)
-    with pytest.MonkeyPatch.context() as patch:
-        propose_truth(patch, dataset)
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Indexed trays whose objects are their candidates; the first three show references; predictions are by the first look."""
+
+    def prepare(dataset: fo.Dataset) -> tuple[Prototypes, Prototypes]:
         tag(dataset[:NUM_REFERENCES])
         refseg.build_index(dataset, "demo", **QUIET)
         references = refseg.collect_references(dataset, "ground_truth", tags="reference")
         plain = refseg.build_prototypes(references, "demo", progress=False)
-        try:
-            yield Shelf(dataset, plain, refseg.calibrate(dataset, plain, **QUIET))
-        finally:
-            dataset.delete()
+        calibrated = refseg.calibrate(dataset, plain, **QUIET)
+        refseg.segment(dataset, plain, **QUIET)
+        return plain, calibrated
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), NUM_TRAYS, prepare) as trays:
+        yield trays
 
 
 @pytest.fixture
-def trays(shelf: Shelf) -> fo.Dataset:
-    """As they were made, with new predictions by the first look."""
-    dataset = shelf.dataset
-    dataset.reload()
-    for name in ("predictions", "twice", "accepted", "rejected", "checked", "notes"):
-        if dataset.has_field(name):
-            dataset.delete_sample_field(name)
-    for key in dataset.list_runs(method="refseg/segment"):
-        dataset.delete_run(key)
-    dataset.untag_samples(["reference", "known_empty"])
-    dataset.untag_labels("reference", label_fields="ground_truth")
-    tag(dataset[:NUM_REFERENCES])
-    refseg.segment(dataset, shelf.plain, **QUIET)
-    return dataset
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
+
+
+@pytest.fixture
+def plain(kept: KeptDataset) -> Prototypes:
+    """Not calibrated."""
+    return kept.made[0]
+
+
+@pytest.fixture
+def calibrated(kept: KeptDataset) -> Prototypes:
+    return kept.made[1]
 
 
 def tag(view: Any) -> None:
@@ -147,19 +139,19 @@ def assert_found(
 
 
 class TestMutualNeighbours:
-    def test_by_first_looks(self, trays: fo.Dataset, shelf: Shelf) -> None:
+    def test_by_first_looks(self, trays: fo.Dataset, plain: Prototypes) -> None:
         vectors = {}
         for chunk in open_index(trays).index.scan():
             for number, image in enumerate(chunk.images):
                 for row, feature in enumerate(chunk.candidates(number).features.numpy()):
                     vectors[image.sample_id, row] = feature
-        expected = by_loops(trays, "predictions", shelf.plain, shelf.plain.vectors.numpy(), vectors)
-        assert 2 <= len(expected) <= len(shelf.plain.reference_ids)
+        expected = by_loops(trays, "predictions", plain, plain.vectors.numpy(), vectors)
+        assert 2 <= len(expected) <= len(plain.reference_ids)
         assert_found(suggested(trays), expected, trays, "predictions")
 
-    def test_by_whitened_second_looks(self, trays: fo.Dataset, shelf: Shelf) -> None:
-        refseg.segment(trays, shelf.calibrated, "twice", **QUIET)
-        cohort, looks = shelf.calibrated.cohort, shelf.calibrated.looks
+    def test_by_whitened_second_looks(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        refseg.segment(trays, calibrated, "twice", **QUIET)
+        cohort, looks = calibrated.cohort, calibrated.looks
         assert cohort is not None
         assert cohort.looks is not None
         assert looks is not None
@@ -170,7 +162,7 @@ class TestMutualNeighbours:
         for image, (rows, own) in zip(images, tables.looks.read(images), strict=True):
             for row, look in zip(rows.tolist(), whitening.apply(own).numpy(), strict=True):
                 vectors[image.sample_id, row] = look
-        expected = by_loops(trays, "twice", shelf.calibrated, whitening.apply(looks.float()).numpy(), vectors)
+        expected = by_loops(trays, "twice", calibrated, whitening.apply(looks.float()).numpy(), vectors)
         found = suggested(trays, label_field="twice")
         assert_found(found, expected, trays, "twice")
         assert found
@@ -187,12 +179,12 @@ class TestMutualNeighbours:
         # Compared with the predictions of the whole dataset all the same.
         assert suggested(trays.select(chosen.sample_id)) == tuple(item for item in every if item.sample_id == chosen.sample_id)
 
-    def test_prototypes_by_name_and_others(self, trays: fo.Dataset, shelf: Shelf) -> None:
-        refseg.save_prototypes(trays, shelf.plain, "parts", overwrite=True)
+    def test_prototypes_by_name_and_others(self, trays: fo.Dataset, plain: Prototypes) -> None:
+        refseg.save_prototypes(trays, plain, "parts", overwrite=True)
         every = suggested(trays)
-        assert suggested(trays, prototypes="parts") == suggested(trays, prototypes=shelf.plain) == every
+        assert suggested(trays, prototypes="parts") == suggested(trays, prototypes=plain) == every
         dropped = every[0].reference_id
-        assert dropped not in {item.reference_id for item in suggested(trays, prototypes=shelf.plain.remove([dropped]))}
+        assert dropped not in {item.reference_id for item in suggested(trays, prototypes=plain.remove([dropped]))}
 
     def test_all_can_be_accepted_and_none_is_left(self, trays: fo.Dataset) -> None:
         found = suggested(trays)
@@ -267,21 +259,21 @@ class TestLeftOut:
         monkeypatch.setattr("refseg.review.suggesting.MIN_PREDICTED_IOU", 0.85)
         assert set(suggested(trays)) == sure
 
-    def test_low_scores(self, trays: fo.Dataset, shelf: Shelf) -> None:
+    def test_low_scores(self, trays: fo.Dataset, plain: Prototypes) -> None:
         """Below what a run writes by default, 0.7 for similarities of the demo preset, and below what the last run wrote."""
-        refseg.segment(trays, shelf.plain, min_confidence=0.0, **QUIET)
+        refseg.segment(trays, plain, min_confidence=0.0, **QUIET)
         first, *others = suggested(trays)
         for score, is_left in ((0.69, False), (0.71, True)):
             change(trays, first, "confidence", score)
             assert (first.label_id in {item.label_id for item in suggested(trays)}) is is_left
             assert {item.label_id for item in suggested(trays)} >= {item.label_id for item in others}
-        refseg.segment(trays, shelf.plain, min_confidence=0.8, **QUIET)
+        refseg.segment(trays, plain, min_confidence=0.8, **QUIET)
         first = suggested(trays)[0]
         change(trays, first, "confidence", 0.79)
         assert first.label_id not in {item.label_id for item in suggested(trays)}
 
-    def test_low_probabilities(self, trays: fo.Dataset, shelf: Shelf) -> None:
-        refseg.segment(trays, shelf.calibrated, min_confidence=0.0, **QUIET)
+    def test_low_probabilities(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        refseg.segment(trays, calibrated, min_confidence=0.0, **QUIET)
         first = suggested(trays)[0]
         for score, is_left in ((0.49, False), (0.51, True)):
             change(trays, first, "confidence", score)
@@ -333,12 +325,14 @@ class TestIndex:
 
 class TestRefused:
     @pytest.mark.parametrize("recorded", ["similarities", "probabilities", None])
-    def test_scores_of_another_scale(self, trays: fo.Dataset, shelf: Shelf, recorded: str | None) -> None:
+    def test_scores_of_another_scale(
+        self, trays: fo.Dataset, plain: Prototypes, calibrated: Prototypes, recorded: str | None
+    ) -> None:
         configure(trays, scores=recorded)
         # Runs of earlier versions, which do not say it, wrote similarities.
         written = recorded or "similarities"
         now = "probabilities" if written == "similarities" else "similarities"
-        prototypes = shelf.calibrated if now == "probabilities" else shelf.plain
+        prototypes = calibrated if now == "probabilities" else plain
         text = rf"^The run '\w+' wrote {written} as scores, and with these .* scores are {now}, .*: segment again first\.$"
         with pytest.raises(DatasetError, match=text):
             suggested(trays, prototypes=prototypes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fiftyone as fo
@@ -19,23 +19,14 @@ from refseg.images.reading import encoder_pixels, read_image, segmenter_pixels
 from refseg.models.loaded import load_models
 from refseg.progress import Progress
 from refseg.prototypes.prototypes import Prototypes
-from tests.kept import KeptDataset, kept_trays
 from tests.trays import IMAGE_HW, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
-    """Five trays with a star and a tee each."""
-
-    with kept_trays(tmp_path_factory.mktemp("trays"), 5) as trays:
-        yield trays
-
-
 @pytest.fixture
-def trays(kept: KeptDataset) -> fo.Dataset:
-    return kept.put_back()
+def trays(five_trays: fo.Dataset) -> fo.Dataset:
+    return five_trays
 
 
 class TestValues:

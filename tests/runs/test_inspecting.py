@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import fiftyone as fo
@@ -31,38 +30,29 @@ MakeDataset = Callable[..., fo.Dataset]
 NUM_REFERENCES = 3
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """What is made once: trays, and prototypes of the labelled objects, calibrated."""
-
-    trays: KeptDataset
-    prototypes: Prototypes
-
-
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
     """Six indexed trays whose objects are their candidates; those of the first three are labelled, and references."""
-    made: list[Prototypes] = []
 
-    def prepare(dataset: fo.Dataset) -> None:
+    def prepare(dataset: fo.Dataset) -> Prototypes:
         refseg.build_index(dataset, "demo", num_workers=0, progress=False)
         dataset.clone_sample_field("ground_truth", "truth")
         dataset[NUM_REFERENCES:].clear_sample_field("ground_truth")
         built = refseg.build_prototypes(refseg.collect_references(dataset, "ground_truth"), "demo", progress=False)
-        made.append(refseg.calibrate(dataset, built, num_workers=0, progress=False))
+        return refseg.calibrate(dataset, built, num_workers=0, progress=False)
 
     with kept_trays(tmp_path_factory.mktemp("trays"), 6, prepare) as trays:
-        yield Shelf(trays, *made)
+        yield trays
 
 
 @pytest.fixture
-def trays(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    return shelf.trays.put_back(monkeypatch)
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 @pytest.fixture
-def prototypes(shelf: Shelf) -> Prototypes:
-    return shelf.prototypes
+def prototypes(kept: KeptDataset) -> Prototypes:
+    return kept.made
 
 
 def report_of(prototypes: Prototypes | str, dataset: fo.Dataset, **options: object) -> refseg.PrototypeReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fiftyone as fo
@@ -20,22 +20,13 @@ from refseg.progress import Progress, drain
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.inspection import PICTURE_SIDE, WARNING, InspectedReference, inspection_sheet, iter_inspect_references
-from tests.kept import KeptDataset, kept_trays
 
 MakeDataset = Callable[..., fo.Dataset]
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
-    """Five trays with a star and a tee each."""
-
-    with kept_trays(tmp_path_factory.mktemp("trays"), 5) as trays:
-        yield trays
-
-
 @pytest.fixture
-def trays(kept: KeptDataset) -> fo.Dataset:
-    return kept.put_back()
+def trays(five_trays: fo.Dataset) -> fo.Dataset:
+    return five_trays
 
 
 def prototypes_of(dataset: fo.Dataset, negatives: tuple[str, ...] = ()) -> Prototypes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +34,26 @@ MakeDataset = Callable[..., fo.Dataset]
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """What is made once."""
-
-    trays: KeptDataset
-    prototypes: Prototypes
-
-
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
     """Four trays whose candidates are the objects labelled at first; those of the first two are references."""
-    made: list[Prototypes] = []
 
-    def prepare(dataset: fo.Dataset) -> None:
+    def prepare(dataset: fo.Dataset) -> Prototypes:
         dataset[:2].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
-        made.append(build_prototypes(collect_references(dataset, "ground_truth", tags="reference"), "demo", progress=False))
+        return build_prototypes(collect_references(dataset, "ground_truth", tags="reference"), "demo", progress=False)
 
     with kept_trays(tmp_path_factory.mktemp("trays"), prepare=prepare) as trays:
-        yield Shelf(trays, *made)
+        yield trays
 
 
 @pytest.fixture
-def trays(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
-    return shelf.trays.put_back(monkeypatch)
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 @pytest.fixture
-def prototypes(shelf: Shelf) -> Prototypes:
-    return shelf.prototypes
+def prototypes(kept: KeptDataset) -> Prototypes:
+    return kept.made
 
 
 def around(prototypes: Prototypes) -> Surroundings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,62 +26,36 @@ from refseg.prototypes.prototypes import Prototypes
 from refseg.runs import looking
 from refseg.runs.cohorts import FEWEST_IMAGES, iter_cohort
 from refseg.runs.looking import Looker, part
+from tests.kept import KeptDataset, kept_trays
 from tests.synthetic import assert_same
-from tests.trays import propose_truth, tray_samples
 
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
-FIELDS = ("predictions", "alone", "applied", "once", "preview", "presence")
 NUM_TRAYS = 20
 """With two candidates each, enough of a dataset to whiten by."""
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """What is made once: trays with an index, calibrated prototypes, and the second looks that calibrating took."""
-
-    dataset: fo.Dataset
-    prototypes: Prototypes
-    looks: dict[str, tuple[torch.Tensor, torch.Tensor]]
-
-
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    """Trays whose candidates are the objects labelled; those of the first three are references; all are indexed."""
-    dataset = fo.Dataset("refseg-test-looking", overwrite=True)
-    dataset.add_samples(tray_samples(tmp_path_factory.mktemp("images"), NUM_TRAYS), progress=False)
-    with pytest.MonkeyPatch.context() as patch:
-        propose_truth(patch, dataset)
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Indexed trays whose candidates are the objects labelled; those of the first three are references, and calibrated."""
+
+    def prepare(dataset: fo.Dataset) -> Prototypes:
         dataset[:3].select_labels(fields="ground_truth").tag_labels("reference", label_fields="ground_truth")
         build_index(dataset, "demo", **QUIET)
         references = collect_references(dataset, "ground_truth", tags="reference")
-        calibrated = calibrate(dataset, build_prototypes(references, "demo", progress=False), **QUIET)
-        tables = open_index(dataset).index
-        images = list(tables.images.values())
-        read = tables.looks.read(images)
-        looks = {image.sample_id: own for image, own in zip(images, read, strict=True)}
-        try:
-            yield Shelf(dataset, calibrated, looks)
-        finally:
-            dataset.delete()
+        return calibrate(dataset, build_prototypes(references, "demo", progress=False), **QUIET)
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), NUM_TRAYS, prepare) as trays:
+        yield trays
 
 
 @pytest.fixture
-def trays(shelf: Shelf) -> fo.Dataset:
-    """As they were made, without any predictions."""
-    dataset = shelf.dataset
-    dataset.reload()
-    for key in dataset.list_runs(method="refseg/segment"):
-        dataset.delete_run(key)
-    dataset.delete_sample_fields([name for name in FIELDS if dataset.has_field(name)])
-    tables = open_index(dataset).index
-    tables.looks.keep(())
-    tables.looks.append([(tables.images[name], *own) for name, own in shelf.looks.items()])
-    return dataset
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 @pytest.fixture
-def calibrated(shelf: Shelf) -> Prototypes:
-    return shelf.prototypes
+def calibrated(kept: KeptDataset) -> Prototypes:
+    return kept.made
 
 
 def answers(dataset: fo.Dataset, field: str = "predictions") -> list[list[tuple[str, float]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +20,48 @@ from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.records import SEGMENT_METHOD
 from refseg.runs.updating import update
 from tests.dataset.test_views import video_dataset
+from tests.kept import KeptDataset, kept_trays
 from tests.runs.test_segmenting import content_of
 from tests.tolerance import Score
-from tests.trays import propose_truth, tray_samples
+from tests.trays import propose_truth
 
 QUIET: dict[str, Any] = {"num_workers": 0, "progress": False}
-MADE = ("predictions", "other", "every", "presence", "mine")
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """What is made once: trays with an index, and prototypes of two of them, calibrated and not."""
-
-    dataset: fo.Dataset
-    calibrated: Prototypes
-    plain: Prototypes
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    """Six trays; what is found are the objects labelled: of the third a star alone, of the fourth nothing."""
-    dataset = fo.Dataset("refseg-test-presence", overwrite=True)
-    dataset.add_samples(tray_samples(tmp_path_factory.mktemp("images"), 6), progress=False)
-    third, fourth = dataset.skip(2).limit(2)
-    third.ground_truth.detections = [label for label in third.ground_truth.detections if label.label == "star"]
-    fourth.ground_truth.detections = []
-    third.save(), fourth.save()
-    with pytest.MonkeyPatch.context() as patch:
-        propose_truth(patch, dataset)
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptDataset]:
+    """Six indexed trays; what is found are the objects labelled: of the third a star alone, of the fourth nothing."""
+
+    def begin(dataset: fo.Dataset) -> None:
+        third, fourth = dataset.skip(2).limit(2)
+        third.ground_truth.detections = [label for label in third.ground_truth.detections if label.label == "star"]
+        fourth.ground_truth.detections = []
+        third.save(), fourth.save()
+
+    def prepare(dataset: fo.Dataset) -> tuple[Prototypes, Prototypes]:
         tag(dataset[:2])
         build_index(dataset, "demo", **QUIET)
         plain = build_prototypes(collect_references(dataset, "ground_truth", tags="reference"), "demo", progress=False)
-        try:
-            yield Shelf(dataset, calibrate(dataset, plain, **QUIET), plain)
-        finally:
-            dataset.delete()
+        return plain, calibrate(dataset, plain, **QUIET)
+
+    with kept_trays(tmp_path_factory.mktemp("trays"), 6, prepare, begin=begin) as trays:
+        yield trays
 
 
 @pytest.fixture
-def trays(shelf: Shelf) -> fo.Dataset:
-    """As they were made, without any predictions."""
-    dataset = shelf.dataset
-    dataset.reload()
-    for key in dataset.list_runs():
-        if dataset.get_run_info(key).config.method != "refseg/index":
-            dataset.delete_run(key)
-    dataset.delete_sample_fields([name for name in MADE if dataset.has_field(name)])
-    return dataset
+def trays(kept: KeptDataset, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+    return kept.put_back(monkeypatch)
 
 
 @pytest.fixture
-def prototypes(shelf: Shelf) -> Prototypes:
-    return shelf.calibrated
+def plain(kept: KeptDataset) -> Prototypes:
+    """Not calibrated."""
+    return kept.made[0]
+
+
+@pytest.fixture
+def prototypes(kept: KeptDataset) -> Prototypes:
+    return kept.made[1]
 
 
 def tag(view: Any) -> None:
@@ -269,20 +258,20 @@ class TestOnlyChangesAreWritten:
 
 
 class TestRefusals:
-    def test_similarities(self, trays: fo.Dataset, shelf: Shelf) -> None:
+    def test_similarities(self, trays: fo.Dataset, plain: Prototypes, prototypes: Prototypes) -> None:
         words = r"scores of prototypes that are not calibrated are similarities: .* refseg\.calibrate\(dataset, prototypes\)"
         with pytest.raises(DatasetError, match=words):
-            run(trays, shelf.plain)
+            run(trays, plain)
         words = r"similarities where matching is not calibrated.*: pass matching=refseg\.MatchSettings\(\) and prototypes from"
         with pytest.raises(DatasetError, match=words):
-            run(trays, shelf.calibrated, matching=MatchSettings(calibrated=False))
+            run(trays, prototypes, matching=MatchSettings(calibrated=False))
         assert not trays.has_field("predictions")
         assert not trays.has_field("presence")
         assert trays.list_runs(method=SEGMENT_METHOD) == []
         # Nor is an index made for it.
         without_index = trays[:1].clone()
         with pytest.raises(DatasetError, match="not calibrated"):
-            run(without_index, shelf.plain)
+            run(without_index, plain)
         assert without_index.list_runs() == []
         without_index.delete()
 

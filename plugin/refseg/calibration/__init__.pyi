@@ -13,9 +13,6 @@ from .mining import labelled_ids as labelled_ids
 from .mining import mine as mine
 from .mining import num_mined as num_mined
 from .mining import without_mined as without_mined
-from .probability import HALF as HALF
-from .probability import PROBABILITIES as PROBABILITIES
-from .probability import SIMILARITIES as SIMILARITIES
 from .probability import calibrator_for as calibrator_for
 from .probability import default_thresholds as default_thresholds
 from .probability import fit_calibrator as fit_calibrator

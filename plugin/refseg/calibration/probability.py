@@ -13,16 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..matching import Calibrator, MatchSettings, is_whitened, make_gallery, prepare_second_looks
+from ..matching import (
+    HALF,
+    PROBABILITIES,
+    SIMILARITIES,
+    Calibrator,
+    MatchSettings,
+    is_whitened,
+    make_gallery,
+    prepare_second_looks,
+)
 from ..models import Preset
 from ..prototypes import Prototypes
 from .left_out import LeftOut, leave_one_out
-
-HALF = 0.5
-"""An instance of this probability is as likely right as wrong: the threshold of every class where scores are probabilities."""
-
-PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
-"""What the scores of a run are; runs of earlier versions, which do not say it, wrote similarities."""
 
 # Chosen on the tuning seeds of benchmarks/quality.py.
 SLOPE = 12.0

@@ -9,9 +9,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..calibration import HALF
 from ..dataset import REFERENCE_TAG, collect_references, sample_references, save_prototypes
 from ..evaluation import evaluate, false_positives_per_empty_image
+from ..matching import HALF
 from ..outputs import replacing, require_json, require_png
 from ..progress import Watcher
 from ..prototypes import build_prototypes

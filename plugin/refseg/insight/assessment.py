@@ -12,8 +12,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..calibration import HALF, LeftOut, calibrator_for, leave_one_out
-from ..matching import MatchSettings, settings_for
+from ..calibration import LeftOut, calibrator_for, leave_one_out
+from ..matching import HALF, MatchSettings, settings_for
 from ..models import PRESETS, Preset
 from ..prototypes import Prototypes
 from .findings import ClassReport, Confusion, ReferenceReport

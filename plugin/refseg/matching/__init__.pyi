@@ -26,9 +26,12 @@ from .semantic import semantic_map as semantic_map
 from .semantic import write_map as write_map
 from .semantic import write_names as write_names
 from .settings import CHOICES as CHOICES
+from .settings import HALF as HALF
 from .settings import KNOWN as KNOWN
+from .settings import PROBABILITIES as PROBABILITIES
 from .settings import PUBLISHED as PUBLISHED
 from .settings import SECOND_LOOK_WORDS as SECOND_LOOK_WORDS
+from .settings import SIMILARITIES as SIMILARITIES
 from .settings import MatchSettings as MatchSettings
 from .settings import settings_for as settings_for
 from .similarity import Classified as Classified

@@ -14,6 +14,10 @@ ClassSimilarity: TypeAlias = Literal["mean", "nearest", "clusters"]
 Overlaps: TypeAlias = Literal["merge", "diffusion"]
 SecondLookChoice: TypeAlias = bool | Literal["known"]
 
+PROBABILITIES, SIMILARITIES = "probabilities", "similarities"
+"""What the scores of a run are; runs of earlier versions, which do not say it, wrote similarities."""
+HALF = 0.5
+"""An instance of this probability is as likely right as wrong: the threshold of every class where scores are probabilities."""
 KNOWN: Literal["known"] = "known"
 """Looks again at nothing that nobody has looked at."""
 SECOND_LOOK_WORDS: dict[SecondLookChoice, str] = {True: "always", KNOWN: "known", False: "never"}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..calibration import SIMILARITIES, calibrator_for, default_thresholds, scores_of
+from ..calibration import calibrator_for, default_thresholds, scores_of
 from ..checks import require_names, require_whole
 from ..dataset import (
     ACCEPTED_FIELD,
@@ -38,7 +38,17 @@ from ..dataset import (
 from ..errors import DatasetError, IndexMismatchError, IndexNotFoundError
 from ..index import IndexChunk
 from ..insight import MIN_PREDICTED_IOU, preset_of
-from ..matching import Looked, Matcher, MatchSettings, Nearest, find_nearest, join_nearest, make_matcher, settings_for
+from ..matching import (
+    SIMILARITIES,
+    Looked,
+    Matcher,
+    MatchSettings,
+    Nearest,
+    find_nearest,
+    join_nearest,
+    make_matcher,
+    settings_for,
+)
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .places import Prediction, candidate_rows, find_places, read_predictions, shows

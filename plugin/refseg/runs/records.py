@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from ..calibration import PROBABILITIES, labelled_ids, num_mined, scores_of
+from ..calibration import labelled_ids, num_mined, scores_of
 from ..dataset import Source, name_of, whole_of, write_prototypes
 from ..errors import DatasetError
-from ..matching import settings_for
+from ..matching import PROBABILITIES, settings_for
 from ..models import Preset
 from ..names import free_run_key, run_key_from
 from ..prototypes import Prototypes

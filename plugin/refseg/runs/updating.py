@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..calibration import PROBABILITIES, SIMILARITIES, scores_of
+from ..calibration import scores_of
 from ..checks import require_flags, require_names
 from ..dataset import (
     NEGATIVE_TAG,
@@ -37,7 +37,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError, PrototypeFileError
 from ..images import PLAIN
-from ..matching import MatchSettings, settings_for
+from ..matching import PROBABILITIES, SIMILARITIES, MatchSettings, settings_for
 from ..models import PRESETS, Models, get_preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, iter_build_prototypes
