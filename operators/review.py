@@ -64,6 +64,7 @@ class Review(RefSegOperator):
             "num_predictions": len(decision.prediction_ids),
             "written": written,
             "undone": undone,
+            "replaced": decision.describe_replaced(),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
@@ -71,12 +72,13 @@ class Review(RefSegOperator):
         # The first decision makes a new field.
         yield ctx.ops.reload_dataset()
         if ctx.params.get("decision") == "undo":
-            text = "The decision is undone." if result["undone"] else "There was nothing to undo: its labels are gone already."
+            nothing = "There was nothing to undo: its labels are gone, or decided on anew."
+            text = "The decision is undone." if result["undone"] else nothing
             yield ctx.ops.notify(text, variant="success" if result["undone"] else "info")
             return
         where = result["written"]["rejected_field" if result["kind"] == "reject" else "accepted_field"]
         text = DONE[result["kind"]].format(count(result["num_predictions"], "prediction"), where)
-        yield ctx.ops.notify(text, variant="success")
+        yield ctx.ops.notify(f"{text} {result['replaced']}".rstrip(), variant="success")
 
     def __call__(
         self,
@@ -106,8 +108,8 @@ class Review(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `kind`, `field`,
-            `num_predictions`, `written` (what `undo` wants to know: the fields and the ids of labels, predictions and samples)
-            and `undone`.
+            `num_predictions`, `written` (what `undo` wants to know: the fields, the ids of labels, predictions and samples, and
+            the labels that were replaced), `undone`, and `replaced`, what had been decided before, in a sentence.
         """
         return self.call(locals())
 
@@ -218,5 +220,6 @@ def _written_notice(form: Form) -> None:
     if not isinstance(written, dict) or not required <= written.keys() <= names:
         form.obstacle("selection", "To undo a decision, give the 'written' of its result.")
     else:
-        number = len(written["accepted_ids"]) + len(written["rejected_ids"])
-        form.notice("selection", f"To be removed: {count(number, 'label')}")
+        number, earlier = len(written["accepted_ids"]) + len(written["rejected_ids"]), len(written.get("replaced") or ())
+        back = f"; to be brought back: {count(earlier, 'label')}" if earlier else ""
+        form.notice("selection", f"To be removed: {count(number, 'label')}{back}")

@@ -25,7 +25,7 @@ class PrivateMongod:
 
     Args:
         executable: mongod.
-        folder: an existing, empty folder of its own.
+        folder: an existing folder of its own; a server that ran there before left its data.
 
     Raises:
         RuntimeError: the server did not start; the end of its log is in the message.
@@ -33,8 +33,9 @@ class PrivateMongod:
 
     def __init__(self, executable: Path, folder: Path) -> None:
         self.database_dir = folder / "mongo"
-        self.database_dir.mkdir()
-        self._log = folder / "mongod.log"
+        self.database_dir.mkdir(exist_ok=True)
+        # One log a server: the port is looked for in it.
+        self._log = folder / f"mongod-{len(list(folder.glob('mongod-*.log')))}.log"
         # Port 0 lets the system choose, so that sessions started together cannot pick the same one.
         command = [executable, "--dbpath", self.database_dir, "--logpath", self._log, "--port", "0", "--nounixsocket"]
         command += ["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25"]
@@ -56,6 +57,11 @@ class PrivateMongod:
     def is_running(self) -> bool:
         """Whether the process is alive."""
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the server as a crash does."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         """End the server; calling it again does nothing."""

@@ -80,6 +80,7 @@ FITS: dict[str, set[str]] = {
     "number": {"whole", "fraction"},
     "path": {"text"},
     "mapping": {"mapping"},
+    "rows": {"empty list"},
     "nothing of these": set(),
 }
 """Which of them are right, or of the right kind, for what an argument wants; None is where its annotation says so."""
@@ -112,6 +113,7 @@ WANTED = {
     "number": ("min_side", "border"),
     "path": ("uri", "mask_dir", "sam2_path", "dinov2_path", "path", "data", "out", "targets", "image"),
     "mapping": ("storage_options",),
+    "rows": ("replaced",),
     "nothing of these": (
         *(
             "min_confidence",

@@ -161,8 +161,12 @@ def decide_on(
     label: str | None,
     *,
     as_references: bool | None = None,
-) -> None:
-    """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen."""
+) -> str:
+    """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen.
+
+    Returns:
+        What had been decided on them before, in a sentence; empty where nothing was.
+    """
     import refseg
 
     settings = panel_settings.read(ctx)
@@ -186,6 +190,7 @@ def decide_on(
     panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
     store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+    return decision.describe_replaced()
 
 
 def clear_selection(ctx: Any) -> None:

@@ -294,7 +294,7 @@ class ReferenceSegmentation(foo.Panel):
         fields = set(collection(ctx).get_field_schema())
         try:
             ids = [[item[name] for item in items] for name in ("label_id", "sample_id")]
-            decide_on(ctx, kind, *ids, ctx.params.get("label"), as_references=ctx.params.get("as_references"))
+            replaced = decide_on(ctx, kind, *ids, ctx.params.get("label"), as_references=ctx.params.get("as_references"))
         except RefSegError:
             # It may have been replaced meanwhile, and would otherwise be asked for again and again.
             panel_queue.forget(ctx, panel_settings.read(ctx))
@@ -303,6 +303,8 @@ class ReferenceSegmentation(foo.Panel):
         if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
             # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
             ctx.ops.reload_dataset()
+        if replaced:
+            ctx.ops.notify(replaced, variant="info")
         if kind == "fix":
             open_sample(ctx, items[0]["sample_id"])
         send(ctx, *DECIDED)
@@ -321,8 +323,8 @@ class ReferenceSegmentation(foo.Panel):
                 f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
                 "grid' and select patches."
             )
-        decide_on(ctx, kind, chosen, None, ctx.params.get("label"))
-        ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}.", variant="success")
+        replaced = decide_on(ctx, kind, chosen, None, ctx.params.get("label"))
+        ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}. {replaced}".rstrip(), variant="success")
         clear_selection(ctx)
         ctx.ops.reload_samples()
         send(ctx, *DECIDED)

@@ -58,7 +58,7 @@ class TestReview:
         params = {"decision": "undo", "written": written}
         assert form_of(predicted, "review", params)["selection"]["view"]["label"] == f"To be removed: {len(ids)} labels"
         texts = [named(run_in_app(predicted, "review", params), "notify")[0]["message"] for _ in range(2)]
-        assert texts == ["The decision is undone.", "There was nothing to undo: its labels are gone already."]
+        assert texts == ["The decision is undone.", "There was nothing to undo: its labels are gone, or decided on anew."]
 
     def test_predictions_that_are_gone(self, predicted: fo.Dataset) -> None:
         messages = run_in_app(predicted, "review", {"label_ids": ["0" * 24]})

@@ -22,13 +22,13 @@ from fiftyone.operators.executor import ExecutionError, Executor
 
 import refseg.runs.segmenting
 from operators.running.jobs import running_jobs
+from refseg.dataset.contradictions import SAME_PLACE, box_iou
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import load_prototypes
 from refseg.demo.dataset import build_demo_dataset
 from refseg.images.loading import IMAGES_A_BATCH
 from refseg.models.loaded import load_models
 from refseg.progress import Progress
-from refseg.review.deciding import SAME_PLACE, box_iou
 from refseg.review.queue import QueueItem, review_queue, summarize
 from refseg.review.summary import ReviewSummary
 from tests.operators.helpers import app_request, call, form_of, named, problems_of, run_in_app, uri

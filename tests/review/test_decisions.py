@@ -61,10 +61,10 @@ class TestAccept:
         again = accept(dataset, [star], as_references=True)
         (label,) = labels_in(dataset, "accepted")
         assert label.tags == ["odd", "reference"]
-        # It was changed, not written: undoing leaves it.
-        assert again.accepted_ids == ()
-        assert undo(dataset, again) is False
-        assert len(labels_in(dataset, "accepted")) == 1
+        # It was changed, not written: undoing changes it back.
+        assert (again.accepted_ids, again.describe_replaced()) == ((), "")
+        assert undo(dataset, again) is True
+        assert [label.tags for label in labels_in(dataset, "accepted")] == [["odd"]]
 
     def test_undo_leaves_a_users_own_label(self, dataset: fo.Dataset) -> None:
         sample = dataset.first()
@@ -75,7 +75,7 @@ class TestAccept:
         decision = accept(dataset, [found.id], accepted_field="ground_truth", as_references=True)
         assert labels_in(dataset, "ground_truth")[0].tags == ["reference"]
         undo(dataset, decision)
-        assert [label.id for label in labels_in(dataset, "ground_truth")] == [own.id]
+        assert [(label.id, label.tags) for label in labels_in(dataset, "ground_truth")] == [(own.id, [])]
 
     def test_twice_changes_nothing(self, dataset: fo.Dataset) -> None:
         every = ids_of(dataset)

@@ -10,8 +10,8 @@ import fiftyone as fo
 import numpy as np
 import pytest
 
+from refseg.dataset.contradictions import SAME_PLACE, box_iou
 from refseg.errors import DatasetError
-from refseg.review.deciding import SAME_PLACE, box_iou
 from refseg.review.decisions import accept, reject, relabel
 from refseg.review.queue import QueueItem, review_queue
 from tests.review.predictions import LEFT, RIGHT, ids_of, predicted, record, segment_again

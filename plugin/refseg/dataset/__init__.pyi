@@ -1,5 +1,8 @@
 from .builder import Builder as Builder
 from .builder import SkippedImage as SkippedImage
+from .contradictions import SAME_PLACE as SAME_PLACE
+from .contradictions import box_iou as box_iou
+from .contradictions import require_no_contradictions as require_no_contradictions
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
@@ -32,6 +35,11 @@ from .indexing import iter_build_index as iter_build_index
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records
 from .known_indexes import pixels_of_index as pixels_of_index
+from .label_edits import ImageEdit as ImageEdit
+from .label_edits import ListEdit as ListEdit
+from .label_edits import images_that_hold as images_that_hold
+from .label_edits import read_documents as read_documents
+from .label_edits import write_edits as write_edits
 from .labels import LIST_FIELDS as LIST_FIELDS
 from .labels import NO_BOX as NO_BOX
 from .labels import OBJECT_TYPES as OBJECT_TYPES
@@ -43,6 +51,7 @@ from .labels import needs_files as needs_files
 from .labels import object_box as object_box
 from .labels import object_region as object_region
 from .labels import objects_of as objects_of
+from .labels import prediction_example as prediction_example
 from .labels import relative_box as relative_box
 from .labels import require_object_field as require_object_field
 from .labels import require_samples as require_samples

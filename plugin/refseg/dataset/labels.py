@@ -301,6 +301,12 @@ def to_detections(
     return fo.Detections(detections=labels)
 
 
+def prediction_example() -> fo.Detections:
+    """Labels with every attribute of predictions of one piece, so that a field of them knows all from the start."""
+    numbers = {"confidence": 0.0, "predicted_iou": 0.0, "margin": 0.0}
+    return fo.Detections(detections=[fo.Detection(label="", bounding_box=[0.0] * 4, runner_up="", run="", **numbers)])
+
+
 def needs_files(instances: Instances) -> bool:
     """Whether the masks of one image are too many bytes for its document."""
     return sum(mask.numel() for mask in instances.masks) > MASK_PIXELS_IN_DOCUMENT

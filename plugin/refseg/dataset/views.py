@@ -17,6 +17,7 @@ from fiftyone.core.media import get_media_type
 
 from ..errors import DatasetError
 from .fields import every_image
+from .schema import add_field, refresh
 
 NAMES_LISTED = 10
 
@@ -91,6 +92,7 @@ def open_collection(given: Any) -> Any:
         )
     if isinstance(given, fo.Dataset) and given.deleted:
         raise DatasetError(f"The dataset {given.name!r} was deleted: pass another one.")
+    refresh(given)
     return given
 
 
@@ -113,11 +115,10 @@ def write_values(view: Any, field: str, values: Mapping[str, Any], *, dynamic: b
         chosen.set_values(field, dict(values), key_field="id", dynamic=dynamic)
 
 
-def add_labels_field(dataset: Any, name: str, kind: type[fo.Label]) -> None:
-    """Add a field of labels; dataset as from whole_of."""
+def add_labels_field(dataset: Any, name: str, example: fo.Label) -> None:
+    """Add a field of labels like this one, where it is not there already; dataset as from whole_of."""
     for holder, path in _holders(dataset, name):
-        add = holder.add_frame_field if path != name else holder.add_sample_field
-        add(name, fo.EmbeddedDocumentField, embedded_doc_type=kind)
+        add_field(holder, name, example, of_frames=path != name)
 
 
 def delete_labels_fields(dataset: Any, names: Collection[str]) -> None:

@@ -1,28 +1,67 @@
-"""How one decision changes the labels of an image."""
+"""How one decision changes the labels of an image, and how it is taken back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import fiftyone as fo
+from bson import ObjectId, json_util
+from bson.errors import InvalidId
 
-from ..checks import names_of, require_flags, require_names
+from ..checks import names_of, refused, require_flags, require_names
 from ..dataset import (
     ACCEPTED_FIELD,
     NEGATIVE_TAG,
     REFERENCE_TAG,
     REJECTED_FIELD,
+    SAME_PLACE,
+    ImageEdit,
+    ListEdit,
+    box_iou,
     is_box,
 )
 from ..errors import DatasetError
+from ..printing import counted
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
 
+SAID = {"accept": "accepted", "reject": "rejected", "relabel": "renamed", "fix": "accepted to be corrected"}
+"""What a decision says of an object."""
 
-SAME_PLACE = 0.7
-"""IoU of boxes from which on two labels show one object: predictions get new ids when an image is segmented again."""
+
+@dataclass(frozen=True)
+class Replaced:
+    """A label that a decision took away or changed, so that undoing can bring it back.
+
+    Attributes:
+        sample_id: of its image.
+        field: that holds or held it.
+        label_id: its id.
+        prediction_id: of the prediction decided on.
+        label: its class before.
+        decision: what had been decided by it; None of a user's own label.
+        by: ids of the labels written for the same prediction instead.
+        is_gone: whether it was taken away, and not only changed.
+        values: the label, or the values that were changed, in MongoDB's extended JSON.
+    """
+
+    sample_id: str
+    field: str
+    label_id: str
+    prediction_id: str
+    label: str | None
+    decision: str | None
+    by: Sequence[str]
+    is_gone: bool
+    values: str
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether an earlier decision is not what it was; otherwise a label was only tagged."""
+        return self.decision is not None and (self.is_gone or "decision" in json_util.loads(self.values))
 
 
 @dataclass(frozen=True)
@@ -38,6 +77,7 @@ class Decision:
         accepted_field: where accepted labels are.
         rejected_field: where rejected labels are.
         sample_ids: of the images that hold the predictions.
+        replaced: labels of earlier decisions, anybody's, that this one took away or changed.
     """
 
     kind: Kind
@@ -48,6 +88,7 @@ class Decision:
     accepted_field: str = ACCEPTED_FIELD
     rejected_field: str = REJECTED_FIELD
     sample_ids: Sequence[str] = ()
+    replaced: Sequence[Replaced] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -57,20 +98,25 @@ class Decision:
         for name in ("accepted_ids", "rejected_ids", "prediction_ids", "sample_ids"):
             # JSON knows no tuples.
             object.__setattr__(self, name, names_of(name, getattr(self, name), like="ids"))
+        if not isinstance(self.replaced, (list, tuple)):
+            raise refused("replaced", "a list of what a decision replaced", self.replaced)
+        object.__setattr__(self, "replaced", tuple(map(_as_replaced, self.replaced)))
 
+    def describe_replaced(self) -> str:
+        """What was decided before on the same objects, in a sentence; empty where nothing was.
 
-def box_iou(box: Sequence[float], other: Sequence[float]) -> float:
-    """IoU of two boxes, each x, y, width, height in the same unit.
-
-    Example:
-        >>> box_iou((0, 0, 2, 1), (1, 0, 2, 1))
-        0.3333333333333333
-    """
-    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
-    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    union = box[2] * box[3] + other[2] * other[3] - shared
-    return shared / union if union > 0 else 0.0
+        Example:
+            >>> Decision("reject", "predictions", (), (), ()).describe_replaced()
+            ''
+        """
+        earlier: dict[str, str] = {}
+        for one in self.replaced:
+            if one.is_decision:
+                earlier.setdefault(one.prediction_id, SAID.get(str(one.decision), str(one.decision)))
+        if not earlier:
+            return ""
+        told = ", ".join(f"{number} {said}" for said, number in sorted(Counter(earlier.values()).items()))
+        return f"This replaces {counted(len(earlier), 'earlier decision')}: {told}."
 
 
 @dataclass(frozen=True)
@@ -88,6 +134,11 @@ class _Request:
         require_names(**fields)
         require_flags(as_references=self.as_references)
 
+    @property
+    def fields(self) -> tuple[str, str, str]:
+        """Of predictions, of accepted and of rejected labels."""
+        return self.label_field, self.accepted_field, self.rejected_field
+
     def name_of(self, prediction: Any) -> Any:
         """What the object is called once it is accepted."""
         return prediction.label if self.label is None else self.label
@@ -95,55 +146,87 @@ class _Request:
 
 @dataclass
 class _Decided:
-    """The labels of one image while decisions are made on it."""
+    """The labels of one image while decisions are made on it.
 
+    Attributes:
+        sample_id: of the image.
+        current: ids of all its predictions.
+        accepted: labels of the accepted field.
+        rejected: labels of the rejected field.
+        decided_ids: of the predictions decided on.
+        accepted_ids: of the labels written to the accepted field.
+        rejected_ids: of those written to the rejected field.
+        replaced: what was taken away or changed.
+    """
+
+    sample_id: str
     current: set[str]
     accepted: list[Any]
     rejected: list[Any]
+    decided_ids: list[str] = field(default_factory=list)
     accepted_ids: list[str] = field(default_factory=list)
     rejected_ids: list[str] = field(default_factory=list)
-    changes: set[str] = field(default_factory=set)
+    replaced: list[Replaced] = field(default_factory=list)
+    _edits: dict[str, ListEdit] = field(init=False)
+    _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def decide(self, prediction: Any, request: _Request) -> None:
-        """Copy, move or change labels as the request says for one prediction."""
+    def __post_init__(self) -> None:
+        self._edits = {"accepted": ListEdit(_ids(self.accepted)), "rejected": ListEdit(_ids(self.rejected))}
+
+    @classmethod
+    def of(cls, sample_id: str, lists: dict[str, Any], request: _Request) -> _Decided:
+        """The labels of an image as MongoDB has them, by field."""
+        held = {name: lists.get(name, []) for name in (request.accepted_field, request.rejected_field)}
+        current = {str(prediction["_id"]) for prediction in lists[request.label_field]}
+        accepted, rejected = ([as_label(label) for label in labels] for labels in held.values())
+        documents = {str(label["_id"]): label for labels in held.values() for label in labels}
+        return cls(sample_id, current, accepted, rejected, _documents=documents)
+
+    def edit(self, request: _Request) -> ImageEdit:
+        """What has to be written, as long as the predictions are still there."""
+        lists = {request.accepted_field: self._edits["accepted"], request.rejected_field: self._edits["rejected"]}
+        return ImageEdit(lists, {request.label_field: [ObjectId(name) for name in self.decided_ids]})
+
+    def decide(self, document: dict[str, Any], request: _Request) -> None:
+        """Copy, move or change labels as the request says for one prediction, given as MongoDB has it."""
+        prediction = as_label(document)
         name = request.name_of(prediction)
+        self.decided_ids.append(prediction.id)
+        written = len(self.accepted_ids), len(self.rejected_ids)
+        replaced, self.replaced = self.replaced, []
         if request.kind == "reject":
-            self.accepted = self._without(self.accepted, "accepted", prediction, prediction.label)
+            self.accepted = self._without("accepted", prediction, prediction.label, request)
         else:
-            self.rejected = self._without(self.rejected, "rejected", prediction, name)
-            self._accept(prediction, name, request)
+            self.rejected = self._without("rejected", prediction, name, request)
+            self._accept(prediction, document, name, request)
         if request.kind == "reject" or name != prediction.label:
-            self._reject(prediction, request)
+            self._reject(prediction, document, request)
+        by = (*self.accepted_ids[written[0] :], *self.rejected_ids[written[1] :])
+        self.replaced = [*replaced, *(replace(one, by=by) for one in self.replaced)]
 
-    def _accept(self, prediction: Any, name: str, request: _Request) -> None:
+    def _accept(self, prediction: Any, document: dict[str, Any], name: str, request: _Request) -> None:
         tags = [REFERENCE_TAG] if request.as_references else []
         for label in self.accepted:
             own = _decision_of(label) is not None
             # A user's own label is no copy: it may be a reference, but is never renamed.
             if self._is_copy(label, prediction) if own else label.label == name and _same_place(label, prediction):
                 kind = "fix" if own and _decision_of(label) == "fix" and label.label == name else request.kind
-                if _change(label, tags, {"label": name, "decision": kind} if own else {}):
-                    self.changes.add("accepted")
+                self._change("accepted", label, tags, {"label": name, "decision": kind} if own else {}, prediction, request)
                 return
-        label = _copy_of(prediction, name, request.kind, tags, NEGATIVE_TAG)
-        self.accepted.append(label)
-        self._note("accepted", label)
+        self._add("accepted", _copy_of(prediction, name, request.kind, tags, NEGATIVE_TAG), document)
 
-    def _reject(self, prediction: Any, request: _Request) -> None:
+    def _reject(self, prediction: Any, document: dict[str, Any], request: _Request) -> None:
         for label in self.rejected:
             if label.label == prediction.label and self._is_copy(label, prediction):
                 values = {} if _decision_of(label) is None else {"decision": request.kind}
-                if _change(label, [NEGATIVE_TAG], values):
-                    self.changes.add("rejected")
+                self._change("rejected", label, [NEGATIVE_TAG], values, prediction, request)
                 return
-        label = _copy_of(prediction, prediction.label, request.kind, [NEGATIVE_TAG], REFERENCE_TAG)
-        self.rejected.append(label)
-        self._note("rejected", label)
+        self._add("rejected", _copy_of(prediction, prediction.label, request.kind, [NEGATIVE_TAG], REFERENCE_TAG), document)
 
-    def _without(self, labels: list[Any], where: str, prediction: Any, name: str) -> list[Any]:
+    def _without(self, where: str, prediction: Any, name: str, request: _Request) -> list[Any]:
         """The labels but copies of this prediction that say the opposite."""
         kept = []
-        for label in labels:
+        for label in getattr(self, where):
             of_it = label.get_attribute_value("prediction_id", None) == prediction.id
             if where == "rejected" and of_it:
                 # A negative of the name that the object had before it was relabelled stays one.
@@ -151,8 +234,9 @@ class _Decided:
             stale = of_it or (label.label == name and self._is_copy(label, prediction))
             if not stale or _decision_of(label) is None:
                 kept.append(label)
-        if len(kept) < len(labels):
-            self.changes.add(where)
+                continue
+            self._edits[where].removed.add(ObjectId(label.id))
+            self._note(where, label, prediction, request, self._documents[label.id], is_gone=True)
         return kept
 
     def _is_copy(self, label: Any, prediction: Any) -> bool:
@@ -160,9 +244,108 @@ class _Decided:
         source = label.get_attribute_value("prediction_id", None)
         return source == prediction.id or (source not in self.current and _same_place(label, prediction))
 
-    def _note(self, where: str, label: Any) -> None:
-        self.changes.add(where)
+    def _add(self, where: str, label: Any, document: dict[str, Any]) -> None:
+        written = label.to_dict()
+        if document.get("mask") is not None:
+            # As it is stored: unpacking and packing thousands of masks takes seconds.
+            written["mask"] = document["mask"]
+        self._edits[where].added.append(written)
+        getattr(self, where).append(label)
+        self._documents[label.id] = written
         (self.accepted_ids if where == "accepted" else self.rejected_ids).append(label.id)
+
+    def _change(
+        self, where: str, label: Any, tags: Sequence[str], values: dict[str, Any], prediction: Any, request: _Request
+    ) -> None:
+        """Give a label tags and values that it lacks."""
+        new = {name: value for name, value in values.items() if label.get_attribute_value(name, None) != value}
+        if not set(tags) <= set(label.tags):
+            new["tags"] = [*label.tags, *(tag for tag in tags if tag not in label.tags)]
+        if not new:
+            return
+        earlier = {name: label.get_attribute_value(name, None) for name in new}
+        self._note(where, label, prediction, request, {**earlier, "tags": list(label.tags)} if "tags" in new else earlier)
+        self._edits[where].changed.setdefault(ObjectId(label.id), {}).update(new)
+        for name, value in new.items():
+            label[name] = value
+
+    def _note(
+        self, where: str, label: Any, prediction: Any, request: _Request, values: dict[str, Any], *, is_gone: bool = False
+    ) -> None:
+        name = request.accepted_field if where == "accepted" else request.rejected_field
+        self.replaced.append(
+            Replaced(
+                self.sample_id,
+                name,
+                label.id,
+                prediction.id,
+                label.label,
+                _decision_of(label),
+                (),
+                is_gone,
+                json_util.dumps(values),
+            )
+        )
+
+
+def edit_back(sample_id: str, lists: dict[str, Any], decision: Decision) -> ImageEdit:
+    """What undoes a decision in one image, as far as no later one has replaced it.
+
+    Args:
+        sample_id: of the image.
+        lists: the labels of its accepted and rejected fields, as MongoDB has them.
+        decision: to be undone.
+    """
+    edits = {name: ListEdit([label["_id"] for label in labels]) for name, labels in lists.items()}
+    held = {name: {str(label["_id"]): label for label in labels} for name, labels in lists.items()}
+    written = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
+    for name, ids in written.items():
+        if name in edits:
+            edits[name].removed |= {ObjectId(one) for one in ids if one in held[name]}
+    there = {one for labels in held.values() for one in labels}
+    for one in decision.replaced:
+        if one.sample_id != sample_id or one.field not in edits or not there.issuperset(one.by):
+            continue
+        values = json_util.loads(one.values)
+        label = held[one.field].get(one.label_id)
+        if one.is_gone and label is None:
+            edits[one.field].added.append(values)
+        elif not one.is_gone and label is not None and ("decision" not in values or label.get("decision") == decision.kind):
+            edits[one.field].changed[ObjectId(one.label_id)] = values
+    return ImageEdit(edits)
+
+
+def copy_example(kind: Kind) -> fo.Detections:
+    """A copy of a prediction that has every attribute: fields of decided labels know them all from the start."""
+    like = fo.Detection(id=str(ObjectId()), label="", bounding_box=[0.0] * 4, confidence=0.0, run="")
+    return fo.Detections(detections=[_copy_of(like, "", kind, (), "")])
+
+
+def as_label(document: dict[str, Any]) -> Any:
+    """A label that MongoDB holds, without its mask, which takes time to unpack."""
+    return fo.Detection.from_dict({name: value for name, value in document.items() if name != "mask"})
+
+
+def _as_replaced(given: Any) -> Replaced:
+    """What was replaced, also as JSON gives it back."""
+    if isinstance(given, Replaced):
+        return given
+    try:
+        found = Replaced(**given)
+        require_names(sample_id=found.sample_id, field=found.field, label_id=found.label_id, prediction_id=found.prediction_id)
+        values = json_util.loads(found.values)
+        if not isinstance(values, dict) or (found.is_gone and values.get("_id") != ObjectId(found.label_id)):
+            raise ValueError("its values are not those of the label")
+    except (TypeError, ValueError, InvalidId) as error:
+        raise DatasetError(
+            f"What a decision replaced, an item of replaced, cannot be {given!r} ({error}): pass what refseg.accept and its "
+            "like returned."
+        ) from error
+    return replace(found, by=names_of("by", found.by, like="ids"))
+
+
+def _ids(labels: Iterable[Any]) -> list[ObjectId]:
+    return [ObjectId(label.id) for label in labels]
 
 
 def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposite: str) -> fo.Detection:
@@ -170,7 +353,6 @@ def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposi
     return fo.Detection(
         label=name,
         bounding_box=list(prediction.bounding_box or ()),
-        mask=prediction.mask,
         mask_path=prediction.mask_path,
         index=prediction.index,
         tags=list(dict.fromkeys([*(tag for tag in prediction.tags if tag != opposite), *tags])),
@@ -182,16 +364,6 @@ def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposi
         decision=kind,
         run=prediction.get_attribute_value("run", None),
     )
-
-
-def _change(label: Any, tags: Sequence[str], values: dict[str, Any]) -> bool:
-    """Give a label tags and values; returns whether it lacked any."""
-    lacking = [tag for tag in tags if tag not in label.tags]
-    other = {name: value for name, value in values.items() if label.get_attribute_value(name, None) != value}
-    label.tags = [*label.tags, *lacking]
-    for name, value in other.items():
-        label[name] = value
-    return bool(lacking or other)
 
 
 def _same_place(label: Any, prediction: Any) -> bool:

@@ -1,39 +1,38 @@
 """What a user decides about predictions: accepted objects are copied to one label field, rejected ones to another.
 
 Predictions stay what the model said, and a decision is a label like any other: the App shows, edits and exports it, and the
-next run learns from it. A decision reads and writes the images that hold its objects and no others. Those made in one process
-wait for each other; of two processes that decide on one image within the same milliseconds, one may undo the other's work.
+next run learns from it. A decision reads and writes the images that hold its objects and no others, each by one atomic update
+that survives a crash of MongoDB. Of two decisions on one object, by whomever, the later one replaces the earlier one whole.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import fiftyone as fo
-from bson import ObjectId
 
 from ..checks import names_of, names_or_none, require_kind, require_names
 from ..dataset import (
     ACCEPTED_FIELD,
     REJECTED_FIELD,
+    ImageEdit,
     add_labels_field,
     check_name,
-    delete_labels,
-    every_image,
     image_dataset,
+    images_that_hold,
     name_of,
     prediction_fields,
+    read_documents,
     require_object_field,
-    write_values,
+    write_edits,
 )
 from ..errors import DatasetError
-from .deciding import Decision, _Decided, _Request
+from .deciding import Decision, _Decided, _Request, copy_example, edit_back
 
 SAMPLES_A_WRITE = 256
-
-_lock = threading.Lock()
+TRIES = 100
+"""How often an image is looked at again that others change at the same moment."""
 
 
 def accept(
@@ -147,23 +146,34 @@ def fix(
 
 
 def undo(dataset: Any, decision: Decision) -> bool:
-    """Remove the labels that a decision wrote; what it moved or changed does not come back.
+    """Take a decision back: remove the labels that it wrote, and bring back those that it took away or changed.
+
+    What a later decision has replaced stays as that one left it.
 
     Returns:
-        Whether any of them was still there.
+        Whether there was anything to take back.
     """
     require_kind(Decision, "a decision, such as refseg.accept returns", decision=decision)
     dataset = image_dataset(dataset)
-    with _lock:
-        fields = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
-        found = [
-            {"label_id": label_id, "sample_id": sample_id, "field": name}
-            for name, ids in fields.items()
-            for sample_id, label_ids in _find(dataset, name, set(ids), decision.sample_ids).items()
-            for label_id in label_ids
-        ]
-        delete_labels(dataset, found)
-    return bool(found)
+    written = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
+    for name in {one.field for one in decision.replaced if one.is_gone} & written.keys():
+        # Somebody may have deleted the field meanwhile.
+        add_labels_field(dataset, name, copy_example(decision.kind))
+    names = [name for name in written if _holds_detections(dataset, name)]
+    images = {*decision.sample_ids, *(one.sample_id for one in decision.replaced)}
+    if not decision.sample_ids:
+        # Decisions of earlier versions did not tell.
+        images |= {image for name in names for image in images_that_hold(dataset, name, written[name])}
+    undone: set[str] = set()
+
+    def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
+        undone.difference_update(ids)
+        found = {name: edit_back(name, lists, decision) for name, lists in read_documents(dataset, ids, names)}
+        undone.update(name for name, edit in found.items() if any(edit.lists.values()))
+        return found
+
+    _write_until_done(dataset, images, edits_of)
+    return bool(undone)
 
 
 def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_ids: Iterable[str] | None) -> Decision:
@@ -171,69 +181,64 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
     ids = list(dict.fromkeys(names_of("label_ids", label_ids, like="ids")))
     sample_ids = names_or_none("sample_ids", sample_ids, like="ids")
     dataset = image_dataset(dataset)
-    with _lock:
-        _check_fields(dataset, request)
-        by_sample = _find(dataset, request.label_field, set(ids), sample_ids)
-        _require_found(dataset, request.label_field, ids, by_sample)
-        accepted_ids: list[str] = []
-        rejected_ids: list[str] = []
-        if ids:
-            _create_fields(dataset, request)
-        samples = list(by_sample)
-        for start in range(0, len(samples), SAMPLES_A_WRITE):
-            chunk = samples[start : start + SAMPLES_A_WRITE]
-            decided = _load_and_decide(dataset, {name: by_sample[name] for name in chunk}, request)
-            for where, name in (("accepted", request.accepted_field), ("rejected", request.rejected_field)):
-                values = {key: _detections(getattr(one, where)) for key, one in decided.items() if where in one.changes}
-                if values:
-                    write_values(dataset, name, values, dynamic=True)
-            for one in decided.values():
-                accepted_ids += one.accepted_ids
-                rejected_ids += one.rejected_ids
+    _check_fields(dataset, request)
+    by_sample = images_that_hold(dataset, request.label_field, ids, sample_ids)
+    _require_found(dataset, request.label_field, ids, by_sample)
+    if ids:
+        for name in _targets(request):
+            add_labels_field(dataset, name, copy_example(request.kind))
+    # What a user keeps under the name of a field that this decision does not write is none of its business. One that is not
+    # there yet may be added by another process at this moment.
+    names = [name for name in request.fields if dataset.get_field(name) is None or _holds_detections(dataset, name)]
+    decided: dict[str, _Decided] = {}
+
+    def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
+        edits = {}
+        for name in ids:
+            decided.pop(name, None)
+        for sample_id, lists in read_documents(dataset, ids, names):
+            wanted = set(by_sample[sample_id])
+            decided[sample_id] = image = _Decided.of(sample_id, lists, request)
+            for prediction in lists[request.label_field]:
+                if str(prediction["_id"]) in wanted:
+                    image.decide(prediction, request)
+            edits[sample_id] = image.edit(request)
+        return edits
+
+    _write_until_done(dataset, by_sample, edits_of)
+    every = [decided[name] for name in by_sample if name in decided]
+    done = {one for image in every for one in image.decided_ids}
+    if not done:
+        # All were replaced between being found and being decided on.
+        _require_found(dataset, request.label_field, ids, {})
     return Decision(
         request.kind,
         request.label_field,
-        accepted_ids,
-        rejected_ids,
-        ids,
+        [one for image in every for one in image.accepted_ids],
+        [one for image in every for one in image.rejected_ids],
+        [one for one in ids if one in done],
         request.accepted_field,
         request.rejected_field,
-        samples,
+        list(by_sample),
+        [one for image in every for one in image.replaced],
     )
 
 
-def _load_and_decide(dataset: Any, by_sample: dict[str, list[str]], request: _Request) -> dict[str, _Decided]:
-    wanted = {label_id for ids in by_sample.values() for label_id in ids}
-    names = [request.label_field, request.accepted_field, request.rejected_field]
-    # What a user keeps under the name of a field that this decision does not write is none of its business.
-    present = [name for name in names if _holds_detections(dataset, name)]
-    rows = every_image(dataset).select(list(by_sample)).values(["id", *(f"{name}.detections" for name in present)])
-    decided = {}
-    for sample_id, *columns in zip(*rows, strict=True):
-        held = {name: list(labels or ()) for name, labels in zip(present, columns, strict=True)}
-        predictions = held[request.label_field]
-        current = {prediction.id for prediction in predictions}
-        one = _Decided(current, held.get(request.accepted_field, []), held.get(request.rejected_field, []))
-        for prediction in predictions:
-            if prediction.id in wanted:
-                one.decide(prediction, request)
-        decided[sample_id] = one
-    return decided
-
-
-def _find(dataset: Any, name: str, label_ids: set[str], sample_ids: Iterable[str] | None) -> dict[str, list[str]]:
-    """The images that hold these labels of a field, each with the ids of its own; first looked for where they should be."""
-    if not label_ids or not _holds_detections(dataset, name):
-        return {}
-    hint = [sample_id for sample_id in sample_ids or () if ObjectId.is_valid(sample_id)]
-    views = [every_image(dataset).select(hint), every_image(dataset)] if hint else [every_image(dataset)]
-    found: dict[str, list[str]] = {}
-    for view in views:
-        rows = zip(*view.values(["id", f"{name}.detections.id"]), strict=True)
-        found = {sample_id: own for sample_id, ids in rows if (own := [one for one in ids or () if one in label_ids])}
-        if sum(map(len, found.values())) == len(label_ids):
-            break
-    return found
+def _write_until_done(
+    dataset: Any, sample_ids: Iterable[str], edits_of: Callable[[Iterable[str]], dict[str, ImageEdit]]
+) -> None:
+    """Edit images; those that somebody changes between reading and writing are read again."""
+    every = list(sample_ids)
+    for start in range(0, len(every), SAMPLES_A_WRITE):
+        left: Iterable[str] = every[start : start + SAMPLES_A_WRITE]
+        for _ in range(TRIES):
+            left = write_edits(dataset, edits_of(left))
+            if not left:
+                break
+        else:
+            raise DatasetError(
+                f"Others keep changing the labels of the image {sorted(left)[0]} of dataset {name_of(dataset)!r}: decide again."
+            )
 
 
 def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_sample: dict[str, list[str]]) -> None:
@@ -283,15 +288,5 @@ def _targets(request: _Request) -> list[str]:
     return accepts + ([request.rejected_field] if request.kind in ("reject", "relabel") else [])
 
 
-def _create_fields(dataset: Any, request: _Request) -> None:
-    for name in _targets(request):
-        if dataset.get_field(name) is None:
-            add_labels_field(dataset, name, fo.Detections)
-
-
 def _holds_detections(dataset: Any, name: str) -> bool:
     return getattr(dataset.get_field(name), "document_type", None) is fo.Detections
-
-
-def _detections(labels: list[Any]) -> fo.Detections:
-    return fo.Detections(detections=labels)

@@ -15,6 +15,8 @@ from ..dataset import (
     NEGATIVE_TAG,
     NO_BOX,
     REFERENCE_TAG,
+    SAME_PLACE,
+    box_iou,
     is_box,
     label_fields,
     objects_of,
@@ -23,7 +25,6 @@ from ..dataset import (
 )
 from ..errors import LabelError
 from ..prototypes import Prototypes
-from .deciding import SAME_PLACE, box_iou
 from .queue import detection_columns
 
 SAME_IOU = 1e-6

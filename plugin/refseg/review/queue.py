@@ -20,6 +20,7 @@ from ..dataset import (
     ACCEPTED_FIELD,
     NO_BOX,
     REJECTED_FIELD,
+    SAME_PLACE,
     every_image,
     image_view,
     is_box,
@@ -29,7 +30,6 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
-from .deciding import SAME_PLACE
 from .summary import ClassReview, ReviewSummary
 
 PREDICTIONS_A_CHUNK = 10_000

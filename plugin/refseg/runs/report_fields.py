@@ -148,7 +148,7 @@ def _write_suggestions(dataset: Any, label_field: str, suggestions: tuple[Sugges
     if dataset.has_field(label_field):
         clear_labels(dataset, label_field)
     else:
-        add_labels_field(dataset, label_field, fo.Detections)
+        add_labels_field(dataset, label_field, fo.Detections())
     by_image: dict[str, list[fo.Detection]] = {}
     for item in suggestions:
         detection = fo.Detection(

@@ -228,7 +228,7 @@ def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, n
     if dataset.has_field(label_field):
         clear_labels(dataset, label_field)
     else:
-        add_labels_field(dataset, label_field, fo.Detections)
+        add_labels_field(dataset, label_field, fo.Detections())
     by_image: dict[str, list[Any]] = {}
     written: list[tuple[float, str]] = []
     for item in found:

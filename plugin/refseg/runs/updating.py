@@ -29,6 +29,7 @@ from ..dataset import (
     name_of,
     newest_run,
     past_runs,
+    require_no_contradictions,
     reusable_prototypes,
     save_prototypes,
     tagged_references,
@@ -108,7 +109,7 @@ def update(
         DatasetError: no images, no run yet, no segmented image in the view, or none of the chosen classes has references; or
             the last run wrote presence, and scores would be similarities.
         NoReferencesError: nothing is tagged as a reference.
-        BadReferenceError: an object is both a reference and a negative.
+        BadReferenceError: an object is both a reference and a negative, or both accepted and rejected.
         ClassWithoutReferencesError: no reference of a class can be used.
     """
     tags = TagSettings(tag, negative_tag, rejected_field)
@@ -156,7 +157,7 @@ def iter_learn(
     Raises:
         DatasetError: no images, or the dataset has a run of this name that holds no prototypes.
         NoReferencesError: nothing is tagged as a reference.
-        BadReferenceError: an object is both a reference and a negative.
+        BadReferenceError: an object is both a reference and a negative, or both accepted and rejected.
         ClassWithoutReferencesError: no reference of a class can be used.
     """
     sources = sources or SourceSettings()
@@ -296,6 +297,7 @@ def _images_of(view: Any, run: PastRun) -> Any:
 def _tagged(dataset: Any, tags: TagSettings) -> tuple[list[Reference], list[Reference]]:
     """The references and the negatives of the whole dataset."""
     whole = every_image(dataset)
+    require_no_contradictions(dataset, label_fields(whole), tags.rejected_field)
     references = tagged_references(whole, tags.reference, rejected_field=tags.rejected_field)
     return references, collect_negatives(whole, label_fields(whole), tags.negative)
 

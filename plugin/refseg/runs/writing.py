@@ -23,6 +23,7 @@ from ..dataset import (
     is_box,
     name_of,
     needs_files,
+    prediction_example,
     to_detections,
     whole_of,
     write_values,
@@ -348,7 +349,7 @@ def create_fields(dataset: Any, fields: dict[str, type], classes: Sequence[str])
     """Add the fields that are not there yet, and say what the values of a semantic map mean."""
     for name, kind in fields.items():
         if dataset.get_field(name) is None:
-            add_labels_field(dataset, name, kind)
+            add_labels_field(dataset, name, prediction_example() if kind is fo.Detections else kind())
         if kind is fo.Segmentation:
             targets = {index + 1: label for index, label in enumerate(classes)}
             dataset.mask_targets = {**dataset.mask_targets, name: targets}

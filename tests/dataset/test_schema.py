@@ -1,0 +1,87 @@
+"""Fields that other processes added: they are known, and kept."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+import pytest
+
+from refseg.dataset.schema import add_field, refresh
+from refseg.dataset.views import add_labels_field, open_collection
+from tests.faults.processes import at_once
+
+EXAMPLE = fo.Detections(detections=[fo.Detection(label="", bounding_box=[0.0] * 4, decision="", margin=0.0)])
+
+
+def another_object(dataset: fo.Dataset) -> fo.Dataset:
+    return fo.Dataset._make_instance(dataset.name, _create=False)
+
+
+def test_a_field_is_that_of_fiftyone(dataset: fo.Dataset) -> None:
+    """What FiftyOne would have made of the same labels."""
+    add_field(dataset, "mine", EXAMPLE)
+    dataset.add_sample(fo.Sample("a.png", theirs=EXAMPLE), dynamic=True)
+    mine = {path[len("mine") :]: type(kind) for path, kind in dataset.get_field_schema(flat=True).items() if "mine" in path}
+    theirs = {
+        path[len("theirs") :]: type(kind) for path, kind in dataset.get_field_schema(flat=True).items() if "theirs" in path
+    }
+    assert mine == theirs
+    assert ".detections.decision" in mine
+    assert dataset.get_field("mine").created_at is not None
+
+
+def test_an_older_object_takes_no_field_away(dataset: fo.Dataset) -> None:
+    older = another_object(dataset)
+    add_field(dataset, "first", EXAMPLE)
+    add_field(older, "second", fo.Detections())
+    assert {"first", "second"} <= set(another_object(dataset).get_field_schema())
+    assert {"first", "second"} <= set(older.get_field_schema())
+
+
+def test_one_that_is_there_gets_the_attributes_it_lacks(dataset: fo.Dataset) -> None:
+    dataset.add_sample_field("mine", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    dataset.add_sample_field("mine.detections.note", fo.StringField)
+    add_field(dataset, "mine", EXAMPLE)
+    known = another_object(dataset).get_field_schema(flat=True)
+    assert {"mine.detections.note", "mine.detections.decision", "mine.detections.margin"} <= set(known)
+
+
+def test_a_field_of_another_kind_is_refused(dataset: fo.Dataset) -> None:
+    dataset.add_sample_field("mine", fo.BooleanField)
+    with pytest.raises(ValueError, match="mine"):
+        add_field(dataset, "mine", EXAMPLE)
+
+
+def test_fields_and_runs_of_others_are_known(dataset: fo.Dataset) -> None:
+    older = another_object(dataset)
+    dataset.add_sample_field("note", fo.StringField)
+    dataset.register_run("theirs", dataset.init_run(method="mine"))
+    assert not older.has_field("note")
+    refresh(older)
+    assert older.has_field("note")
+    assert older.has_run("theirs")
+    dataset.delete_sample_field("note")
+    assert not open_collection(older).has_field("note")
+
+
+def test_a_view_is_of_its_dataset_as_it_is_now(dataset: fo.Dataset) -> None:
+    dataset.add_sample(fo.Sample("a.png"))
+    view = another_object(dataset).limit(1)
+    dataset.add_sample_field("note", fo.StringField)
+    assert open_collection(view).has_field("note")
+
+
+def add_fields(dataset: fo.Dataset, name: str, prefix: str) -> None:
+    for number in range(6):
+        add_labels_field(dataset, f"{prefix}{number}", EXAMPLE)
+
+
+add_fields.prepare = lambda name, prefix: fo.load_dataset(name)  # type: ignore[attr-defined]
+
+
+def test_two_processes_at_once(dataset: fo.Dataset) -> None:
+    dataset.persistent = True
+    outcomes = at_once((add_fields, (dataset.name, "a")), (add_fields, (dataset.name, "b")))
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    known = another_object(dataset).get_field_schema(flat=True)
+    wanted = {f"{prefix}{number}.detections.decision" for prefix in "ab" for number in range(6)}
+    assert wanted <= set(known)
