@@ -20,10 +20,8 @@ def test_a_field_is_that_of_fiftyone(dataset: fo.Dataset) -> None:
     """What FiftyOne would have made of the same labels."""
     add_field(dataset, "mine", EXAMPLE)
     dataset.add_sample(fo.Sample("a.png", theirs=EXAMPLE), dynamic=True)
-    mine = {path[len("mine") :]: type(kind) for path, kind in dataset.get_field_schema(flat=True).items() if "mine" in path}
-    theirs = {
-        path[len("theirs") :]: type(kind) for path, kind in dataset.get_field_schema(flat=True).items() if "theirs" in path
-    }
+    schema = dataset.get_field_schema(flat=True)
+    mine, theirs = ({path[len(name) :]: type(schema[path]) for path in schema if name in path} for name in ("mine", "theirs"))
     assert mine == theirs
     assert ".detections.decision" in mine
     assert dataset.get_field("mine").created_at is not None
