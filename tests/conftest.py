@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # The user's settings, a database address above all, must not reach the tests.
     for name in [name for name in os.environ if name.startswith("FIFTYONE_")]:
         del os.environ[name]
-    os.environ.update(_fiftyone_settings(_session_folder))
+    os.environ.update(fiftyone_settings(_session_folder))
     plugins = Path(os.environ["FIFTYONE_PLUGINS_DIR"])
     plugins.mkdir()
     # FiftyOne stops descending at the first fiftyone.yml, so it never walks the repository's .venv.
@@ -117,7 +117,7 @@ def _cost(item: pytest.Item) -> int:
     return int(imports_fiftyone or "make_dataset" in getattr(item, "fixturenames", ()))
 
 
-def _fiftyone_settings(folder: Path) -> dict[str, str]:
+def fiftyone_settings(folder: Path) -> dict[str, str]:
     """Every place FiftyOne would otherwise read or write under the user's home."""
     settings = {
         "FIFTYONE_CONFIG_PATH": "config.json",

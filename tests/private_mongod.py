@@ -26,18 +26,19 @@ class PrivateMongod:
     Args:
         executable: mongod.
         folder: an existing folder of its own; a server that ran there before left its data.
+        port: of a server that takes another one's place.
 
     Raises:
         RuntimeError: the server did not start; the end of its log is in the message.
     """
 
-    def __init__(self, executable: Path, folder: Path) -> None:
+    def __init__(self, executable: Path, folder: Path, port: int = 0) -> None:
         self.database_dir = folder / "mongo"
         self.database_dir.mkdir(exist_ok=True)
         # One log a server: the port is looked for in it.
         self._log = folder / f"mongod-{len(list(folder.glob('mongod-*.log')))}.log"
         # Port 0 lets the system choose, so that sessions started together cannot pick the same one.
-        command = [executable, "--dbpath", self.database_dir, "--logpath", self._log, "--port", "0", "--nounixsocket"]
+        command = [executable, "--dbpath", self.database_dir, "--logpath", self._log, "--port", port, "--nounixsocket"]
         command += ["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25"]
         self._process = subprocess.Popen(
             [str(part) for part in command],

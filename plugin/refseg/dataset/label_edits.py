@@ -18,6 +18,7 @@ from pymongo import UpdateOne
 from pymongo.errors import PyMongoError
 
 from ..errors import DatasetError
+from ..failpoints import reach
 from .schema import DURABLE
 from .views import name_of
 
@@ -129,6 +130,7 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
     now = datetime.now(timezone.utc)
     collection = _collection(dataset).with_options(write_concern=DURABLE)
     updates = {name: _update(edit, now) for name, edit in real.items()}
+    reach("decision.read")
     try:
         written = collection.bulk_write(
             [UpdateOne(_unchanged(name, edit), updates[name]) for name, edit in real.items()], ordered=False
@@ -138,6 +140,7 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
             f"MongoDB did not confirm what was decided in the dataset {name_of(dataset)!r} ({error}): look at its labels and "
             "decide again what is missing."
         ) from error
+    reach("decision.written")
     late = _not_applied(dataset, real) if written.matched_count < len(real) else set()
     done = [name for name in real if name not in late]
     if _is_of_frames(dataset):
