@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -49,12 +48,13 @@ class BuildIndex(RefSegOperator):
             description = "Tell by a file's bytes whether it has changed, not by its size and time alone: reads every file"
             form.switch("content_hash", False, "Compare file contents", description)
             record = record_of(ctx, model, tiles=tiles, exact=exact, pixels=_chosen_pixels(ctx))
-            _location_input(form, record)
+            can_lie_there = _location_input(form, record)
             pixel_inputs(form)
             covered = coverage(ctx, record)
             form.notice("coverage", covered.describe("only files that have changed are computed again"))
             number = covered.num_images if covered.num_images is not None else len(collection(ctx))
-            _room_input(form, record, covered.most_missing, number, model, exact=bool(exact), tiles=tiles)
+            if can_lie_there:
+                _room_input(form, record, covered.most_missing, number, model, exact=bool(exact), tiles=tiles)
         return form.done()
 
     def work(self, ctx: Any) -> Work[Result]:
@@ -174,25 +174,19 @@ def _chosen_pixels(ctx: Any) -> PixelSettings | None:
         return None
 
 
-def _location_input(form: Form, record: IndexRecord | None) -> None:
-    uri = form.value("uri")
-    problem = None
-    if isinstance(uri, str) and "://" not in uri:
-        path = Path(uri).expanduser()
-        if not path.is_absolute():
-            # A delegated job would look for it in another folder.
-            problem = f"{uri!r} is not a whole path: begin with '/', or give an address such as 's3://bucket/parts'."
-        elif os.path.exists(path) and not path.is_dir():
-            problem = f"{uri!r} is a file: give a folder."
+def _location_input(form: Form, record: IndexRecord | None) -> bool:
+    """Where the index is to lie; returns whether it can."""
     place = "a folder of FiftyOne's own" if record is None else record.uri
-    description = f"A folder, or an object store's address; by default {place}"
-    form.text("uri", None, "Location", description, problem)
-    if problem is None and isinstance(uri, str) and record is not None and uri.rstrip("/") != record.uri.rstrip("/"):
+    if not form.place("uri", "Location", f"A folder, or an object store's address; by default {place}"):
+        return False
+    uri = form.value("uri")
+    if isinstance(uri, str) and record is not None and uri.rstrip("/") != record.uri.rstrip("/"):
         form.warning(
             "elsewhere",
             f"The dataset's index for the model {record.model!r} lies at {record.uri}. Another one is built, and the dataset "
             "uses that from then on; the first one stays where it is.",
         )
+    return True
 
 
 def _room_input(

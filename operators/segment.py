@@ -53,7 +53,7 @@ class Segment(RefSegOperator):
                 thresholds_input(form, kept_classes(ctx, chosen))
             semantic_field_input(form)
             presence_field_input(form, None if chosen is None else no_probabilities(form, chosen))
-            form.text("mask_dir", None, "Mask folder", "Write masks to files here, not into the database; optional")
+            form.place("mask_dir", "Mask folder", "Write masks to files here, not into the database; optional")
             _run_key_input(form)
             if chosen is not None:
                 pixel_inputs(form, prototypes=chosen)

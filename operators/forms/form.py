@@ -5,13 +5,15 @@ A field that is wrong carries a sentence saying so: the App shows it under the f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators.types as types
 
 from ..running import library
+from . import allowed_folders
 from .constants import (
     MODEL,
     MODELS,
@@ -23,9 +25,6 @@ from .constants import (
 )
 from .indexes import IndexRecord, index_records
 from .selection import collection, selected_label_ids, shows_frames
-
-if TYPE_CHECKING:
-    pass
 
 OBJECT_TYPES = (fo.Detections, fo.Detection, fo.Polylines, fo.Polyline)
 
@@ -56,7 +55,10 @@ class Form:
                 self.notice("patches", "The open view holds patches: the images that they were cut from are taken, as a whole")
 
     def done(self) -> types.Property:
-        """What resolve_input returns."""
+        """What resolve_input returns; a place that may not be named is refused even where the form does not ask for it."""
+        for name in allowed_folders.PLACES:
+            if name not in self.inputs.properties and (problem := allowed_folders.refusal(self.ctx, name)):
+                self.obstacle(name, problem)
         return types.Property(self.inputs, view=self._view)
 
     def value(self, name: str, default: Any = None) -> Any:
@@ -116,6 +118,26 @@ class Form:
         if value is not None and not isinstance(value, str):
             problem = f"{label} must be text, not {value!r}."
         self._field(name, types.String(), label, description, problem, default=default, required=False, view=view)
+
+    def place(self, name: str, label: str, description: str) -> bool:
+        """An optional folder or address, one of PLACES in allowed_folders; returns whether nothing is wrong with it."""
+        place = self.value(name)
+        problem = None
+        if isinstance(place, str):
+            takes_addresses = allowed_folders.PLACES[name]
+            is_folder = not (takes_addresses and "://" in place)
+            path = os.path.expanduser(place)
+            if is_folder and not os.path.isabs(path):
+                # A delegated job would look for it in another folder.
+                example = ", or give an address such as 's3://bucket/parts'" if takes_addresses else ""
+                problem = f"{place!r} is not a whole path: begin with '/'{example}."
+            else:
+                problem = allowed_folders.refusal(self.ctx, name)
+            # Of what may not be named, nothing is told either.
+            if problem is None and is_folder and os.path.exists(path) and not os.path.isdir(path):
+                problem = f"{place!r} is a file: give a folder."
+        self.text(name, None, label, description, problem)
+        return problem is None
 
     def number(
         self,

@@ -275,7 +275,7 @@ class ReferenceSegmentation(foo.Panel):
         if running:
             request_cancel(ctx, running)
             ctx.ops.notify(f"{running[0].label} ends after its current batch; what is done is kept.", variant="info")
-        elif background.withdraw(job_id):
+        elif background.withdraw(ctx, job_id):
             ctx.ops.notify("Taken out of the queue.", variant="info")
         else:
             ctx.ops.notify("There is nothing to cancel: the job has ended.", variant="info")

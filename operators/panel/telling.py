@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..forms.messages import count, duration
+from ..running import background
 
 Section = dict[str, Any]
 
@@ -64,14 +65,10 @@ def ago(moment: str | None) -> str | None:
 
 def queued(ctx: Any, running: set[str]) -> list[Section]:
     """Jobs that wait for the delegated service."""
-    from fiftyone.operators.delegated import DelegatedOperationService
-
-    waiting = DelegatedOperationService().list_operations(dataset_name=ctx.dataset.name, run_state="queued")
-    prefix = "@refseg/reference-segmentation/"
     return [
         {
             "id": str(item.id),
-            "operator": item.operator.removeprefix(prefix),
+            "operator": item.operator.removeprefix(background.PREFIX),
             "label": item.label or item.operator,
             "fraction": None,
             "text": "waits for `fiftyone delegated launch`",
@@ -79,6 +76,6 @@ def queued(ctx: Any, running: set[str]) -> list[Section]:
             "is_cancelled": False,
             "seconds": 0,
         }
-        for item in waiting
-        if item.operator.startswith(prefix) and str(item.id) not in running
+        for item in background.waiting(ctx)
+        if str(item.id) not in running
     ]

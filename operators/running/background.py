@@ -22,6 +22,8 @@ from .jobs import JOB_ID, running_jobs
 
 logger = logging.getLogger(__name__)
 
+PREFIX = "@refseg/reference-segmentation/"
+"""With which the URIs of RefSeg's operators begin."""
 OUTCOMES = "refseg_outcomes"
 SECONDS_KEPT = 24 * 3600
 
@@ -51,7 +53,8 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     stages = view._serialize() if isinstance(view, fo.DatasetView) else []
     request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages, "params": params}
     found = foo.get_operator(operator)
-    asked = foo.ExecutionContext(request, executor=Executor(), operator_uri=operator)
+    # That it names its operator tells that a browser asks.
+    asked = foo.ExecutionContext({**request, "operator_uri": operator}, executor=Executor(), operator_uri=operator)
     isolate(asked)
     _refuse_what_its_form_refuses(found, asked)
     _refuse_what_runs_already(found, ctx)
@@ -68,19 +71,24 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     return job_id
 
 
-def withdraw(job_id: str) -> bool:
-    """Take a queued job out of the delegated service's queue; False where it is not there or runs already."""
-    from bson import ObjectId
+def waiting(ctx: Any) -> list[Any]:
+    """RefSeg's jobs on the context's dataset that wait for the delegated service, as FiftyOne describes them."""
     from fiftyone.operators.delegated import DelegatedOperationService
     from fiftyone.operators.executor import ExecutionRunState
 
-    if not ObjectId.is_valid(job_id):
-        return False
     service = DelegatedOperationService()
-    waiting = {str(item.id) for item in service.list_operations(run_state=ExecutionRunState.QUEUED)}
-    if job_id in waiting:
-        service.delete_operation(ObjectId(job_id))
-    return job_id in waiting
+    found = service.list_operations(dataset_name=ctx.dataset.name, run_state=ExecutionRunState.QUEUED)
+    return [item for item in found if item.operator.startswith(PREFIX)]
+
+
+def withdraw(ctx: Any, job_id: str) -> bool:
+    """Take a job that waits out of the delegated service's queue; False where none of this dataset's is called so."""
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    found = [item.id for item in waiting(ctx) if str(item.id) == job_id]
+    for one in found:
+        DelegatedOperationService().delete_operation(one)
+    return bool(found)
 
 
 def keep_outcome(ctx: Any, job_id: str, messages: Iterable[Any]) -> None:

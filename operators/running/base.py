@@ -21,6 +21,7 @@ import fiftyone.operators.types as types
 import numpy as np
 from fiftyone.operators.executor import ExecutionError
 
+from ..forms.allowed_folders import is_from_browser, require_allowed
 from . import library
 from .background import keep_outcome
 from .jobs import JobCancelledError, Listing
@@ -188,11 +189,17 @@ class RefSegOperator(foo.Operator, ABC):
         return f"{self.config.label} failed ({type(error).__name__}: {error}). The server's log has the details."
 
     def _cancellable(self, ctx: Any) -> Work[Result]:
-        config = self.config
+        config, work = self.config, self._allowed(ctx)
         if not config.allow_delegated_execution:
-            return self.work(ctx)
+            return work
         farewell = f"{config.label} was cancelled; {self.kept_when_cancelled}."
-        return _listed(self.work(ctx), Listing(ctx, config.name, config.label), farewell)
+        return _listed(work, Listing(ctx, config.name, config.label), farewell)
+
+    def _allowed(self, ctx: Any) -> Work[Result]:
+        """The work, where it names no place that it may not; a pipeline runs it without its form."""
+        require_allowed(ctx)
+        result: Result = yield from self.work(ctx)
+        return result
 
 
 def _plain(value: Any) -> Any:
@@ -226,8 +233,8 @@ def _collection(given: Any) -> Any:
 
 
 def came_from_app(ctx: Any) -> bool:
-    """Whether someone in the App waits for the messages; requests from Python do not name their operator."""
-    return "operator_uri" in ctx.request_params and not ctx.delegated and ctx.pipeline is None
+    """Whether someone in the App waits for the messages."""
+    return is_from_browser(ctx) and not ctx.delegated and ctx.pipeline is None
 
 
 def delegated_watcher(ctx: Any) -> Any:

@@ -133,6 +133,13 @@ def indexed(with_prototypes: fo.Dataset, true_candidates: None) -> fo.Dataset:
 
 
 @pytest.fixture
+def allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's folder, which a browser may name too."""
+    monkeypatch.setenv("REFSEG_ALLOWED_FOLDERS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each step, however quick, be noted and shown: in the module that FiftyOne loads, and in the one imported here."""
     import fiftyone.operators as foo

@@ -118,6 +118,7 @@ class TestBuildIndex:
             call("build_index", parts.limit(1), model="demo", exact=exact)
         assert asked == [None, True]
 
+    @pytest.mark.usefixtures("allowed")
     def test_location(self, indexed: fo.Dataset, tmp_path: Path) -> None:
         place = str(tmp_path / "there")
         form = form_of(indexed, "build_index", {"uri": place})
@@ -156,6 +157,7 @@ class TestRoom:
             call("build_index", parts, model="demo")
         assert call("build_index", parts.limit(1), model="demo", insist=True)["num_added"] == 1
 
+    @pytest.mark.usefixtures("allowed")
     def test_another_location_begins_with_nothing(
         self, indexed: fo.Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -166,5 +168,6 @@ class TestRoom:
         assert form["room"]["invalid"]
         assert "insist" in form
 
+    @pytest.mark.usefixtures("allowed")
     def test_a_name_that_no_file_can_have(self, parts: fo.Dataset, tmp_path: Path) -> None:
         assert "room" in form_of(parts, "build_index", {"model": "demo", "uri": str(tmp_path / ("a" * 300))})

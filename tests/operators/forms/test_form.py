@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +190,10 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototyp
         ("evaluate", {"eval_key": "1st"}, "eval_key", "'1st' cannot name an evaluation: use letters, digits"),
     ],
 )
-def test_bad_values(with_prototypes: fo.Dataset, name: str, params: dict, field: str, words: str) -> None:
+def test_bad_values(
+    with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch, name: str, params: dict, field: str, words: str
+) -> None:
+    monkeypatch.setenv("REFSEG_ALLOWED_FOLDERS", os.path.dirname(__file__))
     if name == "evaluate":
         with_prototypes.add_sample_field("found", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     problems = problems_of(form_of(with_prototypes, name, params))

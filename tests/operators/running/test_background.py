@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.operators as foo
 import pytest
 from fiftyone.core.odm import RunDocument
 from fiftyone.operators.delegated import DelegatedOperationService
@@ -258,7 +259,20 @@ class TestDelegated:
         assert answer.notes == [("info", "Taken out of the queue.")]
         assert answer.data["overview.jobs"] == []
         assert press(trays, "cancel", {"id": job_id}).notes == [("info", "There is nothing to cancel: the job has ended.")]
-        assert [background.withdraw(other) for other in (job_id, "7f", "")] == [False, False, False]
+        assert [background.withdraw(context(trays), other) for other in (job_id, "7f", "")] == [False, False, False]
+
+    def test_what_another_dataset_or_plugin_has_queued_stays(
+        self, trays: fo.Dataset, make_dataset: Callable[..., fo.Dataset]
+    ) -> None:
+        service = DelegatedOperationService()
+        others = {"@voxel51/operators/create_index": trays, uri("segment"): make_dataset([])}
+        for operator, dataset in others.items():
+            request = {"dataset_name": dataset.name, "dataset_id": str(dataset._doc.id), "params": {}}
+            queued = service.queue_operation(operator, context=foo.ExecutionContext(request).serialize())
+            answer = press(trays, "cancel", {"id": str(queued.id)})
+            assert answer.notes == [("info", "There is nothing to cancel: the job has ended.")]
+            assert service.get(queued.id).run_state == "queued"
+            service.delete_operation(queued.id)
 
     def test_that_fails_is_told(self, trays: fo.Dataset) -> None:
         trays.untag_labels("reference", label_fields="ground_truth")
