@@ -61,7 +61,7 @@ TEMPERATURE = 0.1
 def build_encoder(weights: Path | None = None) -> Dinov2Model:
     """The demo encoder, with the weights of a `save_pretrained` folder or random ones."""
     if weights is not None:
-        return Dinov2Model.from_pretrained(weights, dtype=torch.float32, attn_implementation="sdpa")
+        return Dinov2Model.from_pretrained(weights, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True)
     config = Dinov2Config(
         hidden_size=160,
         num_hidden_layers=6,
