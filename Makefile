@@ -22,7 +22,7 @@ WORKERS ?= 2
 LOWEST ?= python3.10
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test every-test test-fast test-lowest bench bench-candidates demo app dist clean
+.PHONY: help install format check audit test every-test test-fast test-lowest bench bench-candidates demo app dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check: $(READY) ## ruff, mypy and import-linter, the same as the pre-commit hook
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+audit: $(READY) ## licences of what is installed, and what is known against it (make audit STRICT=--strict before a release)
+	$(BIN)/python scripts/audit.py $(STRICT)
 
 test: check every-test ## check, then every test, those of the App in a browser; with make -j2 both at once
 
