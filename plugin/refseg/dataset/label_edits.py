@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 
 from ..errors import DatasetError
 from ..failpoints import reach
-from .schema import DURABLE
+from .connection import DURABLE, patiently
 from .views import name_of
 
 Document = dict[str, Any]
@@ -132,9 +132,8 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
     updates = {name: _update(edit, now) for name, edit in real.items()}
     reach("decision.read")
     try:
-        written = collection.bulk_write(
-            [UpdateOne(_unchanged(name, edit), updates[name]) for name, edit in real.items()], ordered=False
-        )
+        requests = [UpdateOne(_unchanged(name, edit), updates[name]) for name, edit in real.items()]
+        written = patiently(lambda: collection.bulk_write(requests, ordered=False))
     except PyMongoError as error:
         raise DatasetError(
             f"MongoDB did not confirm what was decided in the dataset {name_of(dataset)!r} ({error}): look at its labels and "

@@ -15,10 +15,8 @@ import fiftyone as fo
 import fiftyone.core.odm as foo
 from fiftyone.core.fields import flatten_schema
 from fiftyone.core.odm.dataset import SampleFieldDocument
-from pymongo import WriteConcern
 
-DURABLE = WriteConcern(w="majority", j=True, wtimeout=60_000)
-"""What was acknowledged survives a crash of MongoDB: it waits for the journal, a fifth of a millisecond here."""
+from .connection import DURABLE, patiently
 
 _LISTS = ("sample_fields", "frame_fields")
 _NAMES = {f"{name}{path}": True for name in _LISTS for path in (".name", ".fields.name", ".fields.fields.name")}
@@ -54,10 +52,10 @@ def add_field(dataset: Any, name: str, example: fo.Label, *, of_frames: bool = F
     now = datetime.now(timezone.utc)
     field._set_created_at(now)
     listed = "frame_fields" if of_frames else "sample_fields"
-    foo.get_db_conn().datasets.with_options(write_concern=DURABLE).update_one(
-        {"_id": dataset._doc.id, f"{listed}.name": {"$ne": name}},
-        {"$push": {listed: SampleFieldDocument.from_field(field).to_dict()}, "$set": {"last_modified_at": now}},
-    )
+    datasets = foo.get_db_conn().datasets.with_options(write_concern=DURABLE)
+    lacking = {"_id": dataset._doc.id, f"{listed}.name": {"$ne": name}}
+    added = {"$push": {listed: SampleFieldDocument.from_field(field).to_dict()}, "$set": {"last_modified_at": now}}
+    patiently(lambda: datasets.update_one(lacking, added))
     dataset._reload(hard=True)
     merge = dataset._merge_frame_field_schema if of_frames else dataset._merge_sample_field_schema
     merge({name: field})

