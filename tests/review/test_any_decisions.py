@@ -24,7 +24,7 @@ steps = st.lists(
         st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True).map(tuple),
         st.sampled_from(["star", "tee", "$gear"]),
     ),
-    max_size=6,
+    max_size=5,
 )
 
 
@@ -72,7 +72,7 @@ def state(dataset: fo.Dataset) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=steps, last=steps.filter(bool))
 def test_undo_is_the_way_back(decided_on: fo.Dataset, steps: list[Step], last: list[Step]) -> None:

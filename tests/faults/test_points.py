@@ -1,0 +1,114 @@
+"""A process that dies between two steps: nobody sees the first alone, and doing it again is all that is needed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pytest
+
+import refseg
+from refseg.failpoints import POINTS, VARIABLE
+from refseg.prototypes.prototypes import Prototypes
+from refseg.review.decisions import accept, reject
+from tests.faults.invariants import violations
+from tests.faults.processes import OtherProcess
+from tests.review.predictions import ids_of
+from tests.trays import quick_models, tray_samples
+
+QUIET = {"num_workers": 0, "progress": False}
+SEGMENTING = {"min_confidence": 0.0, "max_detections": 4, **QUIET}
+
+
+def decide(dataset: fo.Dataset, folder: str) -> None:
+    """Reject what was accepted, image by image."""
+    for sample in dataset:
+        reject(dataset, [label.id for label in sample.predictions.detections])
+
+
+def segment(dataset: fo.Dataset, folder: str) -> None:
+    """Write predictions with their masks in files in place of those that are there."""
+    refseg.segment(dataset, "parts", model=quick_models(), mask_dir=f"{folder}/masks", overwrite=True, **SEGMENTING)
+
+
+def replace_prototypes(dataset: fo.Dataset, folder: str) -> None:
+    """Keep others under the same name."""
+    kept = refseg.load_prototypes(dataset, "parts")
+    refseg.save_prototypes(dataset, kept.remove(kept.reference_ids[0]), "parts", overwrite=True)
+
+
+def build(dataset: fo.Dataset, folder: str) -> None:
+    """Compute the images that are not in the index yet."""
+    refseg.build_index(dataset, quick_models(), **QUIET)
+
+
+WORK: dict[str, Callable[[fo.Dataset, str], None]] = {
+    "decision": decide,
+    "predictions": segment,
+    "run": segment,
+    "prototypes": replace_prototypes,
+    "index": build,
+}
+
+
+def work(dataset: fo.Dataset, name: str, point: str, folder: str) -> None:
+    """What reaches a point."""
+    WORK[point.split(".")[0]](dataset, folder)
+
+
+def prepare(name: str, point: str, folder: str) -> fo.Dataset:
+    """In the other process: batches of one image, so that some are written and others are not."""
+    import torch
+
+    import refseg.dataset.builder
+    import refseg.review.decisions
+    import refseg.runs.writing
+
+    torch.set_num_threads(1)
+    refseg.dataset.builder.SECONDS_A_WRITE = 0.0
+    refseg.dataset.builder.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), 1)
+    refseg.runs.writing.IMAGES_A_WRITE = 1
+    return fo.load_dataset(name)
+
+
+work.prepare = prepare  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("points")
+
+
+@pytest.fixture
+def world(places: Path, prototypes: Prototypes) -> Iterator[fo.Dataset]:
+    """Four trays, two of them indexed and all segmented, some predictions accepted."""
+    number = len(list(places.iterdir()))
+    folder = places / str(number)
+    folder.mkdir()
+    dataset = fo.Dataset(persistent=True)
+    dataset.add_samples(tray_samples(folder, 4), progress=False)
+    models = quick_models()
+    refseg.save_prototypes(dataset, prototypes, "parts")
+    refseg.build_index(dataset[:2], models, **QUIET)
+    refseg.segment(dataset, "parts", model=models, mask_dir=folder / "masks", index=False, **SEGMENTING)
+    accept(dataset, ids_of(dataset)[:3])
+    yield dataset
+    dataset.delete()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill(world: fo.Dataset, places: Path, point: str) -> None:
+    folder = str(max(places.iterdir(), key=lambda path: int(path.name)))
+    arguments: tuple[Any, ...] = (world.name, point, folder)
+    with OtherProcess(work, *arguments, environment={VARIABLE: f"{point}=kill"}) as process:
+        process.wait_until_ready()
+        process.begin()
+        assert process.outcome().returncode == -signal.SIGKILL
+    assert violations(world.name) == []
+    again = fo.Dataset._make_instance(world.name, _create=False)
+    WORK[point.split(".")[0]](again, folder)
+    assert violations(world.name) == []
