@@ -54,6 +54,7 @@ PURPOSES = {
     "errors": "what is wrong",
     "printing": "values, short",
     "names": "keys, folders",
+    "processes": "who is still there",
     "requirements": "what is missing",
     "version": "one number",
 }

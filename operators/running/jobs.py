@@ -7,15 +7,11 @@ Noting a step costs one write and one read of MongoDB.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from ..forms.messages import duration
 
@@ -27,18 +23,12 @@ logger = logging.getLogger(__name__)
 ENTRIES = "refseg_jobs"
 REQUESTS = "refseg_cancel_requests"
 
-SECONDS_UNTIL_GONE = 30 * 60
-"""A job silent for so long counts as killed. Generous, because jobs are heard of between batches alone: a batch of the largest
-model takes minutes on a CPU, and a first use downloads gigabytes. One that is only slow lists itself again at its next step."""
-
 SECONDS_KEPT = 24 * 3600
 """After which MongoDB removes what a killed process left behind. FiftyOne counts it from the first write; the entry of a job
 that runs longer comes back with its next step."""
 
 JOB_ID = "refseg_job"
 """Request parameter by which whoever starts an execution chooses the job's id."""
-
-HOST = socket.gethostname()
 
 SECONDS_OF_SILENCE = 60
 """After which the list says how long nothing was heard of a job."""
@@ -62,8 +52,9 @@ class Job:
         total: all steps; 0 before the first is known.
         step: what a step is, in the plural: "images".
         step_started_at: when the first of these steps began, seconds since the epoch; None where that is unknown.
-        host: the machine it runs on.
+        host: the machine it runs on, as `refseg.processes.this_machine` calls it.
         pid: its process there.
+        process_started_at: when that process began, seconds since the epoch; 0 where that is unknown.
         is_cancelled: whether it was asked to end, and will after its current batch.
     """
 
@@ -78,6 +69,7 @@ class Job:
     step_started_at: float | None = None
     host: str = ""
     pid: int = 0
+    process_started_at: float = 0.0
     is_cancelled: bool = False
 
     @property
@@ -92,10 +84,14 @@ class Job:
             return None
         return (self.updated_at - self.step_started_at) * (self.total - self.done) / self.done
 
-    @property
-    def is_dead(self) -> bool:
-        """Whether its process is known to be gone: one of this machine that no longer runs."""
-        return self.host == HOST and not psutil.pid_exists(self.pid)
+    def is_gone(self, now: float) -> bool:
+        """Whether it goes on no more, at this time in seconds since the epoch."""
+        try:
+            from refseg.processes import Process, is_gone
+        except ImportError:
+            # Without the library, or beside an older one, nothing goes on.
+            return True
+        return is_gone(Process(self.host, self.pid, self.process_started_at), now - self.updated_at)
 
     def describe(self, now: float) -> str:
         """One line for a list, at this time in seconds since the epoch.
@@ -124,11 +120,23 @@ class Listing:
             operator: the operator's name.
             label: what the App calls it.
         """
-        now = time.time()
+        from refseg.processes import Process
+
+        now, process = time.time(), Process.current()
         # With a delegated operation's id, whoever queued it can name the job.
         job_id = str(getattr(ctx, "_delegated_operation_id", None) or ctx.request_params.get(JOB_ID) or uuid.uuid4().hex)
         self._ctx = ctx
-        self._job = Job(job_id, operator, label, now, now, step_started_at=now, host=HOST, pid=os.getpid())
+        self._job = Job(
+            job_id,
+            operator,
+            label,
+            now,
+            now,
+            step_started_at=now,
+            host=process.host,
+            pid=process.pid,
+            process_started_at=process.started_at,
+        )
         self._has_warned = False
 
     def open(self) -> None:
@@ -176,9 +184,9 @@ def running_jobs(ctx: Any) -> list[Job]:
     entries, requests = ctx.store(ENTRIES), ctx.store(REQUESTS)
     # A job may end between the two calls.
     found = [entry for key in entries.list_keys() if (entry := entries.get(key)) is not None]
-    recent = [entry for entry in found if time.time() - entry["updated_at"] < SECONDS_UNTIL_GONE]
-    jobs = [job for entry in recent if not (job := Job(**entry, is_cancelled=requests.has(entry["id"]))).is_dead]
-    return sorted(jobs, key=lambda job: job.started_at, reverse=True)
+    jobs = [Job(**entry, is_cancelled=requests.has(entry["id"])) for entry in found]
+    now = time.time()
+    return sorted((job for job in jobs if not job.is_gone(now)), key=lambda job: job.started_at, reverse=True)
 
 
 def request_cancel(ctx: Any, jobs: Iterable[Job]) -> None:

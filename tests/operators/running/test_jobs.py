@@ -13,6 +13,7 @@ from fiftyone.operators.store import ExecutionStore
 
 from operators.running import base, jobs
 from refseg.errors import DatasetError
+from refseg.processes import SECONDS_UNTIL_GONE
 from tests.operators.counting import STEPS, Count, advance, body, cancel, context, listed
 from tests.operators.helpers import named
 
@@ -122,7 +123,7 @@ def test_silent_job_says_so_then_counts_as_gone_and_comes_back(dataset: fo.Datas
     advance(stream, 2)
     age(dataset, 300)
     assert list(listed(dataset).values()) == ["Count: numbers 1 of 5, no news for 5 min"]
-    age(dataset, jobs.SECONDS_UNTIL_GONE)
+    age(dataset, SECONDS_UNTIL_GONE)
     assert listed(dataset) == {}
     assert cancel(dataset) == []
     advance(stream, 3)
@@ -167,3 +168,17 @@ def test_unreachable_store_does_not_reach_the_work(
     assert [record.getMessage() for record in caplog.records] == [
         "Count goes on, but the list of running jobs cannot be kept: no server"
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_listed"),
+    [({}, True), ({"process_started_at": 1.0}, False), ({"process_started_at": 1.0, "host": "elsewhere"}, True)],
+)
+def test_job_of_a_killed_process_whose_id_was_given_to_another(
+    dataset: fo.Dataset, changes: dict[str, Any], is_listed: bool
+) -> None:
+    jobs.Listing(context(dataset), "count", "Count").open()
+    store = context(dataset).store(jobs.ENTRIES)
+    (key,) = store.list_keys()
+    store.set(key, {**store.get(key), **changes})
+    assert list(listed(dataset)) == [key] * is_listed
