@@ -15,7 +15,7 @@ from PIL import Image
 import refseg
 from refseg.dataset.known_indexes import index_records
 from refseg.models.loaded import PRESETS, get_preset, registered
-from refseg.names import folder_from, free_run_key, run_key_from
+from refseg.names import folder_from, run_key_from
 from tests.small_models import small_presets
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -47,14 +47,6 @@ def test_a_folder_that_can_be_is_called_so(text: str) -> None:
 def test_a_folder_that_cannot_be(text: str, begin: str) -> None:
     assert re.fullmatch(f"{begin}[0-9a-f]{{6}}", folder_from(text))
     assert folder_from(text) != folder_from(text.replace("-", "."))
-
-
-def test_a_free_key_is_no_other_runs(dataset: fo.Dataset) -> None:
-    for key, method in (("a_b", "one"), ("a_b_2", "two")):
-        dataset.register_run(key, dataset.init_run(method=method))
-    assert free_run_key(dataset, "b a") == "b_a"
-    assert free_run_key(dataset, "a b") == "a_b_3"
-    assert free_run_key(dataset, "a b", lambda config: config.method == "two") == "a_b_2"
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
-from typing import Any
 
 PLAIN_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -29,21 +27,6 @@ def run_key_from(text: str) -> str:
     if any(letter.isalnum() and not letter.isascii() for letter in composed):
         key = f"{key}_{_checksum(text)}".lstrip("_")
     return key if key and not key[0].isdigit() else f"refseg_{key}".rstrip("_")
-
-
-def free_run_key(dataset: Any, text: str, is_ours: Callable[[Any], bool] = lambda config: False) -> str:
-    """A key made of a text that no run of a dataset has, or one that is ours to replace.
-
-    Args:
-        dataset: a FiftyOne dataset.
-        text: such as the name of a field.
-        is_ours: tells by a run's config whether it may be replaced.
-    """
-    base = run_key_from(text)
-    key, number = base, 2
-    while dataset.has_run(key) and not is_ours(dataset.get_run_info(key).config):
-        key, number = f"{base}_{number}", number + 1
-    return key
 
 
 def folder_from(text: str) -> str:

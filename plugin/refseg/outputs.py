@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import CocoError, RefSegError
+from .processes import Process, this_machine
 
 DRAFT = ".part"
 """Ending of what is being written."""
+SECONDS_A_DRAFT = 3600
+"""A draft whose process is gone and that nobody has written to for so long is left over."""
 MAX_NAME = 50
 """Characters of a file's name that its draft's begins with: names end at 255 bytes."""
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -44,6 +48,16 @@ def replacing(path: str | Path) -> Generator[Path, None, None]:
 def draft_of(path: Path) -> Path:
     """Where this process writes what takes the place of a file: beside it, by a name that no file of somebody's has."""
     return path.with_name(f"{path.name[:MAX_NAME]}.{os.getpid()}{DRAFT}")
+
+
+def remove_old_drafts(folder: Path) -> None:
+    """Remove what killed processes have left of files that they wrote in a folder of RefSeg's own."""
+    for draft in folder.glob(f"*{DRAFT}"):
+        pid = draft.name.removesuffix(DRAFT).rpartition(".")[2]
+        with suppress(OSError):
+            is_old = time.time() - draft.stat().st_mtime >= SECONDS_A_DRAFT
+            if is_old and pid.isdecimal() and Process(this_machine(), int(pid)).is_known_to_be_gone:
+                draft.unlink()
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], images: Iterable[str | Path] = ()) -> None:

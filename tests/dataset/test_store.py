@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +17,8 @@ import fiftyone as fo
 import pytest
 import torch
 import torch.nn.functional as F
+from fiftyone.core.odm import get_db_conn
+from pymongo.errors import AutoReconnect
 
 from refseg.dataset.fields import PROTOTYPES_METHOD, turned_before
 from refseg.dataset.store import (
@@ -27,6 +36,8 @@ from refseg.images.reading import file_sha256
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings
+from tests.at_once import at_once
+from tests.conftest import REPOSITORY
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -171,17 +182,142 @@ def test_name_taken(dataset: fo.Dataset) -> None:
     assert load_prototypes(dataset, "parts").classes == ("b",)
 
 
-def test_what_cannot_be_written_leaves_those_of_the_name(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def disk_of(num_bytes: int) -> Iterator[None]:
+    """No file that this process writes gets larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def nowhere(dataset: fo.Dataset) -> None:
+    """A file lies where the folder should be; who may do everything is hindered too."""
+    shutil.rmtree(dataset_folder(dataset))
+    dataset_folder(dataset).touch()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("hindrance", ["full", "no folder"])
+def test_what_cannot_be_written(dataset: fo.Dataset, hindrance: str, overwrite: bool) -> None:
+    """The error is a sentence, what was kept holds, and nothing is left over."""
+    stored = save_prototypes(dataset, prototypes_of("star"), "parts")
+    before = dict(dataset.get_run_info("parts").config.serialize())
+    if hindrance == "no folder":
+        nowhere(dataset)
+    name = "parts" if overwrite else "others"
+    folder = f"{dataset._doc.id}/prototypes"
+    words = rf"The prototypes of dataset '{dataset.name}' cannot be kept in the folder .*{folder} \(.+\): make room there"
+    with disk_of(100 if hindrance == "full" else resource.RLIM_INFINITY), pytest.raises(PrototypeFileError, match=words):
+        save_prototypes(dataset, prototypes_of("tee"), name, overwrite=overwrite)
+    assert list_prototypes(dataset) == ["parts"]
+    assert dataset.get_run_info("parts").config.serialize() == before
+    if hindrance == "full":
+        assert load_prototypes(dataset, "parts").classes == ("star",)
+        assert list(map(str, (dataset_folder(dataset) / "prototypes").iterdir())) == [stored.path]
+    else:
+        dataset_folder(dataset).unlink()
+    save_prototypes(dataset, prototypes_of("tee"), name, overwrite=overwrite)
+    assert load_prototypes(dataset, name).classes == ("tee",)
+
+
+def test_a_database_that_is_gone_leaves_those_of_the_name(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     save_prototypes(dataset, prototypes_of("star"), "parts")
 
-    def fail(*_: object) -> None:
-        raise OSError("no space left")
+    def fail(*_: object, **__: object) -> None:
+        raise AutoReconnect("no server")
 
     with monkeypatch.context() as patch:
-        patch.setattr("refseg.dataset.store.write_prototypes", fail)
-        with pytest.raises(OSError, match="no space left"):
+        patch.setattr("pymongo.collection.Collection.update_one", fail)
+        with pytest.raises(AutoReconnect):
             save_prototypes(dataset, prototypes_of("tee"), "parts", overwrite=True)
     assert load_prototypes(dataset, "parts").classes == ("star",)
+
+
+def test_a_killed_process_leaves_those_of_the_name(make_dataset: MakeDataset) -> None:
+    """Whenever it is killed, there are the old ones or the new ones."""
+    dataset = make_dataset(persistent=True)
+    save_prototypes(dataset, prototypes_of("star"), "parts")
+    code = f"""
+import os, signal
+import fiftyone as fo
+from refseg.dataset.store import save_prototypes
+from tests.dataset.test_store import prototypes_of
+calls = 0
+def count(real):
+    def wrapped(*arguments, **options):
+        global calls
+        calls += 1
+        if calls > int(os.environ["LIVES"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return wrapped
+dataset = fo.load_dataset({dataset.name!r})
+dataset.list_runs()
+from pymongo.collection import Collection
+for name in ("insert_one", "update_one", "replace_one", "delete_one", "find_one_and_delete"):
+    setattr(Collection, name, count(getattr(Collection, name)))
+save_prototypes(dataset, prototypes_of("tee"), "parts", overwrite=True)
+"""
+    for lives in range(8):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "LIVES": str(lives)}, cwd=REPOSITORY, timeout=120
+        )
+        assert list_prototypes(dataset) == ["parts"]
+        assert load_prototypes(dataset, "parts").classes in (("star",), ("tee",))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    else:
+        pytest.fail("it never got to its end")
+    assert lives > 0
+    assert load_prototypes(dataset, "parts").classes == ("tee",)
+
+
+def keep_often(dataset: fo.Dataset, label: str) -> int:
+    for seed in range(5):
+        save_prototypes(dataset, prototypes_of(label, seed=seed), "parts", overwrite=True)
+    return len(list_prototypes(dataset))
+
+
+def test_two_processes_that_keep_one_name(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(persistent=True)
+    assert at_once(keep_often, dataset.name, ("star",), ("tee",)) == [1, 1]
+    assert get_db_conn().runs.count_documents({"_dataset_id": dataset._doc.id}) == 1
+    assert load_prototypes(dataset, "parts").classes in (("star",), ("tee",))
+    assert reusable_prototypes(dataset) is not None
+
+
+def test_prototypes_of_another_process_are_found(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(persistent=True)
+    assert dataset.list_runs() == []
+    assert at_once(keep_often, dataset.name, ("star",)) == [1]
+    assert load_prototypes(dataset, "parts").classes == ("star",)
+    with pytest.raises(DatasetError, match="has a run named 'parts' already"):
+        save_prototypes(dataset, prototypes_of("tee"), "parts")
+
+
+def test_drafts_of_killed_processes_are_removed(dataset: fo.Dataset) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    folder = dataset_folder(dataset) / "prototypes"
+    folder.mkdir(parents=True)
+    names = {
+        "old": f"a.{child.pid}.part",
+        "old, of a draft": f"b.{child.pid}.part.{child.pid}.part",
+        "new": f"c.{child.pid}.part",
+        "of this process": f"d.{os.getpid()}.part",
+        "somebody's": "e.part",
+    }
+    for kind, name in names.items():
+        (folder / name).touch()
+        if kind != "new":
+            os.utime(folder / name, (0, 0))
+    stored = save_prototypes(dataset, prototypes_of("star"), "parts")
+    left = sorted(path.name for path in folder.iterdir() if str(path) != stored.path)
+    assert left == sorted(names[kind] for kind in ("new", "of this process", "somebody's"))
 
 
 def test_a_run_of_another_method_is_never_overwritten(dataset: fo.Dataset) -> None:

@@ -12,6 +12,7 @@ from .fields import PROTOTYPES_METHOD as PROTOTYPES_METHOD
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD as REJECTED_FIELD
 from .fields import RUN as RUN
+from .fields import RUNNING as RUNNING
 from .fields import SEGMENTING as SEGMENTING
 from .fields import PastRun as PastRun
 from .fields import check_name as check_name
@@ -63,6 +64,10 @@ from .references import references_by_id as references_by_id
 from .references import sample_references as sample_references
 from .references import tagged_references as tagged_references
 from .references import views_of_labels as views_of_labels
+from .run_records import claim as claim
+from .run_records import register as register
+from .run_records import remove_run as remove_run
+from .run_records import update_run as update_run
 from .sampling import draw_one_each as draw_one_each
 from .sampling import is_whole as is_whole
 from .source_settings import SourceSettings as SourceSettings

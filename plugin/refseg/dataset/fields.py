@@ -1,13 +1,15 @@
 """The fields and tags that RefSeg knows by name, and what its runs have written where.
 
-Imports FiftyOne and nothing heavier, so that the App can ask at each click. Runs are read from the database without their long
-lists: `Dataset.list_runs` and `Dataset.get_run_info` go through every id in the settings of every run.
+Imports FiftyOne and nothing heavier, so that the App can ask at each click. Runs are read from the database, where other
+processes write them too, and without their long lists: `Dataset.list_runs` and `Dataset.get_run_info` know those of when the
+dataset was loaded, and go through every id in the settings of every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import fiftyone as fo
@@ -15,6 +17,7 @@ from fiftyone import ViewField as F
 from fiftyone.core.odm import get_db_conn, validate_field_name
 
 from ..errors import DatasetError
+from ..processes import Process, is_gone
 from .labels import OBJECT_TYPES
 
 REFERENCE_TAG = "reference"
@@ -35,6 +38,9 @@ RUN = "run"
 """Attribute of predictions: the key of the run that wrote them."""
 LONG_LISTS = ("changed_ids", "skipped")
 """Settings of runs that are left in the database."""
+RUNNING = "running"
+INTERRUPTED = "interrupted"
+"""What the state of a run that says "running" is where its process is gone. It is told, not written."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,21 @@ class PastRun:
     config: Mapping[str, Any]
     is_whole: bool
 
+    @property
+    def state(self) -> str | None:
+        """Of a run of segment "running", "completed", "cancelled", "failed" or "interrupted", as it is now; of others None."""
+        state: str | None = self.config.get("state")
+        if state != RUNNING:
+            return state
+        heard = datetime.fromisoformat(self.config.get("heard_at") or self.config["started_at"])
+        silent = (datetime.now(timezone.utc) - heard).total_seconds()
+        return INTERRUPTED if is_gone(Process.from_mapping(self.config.get("process")), silent) else RUNNING
+
 
 def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = None) -> list[PastRun]:
     """The runs of these methods, newest last; of one field alone where it is named."""
-    wanted: dict[str, Any] = {"_dataset_id": dataset._root_dataset._doc.id, "config.method": {"$in": list(methods)}}
+    # A process that was killed may have left records to which the dataset does not point.
+    wanted: dict[str, Any] = {"_id": {"$in": list(run_ids(dataset).values())}, "config.method": {"$in": list(methods)}}
     if label_field is not None:
         wanted["config.label_field"] = label_field
     found = get_db_conn().runs.find(wanted, {f"config.{name}": False for name in LONG_LISTS}).sort("timestamp")
@@ -74,8 +91,15 @@ def _is_whole(stages: Sequence[str]) -> bool:
 
 def whole_config(dataset: Any, key: str) -> Mapping[str, Any]:
     """All settings of a run, LONG_LISTS among them; empty where there is no such run."""
-    found = get_db_conn().runs.find_one({"_dataset_id": dataset._root_dataset._doc.id, "key": key}, {"config": True})
+    held = run_ids(dataset).get(key)
+    found = None if held is None else get_db_conn().runs.find_one({"_id": held}, {"config": True})
     return {} if found is None else found["config"]
+
+
+def run_ids(dataset: Any) -> Mapping[str, Any]:
+    """Of every run of a dataset, by key, the id of its document in the database."""
+    found = get_db_conn().datasets.find_one({"_id": dataset._root_dataset._doc.id}, {"runs": True})
+    return {} if found is None else found.get("runs") or {}
 
 
 def newest_run(dataset: Any, label_field: str) -> PastRun | None:

@@ -19,14 +19,16 @@ from ..errors import IndexMismatchError, IndexNotFoundError, IndexWriteError
 from ..images import PLAIN, PixelSettings, files_without_range, find_pixels
 from ..index import CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings
 from ..models import Models
-from ..names import folder_from, free_run_key
+from ..names import folder_from
 from ..progress import Progress, Watcher, drain
+from .fields import past_runs
 from .file_states import file_state, still_held
 from .index_pixels import ids_and_paths, pixels_for
 from .index_place import IndexPlace, whole_uri
 from .index_settings import settings_of
 from .known_indexes import INDEX_METHOD, index_records, pixels_of_index
 from .reports import IndexStatus, VerifyReport
+from .run_records import claim, remove_run
 from .store import dataset_folder
 from .views import ids_in, name_of
 
@@ -143,7 +145,7 @@ class DatasetIndex:
         self.index.delete()
         for record in index_records(self.dataset):
             if record["uri"] == self.uri:
-                self.dataset.delete_run(record["key"])
+                remove_run(self.dataset, record["key"])
 
     def holds(self, sample_id: str, state: FileState | None, path: str = "") -> bool:
         """Whether the candidates of this sample's file, as it is now, are in the index; see file_state."""
@@ -300,35 +302,28 @@ def record_index(index: DatasetIndex, seconds_per_image: float | None = None) ->
     """Keep where the index lies and how large it is in the dataset, for forms and for those who look for it."""
     tables, dataset = index.index, index.dataset
     settings = tables.settings
-    key = free_run_key(
-        dataset,
-        f"index_{settings.model}_{settings.fingerprint}",
-        lambda config: (config.method, config.model) == (INDEX_METHOD, settings.model),
-    )
+    own = {"method": INDEX_METHOD, "model": settings.model, "fingerprint": settings.fingerprint}
     facts = {
+        **own,
         "dataset_id": settings.dataset_id,
         "uri": tables.uri,
-        "model": settings.model,
         "exact": settings.exact,
         "tiles": settings.tiles,
         "float_features": settings.float_features,
         "clean_masks": settings.clean_masks,
         "pixels": settings.pixels,
-        "fingerprint": settings.fingerprint,
         "encoder": settings.encoder,
         "num_images": len(tables.images),
         "num_candidates": tables.num_candidates,
         "num_bytes": tables.num_bytes,
         "updated_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
     }
-    if dataset.has_run(key):
-        config = dataset.get_run_info(key).config
-        facts["seconds_per_image"] = seconds_per_image or config.seconds_per_image
-        for name, value in facts.items():
-            setattr(config, name, value)
-        dataset.update_run_config(key, config)
-    else:
-        dataset.register_run(key, dataset.init_run(method=INDEX_METHOD, seconds_per_image=seconds_per_image, **facts))
+    if seconds_per_image is None:
+        earlier = [run.config for run in past_runs(dataset, [INDEX_METHOD])]
+        known = [config["seconds_per_image"] for config in earlier if own.items() <= config.items()]
+        seconds_per_image = known[-1] if known else None
+    config = dataset.init_run(**facts, seconds_per_image=seconds_per_image)
+    claim(dataset, f"index_{settings.model}_{settings.fingerprint}", config, replaces=own)
 
 
 def _damage(chunk: IndexChunk, number: int) -> str | None:

@@ -7,6 +7,8 @@ from typing import Any
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings
 from ..index import delete_tables
+from .fields import past_runs
+from .run_records import remove_run
 from .views import id_of, name_of
 
 INDEX_METHOD = "refseg/index"
@@ -21,15 +23,16 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
         (None where nothing was computed yet), `updated_at`.
     """
     records = []
-    for key in dataset.list_runs(method=INDEX_METHOD):
-        config = dataset.get_run_info(key).config
+    for run in past_runs(dataset, [INDEX_METHOD]):
+        config = run.config
         # A clone inherits the records of the dataset it was made from, whose index holds that dataset's samples.
-        if config.dataset_id == id_of(dataset):
+        if config["dataset_id"] == id_of(dataset):
             names = ("uri", "model", "exact", "fingerprint", "encoder", "num_images", "num_candidates", "num_bytes")
-            record = {name: getattr(config, name) for name in (*names, "seconds_per_image", "updated_at")}
+            record = {name: config[name] for name in (*names, "updated_at")}
             # Records of earlier versions say nothing of these.
-            later = {name: bool(getattr(config, name, False)) for name in ("tiles", "float_features", "clean_masks")}
-            records.append({"key": key, **later, "pixels": getattr(config, "pixels", None), **record})
+            later = {name: bool(config.get(name, False)) for name in ("tiles", "float_features", "clean_masks")}
+            about = {name: config.get(name) for name in ("pixels", "seconds_per_image")}
+            records.append({"key": run.key, **later, **about, **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
 
 
@@ -54,6 +57,6 @@ def delete_index(dataset: Any, key: str, *, storage_options: dict[str, str] | No
     for record in index_records(dataset):
         if record["key"] == key:
             delete_tables(record["uri"], storage_options)
-            dataset.delete_run(key)
+            remove_run(dataset, key)
             return
     raise IndexNotFoundError(f"The dataset {name_of(dataset)!r} has no record of an index {key!r}.")

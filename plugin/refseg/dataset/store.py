@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +20,10 @@ from ..insight import reference_quality
 from ..matching import settings_for
 from ..models import PRESETS
 from ..names import run_key_from as run_key_from
+from ..outputs import draft_of, remove_old_drafts
 from ..prototypes import Prototypes, require_prototypes
-from .fields import EMPTY_TAG, PROTOTYPES_METHOD, every_image, past_runs
+from .fields import EMPTY_TAG, PROTOTYPES_METHOD, every_image, past_runs, whole_config
+from .run_records import register
 from .views import id_of, kept_with, name_of, open_collection, whole_of
 
 logger = logging.getLogger(__name__)
@@ -47,14 +50,29 @@ def dataset_folder(dataset: Any) -> Path:
 
 
 def write_prototypes(dataset: Any, prototypes: Prototypes) -> StoredPrototypes:
-    """Write the prototypes' file, without a run; the same prototypes are written once."""
+    """Write the prototypes' file, without a run; the same prototypes are written once.
+
+    Raises:
+        PrototypeFileError: none can be written there.
+    """
     folder = dataset_folder(dataset) / "prototypes"
     # Two processes, or two jobs of one, may write at once.
-    draft = folder / f"{uuid.uuid4().hex}.draft"
-    prototypes.save(draft)
-    sha256 = file_sha256(draft)
-    path = folder / f"{sha256[:16]}.safetensors"
-    draft.replace(path)
+    draft = draft_of(folder / uuid.uuid4().hex)
+    try:
+        prototypes.save(draft)
+        sha256 = file_sha256(draft)
+        path = folder / f"{sha256[:16]}.safetensors"
+        draft.replace(path)
+        remove_old_drafts(folder)
+    except (OSError, PrototypeFileError) as error:
+        reason = error.__cause__ or error
+        raise PrototypeFileError(
+            f"The prototypes of dataset {name_of(dataset)!r} cannot be kept in the folder {folder} ({reason}): make room "
+            "there, or set FIFTYONE_DEFAULT_DATASET_DIR to a folder that can be written to; those kept before are as they were."
+        ) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return StoredPrototypes("", str(path), sha256)
 
 
@@ -65,10 +83,11 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         dataset: a FiftyOne dataset.
         prototypes: what to keep.
         name: a valid identifier, the key of the run.
-        overwrite: replace prototypes of this name.
+        overwrite: replace prototypes of this name, which hold until the new ones are written.
 
     Raises:
         DatasetError: the name is no identifier, or taken.
+        PrototypeFileError: see write_prototypes.
     """
     require_names(name=name)
     require_flags(overwrite=overwrite)
@@ -79,8 +98,11 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         )
     whole = whole_of(open_collection(dataset))
     dataset = kept_with(dataset)
-    if dataset.has_run(name) and (not overwrite or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD):
-        raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {name!r} already: choose another name.")
+    replaces = {"method": PROTOTYPES_METHOD} if overwrite else None
+    taken = DatasetError(f"The dataset {name_of(dataset)!r} has a run named {name!r} already: choose another name.")
+    known = whole_config(dataset, name)
+    if known and (replaces is None or known["method"] != PROTOTYPES_METHOD):
+        raise taken
     stored = write_prototypes(dataset, prototypes)
     config = dataset.init_run(
         method=PROTOTYPES_METHOD,
@@ -101,10 +123,8 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
         **_calibration(whole, prototypes),
         saved_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-    # Only now that the new ones are written.
-    if dataset.has_run(name):
-        dataset.delete_run(name)
-    dataset.register_run(name, config)
+    if not register(dataset, name, config, replaces=replaces):
+        raise taken
     return StoredPrototypes(name, stored.path, stored.sha256)
 
 
@@ -137,19 +157,20 @@ def load_prototypes(dataset: Any, name: str) -> Prototypes:
     """
     require_names(name=name)
     dataset = kept_with(dataset)
-    if not dataset.has_run(name) or dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
+    config = whole_config(dataset, name)
+    if config.get("method") != PROTOTYPES_METHOD:
         known = ", ".join(map(repr, list_prototypes(dataset))) or "none yet: build some first"
         raise DatasetError(f"The dataset {name_of(dataset)!r} keeps no prototypes named {name!r}; it keeps {known}.")
-    config = dataset.get_run_info(name).config
-    if not Path(config.path).is_file():
-        raise PrototypeFileError(f"The file of the prototypes {name!r} is gone ({config.path}): build them again.")
+    path = config["path"]
+    if not Path(path).is_file():
+        raise PrototypeFileError(f"The file of the prototypes {name!r} is gone ({path}): build them again.")
     try:
-        sha256 = file_sha256(config.path)
+        sha256 = file_sha256(path)
     except OSError as error:
         raise PrototypeFileError(f"The file of the prototypes {name!r} cannot be read ({error}): build them again.") from error
-    if sha256 != config.sha256:
-        raise PrototypeFileError(f"The file of the prototypes {name!r} was changed ({config.path}): build them again.")
-    return Prototypes.load(config.path)
+    if sha256 != config["sha256"]:
+        raise PrototypeFileError(f"The file of the prototypes {name!r} was changed ({path}): build them again.")
+    return Prototypes.load(path)
 
 
 def named_prototypes(dataset: Any, given: Prototypes | str) -> tuple[str | None, Prototypes]:

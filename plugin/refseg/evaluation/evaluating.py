@@ -22,6 +22,7 @@ from ..coco import (
 )
 from ..dataset import (
     LIST_FIELDS,
+    claim,
     image_view,
     newest_run,
     objects_of,
@@ -30,7 +31,6 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
-from ..names import free_run_key
 from ..progress import Progress, Watcher, drain
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .gathering import Gathered, confidence_of
@@ -214,12 +214,8 @@ def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationRepor
         evaluated_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **figures,
     )
-    key = free_run_key(
-        dataset,
-        f"evaluation_of_{pred_field}",
-        lambda known: (known.method, getattr(known, "pred_field", None)) == (EVALUATION_METHOD, pred_field),
-    )
-    dataset.register_run(key, config, overwrite=True)
+    own = {"method": EVALUATION_METHOD, "pred_field": pred_field}
+    claim(dataset, f"evaluation_of_{pred_field}", config, replaces=own)
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,9 @@ def write_file(path: str | Path, about: Mapping[str, Any], tensors: Mapping[str,
         require_own(path)
         with replacing(path) as draft:
             save_file(held, draft, metadata={HEADER: json.dumps(about)})
+            with draft.open("rb+") as file:
+                # What is renamed before the disk has it can be an empty file after a power cut.
+                os.fsync(file.fileno())
     except (OSError, ValueError, SafetensorError, CocoError) as error:
         raise PrototypeFileError(f"The prototypes cannot be written to {str(path)!r}: {error}") from error
 

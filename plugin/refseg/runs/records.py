@@ -2,65 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from pymongo.errors import PyMongoError
+
 from ..calibration import labelled_ids, num_mined, scores_of
-from ..dataset import Source, name_of, whole_of, write_prototypes
+from ..dataset import (
+    RUNNING,
+    SEGMENTING,
+    Source,
+    claim,
+    name_of,
+    register,
+    update_run,
+    whole_config,
+    whole_of,
+    write_prototypes,
+)
 from ..errors import DatasetError
 from ..matching import PROBABILITIES, settings_for
 from ..models import Preset
-from ..names import free_run_key, run_key_from
+from ..names import run_key_from
+from ..processes import Process
+from ..progress import Progress
 from ..prototypes import Prototypes
 from .changes import Changes
 from .settings import SegmentSettings
 
-SEGMENT_METHOD = "refseg/segment"
+logger = logging.getLogger(__name__)
+
+SEGMENT_METHOD = SEGMENTING
+SECONDS_A_BEAT = 10.0
+"""A run at work writes no more often than so that it is, and how far it got."""
 CHANGES_RECORDED = 10_000
 """Ids of changed samples that the run keeps: a document of MongoDB ends at 16 MB."""
 
 
-def key_for(dataset: Any, asked: str | None, label_field: str) -> str:
-    """The key of a new run: what is asked for, else one made from the field and the time.
+def check_key(dataset: Any, key: str | None) -> None:
+    """Refuse a key for a new run before its work: one that is no name, or that of another run.
 
     Raises:
-        DatasetError: it is no name, or another run has it.
+        DatasetError: see above.
     """
-    key = asked or free_run_key(dataset, f"{label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}")
+    if not key:
+        return
     if not key.isidentifier():
         raise DatasetError(f"{key!r} cannot name a run: use letters, digits and underscores, such as {run_key_from(key)!r}.")
-    if dataset.has_run(key):
-        raise DatasetError(f"The dataset {name_of(dataset)!r} has a run named {key!r} already: choose another run key.")
-    return key
+    if whole_config(dataset, key):
+        raise _taken(dataset, key)
+
+
+def _taken(dataset: Any, key: str) -> DatasetError:
+    return DatasetError(f"The dataset {name_of(dataset)!r} has a run named {key!r} already: choose another run key.")
+
+
+@dataclass
+class RunRecord:
+    """The record of a run at work.
+
+    Attributes:
+        dataset: that keeps it.
+        key: its key.
+        outcome: what the run did so far.
+    """
+
+    dataset: Any
+    key: str
+    outcome: Callable[[], Mapping[str, Any]] = dict
+    _beat_at: float = field(default_factory=time.monotonic)
+
+    def followed(self, work: Generator[Progress, None, None]) -> Generator[Progress, None, None]:
+        """The work, whose steps tell others every few seconds that it goes on."""
+        with closing(work):
+            for step in work:
+                if time.monotonic() - self._beat_at >= SECONDS_A_BEAT:
+                    self._beat(step)
+                yield step
+
+    def _beat(self, step: Progress) -> None:
+        self._beat_at = time.monotonic()
+        try:
+            update_run(self.dataset, self.key, {"heard_at": _now(), "progress": [step.done, step.total, step.label]})
+        except PyMongoError as error:
+            logger.warning("The run %s goes on, but could not say so: %s", self.key, error)
 
 
 @contextmanager
-def recorded(view: Any, key: str, config: Any, outcome: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+def recorded(view: Any, asked: str | None, config: Any) -> Iterator[RunRecord]:
     """Register a run before its work starts, so that even a killed one can be traced, and write down how it ended.
+
+    Its key is what is asked for, else one made from the field and the time; of several processes each gets one of its own.
 
     Args:
         view: whose run it is.
-        key: from key_for.
+        asked: see check_key.
         config: from configure; its state becomes "completed", "cancelled" or "failed".
-        outcome: what the run did, asked for in the end.
+
+    Raises:
+        DatasetError: another process has taken the key that is asked for.
     """
-    view.register_run(key, config)
-    config.state = "failed"
+    key = asked or claim(view, f"{config.label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}", config)
+    if asked and not register(view, asked, config):
+        raise _taken(view, asked)
+    record = RunRecord(whole_of(view), key)
+    ended: dict[str, Any] = {"state": "failed"}
     try:
-        yield
-        config.state = "completed"
+        yield record
+        ended["state"] = "completed"
     except GeneratorExit:
-        config.state = "cancelled"
+        ended["state"] = "cancelled"
         raise
     except Exception as error:
-        config.error = f"{type(error).__name__}: {error}"
+        ended["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
-        for name, value in outcome().items():
-            setattr(config, name, value)
-        whole_of(view).update_run_config(key, config)
+        update_run(record.dataset, key, {**ended, **record.outcome(), "heard_at": _now()})
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def require_probabilities(settings: SegmentSettings, preset: Preset | None, prototypes: Prototypes) -> None:
@@ -110,7 +176,9 @@ def configure(
     tables = None if source.index is None else source.index.index
     return dataset.init_run(
         method=SEGMENT_METHOD,
-        state="running",
+        state=RUNNING,
+        process=Process.current().as_dict(),
+        heard_at=_now(),
         label_field=label_field,
         classes=list(prototypes.classes),
         prototypes_path=stored.path,
@@ -137,5 +205,5 @@ def configure(
         mask_dir=settings.mask_dir,
         semantic_field=settings.semantic_field,
         presence_field=settings.presence_field,
-        started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        started_at=_now(),
     )

@@ -16,20 +16,22 @@ from ..dataset import (
     LIST_FIELDS,
     add_labels_field,
     check_name,
+    claim,
     clear_labels,
     delete_labels_fields,
     every_image,
     image_dataset,
     name_of,
     past_runs,
+    remove_run,
     require_object_field,
+    update_run,
     views_of_labels,
     whole_of,
     write_values,
 )
 from ..errors import DatasetError
 from ..insight import PrototypeReport, Suggestion
-from ..names import free_run_key
 
 SUGGESTIONS_FIELD = "suggestions"
 ATTRIBUTES = ("loo_score", "loo_similarity", "hurts")
@@ -119,7 +121,7 @@ def delete_fields(dataset: Any, label_field: str = SUGGESTIONS_FIELD) -> bool:
     if whole.has_field(label_field):
         delete_labels_fields(whole, [label_field])
     for run in past_runs(whole, [INSPECTING], label_field):
-        whole.delete_run(run.key)
+        remove_run(whole, run.key)
     return True
 
 
@@ -186,13 +188,9 @@ def _record_of(dataset: Any, label_field: str) -> dict[str, Any] | None:
 
 
 def _record(dataset: Any, label_field: str, paths: list[str]) -> None:
+    own = {"method": INSPECTING, "label_field": label_field}
+    key = claim(dataset, f"inspect_{label_field}", dataset.init_run(**own, paths=paths), replaces=own)
     for run in past_runs(dataset, [INSPECTING]):
         # The attributes are as this report says, whatever field its suggestions are in.
-        if run.config["label_field"] == label_field:
-            dataset.delete_run(run.key)
-        else:
-            config = dataset.get_run_info(run.key).config
-            config.paths = []
-            dataset.update_run_config(run.key, config)
-    config = dataset.init_run(method=INSPECTING, label_field=label_field, paths=paths)
-    dataset.register_run(free_run_key(dataset, f"inspect_{label_field}"), config)
+        if run.key != key:
+            update_run(dataset, run.key, {"paths": []})

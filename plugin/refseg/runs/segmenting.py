@@ -37,7 +37,7 @@ from ..prototypes import Prototypes
 from .changes import Changes
 from .looking import Looker
 from .ranked import preview_images, segment_images
-from .records import CHANGES_RECORDED, changes_as_config, configure, key_for, recorded, require_probabilities
+from .records import CHANGES_RECORDED, changes_as_config, check_key, configure, recorded, require_probabilities
 from .settings import SegmentSettings, check_mask_folder
 from .writing import Writer, check_fields, create_fields
 
@@ -134,8 +134,12 @@ def iter_segment(
     sources: SourceSettings | None = None,
     run_key: str | None = None,
     overwrite: bool = False,
+    prototypes_name: str | None = None,
 ) -> Generator[Progress, None, SegmentReport]:
-    """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled."""
+    """The generator behind segment: yields after each batch; closing it writes what is done and marks the run cancelled.
+
+    Prototypes that are given themselves may have been kept under a `prototypes_name`, which the run's record then tells.
+    """
     started = time.monotonic()
     settings, sources = settings or SegmentSettings(), sources or SourceSettings()
     require_names(label_field=label_field)
@@ -148,7 +152,7 @@ def iter_segment(
     settings.require_classes(prototypes.classes)
     fields = check_fields(dataset, label_field, settings, overwrite=overwrite)
     check_mask_folder(settings)
-    key = key_for(dataset, run_key, label_field)
+    check_key(dataset, run_key)
     require_probabilities(settings, PRESETS.get(sources.preset_for(prototypes.model)), prototypes)
     source = find_source(dataset, prototypes, sources, creates=not settings.preview)
     # Again, because an index that was given may be of another preset.
@@ -156,14 +160,16 @@ def iter_segment(
     images = _images_for(source, view, prototypes, settings)
     matcher = matcher_for(prototypes, source.preset, settings)
     config = configure(view, prototypes, source, label_field, settings, matcher.thresholds)
-    config.prototypes_name, config.index = name, sources.index is not False
+    config.prototypes_name, config.index = name or prototypes_name, sources.index is not False
     # What others wrote is no earlier answer, from which objects could be lost.
     compares = newest_run(dataset, label_field) is not None and dataset.has_field(label_field)
-    writer = Writer(view, label_field, key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
-    work = _Work(source, images, matcher, writer, started, Looker(source, prototypes))
-    with recorded(view, key, config, work.outcome), closing(work):
-        create_fields(dataset, fields, prototypes.classes)
-        yield from work.run(_builder_for(source, prototypes, settings))
+    with recorded(view, run_key, config) as record:
+        writer = Writer(view, label_field, record.key, prototypes.classes, settings, compares, matcher.map_threshold, overwrite)
+        work = _Work(source, images, matcher, writer, started, Looker(source, prototypes))
+        record.outcome = work.outcome
+        with closing(work):
+            create_fields(dataset, fields, prototypes.classes)
+            yield from record.followed(work.run(_builder_for(source, prototypes, settings)))
     return work.report()
 
 

@@ -22,6 +22,7 @@ from ..dataset import (
     DatasetIndex,
     add_labels_field,
     check_name,
+    claim,
     clear_labels,
     collect_references,
     every_image,
@@ -29,6 +30,7 @@ from ..dataset import (
     images_of,
     name_of,
     open_index,
+    past_runs,
     require_samples,
     to_detections,
     whole_of,
@@ -38,7 +40,6 @@ from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetErro
 from ..index import Found, make_vector_index, search_all, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
-from ..names import free_run_key
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Reference, iter_build_prototypes
 
@@ -258,10 +259,9 @@ def _check_field(dataset: Any, label_field: str) -> None:
 
 
 def _own_fields(dataset: Any) -> set[str]:
-    return {dataset.get_run_info(key).config.label_field for key in dataset.list_runs(method=SIMILAR_METHOD)}
+    return {str(run.config["label_field"]) for run in past_runs(dataset, [SIMILAR_METHOD])}
 
 
 def _record(dataset: Any, label_field: str) -> None:
-    if label_field not in _own_fields(dataset):
-        config = dataset.init_run(method=SIMILAR_METHOD, label_field=label_field)
-        dataset.register_run(free_run_key(dataset, f"similar_{label_field}"), config)
+    own = {"method": SIMILAR_METHOD, "label_field": label_field}
+    claim(dataset, f"similar_{label_field}", dataset.init_run(**own), replaces=own)

@@ -34,6 +34,7 @@ from ..dataset import (
     save_prototypes,
     tagged_references,
     turned_before,
+    whole_config,
     whole_of,
 )
 from ..errors import DatasetError, PrototypeFileError
@@ -217,7 +218,8 @@ def iter_update(
         prototypes = yield from iter_use_known(dataset, prototypes, mining, sources)
     settings, dropped = _readable(settings, run, prototypes)
     save_prototypes(dataset, prototypes, name, overwrite=True)
-    report = yield from iter_segment(images, name, label_field, settings=settings, sources=sources)
+    # Not by their name, under which another process may have kept its own by now.
+    report = yield from iter_segment(images, prototypes, label_field, settings=settings, sources=sources, prototypes_name=name)
     return replace(report_of(name, prototypes, before, run.config, report), dropped_confidences=dropped)
 
 
@@ -304,7 +306,7 @@ def _tagged(dataset: Any, tags: TagSettings) -> tuple[list[Reference], list[Refe
 
 def _name_for(dataset: Any, run: PastRun) -> str:
     name = str(run.config.get("prototypes_name") or PROTOTYPES_NAME)
-    if dataset.has_run(name) and dataset.get_run_info(name).config.method != PROTOTYPES_METHOD:
+    if whole_config(dataset, name).get("method", PROTOTYPES_METHOD) != PROTOTYPES_METHOD:
         # Better said now than after the work.
         raise DatasetError(
             f"The dataset {name_of(dataset)!r} has a run named {name!r} that holds no prototypes: rename it with "

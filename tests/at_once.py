@@ -1,0 +1,46 @@
+"""Real processes that do something to one dataset at the same moment."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+ANSWER_SECONDS = 240.0
+"""After so long without a word a process counts as stuck."""
+
+
+def at_once(work: Callable[..., Any], dataset_name: str, *arguments: tuple[Any, ...]) -> list[Any]:
+    """What a function of a module returns in processes of their own, one for each tuple of arguments.
+
+    It is called with the dataset, loaded before any process begins, and with these arguments. What it raises is returned.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, answers = context.Barrier(len(arguments)), context.Queue()
+    processes = [
+        context.Process(target=_run, args=(work, dataset_name, own, number, barrier, answers), daemon=True)
+        for number, own in enumerate(arguments)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = dict(answers.get(timeout=ANSWER_SECONDS) for _ in processes)
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    return [found[number] for number in range(len(arguments))]
+
+
+def _run(work: Callable[..., Any], name: str, arguments: tuple[Any, ...], number: int, barrier: Any, answers: Any) -> None:
+    import fiftyone as fo
+
+    try:
+        dataset = fo.load_dataset(name)
+        # As somebody who has looked at it: FiftyOne reads the runs when they are first asked for.
+        dataset.list_runs()
+        barrier.wait(ANSWER_SECONDS)
+        answer = work(dataset, *arguments)
+    except Exception as error:
+        answer = error
+    answers.put((number, answer))
