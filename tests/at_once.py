@@ -1,4 +1,8 @@
-"""Real processes that do something to one dataset at the same moment."""
+"""Real processes, on the session's database, that do something to one dataset at the same moment.
+
+A fork server has the heavy imports done for them, but not FiftyOne's and Lance's: their connections and threads do not survive
+a fork.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,31 @@ from typing import Any
 ANSWER_SECONDS = 240.0
 """After so long without a word a process counts as stuck."""
 
+servers = multiprocessing.get_context("forkserver")
+servers.set_forkserver_preload(
+    [
+        "refseg.matching.ranking",
+        "refseg.models.loaded",
+        "refseg.demo.world",
+        "sam2.modeling.sam2_base",
+        "hydra.utils",
+        "transformers.models.dinov2.modeling_dinov2",
+        "mongoengine",
+        "pandas",
+        "pytest",
+        "sklearn.linear_model",
+    ]
+)
+
 
 def at_once(work: Callable[..., Any], dataset_name: str, *arguments: tuple[Any, ...]) -> list[Any]:
     """What a function of a module returns in processes of their own, one for each tuple of arguments.
 
     It is called with the dataset, loaded before any process begins, and with these arguments. What it raises is returned.
     """
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(len(arguments)), context.Queue()
+    barrier, answers = servers.Barrier(len(arguments)), servers.Queue()
     processes = [
-        context.Process(target=_run, args=(work, dataset_name, own, number, barrier, answers), daemon=True)
+        servers.Process(target=_run, args=(work, dataset_name, own, number, barrier, answers), daemon=True)
         for number, own in enumerate(arguments)
     ]
     for process in processes:

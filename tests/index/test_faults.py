@@ -1,12 +1,10 @@
 """What happens to an index when processes are killed, disks are full, files are cut off, or others tidy up meanwhile.
 
-Builders run in processes of their own, on the session's database. A fork server has the heavy imports done for them, but not
-FiftyOne's and Lance's: their connections and threads do not survive a fork.
+Builders run in processes of their own, on the session's database.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from refseg.errors import CandidateIndexError, IndexDamagedError, IndexNotFoundE
 from refseg.index.candidate_index import CandidateIndex
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenting import segment
+from tests.at_once import ANSWER_SECONDS, servers
 from tests.index.test_candidate_index import assert_holds, assert_same, candidates_of, contents, items, make_index
 from tests.trays import quick_models, tray_prototypes, tray_samples
 
@@ -37,24 +36,6 @@ MakeDataset = Callable[..., fo.Dataset]
 NUM_IMAGES = 12
 NUM_KILLS = 6
 IMAGES_A_BATCH = 2
-ANSWER_SECONDS = 120.0
-"""After so long without a word a process counts as stuck."""
-
-_servers = multiprocessing.get_context("forkserver")
-_servers.set_forkserver_preload(
-    [
-        "refseg.matching.ranking",
-        "refseg.models.loaded",
-        "refseg.demo.world",
-        "sam2.modeling.sam2_base",
-        "hydra.utils",
-        "transformers.models.dinov2.modeling_dinov2",
-        "mongoengine",
-        "pandas",
-        "pytest",
-        "sklearn.linear_model",
-    ]
-)
 
 
 @pytest.fixture
@@ -83,8 +64,8 @@ class Worker:
     """A process that waits for a word before it begins, and then reports how far it is."""
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
-        self._pipe, other = _servers.Pipe()
-        self._process = _servers.Process(target=target, args=(other, *arguments), daemon=True)
+        self._pipe, other = servers.Pipe()
+        self._process = servers.Process(target=target, args=(other, *arguments), daemon=True)
         self._process.start()
         other.close()
 
