@@ -68,6 +68,7 @@ class Update(RefSegOperator):
             "skipped": [list(pair) for pair in report.skipped],
             "dropped_confidences": [list(pair) for pair in report.dropped_confidences.items()],
             "growth": None if report.growth is None else list(report.growth),
+            "interrupted_run": report.interrupted_run,
             "segmentation": segment.result_of(report.segmentation),
         }
 
@@ -108,7 +109,8 @@ class Update(RefSegOperator):
             `negatives_removed` (ids), `num_mined` (negatives from images known to be empty), `reused` (how many references and
             negatives had not changed), `skipped` (pairs of an id and a reason), `dropped_confidences` (pairs of a class and a
             least score that counts no more, because scores mean something else now), `growth` (other images in the index before
-            and now, where it has grown by half, or None) and `segmentation`, the result of the operator `segment`.
+            and now, where it has grown by half, or None), `interrupted_run` (key of the last run where its process ended before
+            it did, or None) and `segmentation`, the result of the operator `segment`.
         """
         return self.call(locals())
 
@@ -137,4 +139,6 @@ def describe(result: Result) -> str:
     if result["growth"]:
         before, now = result["growth"]
         text += f" The index has grown from {before:,} other images to {now:,}, and scores may have moved."
+    if result["interrupted_run"]:
+        text += f" The last run, {result['interrupted_run']!r}, was interrupted; its images are answered now."
     return f"{text} {segment.describe(result['segmentation'])}"

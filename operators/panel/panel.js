@@ -383,7 +383,7 @@
     };
     const keepThreshold = (changes) => call("choose", { changes, sections: ["segment", "results"] });
     const moved = data ? data.classes.filter((entry) => entry.origin === "own") : [];
-    const state = !data ? "…" : !run ? "not run yet" : `${run.preview ? "preview: " : ""}${run.found} in ${run.images}, ${run.ago}${run.num_skipped ? `; ${plural(run.num_skipped, "image")} skipped` : ""}`;
+    const state = !data ? "…" : !run ? "not run yet" : `${run.preview ? "preview: " : ""}${run.state === "interrupted" ? "interrupted: " : ""}${run.found} in ${run.images}, ${run.ago}${run.num_skipped ? `; ${plural(run.num_skipped, "image")} skipped` : ""}`;
     return h(Section, {
       number: 3, title: "Segment", state, isNext,
       hint: "Classes to look for, and the least score that is written of each: higher keeps quiet where there is nothing, lower finds more.",
@@ -410,7 +410,8 @@
   /** What the last run changed. */
   function Changes({ run, call }) {
     if (run && run.state === "failed" && run.error) return h(mui.Alert, { severity: "error", sx: { mt: 1 } }, `The last run failed: ${run.error}`);
-    if (!run || own(run) === 0) return run && run.state === "cancelled" ? box({ mt: 1 }, text("The last run was cancelled; what it had written is kept.")) : null;
+    const ended = { cancelled: "cancelled", interrupted: "interrupted, because its process ended" }[run && run.state];
+    if (!run || own(run) === 0) return ended ? box({ mt: 1 }, text(`The last run was ${ended}; what it had written is kept.`)) : null;
     const list = (pairs) => pairs.map(([name, number]) => `${name} ${number}`).join(", ");
     const total = (rows) => rows.reduce((sum, entry) => sum + entry[entry.length - 1], 0);
     const moved = run.relabelled.map(([before, after, number]) => `${before} → ${after} ${number}`).join(", ");

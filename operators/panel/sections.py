@@ -173,7 +173,7 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
             }
             for name in names
         ],
-        "run": None if run is None else describe_run(run.config),
+        "run": None if run is None else describe_run(ctx, run),
     }
 
 

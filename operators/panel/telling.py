@@ -5,22 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
+
+from ..forms.form import object_fields
 from ..forms.messages import count, duration
+from ..forms.selection import all_images, collection, labels_path
 from ..running import background
+
+if TYPE_CHECKING:
+    from refseg.dataset import PastRun
 
 Section = dict[str, Any]
 
 
-def describe_run(config: Mapping[str, Any]) -> Section:
-    """What a run did."""
+def describe_run(ctx: Any, run: PastRun) -> Section:
+    """What a run did; of one that has not said so, or was interrupted before, what its field holds."""
+    config = run.config
     changes = config.get("changes") or {}
+    num_instances, num_images = config.get("num_instances"), config.get("num_images")
+    if num_instances is None:
+        num_instances, num_images = _held(ctx, config["label_field"])
     return {
-        "found": count(config.get("num_instances") or 0, "object"),
-        "images": count(config.get("num_images") or 0, "image"),
+        "found": count(num_instances, "object"),
+        "images": count(num_images or 0, "image"),
         "ago": ago(config.get("started_at")),
-        "state": config.get("state"),
+        "state": run.state,
         "error": config.get("error"),
         "preview": bool(config.get("preview")),
         "gained": changes.get("gained") or [],
@@ -28,6 +39,14 @@ def describe_run(config: Mapping[str, Any]) -> Section:
         "relabelled": changes.get("relabelled") or [],
         "num_skipped": config.get("num_skipped") or 0,
     }
+
+
+def _held(ctx: Any, label_field: str) -> tuple[int, int]:
+    """Objects in a field, and images that have an answer there."""
+    if label_field not in object_fields(ctx, (fo.Detections,)):
+        return 0, 0
+    images = all_images(ctx)
+    return images.count(labels_path(collection(ctx), label_field)), len(images.exists(label_field))
 
 
 def describe_evaluation(config: Mapping[str, Any]) -> Section:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Generator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +14,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pymongo.errors import AutoReconnect
 
 import refseg.candidates.proposing
 import refseg.matching.matcher
+import refseg.runs.writing
+from refseg.dataset.fields import newest_run, whole_config
+from refseg.dataset.indexing import build_index
+from refseg.dataset.run_records import update_run
 from refseg.dataset.source_settings import SourceSettings
+from refseg.dataset.store import save_prototypes
 from refseg.images.reading import file_sha256
 from refseg.matching.settings import MatchSettings
 from refseg.models.loaded import get_preset, load_models
+from refseg.processes import SECONDS_UNTIL_GONE
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.records import SEGMENT_METHOD
 from refseg.runs.segmenting import SegmentSettings, iter_segment, matcher_for
+from tests.at_once import ANSWER_SECONDS, servers
+from tests.kept import KeptDataset
 from tests.runs.test_segmenting import content_of
 from tests.trays import IMAGE_HW, PARTS, candidates_of, whole_mask
 from tests.trays import segment_all as run
@@ -156,3 +169,103 @@ class TestProvenance:
         assert config.error == "RuntimeError: out of memory"
         trays.reload()
         assert [labels and len(labels) for labels in content_of(trays)] == [2, 2, None, None]
+
+
+class TestAtWork:
+    def state(self, dataset: fo.Dataset) -> str | None:
+        found = newest_run(dataset, "predictions")
+        assert found is not None
+        return found.state
+
+    def begin(self, dataset: fo.Dataset, prototypes: Prototypes) -> Generator[Any, None, Any]:
+        work = iter_segment(dataset, prototypes, run_key="r", sources=SourceSettings(num_workers=0))
+        next(work)
+        return work
+
+    def test_it_says_how_far_it_got(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("refseg.runs.records.SECONDS_A_BEAT", 0.0)
+        work = self.begin(trays, prototypes)
+        assert self.state(trays) == "running"
+        next(work)
+        assert trays.get_run_info("r").config.progress == [2, 4, "images"]
+        update_run(trays, "r", {"heard_at": "2020-01-01T00:00:00+00:00"})
+        assert self.state(trays) == "interrupted", "nothing was heard of it for long"
+        next(work)
+        assert self.state(trays) == "running", "it was only slow"
+        work.close()
+        assert self.state(trays) == "cancelled"
+
+    def test_it_does_not_say_so_at_every_step(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        work = self.begin(trays, prototypes)
+        next(work)
+        assert "progress" not in whole_config(trays, "r")
+        work.close()
+
+    def test_a_database_that_is_gone_for_a_moment(
+        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise AutoReconnect("no server")
+
+        work = self.begin(trays, prototypes)
+        with monkeypatch.context() as patch:
+            patch.setattr("refseg.runs.records.SECONDS_A_BEAT", 0.0)
+            patch.setattr("refseg.runs.records.update_run", fails)
+            next(work)
+        assert "The run r goes on, but could not say so: no server" in caplog.messages
+        assert [step.done for step in work] == [4]
+        assert self.state(trays) == "completed"
+
+    def test_of_another_machine(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        work = self.begin(trays, prototypes)
+        update_run(trays, "r", {"process": {"host": "elsewhere", "pid": 2**22 + 1, "started_at": 1.0}})
+        heard = datetime.now(timezone.utc) - timedelta(seconds=SECONDS_UNTIL_GONE - 60)
+        update_run(trays, "r", {"heard_at": heard.isoformat()})
+        assert self.state(trays) == "running"
+        update_run(trays, "r", {"heard_at": (heard - timedelta(seconds=60)).isoformat()})
+        assert self.state(trays) == "interrupted"
+        work.close()
+
+    def test_of_an_earlier_version(self, trays: fo.Dataset) -> None:
+        """It said when it began, and no more."""
+        about = {"method": SEGMENT_METHOD, "label_field": "predictions", "state": "running"}
+        now = datetime.now(timezone.utc)
+        trays.register_run("new", trays.init_run(**about, started_at=now.isoformat(timespec="seconds")))
+        assert self.state(trays) == "running"
+        trays.register_run("old", trays.init_run(**about, started_at=(now - timedelta(days=1)).isoformat(timespec="seconds")))
+        assert self.state(trays) == "interrupted"
+
+    def test_a_killed_one(self, kept_five: KeptDataset, prototypes: Prototypes) -> None:
+        """It is told as interrupted at once, what it wrote holds, and the next run answers the rest."""
+        trays = kept_five.put_back()
+        trays.persistent = True
+        build_index(trays, "demo", num_workers=0, progress=False)
+        stored = save_prototypes(trays, prototypes, "parts")
+        killed = servers.Process(target=segment_and_die, args=(trays.name, stored.name))
+        killed.start()
+        killed.join(ANSWER_SECONDS)
+        assert killed.exitcode == -signal.SIGKILL
+        assert self.state(trays) == "interrupted"
+        trays.reload()
+        assert len(trays.exists("predictions")) == 2
+        assert trays.count("predictions.detections") > 0
+        report = run(trays, "parts")
+        assert self.state(trays) == "completed"
+        assert report.num_instances == trays.count("predictions.detections")
+        assert report.changes.num_samples == 0, "no object that the killed run had written is gained again"
+        trays.persistent = False
+
+
+def segment_and_die(name: str, prototypes: str) -> None:
+    """Segment a dataset an image a write, and be killed after the second."""
+    real, written = refseg.runs.writing.write_values, list[str]()
+
+    def write_and_die(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        written.extend(arguments[2])
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    refseg.runs.writing.PIXELS_A_WRITE = 1
+    refseg.runs.writing.write_values = write_and_die
+    run(fo.load_dataset(name), prototypes)

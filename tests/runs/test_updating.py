@@ -13,6 +13,7 @@ import pytest
 from refseg.dataset.fields import PastRun, newest_run
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
+from refseg.dataset.run_records import update_run
 from refseg.dataset.source_settings import SourceSettings
 from refseg.dataset.store import list_prototypes, load_prototypes, save_prototypes
 from refseg.errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, NoReferencesError
@@ -366,3 +367,16 @@ class TestBadInput:
     def test_videos(self, make_dataset: MakeDataset) -> None:
         with pytest.raises(DatasetError, match="holds videos"):
             again(make_dataset([fo.Sample("a.mp4")]))
+
+
+def test_after_an_interrupted_run(trays: fo.Dataset) -> None:
+    """Its process is gone: the update says so, and goes on from what it left."""
+    first = begin(trays)
+    assert "interrupted" not in str(again(trays))
+    before = newest_run(trays, "predictions")
+    assert before is not None
+    update_run(trays, before.key, {"state": "running", "process": {**before.config["process"], "started_at": 1.0}})
+    report = again(trays)
+    assert report.interrupted_run == before.key != first.run_key
+    assert f"the last run {before.key!r} was interrupted: what it had not answered yet is answered now" in str(report)
+    assert report.segmentation.changes.num_samples == 0

@@ -6,6 +6,7 @@ from .contradictions import require_no_contradictions as require_no_contradictio
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
+from .fields import INTERRUPTED as INTERRUPTED
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import PREDICTING as PREDICTING
 from .fields import PROTOTYPES_METHOD as PROTOTYPES_METHOD

@@ -35,6 +35,7 @@ class UpdateReport:
             for, or the other way round.
         growth: images in the index besides those of references, before and now, where these are half as many again; None
             elsewhere.
+        interrupted_run: key of the last run where its process ended before it did; None elsewhere.
     """
 
     prototypes_name: str
@@ -51,6 +52,7 @@ class UpdateReport:
     num_mined: int = 0
     dropped_confidences: Mapping[str, float] = field(default_factory=dict)
     growth: tuple[int, int] | None = None
+    interrupted_run: str | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -65,6 +67,11 @@ class UpdateReport:
         if self.dropped_confidences:
             chosen = ", ".join(f"{label} {least:g}" for label, least in self.dropped_confidences.items())
             lines.append(f"least scores of the last run that count no more, because scores mean something else now: {chosen}")
+        if self.interrupted_run:
+            lines.append(
+                f"the last run {self.interrupted_run!r} was interrupted: what it had not answered yet is answered now, and "
+                "gained and lost is counted from what it left"
+            )
         if self.growth:
             lines.append(
                 f"the index has grown from {self.growth[0]:,} other images to {self.growth[1]:,}: what the dataset is full of "

@@ -14,6 +14,7 @@ from typing import Any
 from ..calibration import scores_of
 from ..checks import require_flags, require_names
 from ..dataset import (
+    INTERRUPTED,
     NEGATIVE_TAG,
     PROTOTYPES_METHOD,
     REFERENCE_TAG,
@@ -220,7 +221,9 @@ def iter_update(
     save_prototypes(dataset, prototypes, name, overwrite=True)
     # Not by their name, under which another process may have kept its own by now.
     report = yield from iter_segment(images, prototypes, label_field, settings=settings, sources=sources, prototypes_name=name)
-    return replace(report_of(name, prototypes, before, run.config, report), dropped_confidences=dropped)
+    interrupted = run.key if run.state == INTERRUPTED else None
+    about = report_of(name, prototypes, before, run.config, report)
+    return replace(about, dropped_confidences=dropped, interrupted_run=interrupted)
 
 
 def _readable(settings: SegmentSettings, run: PastRun, prototypes: Prototypes) -> tuple[SegmentSettings, dict[str, float]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import pytest
 
+from refseg.dataset.run_records import update_run
 from refseg.evaluation.evaluating import evaluate
+from refseg.processes import Process
 from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
 from tests.operators.panel.tagging import STAR, TEE, learn, tag
 
@@ -35,6 +39,18 @@ def predict(dataset: fo.Dataset, field: str = "predictions", classes: Sequence[s
     run = dataset.init_run(method="refseg/segment", label_field=field, classes=list(classes), min_confidence=0.5)
     dataset.register_run(f"run_{field}", run)
     return [label.id for label in labels]
+
+
+def test_an_interrupted_run_tells_what_there_is(make_dataset: MakeDataset) -> None:
+    """Its process ended before it could say what it found."""
+    dataset = make_dataset([fo.Sample("a.png"), fo.Sample("b.png")])
+    predict(dataset, label=["a", "b", "b"], confidence=[0.5, 0.75, 0.75])
+    began = {"state": "running", "started_at": datetime.now(timezone.utc).isoformat()}
+    for started_at, state in ((Process.current().started_at, "running"), (1.0, "interrupted")):
+        process = replace(Process.current(), started_at=started_at)
+        update_run(dataset, "run_predictions", {**began, "process": process.as_dict()})
+        run = section(dataset, "segment")["run"]
+        assert (run["state"], run["found"], run["images"]) == (state, "3 objects", "1 image")
 
 
 @pytest.mark.parametrize("method", ["on_load", "load", "on_change_dataset", "on_change_view", "on_change_selected"])
