@@ -218,8 +218,9 @@ class TestPredictions:
     def test_mask_dir(self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(trays, prototypes, "inside")
         monkeypatch.chdir(tmp_path)
-        run(trays, prototypes, "outside", mask_dir="masks")
+        key = run(trays, prototypes, "outside", mask_dir="masks").run_key
         monkeypatch.chdir("/")
+        assert trays.get_run_info(key).config.mask_dir == str(tmp_path / "masks"), "where an update writes them too"
         for sample in trays:
             for inside, outside in zip(sample.inside.detections, sample.outside.detections, strict=True):
                 assert outside.mask is None

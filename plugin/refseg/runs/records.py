@@ -202,7 +202,7 @@ def configure(
         scores=scores_of(matching, prototypes),
         matching=matching.as_dict(),
         max_detections=settings.max_detections,
-        mask_dir=settings.mask_dir,
+        mask_dir=None if settings.mask_folder is None else str(settings.mask_folder),
         semantic_field=settings.semantic_field,
         presence_field=settings.presence_field,
         started_at=_now(),

@@ -59,6 +59,11 @@ class SegmentSettings:
         if self.classes is not None and not self.classes:
             raise DatasetError("There is no class to write: name at least one, or leave the choice of classes out.")
 
+    @property
+    def mask_folder(self) -> Path | None:
+        """Where masks are written, whole: FiftyOne keeps paths as they are, and a relative one would be lost elsewhere."""
+        return None if self.mask_dir is None else Path(self.mask_dir).expanduser().absolute()
+
     def require_classes(self, classes: Sequence[str]) -> None:
         """Refuse settings that name another class than these of the prototypes.
 
@@ -99,8 +104,8 @@ def _least_scores(given: float | Mapping[str, float] | None) -> float | dict[str
 
 def check_mask_folder(settings: SegmentSettings) -> None:
     """Refuse a folder of masks that is a file, before the work."""
-    if settings.mask_dir is not None:
-        place = Path(settings.mask_dir).expanduser().absolute()
+    place = settings.mask_folder
+    if place is not None:
         taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
         if taken is not None:
             raise DatasetError(f"mask_dir must be a folder, but {taken} is a file: name another folder for the masks.")

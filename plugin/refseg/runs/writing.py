@@ -31,6 +31,7 @@ from ..dataset import (
 from ..errors import DatasetError, IndexDamagedError
 from ..matching import Instances, Ranking, crop_instances, semantic_map
 from .changes import SAME_SCORE, Changes, Named, Tally
+from .mask_files import MaskFiles
 from .presence import classes_told, write_presence
 from .settings import SegmentSettings
 
@@ -119,6 +120,10 @@ class Writer:
         return self._tally.changes
 
     @cached_property
+    def _mask_files(self) -> MaskFiles:
+        return MaskFiles(self.view, self.label_field, self.settings.mask_folder)
+
+    @cached_property
     def _known(self) -> frozenset[str]:
         """The classes that presence was ever told of."""
         told = classes_told(whole_of(self.view), self.settings.presence_field) if self.settings.presence_field else ()
@@ -166,7 +171,13 @@ class Writer:
             image_hw = answer.candidates.image_hw
             quality = answer.candidates.predicted_iou[instances.rows].tolist()
             folder = self._mask_folder(sample_id, instances)
-            labels[sample_id] = to_detections(instances, self.classes, quality, image_hw, self.run_key, folder)
+            try:
+                labels[sample_id] = to_detections(instances, self.classes, quality, image_hw, self.run_key, folder)
+            except OSError as error:
+                raise DatasetError(
+                    f"The masks of the sample {sample_id} cannot be written to the folder {folder} ({error}): make room there, "
+                    "or name another mask_dir."
+                ) from error
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
             now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
@@ -223,7 +234,10 @@ class Writer:
             self._tally.compare(sample_id, before, now)
 
     def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
+        replaced = self._mask_files.of(labels)
         write_values(self.view, self.label_field, labels, dynamic=True)
+        # Only now: until then the labels that there were point to them.
+        self._mask_files.remove(replaced)
         if maps:
             assert self.settings.semantic_field is not None
             write_values(self.view, self.settings.semantic_field, maps)
@@ -250,9 +264,9 @@ class Writer:
         return held
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
-        if self.settings.mask_dir is not None:
-            # FiftyOne keeps mask paths as they are written: a relative one would be lost with the working directory.
-            return Path(self.settings.mask_dir).expanduser().absolute() / sample_id
+        folder = self.settings.mask_folder
+        if folder is not None:
+            return folder / sample_id
         if needs_files(instances):
             return dataset_folder(self.view) / "masks" / self.run_key / sample_id
         return None
