@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import datetime, timezone
+from typing import Any, TypeVar
 
+from fiftyone.core.odm import get_db_conn
 from pymongo import WriteConcern
 from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 
@@ -16,6 +18,13 @@ PAUSES = (0.1, 0.5, 2.0)
 """Seconds before the next try. Where no server answers at all, pymongo has waited half a minute already."""
 
 Result = TypeVar("Result")
+
+
+def settle(dataset: Any) -> None:
+    """Wait until all that was written before survives a crash of MongoDB: its journal is one, and in order."""
+    datasets = get_db_conn().datasets.with_options(write_concern=DURABLE)
+    now = datetime.now(timezone.utc)
+    patiently(lambda: datasets.update_one({"_id": dataset._root_dataset._doc.id}, {"$set": {"last_modified_at": now}}))
 
 
 def patiently(update: Callable[[], Result]) -> Result:

@@ -15,6 +15,7 @@ import fiftyone as fo
 from ..calibration import calibrator_for, default_thresholds, labelled_ids, num_mined
 from ..checks import require_flags, require_names
 from ..errors import DatasetError, PrototypeFileError
+from ..failpoints import reach
 from ..images import file_sha256
 from ..insight import reference_quality
 from ..matching import settings_for
@@ -104,6 +105,7 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
     if known and (replaces is None or known["method"] != PROTOTYPES_METHOD):
         raise taken
     stored = write_prototypes(dataset, prototypes)
+    reach("prototypes.draft")
     config = dataset.init_run(
         method=PROTOTYPES_METHOD,
         path=stored.path,
@@ -125,6 +127,7 @@ def save_prototypes(dataset: Any, prototypes: Prototypes, name: str, *, overwrit
     )
     if not register(dataset, name, config, replaces=replaces):
         raise taken
+    reach("prototypes.record")
     return StoredPrototypes(name, stored.path, stored.sha256)
 
 

@@ -21,7 +21,7 @@ from bson import ObjectId
 from fiftyone.core.odm import get_db_conn
 from pymongo.errors import PyMongoError
 
-from ..dataset import RUN, SEGMENTING, dataset_folder, past_runs, whole_of
+from ..dataset import RUN, SEGMENTING, dataset_folder, past_runs, settle, whole_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,9 @@ class MaskFiles:
         """
         try:
             unused = list(self._unused(before))
+            if unused:
+                # Else a crash of MongoDB could bring back labels whose files are gone.
+                settle(self._root)
         except PyMongoError as error:
             logger.info("Mask files that are not needed any more stay: %s", error)
             return

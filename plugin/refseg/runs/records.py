@@ -26,6 +26,7 @@ from ..dataset import (
     write_prototypes,
 )
 from ..errors import DatasetError
+from ..failpoints import reach
 from ..matching import PROBABILITIES, settings_for
 from ..models import Preset
 from ..names import run_key_from
@@ -110,6 +111,7 @@ def recorded(view: Any, asked: str | None, config: Any) -> Iterator[RunRecord]:
     key = asked or claim(view, f"{config.label_field}_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}", config)
     if asked and not register(view, asked, config):
         raise _taken(view, asked)
+    reach("run.record")
     record = RunRecord(whole_of(view), key)
     ended: dict[str, Any] = {"state": "failed"}
     try:

@@ -29,6 +29,7 @@ from ..dataset import (
     write_values,
 )
 from ..errors import DatasetError, IndexDamagedError
+from ..failpoints import reach
 from ..matching import Instances, Ranking, crop_instances, semantic_map
 from .changes import SAME_SCORE, Changes, Named, Tally
 from .mask_files import MaskFiles
@@ -235,9 +236,12 @@ class Writer:
 
     def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
         replaced = self._mask_files.of(labels)
+        reach("predictions.masks")
         write_values(self.view, self.label_field, labels, dynamic=True)
+        reach("predictions.labels")
         # Only now: until then the labels that there were point to them.
         self._mask_files.remove(replaced)
+        reach("predictions.removed")
         if maps:
             assert self.settings.semantic_field is not None
             write_values(self.view, self.settings.semantic_field, maps)
