@@ -54,7 +54,9 @@ PURPOSES = {
     "errors": "what is wrong",
     "printing": "values, short",
     "names": "keys, folders",
+    "failpoints": "where tests kill",
     "processes": "who is still there",
+    "regular_files": "no pipes",
     "requirements": "what is missing",
     "version": "one number",
 }

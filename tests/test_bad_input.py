@@ -7,7 +7,7 @@ refused by name. Refusals that concern fields, keys, videos and other models are
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from refseg.models.loaded import load_models
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenting import SegmentReport, segment
+from tests.pipes import WatchedPipe
 from tests.tolerance import Score
 from tests.trays import (
     IMAGE_HW,
@@ -75,6 +76,8 @@ UNREADABLE = {
     "empty.jpg": "this is not an image that can be read",
     "text.jpg": "this is not an image that can be read",
     "truncated.jpg": "the image cannot be read (image file is truncated",
+    "pipe.jpg": "the file cannot be read (it is a pipe, not a file)",
+    "device.jpg": "the file cannot be read (it is a device, not a file)",
 }
 
 
@@ -86,7 +89,7 @@ def scene() -> Scene:
 @pytest.fixture
 def folder_of_everything(
     make_dataset: MakeDataset, tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> fo.Dataset:
+) -> Iterator[fo.Dataset]:
     """One tray in every format with its ground truth, the same unreadable, blank and flat images between them."""
     picture = Image.fromarray(scene.image)
     samples = {}
@@ -101,6 +104,7 @@ def folder_of_everything(
     picture.save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "truncated.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "device.jpg").symlink_to("/dev/null")
     Image.new("RGB", (200, 160), (128, 128, 128)).save(tmp_path / "blank.png")
     for name, size in FLAT_SIZES.items():
         Image.new("RGB", size, (20, 40, 60)).save(tmp_path / f"{name}.png")
@@ -108,8 +112,9 @@ def folder_of_everything(
     samples.update({name: fo.Sample(str(tmp_path / name)) for name in others})
     # Good and bad take turns, so that batches mix them.
     dataset = make_dataset([samples[name] for name in sorted(samples)])
-    propose_truth(monkeypatch, dataset)
-    return dataset
+    with WatchedPipe(tmp_path / "pipe.jpg"):
+        propose_truth(monkeypatch, dataset)
+        yield dataset
 
 
 def run(view: Any, prototypes: Prototypes, **options: Any) -> SegmentReport:

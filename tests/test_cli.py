@@ -39,6 +39,7 @@ from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models.loaded import PRESETS, Models, load_models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import image_key
+from tests.pipes import WatchedPipe
 from tests.trays import candidates_of
 
 CLASSES = ("star", "tee")
@@ -606,19 +607,22 @@ def test_bad_images_are_skipped_and_listed(
     (folder / "notes.txt").write_text("no image")
     content["images"][1]["width"] = 99
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 11]
+    content["images"].append({"id": 99, "file_name": "sub/4.png"})
     told = tmp_path / "told.json"
-    assert run("--report", str(told), targets=content, images=folder) == 0
+    with WatchedPipe(folder / "sub" / "4.png"):
+        assert run("--report", str(told), targets=content, images=folder) == 0
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("refseg: skipped")]
     for name, words in (
         ("1.png", "is listed with 99×120 pixels, but the upright image has 160×120"),
         ("2.png", "the image cannot be read"),
         ("3.png", "the file does not exist"),
+        ("4.png", "the file cannot be read (it is a pipe, not a file)"),
     ):
         assert any(name in line and words in line for line in lines)
     report = json.loads(told.read_text())
     assert report["num_images"] == 1
-    assert len(report["skipped_images"]) == 3
+    assert len(report["skipped_images"]) == 4
     missing = [a["id"] for a in content["annotations"] if a["image_id"] == 13]
     assert {f"reference {name}" for name in missing} <= {name for name, _ in report["skipped_references"]}
     # The same folder without targets: what can be read is segmented, and the ids of the others are not given away.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import CocoError, RefSegError
 from .processes import Process, this_machine
+from .regular_files import open_regular
 
 DRAFT = ".part"
 """Ending of what is being written."""
@@ -135,7 +136,7 @@ def is_png(path: Path) -> bool:
 
 
 def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(LOOKED_AT)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 START_SECONDS = 120
 STOP_SECONDS = 20
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:
@@ -36,10 +37,11 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "fiftyone.server.main", "--port", str(self.port), "--address", "127.0.0.1"]
+        server = ("fiftyone.server.main", "--port", str(self.port), "--address", "127.0.0.1")
+        command = [sys.executable, "-m", "tests.operators.held", *server]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self._settings}
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self._settings}, cwd=ROOT
             )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -29,6 +29,7 @@ SQUARE = [[4, 2, 10, 2, 10, 8, 4, 8]]  # x 4-9, y 2-7
         ('{"images": [{"file_name": "a.png"}]}', "image at position 0 of 'images' lacks an 'id'"),
         ('{"images": []}', "has no list 'categories'"),
         ('{"images": [], "categories": [{"id": 1}]}', "category at position 0 of 'categories' lacks"),
+        ('{"images": [], "categories": [{"id": 1, "name": " "}]}', "category at position 0 of 'categories' lacks"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "two categories with .* 'a'"),
         (
             '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "categories": []}',

@@ -49,6 +49,18 @@ def test_links_to_folders_and_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_what_is_no_file_is_passed_over_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "none.png")
+    assert names(tmp_path) == ["a.png"]
+    assert sorted(line.rpartition("/")[2] for line in caplog.messages) == [
+        "b.png is passed over: it leads to no file",
+        "c.png is passed over: it leads to no file",
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 def test_links_in_a_circle(tmp_path: Path) -> None:
     put(tmp_path / "a" / "one.png")
     put(tmp_path / "b" / "two.png")

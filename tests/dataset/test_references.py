@@ -232,11 +232,13 @@ class TestCollect:
         self, dataset: fo.Dataset, plain: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         good, nameless = boxed("star", 40, 30, 90, 80), fo.Detection(bounding_box=box_of(40, 30, 90, 80))
-        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[good, nameless])))
+        blank = fo.Detection(label=" ", bounding_box=box_of(40, 30, 90, 80))
+        dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[good, nameless, blank])))
         assert len(collect_references(dataset, "ground_truth", classes=["star"])) == 1
         assert nameless.id not in caplog.text
         assert [reference.id for reference in collect_references(dataset, "ground_truth")] == [good.id]
         assert f"{plain}: The label {nameless.id} (None) cannot be used: it has no class" in caplog.text
+        assert f"{plain}: The label {blank.id} (' ') cannot be used: it has no class" in caplog.text
 
     def test_masks_of_whole_images_need_no_box(self, dataset: fo.Dataset, plain: str, caplog: pytest.LogCaptureFixture) -> None:
         whole = np.zeros(SIZE[::-1], np.uint8)

@@ -208,7 +208,7 @@ def test_shares_in_a_packed_big_endian_tiff(tmp_path: Path) -> None:
 
 def test_files_that_hold_none(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(OSError, match="it is no picture that can be read"):
         read_mask_file(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
         read_mask_file(tmp_path / "gone.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -14,10 +13,13 @@ from typing import Any
 
 from fiftyone.operators.delegated import DelegatedOperationService
 
+from tests.operators.held import HELD, WAITING
+
 JOB_SECONDS = 300
 STOP_SECONDS = 20
 SECONDS_BETWEEN_LOOKS = 0.05
 ENDED = ("completed", "failed")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Service:
@@ -33,8 +35,10 @@ class Service:
         with log.open("ab") as file:
             # Its output is read only once something went wrong, and must be whole by then.
             settings = {**os.environ, "PYTHONUNBUFFERED": "1"}
-            command = [str(executable), "delegated", "launch"]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=settings)
+            command = [sys.executable, "-m", "tests.operators.held", str(executable), "delegated", "launch"]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=settings, cwd=ROOT
+            )
 
     def __enter__(self) -> Service:
         return self
@@ -70,36 +74,21 @@ class Service:
 
 
 class HeldImage:
-    """An image file whose reader waits until it is let go: a pipe in its place, as on a disk that does not answer.
+    """An image file that nobody can load until it is let go, as on a disk that does not answer: by processes of `held` alone.
 
     Args:
-        path: of an image; it is its old self again after `let_go`.
+        path: of an image.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._aside = path.with_suffix(".aside")
-        path.rename(self._aside)
-        os.mkfifo(path)
-        self._pipe: int | None = None
+        self._held, self._waiting = Path(f"{path}{HELD}"), Path(f"{path}{WAITING}")
+        self._waiting.unlink(missing_ok=True)
+        self._held.touch()
 
     def catch_reader(self) -> bool:
-        """Whether somebody waits for it; from then on they wait for `let_go`."""
-        if self._pipe is None:
-            try:
-                self._pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError as error:
-                # What a pipe without a reader answers.
-                if error.errno != errno.ENXIO:
-                    raise
-        return self._pipe is not None
+        """Whether somebody waits for it; they go on waiting for `let_go`."""
+        return self._waiting.exists()
 
     def let_go(self) -> None:
-        """Give the reader, if there is one, the image, and put it back in its place; once done, there is nothing left to do."""
-        if not self._aside.exists():
-            return
-        if self._pipe is not None:
-            os.set_blocking(self._pipe, True)
-            with os.fdopen(self._pipe, "wb") as pipe:
-                pipe.write(self._aside.read_bytes())
-        self._aside.replace(self._path)
+        """Let whoever waits have the image; once done, there is nothing left to do."""
+        self._held.unlink(missing_ok=True)

@@ -177,7 +177,7 @@ class TestBuild:
         with pytest.raises(UnknownModelError, match="'enormous'"):
             build_prototypes(references, "enormous")
 
-    @pytest.mark.parametrize("label", ["a.b", "$price", "⚙️ gear", "", "x" * 300])
+    @pytest.mark.parametrize("label", ["a.b", "$price", "⚙️ gear", "x" * 300])
     def test_any_label(self, references: list[Reference], models: Models, label: str, tmp_path: Path) -> None:
         found = build_prototypes([replace(references[0], label=label)], models)
         assert found.shots == {label: 1}
@@ -462,6 +462,10 @@ class TestBuildWithNegatives:
         ) as caught:
             build_prototypes([references[0], bad], models, negatives=[references[1]])
         assert caught.value.reasons == ("bad: its mask is empty",)
+
+    def test_a_blank_class_is_refused(self, references: list[Reference], models: Models) -> None:
+        with pytest.raises(BadReferenceError, match="The reference label-1 has no class: name it, or leave it out"):
+            build_prototypes([references[0], replace(references[1], label=" ")], models)
 
     @pytest.mark.parametrize(("rows", "more"), [([1], ""), ([1, 2], r" \(and 1 more\)")])
     def test_both_at_once_is_refused(self, references: list[Reference], models: Models, rows: list[int], more: str) -> None:

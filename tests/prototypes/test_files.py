@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from refseg.errors import PrototypeFileError
+from refseg.masks.rle import encode_crop
 from refseg.prototypes import files as prototype_files
 from refseg.prototypes.prototypes import Prototypes
-from refseg.prototypes.surroundings import Surroundings
-from tests.synthetic import assert_same, make_full, make_negatives, make_prototypes
+from refseg.prototypes.surroundings import Shapes, Surroundings
+from tests.synthetic import assert_same, make_full, make_negatives, make_prototypes, seen_twice
 
 
 class TestFile:
@@ -277,6 +278,97 @@ class TestEveryPart:
         assert len(Prototypes.load(path).reference_ids) == 3
         rewrite(make_full("aaa"), path, {}, changes)
         with pytest.raises(PrototypeFileError, match=r"a\.safetensors is not a prototypes file"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("vectors", "Vectors of references hold a number of 'label-1' that is not finite"),
+            ("background", "Backgrounds of references hold a number of 'label-1'"),
+            ("looks", "Second looks of references hold a number of 'label-1'"),
+            ("negatives", "Vectors of negatives hold a number of 'negative-.*' that is not finite"),
+            ("surroundings", "Features of surroundings hold a number in row 1 that is not finite"),
+            ("cohort", "Features of the cohort hold a number in row 1 that is not finite"),
+            ("cohort_looks", "Second looks of the cohort hold a number in row 1 that is not finite"),
+        ],
+    )
+    def test_numbers_that_are_none(self, tmp_path: Path, name: str, words: str, value: float) -> None:
+        path = tmp_path / "a.safetensors"
+        rewrite(seen_twice(make_full("aab")), path, {}, {})
+        assert len(Prototypes.load(path).reference_ids) == 3
+        tensor = load_file(path)[name]
+        tensor[1, ..., 0] = value
+        rewrite(seen_twice(make_full("aab")), path, {}, {name: tensor})
+        with pytest.raises(PrototypeFileError, match=rf"a\.safetensors is not a prototypes file that can be used: {words}"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"classes": ["gear", "gear"]}, "Two classes of the prototypes are named 'gear': join"),
+            ({"classes": ["gear", " "]}, "A class of the prototypes has a blank name"),
+            ({"classes": ["gear", 7]}, "'classes' must be a list of texts"),
+            ({"classes": ["gear", None]}, "'classes' must be a list of texts"),
+            ({"classes": "gn"}, "'classes' must be a list of texts"),
+            ({"reference_ids": [1, 2, 3]}, "'reference_ids' must be a list of texts"),
+            ({"images": "abc"}, "'images' must be a list of texts"),
+            ({"digests": [1, 2, 3]}, "'digests' must be a list of texts"),
+            ({"model": 3}, "model must be a text"),
+        ],
+    )
+    def test_names_that_are_none(self, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+        path = tmp_path / "a.safetensors"
+        rewrite(make_full("aab"), path, changes, {})
+        with pytest.raises(PrototypeFileError, match=rf"a\.safetensors is not a prototypes file that can be used: {words}"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[" * 200_000,
+            '{"version": ' + "[" * 100_000 + "]" * 100_000 + "}",
+            '{"version": ' + "9" * 100_000 + "}",
+            '{"version": NaN, "classes": Infinity}',
+            '{"version": 4, "classes": ["gear", "nut"], "cohort": []}',
+            '{"version": 4, "classes": {"gear": 1}}',
+        ],
+        ids=["open", "nested", "digits", "not finite", "cohort", "mapping"],
+    )
+    def test_json_that_none_writes(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "a.safetensors"
+        make_full("aab").save(path)
+        save_file(load_file(path), path, metadata={"refseg_prototypes": text})
+        with pytest.raises(PrototypeFileError, match=r"a\.safetensors is not a prototypes file"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize("about", [{"num_images": float("inf")}, {"num_images": 3, "shrinkage": float("nan")}, [], "x"])
+    def test_a_cohort_that_is_none(self, tmp_path: Path, about: Any) -> None:
+        path = tmp_path / "a.safetensors"
+        rewrite(seen_twice(make_full("aab")), path, {"cohort": about}, {})
+        with pytest.raises(PrototypeFileError, match=r"a\.safetensors is not a prototypes file"):
+            Prototypes.load(path)
+
+    @pytest.mark.parametrize("change", ["codes", "short", "lengths", "sides"])
+    def test_masks_of_surroundings_that_are_damaged(self, tmp_path: Path, change: str) -> None:
+        path = tmp_path / "a.safetensors"
+        mask = torch.zeros(4, 4, dtype=torch.bool)
+        mask[1:3, 1:3] = True
+        code = encode_crop(mask.numpy(), (0, 0), (4, 4))["counts"]
+        shapes = Shapes((code, code), torch.tensor([[1, 1, 2, 2]] * 2), torch.ones(2), torch.tensor([4, 4]))
+        around = Surroundings(torch.ones(2, 8).half(), ("i", "j"), ("", ""), (), shapes)
+        first = replace(make_full("aab"), surroundings=around)
+        first.save(path)
+        assert Prototypes.load(path).surroundings.shapes.codes == (code, code)
+        tensors = load_file(path)
+        changed = {
+            "codes": {"surroundings_codes": torch.full_like(tensors["surroundings_codes"], 200)},
+            "short": {"surroundings_codes": tensors["surroundings_codes"][:-1].clone()},
+            "lengths": {"surroundings_lengths": torch.tensor([-3, 100])},
+            "sides": {"surroundings_sides": torch.tensor([4, 1 << 40])},
+        }
+        rewrite(first, path, {}, changed[change])
+        with pytest.raises(PrototypeFileError, match="A mask of the surroundings is damaged: calibrate the prototypes again"):
             Prototypes.load(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg.errors import ClassWithoutReferencesError, PrototypeMismatchError, ShapeError
+from refseg.errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes, class_prototypes
 from refseg.prototypes.surroundings import Surroundings
@@ -135,6 +135,33 @@ class TestEditing:
         ids = tuple(str(row) for row in range(counts[2]))
         with pytest.raises(ShapeError, match="there are {}, {} and {}".format(*counts)):
             Prototypes(("gear",), torch.zeros(counts[0], 5), torch.zeros(counts[1]).long(), ids, "demo", "f00")
+
+    @pytest.mark.parametrize(
+        ("classes", "words"),
+        [(("nut", "nut"), "Two classes of the prototypes are named 'nut': join"), (("nut", "\t"), "has a blank name: give")],
+    )
+    def test_names_that_tell_no_class_are_refused(self, classes: tuple[str, ...], words: str) -> None:
+        with pytest.raises(PrototypeError, match=words):
+            make_prototypes([0, 1], classes=classes)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_numbers_that_are_not_finite_are_refused(self, value: float) -> None:
+        first = make_prototypes([0, 1])
+        vectors = first.vectors.clone()
+        vectors[1, 2] = value
+        with pytest.raises(PrototypeError, match=r"Vectors of references hold a number of 'label-1' .*NaN or infinite"):
+            replace(first, vectors=vectors)
+        with pytest.raises(PrototypeError, match=r"Vectors of negatives hold a number of 'n' .*NaN or infinite"):
+            Negatives(vectors[1:], ("nut",), ("n",), ("",))
+        with pytest.raises(PrototypeError, match=r"Features of surroundings hold a number in row 1 .*NaN or infinite"):
+            Surroundings(vectors.half(), ("i", "j"), ("", ""))
+
+    def test_tensors_of_another_type_are_refused(self) -> None:
+        first = make_prototypes([0, 1])
+        with pytest.raises(PrototypeError, match=r"Vectors of references must be floating-point numbers, not torch\.int64"):
+            replace(first, vectors=first.vectors.long())
+        with pytest.raises(ShapeError, match=r"labels int64 of shape \(R,\), not \(2, 5\) and torch\.float32 of \(2,\)"):
+            replace(first, labels=first.labels.float())
 
     def test_digests_of_another_number_are_refused(self) -> None:
         with pytest.raises(ShapeError, match="one digest a reference or none at all, but there are 1 of 2 references"):

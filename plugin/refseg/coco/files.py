@@ -297,7 +297,7 @@ def _read_categories(
     categories: dict[int, str] = {}
     for position, entry in enumerate(entries):
         category_id, name = whole_number_of(entry.get("id")), entry.get("name")
-        if category_id is None or not isinstance(name, str) or not name:
+        if category_id is None or not isinstance(name, str) or not name.strip():
             raise CocoError(f"{source}: the category at position {position} of 'categories' lacks a number 'id' or a 'name'.")
         if category_id in categories:
             raise CocoError(f"{source} has two categories with the id {category_id}: give each an id of its own.")

@@ -146,8 +146,12 @@ def _image_names(folder: Path) -> Iterator[str]:
     for _, place, files in _walk(folder):
         for name in files:
             path = Path(place, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("._") and path.is_file():
+            if path.suffix.lower() not in IMAGE_SUFFIXES or name.startswith("._"):
+                continue
+            if path.is_file():
                 yield path.relative_to(folder).as_posix()
+            else:
+                logger.warning("%s is passed over: it leads to no file", path)
 
 
 def _walk(folder: Path) -> Iterator[tuple[FolderId, str, list[str]]]:

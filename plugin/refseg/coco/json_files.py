@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import CocoError
 from ..outputs import replacing, require_json
+from ..regular_files import read_regular
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def read_json(path: str | Path) -> Any:
         CocoError: the file is missing or no JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        return json.loads(read_regular(path).decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise CocoError(f"There is no COCO file at {path}.") from error
     except OSError as error:

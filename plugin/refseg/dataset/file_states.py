@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
     """The state of an image file now, or None where it cannot be read; it is not opened, so its orientation is left unknown."""
     try:
         found = os.stat(path)
-        sha256 = file_sha256(path) if content_hash else ""
+        # Of what is no plain file whoever reads the image says so.
+        sha256 = file_sha256(path) if content_hash and stat.S_ISREG(found.st_mode) else ""
         return FileState(Path(path).name, found.st_size, found.st_mtime_ns, sha256, found.st_ctime_ns)
     except OSError:
         return None

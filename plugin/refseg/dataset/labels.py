@@ -177,7 +177,8 @@ def read_mask(label: Any) -> NDArray[np.bool_] | None:
         raise _bad_mask(label, f"its mask's file {label.mask_path} does not exist") from error
     except (OSError, ValueError) as error:
         where = f" from {label.mask_path}" if label.mask is None else ""
-        raise _bad_mask(label, f"its mask cannot be read{where} ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise _bad_mask(label, f"its mask cannot be read{where} ({reason})") from error
 
 
 def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:

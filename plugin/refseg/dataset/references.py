@@ -336,8 +336,8 @@ def _single_objects(path: str, labels: Iterable[Any]) -> list[Any]:
     kept = []
     for label in labels:
         try:
-            if label.label is None:
-                raise LabelError(label.id, None, "it has no class: name it or remove it")
+            if not (label.label or "").strip():
+                raise LabelError(label.id, label.label, "it has no class: name it or remove it")
             if not is_crowd(label):
                 kept.append(label)
         except LabelError as error:

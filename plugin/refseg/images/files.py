@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
+from ..regular_files import read_regular
 from .headers import ERRORS, hw_of, image_errors, open_image, orientation_of
 from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
 from .samples import (
@@ -95,35 +95,33 @@ def decode(
         ImageError: the file is missing, truncated, empty, or of no format that is known.
     """
     name = os.fspath(path)
-    with image_errors(name):
-        opened = open_image(name)
+    with image_errors(name), open_image(name) as opened:
         if opened is None:
             return _decode_bands(name, pixels, admit)
-        with opened:
-            orientation = orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
-            samples = samples_of(opened, name)
-            if _is_for_tifffile(opened, samples, name, pixels.channels):
-                return _decode_bands(name, pixels, admit)
-            if samples.num_bands > 3 and opened.mode == "RGB":
-                say_first_three(samples.num_bands)
-            image_hw = hw_of(opened, orientation)
-            if admit is not None:
-                admit(opened.width * opened.height)
-            if draft is not None:
-                scale = draft(image_hw)
-                opened.draft(None, (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
-            try:
-                loaded = _load(opened, name)
-            except OSError:
-                if opened.format != "TIFF" or not samples.is_deep:
-                    raise
-                return _decode_bands(name, pixels, admit)
-            upright = _turned(loaded, orientation)
-            if draft is None:
-                image_hw = upright.height, upright.width
-            if not samples.is_deep:
-                return Decoded(to_rgb(upright), orientation, image_hw)
-            return Decoded(_scaled(upright, samples, pixels, name, orientation), orientation, image_hw)
+        orientation = orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
+        samples = samples_of(opened, name)
+        if _is_for_tifffile(opened, samples, name, pixels.channels):
+            return _decode_bands(name, pixels, admit)
+        if samples.num_bands > 3 and opened.mode == "RGB":
+            say_first_three(samples.num_bands)
+        image_hw = hw_of(opened, orientation)
+        if admit is not None:
+            admit(opened.width * opened.height)
+        if draft is not None:
+            scale = draft(image_hw)
+            opened.draft(None, (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
+        try:
+            loaded = _load(opened, name)
+        except OSError:
+            if opened.format != "TIFF" or not samples.is_deep:
+                raise
+            return _decode_bands(name, pixels, admit)
+        upright = _turned(loaded, orientation)
+        if draft is None:
+            image_hw = upright.height, upright.width
+        if not samples.is_deep:
+            return Decoded(to_rgb(upright), orientation, image_hw)
+        return Decoded(_scaled(upright, samples, pixels, name, orientation), orientation, image_hw)
 
 
 def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = None) -> Range | None:
@@ -140,18 +138,16 @@ def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = N
         ImageError: the file cannot be read.
     """
     name = os.fspath(path)
-    with image_errors(name):
-        opened = open_image(name)
+    with image_errors(name), open_image(name) as opened:
         if opened is None:
             return _range_of_bands(name, channels)
-        with opened:
-            samples = samples_of(opened, name)
-            if _is_for_tifffile(opened, samples, name, channels):
-                return _range_of_bands(name, channels)
-            if not samples.is_deep or samples.certain or samples.said:
-                return samples.certain or samples.said
-            opened.load()
-            return recorded_range(opened, samples)
+        samples = samples_of(opened, name)
+        if _is_for_tifffile(opened, samples, name, channels):
+            return _range_of_bands(name, channels)
+        if not samples.is_deep or samples.certain or samples.said:
+            return samples.certain or samples.said
+        opened.load()
+        return recorded_range(opened, samples)
 
 
 def _is_for_tifffile(opened: Image.Image, samples: Samples, name: str, channels: tuple[int, ...] | None) -> bool:
@@ -185,7 +181,7 @@ def _load(opened: Image.Image, name: str) -> Image.Image:
     except OSError as error:
         if opened.format != "JPEG" or "truncated" not in str(error):
             raise
-        content = Path(name).read_bytes().rstrip(b"\xff")
+        content = read_regular(name).rstrip(b"\xff")
         ended = _decoded_jpeg(content + END, opened)
         # The decoder does not say that rows are missing: then what is put in their place is seen.
         if ended is None or any(_differs(ended, _decoded_jpeg(content + filling + END, opened)) for filling in FILLINGS):

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..regular_files import open_regular
 from .samples import (
     in_machine_order,
     png_facts,
@@ -36,6 +36,8 @@ SIZE_WHEN_LOADED = {"EPS", "ICNS", "ICO", "PCD", "WMF"}
 """Formats whose size Pillow may change while it loads them."""
 
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How TIFFs begin, by the order of their bytes and the width of their addresses."""
 ERRORS = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -65,26 +67,24 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         ImageError: the file is missing or no image.
     """
     name = os.fspath(path)
-    with image_errors(name, header=True):
-        opened = open_image(name)
+    with image_errors(name, header=True), open_image(name) as opened:
         if opened is None:
             from . import tiff_bands
 
             found = tiff_bands.describe(name)
             unsaid = found.meaning.is_deep and found.meaning.certain is None
             return ImageHeader(upright_hw(found.image_hw, found.orientation), found.orientation, True, unsaid, found.num_bands)
-        with opened:
-            orientation = orientation_of(opened, name)
-            samples = samples_of(opened, name)
-            if opened.format in SIZE_WHEN_LOADED:
-                opened.load()
-            return ImageHeader(
-                hw_of(opened, orientation),
-                orientation,
-                samples.is_deep,
-                samples.is_deep and samples.certain is None,
-                samples.num_bands,
-            )
+        orientation = orientation_of(opened, name)
+        samples = samples_of(opened, name)
+        if opened.format in SIZE_WHEN_LOADED:
+            opened.load()
+        return ImageHeader(
+            hw_of(opened, orientation),
+            orientation,
+            samples.is_deep,
+            samples.is_deep and samples.certain is None,
+            samples.num_bands,
+        )
 
 
 def read_orientation(path: str | os.PathLike[str]) -> int:
@@ -110,35 +110,38 @@ def needs_range(path: str | os.PathLike[str]) -> bool:
     name = os.fspath(path)
     try:
         with image_errors(name):
-            with Path(name).open("rb") as stream:
+            with open_regular(name) as stream:
                 start = stream.read(25)
             # Most files are of these two kinds; there may be a hundred thousand.
             if start.startswith(b"\xff\xd8\xff") or (
                 start.startswith(b"\x89PNG") and start[12:16] == b"IHDR" and start[24:] <= b"\x08"
             ):
                 return False
-            opened = open_image(name)
-            if opened is None:
-                return read_header(name).needs_range
-            with opened:
+            with open_image(name) as opened:
+                if opened is None:
+                    return read_header(name).needs_range
                 samples = samples_of(opened, name)
                 return samples.is_deep and samples.certain is None
     except ImageError:
         return False
 
 
-def open_image(name: str) -> Image.Image | None:
-    """The opened file; None for a TIFF that Pillow does not know."""
-    try:
-        return in_machine_order(Image.open(name))
-    except UnidentifiedImageError:
-        if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
-            raise
-        with Path(name).open("rb") as stream:
-            start = stream.read(4)
-        if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return None
-        raise
+@contextmanager
+def open_image(name: str) -> Iterator[Image.Image | None]:
+    """The opened file, which is closed at the end of the block; None for a TIFF that Pillow does not know."""
+    with open_regular(name) as stream:
+        try:
+            opened = in_machine_order(Image.open(stream))
+        except UnidentifiedImageError:
+            stream.seek(0)
+            if stream.read(4) not in TIFF_STARTS:
+                raise
+            opened = None
+        if opened is None:
+            yield None
+        else:
+            with opened:
+                yield opened
 
 
 def orientation_of(opened: Image.Image, name: str) -> int:
@@ -177,9 +180,12 @@ def image_errors(name: str, header: bool = False) -> Iterator[None]:
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(name, "the file does not exist") from error
+        reason = "it is a link to a file that does not exist" if os.path.islink(name) else "the file does not exist"
+        raise ImageError(name, reason) from error
     except UnidentifiedImageError as error:
         raise ImageError(name, "this is not an image that can be read") from error
     except ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageError(name, f"the file cannot be read ({error.strerror})") from error
         reason = "this is not an image that can be read" if header else f"the image cannot be read ({error})"
         raise ImageError(name, reason) from error

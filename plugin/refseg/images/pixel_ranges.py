@@ -68,8 +68,7 @@ def files_without_range(paths: Iterable[str], *, first: bool = False) -> Sequenc
     """
     deep = []
     for path in sorted(set(paths)):
-        # What is no plain file may be read once alone.
-        if Path(path).suffix.lower() not in EIGHT_BITS and Path(path).is_file() and needs_range(path):
+        if Path(path).suffix.lower() not in EIGHT_BITS and needs_range(path):
             deep.append(path)
             if first:
                 break
@@ -83,8 +82,7 @@ def pixel_needs(paths: Iterable[str]) -> tuple[bool, bool]:
     """
     headers = []
     for path in paths:
-        # What is no plain file may be read once alone.
-        if Path(path).suffix.lower() not in EIGHT_BITS and Path(path).is_file():
+        if Path(path).suffix.lower() not in EIGHT_BITS:
             try:
                 headers.append(read_header(path))
             except ImageError:

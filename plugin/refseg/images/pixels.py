@@ -263,5 +263,6 @@ def _measured(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
 
 def _are_numbers(values: Any, counts: tuple[int, ...]) -> bool:
     return len(values) in counts and all(
-        isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value) for value in values
+        isinstance(value, int | float | np.number) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+        for value in values
     )

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..regular_files import open_regular
 from .pixels import Range, is_deep, most_of, range_of, snapped
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def wide_values(
         turn: makes a loaded image upright.
     """
     high = np.asarray(upright)
-    with Image.open(name) as again:
+    with open_regular(name) as stream, Image.open(stream) as again:
         if samples.wide == "LA;16B":
             again.tile = [tile._replace(args="RGBA") for tile in again.tile]
             again.load()
@@ -262,10 +262,8 @@ class _PngFacts:
 
 def png_facts(name: str) -> _PngFacts:
     """Walk through the chunks of a PNG, without reading its pixels."""
-    if not Path(name).is_file():  # a pipe is read once alone: whoever opens it again waits for ever
-        return _PngFacts()
     significant, late, in_image = 0, False, False
-    with Path(name).open("rb") as stream:
+    with open_regular(name) as stream:
         stream.seek(8)
         while len(head := stream.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
@@ -291,7 +289,7 @@ def _png_range(samples: Samples, name: str) -> Range | None:
     bits = png_facts(name).significant
     if not 8 < bits < 16:
         return None
-    with Image.open(name) as again:
+    with open_regular(name) as stream, Image.open(stream) as again:
         again.load()
         values = wide_values(again, samples, name, lambda image: image)[..., :3] if samples.wide else np.asarray(again)
     rest, below = 16 - bits, values & ((1 << (16 - bits)) - 1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
+from ..regular_files import open_regular
 from .samples import Meaning, say_first_three, tiff_meaning
 
 _ORIENTATION = 274
@@ -57,7 +58,7 @@ def describe(path: str | os.PathLike[str]) -> Bands:
 
     name = os.fspath(path)
     try:
-        with tifffile.TiffFile(name) as file:
+        with open_regular(name) as stream, tifffile.TiffFile(stream) as file:
             series, page = file.series[0], file.pages.first
             axes, shape = series.axes, series.shape
             # NumPy takes no type at all for that of floats.
@@ -104,7 +105,8 @@ def read(path: str | os.PathLike[str], bands: Bands, channels: tuple[int, ...] |
     if channels is None and bands.num_bands > 3:
         say_first_three(bands.num_bands)
     try:
-        values = tifffile.imread(name, series=0)
+        with open_regular(name) as stream, tifffile.TiffFile(stream) as file:
+            values = file.asarray(series=0)
     except Exception as error:  # of a damaged file any
         missing = " (pip install imagecodecs reads more)" if "imagecodecs" in str(error) else ""
         raise ImageError(name, f"the image cannot be read ({error}){missing}") from error

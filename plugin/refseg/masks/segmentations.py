@@ -21,6 +21,8 @@ Polygons: TypeAlias = list[list[float]]
 
 MAX_POLYGON_OUTSIDE = 1.0
 """How far a polygon may reach outside its image, in image sides; pycocotools walks every pixel of an edge."""
+TOO_LARGE = 1 << 62
+"""Pixels of no mask: the runs of a code add up to less."""
 CODES_AT_A_TIME = 512
 """Masks that are checked together, to bound the memory that takes."""
 
@@ -147,7 +149,8 @@ def _fitting(codes: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[boo
         runs, starts = run_lengths([code.encode("ascii") for code in codes])
     except ValueError:  # of characters outside of ASCII too
         return [False] if len(codes) == 1 else [_fitting([code], [hw])[0] for code, hw in zip(codes, sizes, strict=True)]
-    areas = np.array([height * width for height, width in sizes], np.int64)
+    # No sum of runs is below 0.
+    areas = np.array([area if (area := height * width) < TOO_LARGE else -1 for height, width in sizes], np.int64)
     # Run by run first: sums of larger ones could overflow and come out right.
     within = (runs >= 0) & (runs <= np.repeat(areas, np.diff(starts)))
     shown = np.where((np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) % 2 == 1, runs, 0)

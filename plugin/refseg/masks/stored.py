@@ -11,9 +11,10 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..images import Samples, in_machine_order, is_deep, plain_values, range_of, samples_of
+from ..regular_files import open_regular
 
 SOFT_THRESHOLD = 0.5
 """Above which a mask of shares, 0 to 1, holds a pixel."""
@@ -77,7 +78,7 @@ def read_mask_file(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
         ValueError: its pixels are no mask.
     """
     try:
-        with in_machine_order(Image.open(path)) as image:
+        with open_regular(path) as stream, in_machine_order(Image.open(stream)) as image:
             samples = samples_of(image, os.fspath(path)) if image.format == "TIFF" else Samples()
             has_traces = _is_lossy(image)
             image.load()
@@ -88,6 +89,8 @@ def read_mask_file(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
             if image.mode == "P" and _is_grey(image):
                 return as_mask(np.asarray(image.convert("L")))
             return as_mask(_lit_values(image, samples))
+    except UnidentifiedImageError as error:
+        raise OSError("it is no picture that can be read") from error
     except (SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 
@@ -95,7 +98,6 @@ def read_mask_file(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
 def _is_lossy(opened: Image.Image) -> bool:
     """Whether an opened file, not loaded yet, may not hold what was saved to it."""
     if opened.format == "WEBP":
-        # Its own stream, not its path again: a pipe is read once alone.
         return not _is_lossless_webp(opened.fp)  # type: ignore[attr-defined]
     if opened.format == "TIFF":
         return opened.info.get("compression") in LOSSY_IN_TIFF

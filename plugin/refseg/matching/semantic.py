@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..outputs import is_png, replacing
+from ..regular_files import open_regular, read_regular
 from .instances import Instances
 
 NAMES_FILE = "classes.json"
@@ -51,10 +52,14 @@ def write_names(folder: Path, classes: Sequence[str]) -> None:
 def holds_maps(folder: Path) -> bool:
     """Whether maps were written to a folder, told by the names beside them."""
     try:
-        names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        names = json.loads(read_regular(folder / NAMES_FILE))
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(names, dict) and list(names) == [str(number) for number in range(len(names))] and names["0"] == BACKGROUND
+    return (
+        isinstance(names, dict)
+        and list(names) == [str(number) for number in range(len(names))]
+        and names.get("0") == BACKGROUND
+    )
 
 
 def is_map(path: Path) -> bool:
@@ -62,9 +67,9 @@ def is_map(path: Path) -> bool:
     if not is_png(path):
         return False
     try:
-        with Image.open(path) as head:
+        with open_regular(path) as stream, Image.open(stream) as head:
             return head.mode in ("L", "I;16", "I")
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return False
 
 

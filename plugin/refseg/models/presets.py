@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ModelError, UnknownModelError
+from ..regular_files import read_regular
 
 DEMO_WEIGHTS = Path(__file__).parent.parent / "demo" / "weights"
 
@@ -96,7 +97,7 @@ class Preset:
         """Values of a feature, before any weights are here; 1024 where neither the repository's name nor a file says it."""
         named = (width for size, width in _FEATURE_WIDTHS.items() if self.dinov2_repository.endswith(size))
         try:
-            described = json.loads((Path(self.dinov2_repository) / "config.json").read_text())
+            described = json.loads(read_regular(Path(self.dinov2_repository) / "config.json"))
             return int(described["hidden_size"])
         except (OSError, ValueError, KeyError, TypeError):
             return next(named, 1024)

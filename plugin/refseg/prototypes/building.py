@@ -46,6 +46,7 @@ def iter_build_prototypes(
     if not references:
         raise NoReferencesError("There are no references: label an object of each class and select or tag it.")
     models = load_models(model) if isinstance(model, str) else model
+    _check_named(references)
     _check_apart(references, negatives)
     known = reuse.known_vectors if reuse is not None and reuse.fingerprint == models.fingerprint else {}
     turned = (reuse is not None and reuse.turned) if turned is None else turned
@@ -125,7 +126,7 @@ def build_prototypes(
     Raises:
         NoReferencesError: there are none.
         ClassWithoutReferencesError: none of a class's references can be used.
-        BadReferenceError: an object is both a reference and a negative.
+        BadReferenceError: an object is both a reference and a negative, or a reference has no class.
         DatasetError: a range of pixels or channels that cannot be.
     """
     pixels = pixel_settings(pixel_range, channels)
@@ -139,6 +140,12 @@ def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: Pi
     channels = next((one.channels for one in (given, *earlier) if one.channels is not None), None)
     paths = {item.image for item in objects}.union(*{item.beside for item in objects})
     return find_pixels(paths, PixelSettings(pixel_range, channels))
+
+
+def _check_named(references: Sequence[Reference]) -> None:
+    nameless = next((reference for reference in references if not reference.label.strip()), None)
+    if nameless is not None:
+        raise BadReferenceError(f"The reference {nameless.id} has no class: name it, or leave it out.")
 
 
 def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import PrototypeError, ShapeError
 from ..printing import counted
+from .checking import require_finite
 
 SHRINKAGE = 1.0
 """Mean variances added to each direction's own: few vectors tell little of directions in which they do not spread."""
@@ -46,6 +47,9 @@ class Cohort:
             raise ShapeError(
                 f"A cohort needs one feature and second look each, but there are {len(self.features)} and {len(self.looks)}."
             )
+        require_finite({"Features of the cohort": self.features, "Second looks of the cohort": self.looks})
+        if not self.shrinkage > 0:
+            raise PrototypeError(f"The shrinkage of a cohort must be above 0, not {self.shrinkage}.")
 
     def __len__(self) -> int:
         return len(self.features)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..printing import listing
+from .checking import listed_names, require_finite
 
 
 def joined_looks(*parts: tuple[Tensor | None, int]) -> Tensor | None:
@@ -67,6 +68,7 @@ class Negatives:
             raise ShapeError(f"Negatives need one image each or none at all, but {len(self.ids)} have {len(self.images)}.")
         if self.looks is not None and len(self.looks) != len(self.ids):
             raise ShapeError(f"Negatives need one second look each or none at all, but {len(self.ids)} have {len(self.looks)}.")
+        require_finite({"Vectors of negatives": self.vectors, "Second looks of negatives": self.looks}, self.ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,9 +118,9 @@ class Negatives:
     @classmethod
     def from_parts(cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Negatives:
         """From what `parts` gave, in this or an earlier version."""
-        names, ids, digests = (tuple(about[name]) for name in ("names", "ids", "digests"))
+        names, ids, digests = (listed_names(name, about[name]) for name in ("names", "ids", "digests"))
         looks = tensors.get("negatives_looks")
-        return cls(tensors["negatives"], names, ids, digests, tuple(about.get("images", ())), looks)
+        return cls(tensors["negatives"], names, ids, digests, listed_names("images", about.get("images", [])), looks)
 
     @property
     def image_of_each(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from ..checks import names_of, path_of, require_flags, require_kind
 from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from ..images import PLAIN, PixelSettings
 from ..printing import counted, listing
+from .checking import listed_names, require_class_names, require_finite
 from .cohort import Cohort
 from .files import read_file, write_file
 from .negatives import Negatives, joined_looks
@@ -124,19 +125,21 @@ class Prototypes:
                 f"Prototypes of {len(self.classes)} classes need labels from 0 to {len(self.classes) - 1}, but there are "
                 f"{sorted(set(self.labels.tolist()))}."
             )
-        for row, name in enumerate(self.classes):
-            if not bool((self.labels == row).any()):
+        for name, number in self.shots.items():
+            if not number:
                 raise ClassWithoutReferencesError(name, ())
+        own = {"Vectors": self.vectors, "Backgrounds": self.background, "Second looks": self.looks}
+        require_finite({f"{what} of references": tensor for what, tensor in own.items()}, self.reference_ids)
 
     def _check_kinds(self) -> None:
         require_kind(tuple, "a tuple of names", error=PrototypeError, classes=self.classes, reference_ids=self.reference_ids)
-        names_of("classes", self.classes)
+        require_class_names(names_of("classes", self.classes))
         names_of("reference_ids", self.reference_ids, like="ids")
         require_kind(Tensor, "a tensor", error=PrototypeError, vectors=self.vectors, labels=self.labels)
-        if self.vectors.ndim != 2 or self.labels.ndim != 1:
+        if self.vectors.ndim != 2 or self.labels.ndim != 1 or self.labels.dtype != torch.int64:
             raise ShapeError(
-                f"vectors must be of shape (R, C) and labels of shape (R,), not {tuple(self.vectors.shape)} and "
-                f"{tuple(self.labels.shape)}."
+                f"vectors must be of shape (R, C) and labels int64 of shape (R,), not {tuple(self.vectors.shape)} and "
+                f"{self.labels.dtype} of {tuple(self.labels.shape)}."
             )
         require_kind(str, "a text", error=PrototypeError, model=self.model, fingerprint=self.fingerprint)
         require_kind(tuple, "a tuple", error=PrototypeError, skipped=self.skipped, digests=self.digests, images=self.images)
@@ -360,16 +363,16 @@ def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith("looks")}
     negatives, around, cohort = about.get("negatives"), about.get("surroundings"), about.get("cohort")
     return Prototypes(
-        tuple(about["classes"]),
+        listed_names("classes", about["classes"]),
         tensors["vectors"],
         tensors["labels"],
-        tuple(about["reference_ids"]),
+        listed_names("reference_ids", about["reference_ids"]),
         about["model"],
         about["fingerprint"],
-        tuple((name, reason) for name, reason in about["skipped"]),
-        tuple(about.get("digests", ())),
+        tuple((str(name), str(reason)) for name, reason in about["skipped"]),
+        listed_names("digests", about.get("digests", [])),
         None if negatives is None else Negatives.from_parts(negatives, tensors),
-        tuple(about.get("images", ())),
+        listed_names("images", about.get("images", [])),
         tensors.get("background"),
         None if around is None else Surroundings.from_parts(around, tensors),
         PixelSettings.from_lists(about.get("pixels")),

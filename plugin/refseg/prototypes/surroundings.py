@@ -22,8 +22,10 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ..candidates import Candidates, PackedCandidates, pack
-from ..errors import ShapeError
+from ..errors import PrototypeError, ShapeError
+from ..masks import fitting_codes
 from ..printing import counted, one_line
+from .checking import listed_names, require_finite
 from .negatives import joined_looks
 
 SHOWS_IOU = 0.5
@@ -60,6 +62,7 @@ class Shapes:
                 f"Shapes need one code, box, predicted IoU and side each, but there are {len(self.codes)}, {len(self.boxes)}, "
                 f"{len(self.predicted_iou)} and {len(self.sides)}."
             )
+        require_finite({"Predicted IoUs of surroundings": self.predicted_iou})
 
     def take(self, rows: Sequence[int]) -> Shapes:
         """Some, in this order."""
@@ -113,6 +116,7 @@ class Surroundings:
                 raise ShapeError(
                     f"Surroundings need one {what} each or none at all, but there are {number} of {len(self.images)}."
                 )
+        require_finite({"Features of surroundings": self.features, "Second looks of surroundings": self.looks})
 
     def __len__(self) -> int:
         return len(self.images)
@@ -183,12 +187,10 @@ class Surroundings:
         """From what `file_parts` gave, in this or an earlier version."""
         shapes = None
         if "surroundings_codes" in tensors:
-            whole = tensors["surroundings_codes"].numpy().tobytes()
-            ends = [0, *tensors["surroundings_lengths"].cumsum(0).tolist()]
-            codes = tuple(whole[start:stop] for start, stop in pairwise(ends))
-            columns = (tensors[f"surroundings_{name}"] for name in ("boxes", "iou", "sides"))
-            shapes = Shapes(codes, *columns)
-        images, shown, parts = tuple(about["images"]), tuple(about["shown"]), tuple(about.get("parts", ()))
+            boxes, iou, sides = (tensors[f"surroundings_{name}"] for name in ("boxes", "iou", "sides"))
+            codes = _codes_in(tensors["surroundings_codes"], tensors["surroundings_lengths"], sides)
+            shapes = Shapes(codes, boxes, iou, sides)
+        images, shown, parts = (listed_names(name, about.get(name, [])) for name in ("images", "shown", "parts"))
         return cls(tensors["surroundings"], images, shown, parts, shapes, tensors.get("surroundings_looks"))
 
     def take(self, rows: Sequence[int]) -> Surroundings:
@@ -268,6 +270,21 @@ def look_around(
         shapes,
         None if looks is None else looks(torch.tensor(rows, dtype=torch.int64), len(shown)).half(),
     )
+
+
+def _codes_in(joined: Tensor, lengths: Tensor, sides: Tensor) -> tuple[bytes, ...]:
+    """The run-length codes of a file, each checked: pycocotools makes anything of one that is damaged.
+
+    Raises:
+        PrototypeError: one does not fit its grid.
+    """
+    whole, ends = joined.numpy().tobytes(), [0, *lengths.cumsum(0).tolist()]
+    codes = tuple(whole[start:stop] for start, stop in pairwise(ends))
+    sizes = [(side, side) for side in sides.tolist()]
+    is_whole = ends[-1] == len(whole) and all(codes) and len(codes) == len(sizes)
+    if not is_whole or not all(fitting_codes([code.decode("latin-1") for code in codes], sizes)):
+        raise PrototypeError("A mask of the surroundings is damaged: calibrate the prototypes again.")
+    return codes
 
 
 def _parts(iou: NDArray[np.float64], inside: NDArray[np.float64], objects: Sequence[KnownObject]) -> list[str | None]:

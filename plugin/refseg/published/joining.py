@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import BenchmarkError
 from ..outputs import check_outputs, replacing, require_png
+from ..regular_files import read_regular_text
 from .plots import draw_shots
 from .tables import join_tables
 
@@ -50,8 +51,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = _results_at(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(read_regular_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchmarkError(
             f"There are no results of a benchmark at {path}: name the --out of one that has finished."
         ) from error

@@ -15,6 +15,7 @@ from typing import Any
 from ..coco import write_json
 from ..masks import ImageId
 from ..models import Models
+from ..regular_files import read_regular_text
 from .job import Plan, Run, group_of
 from .machine import code_digest, describe_machine, library_versions
 from .suite import Part, Split
@@ -84,8 +85,8 @@ class Ledger:
     def finished(self, run: Run) -> dict[str, Any] | None:
         """What an earlier call kept of this very run; None where it is still to be done."""
         try:
-            kept: Any = json.loads(self.path("runs", run).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            kept: Any = json.loads(read_regular_text(self.path("runs", run)))
+        except (OSError, ValueError, RecursionError):
             return None
         return kept if isinstance(kept, dict) and self.path("detections", run).is_file() else None
 

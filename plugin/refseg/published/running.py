@@ -27,6 +27,7 @@ from ..models import load_models
 from ..outputs import replacing
 from ..progress import Progress, Watcher, drain, duration, labelled, require_progress
 from ..prototypes import Prototypes, iter_build_prototypes
+from ..regular_files import read_regular_text
 from .crew import make_crew
 from .datasets import TargetSamples, iter_dataset
 from .drawing import references_of
@@ -133,7 +134,7 @@ def _hints(ledger: Ledger) -> list[str]:
     for part in plan.suite.parts:
         run = next((run for run in plan.runs if run.part.key == part.key), None)
         if run is not None:
-            results = json.loads(ledger.path("detections", run).read_text(encoding="utf-8"))
+            results = json.loads(read_regular_text(ledger.path("detections", run)))
             hints.append(frame_hint(framed_images(part.targets, plan.suite.folder, results)))
     return [hint for hint in hints if hint]
 
@@ -324,7 +325,7 @@ def _iter_results(
 def score_file(part: Part, split: Split, path: str, metric: Metric, max_detections: int) -> tuple[Scores, float]:
     """The scores of a file of results, and the seconds they took: of exactly what was written."""
     started = time.monotonic()
-    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    results = json.loads(read_regular_text(path))
     return score(part, split, results, metric, max_detections), time.monotonic() - started
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Generator, Sequence
 
 from ..progress import Progress
+from ..regular_files import read_regular_text
 from .datasets import (
     PREDICTIONS_FIELD,
     REFERENCES_FIELD,
@@ -42,7 +43,7 @@ def iter_show(ledger: Ledger, run: Run, targets: TargetSamples) -> Generator[Pro
         return
     yield Progress(0, 1, "pictures")
     title = f"{suite.title} {' '.join(keys)}, {run.shown_shots}, {job.model}"
-    results = json.loads(ledger.path("detections", run).read_text(encoding="utf-8"))
+    results = json.loads(read_regular_text(ledger.path("detections", run)))
     if run.episodes:
         write_episode_sheets(coco, results, suite.folder, out, title)
         show_maps(targets, class_maps(results, list(coco.categories)), list(coco.categories.values()), predictions)

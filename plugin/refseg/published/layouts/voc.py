@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from ...coco import CocoDataset, CocoImage
 from ...masks import ImageId, Refusal, refusal, summary_of
+from ...regular_files import open_regular, read_regular_text
 from ..classes import VOC_CLASSES, VOC_NOVEL
 from ..suite import ANY_SHOTS, Part, Problems, Split, Suite
 from .common import LeftOut, check_targets, choose, note, shorten, with_sizes
@@ -91,7 +92,7 @@ def _read(
 
 def _names(path: Path, archive: str, problems: Problems) -> list[str] | None:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_regular_text(path).splitlines()
     except (OSError, UnicodeDecodeError):
         problems.add(f"There is no list of images {path} that can be read: unpack {archive} beside the folder VOCdevkit.")
         return None
@@ -100,7 +101,8 @@ def _names(path: Path, archive: str, problems: Problems) -> list[str] | None:
 
 def _read_file(path: Path, image_id: str, file_name: str, read: _Read) -> None:
     try:
-        tree = ElementTree.parse(path).getroot()
+        with open_regular(path) as stream:
+            tree = ElementTree.parse(stream).getroot()
     except FileNotFoundError:
         read.broken.append(f"{path} is missing")
         return
