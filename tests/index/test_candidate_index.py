@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -351,11 +352,21 @@ class TestCompact:
     def test_merges_files_and_gives_their_space_back(self, place: Path) -> None:
         index = self.fragmented(place)
         before, on_disk = index.num_bytes, bytes_on_disk(place)
-        index.compact()
+        index.compact(grace=timedelta(0))
         assert len(index._candidates.get_fragments()) == len(index._table.get_fragments()) == 1
         assert index.num_bytes < before
         assert bytes_on_disk(place) < on_disk
         assert index.num_bytes <= bytes_on_disk(place) <= index.num_bytes + 20_000  # the rest are manifests
+
+    def test_files_stay_a_while_for_those_who_read_them(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        index = self.fragmented(place)
+        reader = CandidateIndex.open(place)
+        monkeypatch.setattr(reader, "refresh", lambda: pytest.fail("what it reads has gone"))
+        index.compact()
+        assert_holds(reader, [number for number in range(10) if number != 6])
+        on_disk = bytes_on_disk(place)
+        index.compact(grace=timedelta(0))
+        assert bytes_on_disk(place) < on_disk
 
     def test_keeps_only_what_is_asked_for(self, place: Path) -> None:
         index = make_index(place)
@@ -393,6 +404,75 @@ class TestCompact:
         index.append(items([6, 30]))
         index.refresh()
         assert_holds(index, [*range(10), 30])
+
+    def test_what_a_builder_is_writing_stays(self, place: Path) -> None:
+        """Candidates are written before their image; who builds holds a lease for so long."""
+        index = make_index(place)
+        leases = CandidateIndex.open(place).leases()
+        leases.thread += 1  # as if at work in another thread
+        leases.take(["sample-30"])
+        coming = IndexedImage("sample-30", 5, state_of(30), (90, 120), 2, 1)
+        index._write("candidates", candidates_table([coming], [candidates_of(2)], SETTINGS))
+        index.forget(["sample-3"])
+        CandidateIndex.open(place).compact()
+        index._write_images([coming])
+        leases.close()
+        index.refresh()
+        assert {name: len(candidates) for name, candidates in contents(index).items()} == {
+            **{f"sample-{number}": number % 4 for number in range(12) if number != 3},
+            "sample-30": 2,
+        }
+        assert index.num_unread_rows == 0
+
+    def test_two_at_once(self, place: Path) -> None:
+        self.fragmented(place)
+        with ThreadPoolExecutor(3) as pool:
+            for work in [pool.submit(CandidateIndex.open(place).compact, grace=timedelta(0)) for _ in range(3)]:
+                work.result()
+        assert_holds(CandidateIndex.open(place), [number for number in range(10) if number != 6])
+
+    def test_later_rows_stay_later_when_files_are_merged_beside_a_writer(self, place: Path) -> None:
+        """Lance puts what it has merged behind what was written meanwhile."""
+        index = make_index(place, range(6))
+        index.append(items(range(6, 12)))
+        index.refresh()
+        before = lance.dataset(str(place / "images.lance"))
+        index.forget(["sample-3"])
+        index.append([("sample-5", state_of(50), candidates_of(2))])
+        index.append(items([20]))
+        before.optimize.compact_files(target_rows_per_fragment=100)
+        index.refresh()
+        assert index._table.to_table()["sample_id"].to_pylist()[:3] == ["sample-3", "sample-5", "sample-20"]
+        for fresh in (index, CandidateIndex.open(place)):
+            assert "sample-3" not in fresh.images
+            assert fresh.images["sample-5"].file == state_of(50)
+            assert_same(contents(fresh)["sample-5"], candidates_of(2))
+            fresh.compact()
+            assert "sample-3" not in fresh.images
+            assert fresh.images["sample-5"].file == state_of(50)
+
+    def test_candidates_of_an_image_that_are_parted_are_put_together(self, place: Path) -> None:
+        """Merging ends a file where it is full, in the middle of an image too, and may move each half."""
+        index = make_index(place)
+        rows = index._candidates.to_table()
+        parted = rows.take([*range(1, len(rows), 2), *range(0, len(rows), 2)])
+        lance.write_dataset(parted, str(place / "candidates.lance"), mode="overwrite")
+        opened = CandidateIndex.open(place)
+        assert len(opened._snapshot.scattered) == 6  # those of 2 and 3 candidates
+        for numbers in (range(12), [number for number in range(12) if number != 3]):
+            assert_holds(opened, numbers)
+            opened.compact([f"sample-{number}" for number in range(12) if number != 3])
+
+    def test_parted_candidates_that_nothing_tells_the_order_of_do_not_count(self, place: Path) -> None:
+        """As of an index by an earlier version."""
+        rows = make_index(place)._candidates.to_table()
+        parted = rows.take([*range(1, len(rows), 2), *range(0, len(rows), 2)]).drop_columns(["row"])
+        lance.write_dataset(parted, str(place / "candidates.lance"), mode="overwrite")
+        opened = CandidateIndex.open(place)
+        assert_holds(opened, [0, 1, 4, 5, 8, 9])
+        opened.append(items([2, 3]))
+        opened.refresh()
+        assert_holds(opened, [0, 1, 2, 3, 4, 5, 8, 9])
 
     def test_of_an_empty_index(self, place: Path) -> None:
         index = CandidateIndex.create(place, SETTINGS)
@@ -446,23 +526,6 @@ class TestTwoHandles:
         for index in (first, second):
             assert_same(contents(index)["sample-5"], candidates_of(2))
             assert index.images["sample-5"].file == state_of(51)
-
-    def test_builders_that_came_later_are_known(self, place: Path) -> None:
-        first = make_index(place)
-        assert first.new_builders == set()
-        second = CandidateIndex.open(place)
-        assert second.builder != first.builder
-        second.append(items([20]))
-        first.refresh()
-        assert first.new_builders == {second.builder}
-        assert second.new_builders == set()
-
-    def test_a_builder_that_wrote_before_and_goes_on_is_known(self, place: Path) -> None:
-        first = make_index(place)
-        second = CandidateIndex.open(place)
-        first.append(items([20]))
-        second.refresh()
-        assert second.new_builders == {first.builder}
 
     def test_threads_that_write_at_once(self, place: Path) -> None:
         handles = [CandidateIndex.create(place, SETTINGS) for _ in range(4)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event, Thread
@@ -25,10 +26,12 @@ from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index, iter_build_index
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexNotFoundError
 from refseg.index.candidate_index import CandidateIndex
+from refseg.index.search import make_vector_index, search_all, search_vectors
+from refseg.progress import drain
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenting import segment
 from tests.at_once import ANSWER_SECONDS, servers
-from tests.index.test_candidate_index import assert_holds, assert_same, candidates_of, contents, items, make_index
+from tests.index.test_candidate_index import assert_holds, assert_same, candidates_of, contents, first_rows, items, make_index
 from tests.trays import quick_models, tray_prototypes, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -120,7 +123,6 @@ def _prepare(pipe: Connection, name: str) -> Any:
     """In a worker: settings of the tests; dataset and models, as soon as it is told to begin."""
     torch.set_num_threads(1)
     refseg.dataset.builder.SECONDS_A_WRITE = 0.0
-    refseg.dataset.builder.IMAGES_A_STRETCH = 4
     refseg.dataset.builder.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
     dataset, models = fo.load_dataset(name), quick_models()
     pipe.send("ready")
@@ -313,41 +315,120 @@ class TestCutOffFiles:
         assert_holds(CandidateIndex.open(place), [number for number in range(14) if number != 5])
 
 
-def read_all(index: CandidateIndex, rows: int = 4) -> dict[str, PackedCandidates] | None:
-    """What scan hands out, or None where it says that the index cannot be read."""
-    try:
-        return contents(index, rows=rows)
-    except IndexDamagedError:
-        return None
+NOW = timedelta(0)
+"""What compacting replaces goes at once."""
+
+
+def number_of(sample_id: str) -> int:
+    return int(sample_id.split("-")[1])
 
 
 class TestTidiedUpMeanwhile:
     @pytest.mark.parametrize("chunks_before", [0, 1, 5])
-    def test_a_scan_during_compaction_is_right_or_refused(self, tmp_path: Path, chunks_before: int) -> None:
+    @pytest.mark.parametrize("features_only", [False, True])
+    def test_a_scan_gives_each_image_once(self, tmp_path: Path, chunks_before: int, features_only: bool) -> None:
+        """Its files go while it reads: what it has not given yet comes as it is now."""
         index = CandidateIndex.create(tmp_path, make_index(tmp_path).settings)
         for number in range(12, 40):
             index.append(items([number]))
         reader = CandidateIndex.open(tmp_path)
-        scan = reader.scan(rows=3)
+        scan = reader.scan(rows=3, features_only=features_only)
         seen = [next(scan) for _ in range(chunks_before)]
+        given = {image.sample_id for chunk in seen for image in chunk.images}
         index.refresh()
         index.forget(["sample-30"])
         index.append([("sample-31", items([31])[0][1], candidates_of(30))])
-        index.compact()
-        try:
-            seen += list(scan)
-            complete = True
-        except IndexDamagedError:
-            complete = False
-        found = {image.sample_id: chunk.candidates(number) for chunk in seen for number, image in enumerate(chunk.images)}
-        # What was read is the snapshot of the reader, from before.
-        for name, candidates in found.items():
-            assert_same(candidates, candidates_of(int(name.split("-")[1])))
-        assert len(found) == 40 or not complete
-        reader.refresh()
-        after = contents(reader)
-        assert after.keys() == {f"sample-{number}" for number in range(40) if number != 30}
-        assert_same(after["sample-31"], candidates_of(30))
+        index.compact(grace=NOW)
+        seen += list(scan)
+        names = [image.sample_id for chunk in seen for image in chunk.images]
+        assert sorted(names, key=number_of) == [f"sample-{number}" for number in range(40) if number != 30]
+        assert len(given) < 40 - 3
+        for chunk in seen:
+            for number, image in enumerate(chunk.images):
+                expected = candidates_of(30 if image.sample_id == "sample-31" else number_of(image.sample_id))
+                own = chunk.features[chunk.starts[number] : chunk.starts[number + 1]].float()
+                assert torch.equal(own, expected.features)
+                if not features_only:
+                    assert_same(chunk.candidates(number), expected)
+        # Whoever asks next sees what the scan saw.
+        assert contents(reader).keys() == set(names)
+
+    def test_files_that_go_without_a_newer_version_are_damage(self, tmp_path: Path) -> None:
+        reader = make_index(tmp_path)
+        scan = reader.scan(rows=3)
+        next(scan)
+        for path in (tmp_path / "candidates.lance" / "data").iterdir():
+            path.unlink()
+        with pytest.raises(IndexDamagedError, match="delete it and build it again"):
+            list(scan)
+
+    def test_damage_stays_damage_beside_a_builder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """There is a newer version at each try, and none can be read."""
+        reader, writer = make_index(tmp_path, range(1, 12)), CandidateIndex.open(tmp_path)
+        spoilt = list((tmp_path / "candidates.lance" / "data").iterdir())
+        scan = reader.scan(rows=3)
+        next(scan)
+        real, tries = reader.refresh, []
+
+        def refresh() -> None:
+            tries.append(1)
+            writer.append(items([20 + len(tries)]))
+            real()
+
+        monkeypatch.setattr(reader, "refresh", refresh)
+        for path in spoilt:
+            # The names of images can still be read.
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+        with pytest.raises(IndexDamagedError, match="delete it and build it again"):
+            list(scan)
+        assert len(tries) <= 5
+
+    def test_second_looks(self, tmp_path: Path) -> None:
+        index = make_index(tmp_path)
+        names = ["sample-2", "sample-3", "sample-7"]
+        looks = {name: torch.randn(2, 6, generator=torch.Generator().manual_seed(number_of(name))).half() for name in names}
+        for name in names:
+            index.looks.append([(index.images[name], torch.tensor([0, 1]), looks[name])])
+        reader = CandidateIndex.open(tmp_path)
+        assert len(reader.looks) == 6
+        index.compact([name for name in index.images if name != "sample-2"], grace=NOW)
+        found = reader.looks.read([reader.images[name] for name in names])
+        assert [rows.tolist() for rows, _ in found] == [[], [0, 1], [0, 1]]
+        for name, (_, own) in list(zip(names, found, strict=True))[1:]:
+            assert torch.equal(own, looks[name].float())
+
+    @pytest.mark.parametrize("phase", [0, 1])
+    def test_the_exact_search(self, tmp_path: Path, phase: int) -> None:
+        """Also where the nearest image is indexed again between comparing and fetching: its rows are others then."""
+        index = make_index(tmp_path, [1, 2, 3, 5, 6, 7])
+        reader = CandidateIndex.open(tmp_path)
+        vector = candidates_of(7).features[2]
+        search = search_all(reader, vector, 1)
+        for _ in range(phase):
+            next(search)
+        index.append([("sample-7", items([7])[0][1], first_rows(candidates_of(7), 1)), *items([9])])
+        index.append([("sample-2", items([2])[0][1], candidates_of(7))])
+        index.compact(grace=NOW)
+        if phase:
+            reader.refresh()
+        (found,) = drain(search, False)
+        assert found.image.sample_id == "sample-2"
+        assert found.score == pytest.approx(1, abs=1e-3)
+        assert torch.equal(found.candidate.features[0], vector)
+
+    def test_the_vector_index(self, tmp_path: Path) -> None:
+        index = make_index(tmp_path, range(1, 60))
+        make_vector_index(index)
+        reader = CandidateIndex.open(tmp_path)
+        index.forget(["sample-5"])
+        index.append(items([60, 61]))
+        index.compact(grace=NOW)
+        assert reader.has_vector_index
+        vector = candidates_of(7).features[2]
+        found = search_vectors(reader, vector, 5)
+        assert found[0].image.sample_id == "sample-7"
+        assert found[0].score == pytest.approx(1, abs=1e-3)
 
     def test_readers_beside_a_writer_that_compacts(self, tmp_path: Path) -> None:
         make_index(tmp_path, range(1, 12))
@@ -355,13 +436,13 @@ class TestTidiedUpMeanwhile:
 
         def read() -> None:
             while not stop.is_set():
-                answers.append(read_all(CandidateIndex.open(tmp_path)))
+                answers.append(contents(CandidateIndex.open(tmp_path), rows=4))
 
         def read_after_refresh() -> None:
             reader = CandidateIndex.open(tmp_path)
             while not stop.is_set():
                 reader.refresh()
-                answers.append(read_all(reader))
+                answers.append(contents(reader, rows=4))
 
         failures: list[BaseException] = []
 
@@ -377,14 +458,13 @@ class TestTidiedUpMeanwhile:
         writer = CandidateIndex.open(tmp_path)
         for number in range(12, 24):
             writer.append(items([number, number - 11]))
-            writer.compact()
+            writer.compact(grace=NOW)
         stop.set()
         for thread in threads:
             thread.join()
-        assert [error for error in failures if not isinstance(error, IndexDamagedError)] == []
-        complete = [answer for answer in answers if answer is not None]
-        assert complete
-        for answer in complete:
+        assert failures == []
+        assert answers
+        for answer in answers:
             assert answer.keys() >= {f"sample-{number}" for number in range(1, 12)}
             for name, candidates in answer.items():
                 assert_same(candidates, candidates_of(int(name.split("-")[1])))
@@ -422,6 +502,6 @@ class TestTidiedUpMeanwhile:
         index = make_index(tmp_path / "index")
         reader = CandidateIndex.open(tmp_path / "index")
         index.delete()
-        assert read_all(reader) is None
-        with pytest.raises(IndexNotFoundError, match=r"There is no candidate index at .*: build one first"):
-            reader.refresh()
+        for read in (lambda: contents(reader), reader.refresh, reader.refresh_if_changed):
+            with pytest.raises(IndexNotFoundError, match=r"There is no candidate index at .*: build one first"):
+                read()

@@ -90,16 +90,18 @@ def test_looks_of_another_version_do_not_count(tmp_path: Path, monkeypatch: pyte
     assert [rows.tolist() for rows, _ in Looks(str(tmp_path)).read([image(7)])] == [[5]], "the older ones are replaced"
 
 
-def test_images_that_are_kept(tmp_path: Path) -> None:
+def test_images_that_are_removed(tmp_path: Path) -> None:
     looks = Looks(str(tmp_path))
     looks.append([(image(key), *look(1, 2, seed=key)) for key in (1, 2, 3)])
-    looks.keep({2, 9})
+    assert looks.keys == {1, 2, 3}
+    looks.remove({1, 3, 9})
     for opened in (looks, Looks(str(tmp_path))):
         assert [len(rows) for rows, _ in opened.read([image(1), image(2), image(3)])] == [0, 2, 0]
         assert torch.equal(opened.read([image(2)])[0][1], look(1, 2, seed=2)[1])
 
 
 def test_a_damaged_table_is_said_to_be_one(tmp_path: Path) -> None:
+    make_index(tmp_path)
     looks = Looks(str(tmp_path))
     looks.append([(image(7), *look(1, 2))])
     for file in (tmp_path / "looks.lance" / "data").iterdir():

@@ -1,9 +1,15 @@
-"""Candidates of images that an index does not hold: computed, packed and added to it."""
+"""Candidates of images that an index does not hold: computed, packed and added to it.
+
+Builders at once share the images: each leases some, computes and writes them, and leases the next. What another one has
+leased is waited for at the end, and computed here where that one gives up or is gone.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -31,7 +37,7 @@ from ..images import (
     run_ahead,
     stack_pixels,
 )
-from ..index import FileState
+from ..index import FileState, Leases
 from ..models import Models
 from .index import (
     DatasetIndex,
@@ -48,8 +54,16 @@ IMAGES_A_WRITE = 256
 """Candidates are written when either is reached: what a killed process loses."""
 
 
-IMAGES_A_STRETCH = 64
-"""After so many images a builder looks which ones another builder has done meanwhile."""
+SECONDS_A_LEASE = 10.0
+"""About so long a builder takes for the images that it leases at once: what others may have to wait for at the end."""
+
+
+BATCHES_A_LEASE = 4
+"""A lease holds for so many batches at least."""
+
+
+SECONDS_A_LOOK = 1.0
+"""So often a builder looks whether images that others have leased are done."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,7 @@ class _Batch:
         pictures: the good ones at their own size, where they are looked at in tiles.
         found: candidates of each good one.
         seconds: that the models took.
+        num_awaited: images that other builders have leased; such a batch is empty.
     """
 
     files: Sequence[ImageFile]
@@ -104,6 +119,7 @@ class _Batch:
     pictures: Sequence[Image.Image] = ()
     found: Sequence[Candidates | PackedCandidates] = ()
     seconds: float = 0.0
+    num_awaited: int = 0
 
 
 @dataclass
@@ -123,6 +139,7 @@ class Builder:
         num_computed: images computed.
         num_gated: of these, images that the gate kept from the segmenter, as a whole or in part.
         trouble: why candidates are no longer kept.
+        num_awaited: images that are left, all of which other builders compute at the moment; 0 while this one has work.
     """
 
     index: DatasetIndex | None
@@ -137,6 +154,8 @@ class Builder:
     gate: PresenceGate | None = None
     num_gated: int = 0
     pixels: PixelSettings = PLAIN
+    num_awaited: int = 0
+    _leases: Leases | None = None
     _unwritten: list[tuple[str, FileState, PackedCandidates]] = field(default_factory=list)
     _written_at: float = field(default_factory=time.monotonic)
     _seconds: float = 0.0
@@ -144,11 +163,14 @@ class Builder:
     def compute(self, images: Sequence[ImageFile]) -> Generator[list[Computed], None, None]:
         """Candidates of images, batch by batch; images that cannot be read, or were done elsewhere, come without any.
 
-        Beside a GPU the models look at the next batch while one is dealt with. Closing waits for that one and drops it.
+        While it waits for other builders batches are empty. Beside a GPU the models look at the next batch while one is dealt
+        with. Closing waits for that one and drops it.
 
         Raises:
             IndexWriteError: the index cannot be written to, and goes_on is not set.
         """
+        if self.index is not None and self.trouble is None:
+            self._leases = self.index.index.leases()
         # Not on a processor, see loading.py; nor with tiles: closing would wait for all windows of an image, and drop them.
         side_by_side = self.models.device.type in BESIDE_PROCESSOR and self.num_workers != 0 and not self.uses_tiles
         loaded = self._load(images)
@@ -159,7 +181,11 @@ class Builder:
             proposed = run_ahead(proposed, "refseg-models")
         with closing(proposed):
             for batch in proposed:
-                yield self._keep(batch)
+                answer = self._keep(batch)
+                if batch.num_awaited:
+                    # Others may be waiting for these.
+                    self._write()
+                yield answer
                 self._write_if_due()
 
     def close(self) -> None:
@@ -171,8 +197,15 @@ class Builder:
         try:
             self._write()
         finally:
+            if self._leases is not None:
+                self._leases.close()
             if self.index is not None and self.num_computed > self.num_gated:
-                record_index(self.index, self._seconds / (self.num_computed - self.num_gated))
+                record_index(self.index, self._seconds_per_image)
+
+    @property
+    def _seconds_per_image(self) -> float | None:
+        num_images = self.num_computed - self.num_gated
+        return self._seconds / num_images if num_images else None
 
     @property
     def uses_tiles(self) -> bool:
@@ -182,15 +215,16 @@ class Builder:
     def _load(self, images: Sequence[ImageFile]) -> Generator[_Batch, None, None]:
         """Images read, in batches, and those that another builder has done meanwhile."""
         device = self.models.device.type
-        waiting = list(images)
+        waiting = deque(images)
         while waiting:
-            stretch, waiting = self._next_stretch(waiting)
-            done = [image for image in stretch if self._is_held(image)]
+            done, mine = self._share_out(waiting)
             if done:
                 yield _Batch(done)
-            rest = [image for image in stretch if not self._is_held(image)]
+            elif not mine:
+                yield _Batch((), num_awaited=len(waiting))
+                time.sleep(SECONDS_A_LOOK)
             batches = load_batches(
-                [image.path for image in rest],
+                [image.path for image in mine],
                 self.models.segmenter_side,
                 batch_size=IMAGES_A_BATCH[device],
                 num_workers=self.num_workers,
@@ -200,7 +234,12 @@ class Builder:
             )
             with closing(batches):
                 for batch in batches:
-                    yield self._stack(batch, rest)
+                    yield self._stack(batch, mine)
+
+    @property
+    def label(self) -> str:
+        """What progress is counted in, and whether others are waited for."""
+        return f"images, {self.num_awaited} of them at work in another builder" if self.num_awaited else "images"
 
     def _stack(self, batch: Sequence[LoadedImage], images: Sequence[ImageFile]) -> _Batch:
         good = [loaded for loaded in batch if loaded.error is None]
@@ -237,8 +276,14 @@ class Builder:
 
     def _keep(self, batch: _Batch) -> list[Computed]:
         """Pack what was found, and note what is to be written."""
+        sample_ids = [image.sample_id for image in batch.files]
+        self.num_awaited = batch.num_awaited
+        if self._leases is not None:
+            self._leases.thread = threading.get_ident()
+            self._leases.seconds = max(self._leases.seconds, BATCHES_A_LEASE * batch.seconds)
+            self._leases.settle(sample_ids)
         if not batch.errors:
-            self.done_elsewhere += [image.sample_id for image in batch.files]
+            self.done_elsewhere += sample_ids
             return [Computed(image, None) for image in batch.files]
         found = iter([self._packed(candidates) for candidates in batch.found])
         answer = []
@@ -265,18 +310,49 @@ class Builder:
             return candidates
         return pack(candidates, fine=self._keeps_all)
 
-    def _next_stretch(self, waiting: list[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
-        """Some images to do next, and the others: two builders that know of each other meet in the middle."""
-        size = len(waiting) if self.index is None else IMAGES_A_STRETCH
-        if self._is_second():
-            return waiting[-size:], waiting[:-size]
-        return waiting[:size], waiting[size:]
+    def _share_out(self, waiting: deque[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
+        """Take images from those that wait: some that are in the index by now, and some that are this builder's to compute."""
+        if self._leases is None:
+            mine = [waiting.popleft() for _ in range(len(waiting))]
+            return [], mine
+        try:
+            return self._lease(self._leases, waiting)
+        except (OSError, ValueError) as error:
+            logger.info("Nobody else is told which images are computed: %s", error)
+            self._leases = None
+            return self._share_out(waiting)
 
-    def _is_second(self) -> bool:
-        if self.index is None:
-            return False
-        tables = self.index.index
-        return any(builder < tables.builder for builder in tables.new_builders)
+    def _lease(self, leases: Leases, waiting: deque[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
+        assert self.index is not None
+        others = leases.others()
+        size = self._lease_size(len(waiting), len(set(others.values())))
+        done: list[ImageFile] = []
+        free: list[ImageFile] = []
+        passed: list[ImageFile] = []
+        while waiting and len(free) < size:
+            image = waiting.popleft()
+            (done if self._is_held(image) else passed if image.sample_id in others else free).append(image)
+        waiting.extendleft(reversed(passed))
+        won = leases.take([image.sample_id for image in free]) if free else set()
+        waiting.extendleft(image for image in reversed(free) if image.sample_id not in won)
+        if free and not won and not done:
+            # Others were faster with all of these: what they have leased is known now.
+            return self._lease(leases, waiting)
+        # A builder ends a lease once its images are written: what was free, and not leased by now, may be in the index.
+        self.index.index.refresh_if_changed()
+        mine = [image for image in free if image.sample_id in won]
+        found = [image for image in mine if self._is_held(image)]
+        leases.settle([image.sample_id for image in found])
+        return done + found, [image for image in mine if image not in found]
+
+    def _lease_size(self, num_waiting: int, num_others: int) -> int:
+        """How many images to lease at once: whole batches, few enough that nobody waits long for the last ones."""
+        batch = IMAGES_A_BATCH[self.models.device.type]
+        each = self._seconds_per_image
+        if each is None:
+            return batch
+        fair = num_waiting // (2 * num_others + 2) if num_others else num_waiting
+        return max(1, int(min(SECONDS_A_LEASE / each, fair, IMAGES_A_WRITE)) // batch) * batch
 
     def _is_held(self, image: ImageFile) -> bool:
         return self.index is not None and self.index.holds(image.sample_id, image.state, image.path)
@@ -286,12 +362,13 @@ class Builder:
             self._write()
 
     def _write(self) -> None:
-        if self.index is None or not self._unwritten:
+        if self.index is None:
             return
         try:
-            self.index.index.append(self._unwritten)
-            self.index.index.refresh()
-            self.index.index.tidy_if_due()
+            if self._unwritten:
+                self.index.index.append(self._unwritten)
+                self.index.index.refresh()
+                self.index.index.tidy_if_due()
         except IndexWriteError as error:
             if not self.goes_on:
                 raise
@@ -300,3 +377,14 @@ class Builder:
         finally:
             self._unwritten = []
             self._written_at = time.monotonic()
+        self._tell()
+
+    def _tell(self) -> None:
+        """End the leases of what is done, and say that this builder is still there."""
+        if self._leases is None:
+            return
+        try:
+            self._leases.release()
+            self._leases.renew_if_due()
+        except (OSError, ValueError) as error:
+            logger.info("Leases were not ended: %s", error)

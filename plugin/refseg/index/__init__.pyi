@@ -1,4 +1,5 @@
 from .candidate_index import CandidateIndex as CandidateIndex
+from .leases import Leases as Leases
 from .search import Found as Found
 from .search import make_vector_index as make_vector_index
 from .search import search_all as search_all
@@ -7,6 +8,7 @@ from .space import Room as Room
 from .space import bytes_per_image as bytes_per_image
 from .space import free_bytes as free_bytes
 from .space import room_for as room_for
+from .storage import GRACE as GRACE
 from .storage import delete_tables as delete_tables
 from .tables import FORMAT as FORMAT
 from .tables import FORMAT_WITH_TILES as FORMAT_WITH_TILES

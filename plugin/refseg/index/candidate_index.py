@@ -3,48 +3,51 @@
 `candidates` has a row a candidate, `images` a row an image, `looks` one a second look. An image's candidates are written first
 and its row after them, both by atomic transactions: an image counts when its row is there and finds all its candidates. Nothing
 is ever changed in place, an image that is indexed again gets a later row. So a killed process, a full disk or two builders at
-once can leave rows that nobody reads, which `compact` removes, but never a wrong answer.
+once can leave rows that nobody reads, which `compact` removes, but never a wrong answer. A fourth table, `leases`, says who
+computes what.
 
 A candidate takes 2 bytes a feature and about 200 to 600 for its mask; opening reads 8 bytes a candidate and a row an image.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..candidates import PackedCandidates
 from ..errors import IndexDamagedError, IndexMismatchError
 from ..printing import counted
+from .compacting import compact, tidy
+from .leases import Leases
 from .looks import Looks
+from .snapshot import read_snapshot
 from .storage import (
+    GRACE,
+    LATER_FIELDS,
+    Read,
     add_later_columns,
     bytes_of,
     create_table,
-    damaged,
-    delete_rows,
     delete_tables,
-    is_gone,
     join_uri,
-    not_found,
     parts_of,
+    read_anew,
+    read_newest,
     unwritable,
+    write_anew,
 )
 from .tables import (
-    LATER_IMAGE_FIELDS,
     NEWEST_FORMAT,
     FileState,
     IndexChunk,
@@ -52,20 +55,15 @@ from .tables import (
     IndexSettings,
     candidates_schema,
     candidates_table,
-    features_of,
     images_schema,
     images_table,
-    read_images,
     read_settings,
 )
-
-logger = logging.getLogger(__name__)
 
 ROWS_A_CHUNK = 8192
 """Candidates read at once: 16 MB of features of width 1024."""
 FRAGMENTS_TO_TIDY = 64
 """Each write adds a fragment; beyond so many small ones reading slows down."""
-ROWS_A_FRAGMENT = 1 << 17
 GONE = -1
 """Number of candidates that says: forget this image."""
 
@@ -76,21 +74,17 @@ class CandidateIndex:
     Attributes:
         uri: a folder or an object store's address.
         settings: what its candidates have in common.
-        images: for each sample id what is indexed, as of the snapshot.
+        builder: a number for whoever writes through this object.
     """
 
     def __init__(self, uri: str, settings: IndexSettings, storage_options: dict[str, str] | None = None) -> None:
         self.uri = uri
         self.settings = settings
-        self.images: dict[str, IndexedImage] = {}
         self.builder = secrets.randbits(62)
         self._storage = storage_options
-        self._starts: dict[int, int] = {}
-        self._written: Counter[int] = Counter()
-        self._written_at_first: Counter[int] = Counter()
-        self._num_unread = 0
-        self._candidates: Any = None
-        self._table: Any = None
+        self._snapshot = read_snapshot(uri, settings, storage_options)
+        self._refreshing = threading.Lock()
+        self._sequence = 0
         self._looks: Looks | None = None
 
     def __repr__(self) -> str:
@@ -107,12 +101,9 @@ class CandidateIndex:
             IndexDamagedError: it cannot be read.
         """
         place = os.fspath(uri)
-        try:
-            table = lance.dataset(join_uri(place, "images"), storage_options=storage_options)
-        except (ValueError, OSError) as error:
-            if "not found" in str(error).lower():
-                raise not_found(place) from error
-            raise damaged(place, error) from error
+        table = read_newest(
+            place, lambda: lance.dataset(join_uri(place, "images"), storage_options=storage_options), storage_options
+        )
         version, settings = read_settings(table.schema)
         if version > NEWEST_FORMAT:
             raise IndexMismatchError(
@@ -121,10 +112,7 @@ class CandidateIndex:
             )
         if settings is None:
             raise IndexDamagedError(f"What lies at {place} is not a candidate index: choose another place.")
-        index = cls(place, settings, storage_options)
-        index.refresh()
-        index._written_at_first = index._written
-        return index
+        return cls(place, settings, storage_options)
 
     @classmethod
     def create(
@@ -170,36 +158,35 @@ class CandidateIndex:
             IndexNotFoundError: it was deleted.
             IndexDamagedError: a table cannot be read.
         """
-        try:
-            # Images first: whatever they name is then among the candidates.
-            self._table = lance.dataset(join_uri(self.uri, "images"), storage_options=self._storage)
-            rows = read_images(self._table.to_table())
-            self._candidates = lance.dataset(join_uri(self.uri, "candidates"), storage_options=self._storage)
-            keys: NDArray[np.int64] = self._candidates.to_table(columns=["image"])["image"].to_numpy()
-        except (ValueError, OSError) as error:
-            if is_gone(self.uri, self._storage):
-                raise not_found(self.uri) from error
-            raise damaged(self.uri, error) from error
-        begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.zeros(0, np.int64)
-        counts = np.diff(begins, append=len(keys))
-        self._starts = dict(zip(keys[begins].tolist(), begins.tolist(), strict=True))
-        found = dict(zip(keys[begins].tolist(), counts.tolist(), strict=True))
-        self._written = Counter(image.builder for image in rows)
-        images = {image.sample_id: image for image in rows}  # the last row of a sample counts
-        self.images = {
-            sample_id: image for sample_id, image in images.items() if image.num_candidates == found.get(image.key, 0)
-        }
-        self._num_unread = len(keys) - sum(image.num_candidates for image in self.images.values())
-        self._looks = None
+        # A builder's threads refresh at once: the one that began last has the newest.
+        with self._refreshing:
+            self._snapshot = read_snapshot(self.uri, self.settings, self._storage)
+            self._looks = None
+
+    def refresh_if_changed(self) -> None:
+        """Take notice of images that others have written since; costs next to nothing where there are none.
+
+        Raises:
+            IndexNotFoundError: it was deleted.
+            IndexDamagedError: a table cannot be read.
+        """
+        with suppress(ValueError, OSError):
+            if self._snapshot.is_newest:
+                return
+        self.refresh()
 
     @property
-    def new_builders(self) -> set[int]:
-        """Numbers of the processes that have written since this index was opened, without this one's."""
-        return {
-            builder
-            for builder, written in self._written.items()
-            if builder != self.builder and written > self._written_at_first[builder]
-        }
+    def images(self) -> dict[str, IndexedImage]:
+        """For each sample id what is indexed, as of the snapshot."""
+        return self._snapshot.images
+
+    @property
+    def _table(self) -> Any:
+        return self._snapshot.table
+
+    @property
+    def _candidates(self) -> Any:
+        return self._snapshot.candidates
 
     @property
     def num_candidates(self) -> int:
@@ -217,10 +204,14 @@ class CandidateIndex:
             self._looks = Looks(self.uri, self._storage)
         return self._looks
 
+    def leases(self) -> Leases:
+        """Who computes which images, for one more builder."""
+        return Leases(self.uri, self._storage)
+
     @property
     def num_unread_rows(self) -> int:
         """Candidates that no image refers to any more; compact removes them."""
-        return self._num_unread
+        return self._snapshot.num_rows - self.num_candidates
 
     @property
     def num_bytes(self) -> int:
@@ -265,6 +256,8 @@ class CandidateIndex:
     ) -> Iterator[IndexChunk]:
         """Read candidates, in the order in which they were written; the next chunk is read ahead.
 
+        Each image is given once, as it was when the scan began; where others clear its files away meanwhile, as they put it.
+
         Args:
             sample_ids: of which images; all where None. Those not indexed are left out.
             features_only: leave out what only masks need.
@@ -273,34 +266,41 @@ class CandidateIndex:
         Raises:
             IndexDamagedError: the candidates cannot be read.
         """
-        wanted = self.images if sample_ids is None else [name for name in sample_ids if name in self.images]
-        images = sorted((self.images[name] for name in wanted), key=lambda image: self._starts.get(image.key, -1))
         columns = ["feature"] if features_only else ["feature", "box", "predicted_iou", "code", "edge"]
+        origin = newest = self._snapshot
+
+        def renew() -> None:
+            nonlocal newest
+            self.refresh()
+            newest = self._snapshot
+
+        def read(images: Sequence[IndexedImage]) -> IndexChunk:
+            def take() -> IndexChunk:
+                now = images if newest is origin else newest.in_order([image.sample_id for image in images])
+                return newest.take(now, columns)
+
+            return read_anew(self.uri, take, lambda: newest.version, renew)
+
+        wanted = origin.in_order(origin.images if sample_ids is None else set(sample_ids))
         with ThreadPoolExecutor(1) as ahead:
             reading = None
-            for part in parts_of(images, rows):
-                following = ahead.submit(self._read, part, columns)
+            for part in parts_of(wanted, rows):
+                following = ahead.submit(read, part)
                 if reading is not None:
                     yield reading.result()
                 reading = following
             if reading is not None:
                 yield reading.result()
 
-    def _read(self, images: Sequence[IndexedImage], columns: Sequence[str]) -> IndexChunk:
-        counts = np.array([image.num_candidates for image in images], np.int64)
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        begins = np.array([self._starts.get(image.key, 0) for image in images], np.int64)
-        positions = np.repeat(begins - starts[:-1], counts) + np.arange(starts[-1])
-        try:
-            table = self._candidates.take(positions, columns=list(columns)).combine_chunks()
-        except (ValueError, OSError) as error:
-            raise damaged(self.uri, error) from error
-        return IndexChunk(tuple(images), starts, features_of(table, self.settings), table, self.settings)
-
     @property
     def has_vector_index(self) -> bool:
-        """Whether nearest can be asked."""
-        return any("feature" in entry.field_names for entry in self._candidates.describe_indices())
+        """Whether nearest can be asked.
+
+        Raises:
+            IndexDamagedError: nobody can tell.
+        """
+        indices = self._read_anew(lambda: self._candidates.describe_indices())
+        return any("feature" in entry.field_names for entry in indices)
 
     def make_vector_index(self, num_partitions: int) -> None:
         """Build Lance's vector index over the features: a bit a dimension, refined by the features themselves.
@@ -308,12 +308,8 @@ class CandidateIndex:
         Raises:
             IndexWriteError: no space or no right to write.
         """
-        try:
-            self._candidates.create_index(
-                "feature", index_type="IVF_RQ", metric="cosine", num_partitions=num_partitions, num_bits=1, replace=True
-            )
-        except OSError as error:
-            raise unwritable(self.uri, error) from error
+        options = {"index_type": "IVF_RQ", "metric": "cosine", "num_partitions": num_partitions, "num_bits": 1}
+        self._write_anew(lambda: self._candidates.create_index("feature", replace=True, **options))
         self.refresh()
 
     def nearest(self, vector: Tensor, k: int, num_probes: int, refine: int) -> pa.Table:
@@ -324,6 +320,9 @@ class CandidateIndex:
             k: how many.
             num_probes: partitions looked into.
             refine: so many times k rows are compared exactly.
+
+        Raises:
+            IndexDamagedError: the candidates cannot be read.
         """
         columns = ["image", "box", "predicted_iou", "code", "edge", "_distance"]
         query = {
@@ -333,40 +332,34 @@ class CandidateIndex:
             "nprobes": num_probes,
             "refine_factor": refine,
         }
-        return self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks()
+        return self._read_anew(lambda: self._candidates.scanner(columns=columns, nearest=query).to_table().combine_chunks())
 
-    def compact(self, keep: Collection[str] | None = None) -> None:
-        """Remove the rows that nobody reads, merge small files and give their space back.
+    def compact(self, keep: Collection[str] | None = None, grace: timedelta = GRACE) -> None:
+        """Remove the rows that nobody reads, and merge small files; their space is given back after a while.
+
+        Others may read and build meanwhile. What they are writing stays.
 
         Args:
             keep: sample ids; all other images are forgotten. None keeps every image.
+            grace: for so long the files stay that others may be reading; a later compaction or build removes them. Whoever
+                still reads them then begins anew with the newest ones.
 
         Raises:
+            IndexNotFoundError: it was deleted.
             IndexWriteError: no space or no right to write.
         """
-        self.refresh()
-        kept = {name: image for name, image in self.images.items() if keep is None or name in keep}
-        in_use = {image.key for image in kept.values()}
-        try:
-            delete_rows(self._candidates, "image", set(self._starts) - in_use)
-            self.looks.keep(in_use)
-            named = self._table.to_table(columns=["key", "sample_id"], with_row_id=True)
-            last = dict(zip(named["sample_id"].to_pylist(), named["_rowid"].to_pylist(), strict=True))
-            delete_rows(self._table, "_rowid", set(named["_rowid"].to_pylist()) - {last[name] for name in kept})
-            self._tidy(timedelta(0))
-        except OSError as error:
-            raise unwritable(self.uri, error) from error
+
+        def work() -> None:
+            self.refresh()
+            compact(self.uri, self._snapshot, keep, grace, self._storage)
+
+        self._write_anew(work)
         self.refresh()
 
     def tidy_if_due(self) -> None:
         """Merge small files where many writes have left too many of them; several processes may do so at once."""
         if len(self._candidates.get_fragments()) >= FRAGMENTS_TO_TIDY:
-            try:
-                # Old versions stay a while for those who read them.
-                self._tidy(timedelta(minutes=10))
-            except OSError as error:
-                # Another process was faster, or the disk is full: reading works as it did.
-                logger.info("The small files of the index at %s were not merged: %s", self.uri, error)
+            tidy(self.uri, self._storage)
             self.refresh()
 
     def delete(self) -> None:
@@ -376,24 +369,23 @@ class CandidateIndex:
             IndexWriteError: no right to do so.
         """
         delete_tables(self.uri, self._storage)
-        self.images = {}
+        self._snapshot = replace(self._snapshot, images={})
 
     def _write_images(self, images: Sequence[IndexedImage]) -> None:
-        if any(name not in self._table.schema.names for name, _ in LATER_IMAGE_FIELDS):
-            add_later_columns(self.uri, self._storage)
-        self._write("images", images_table(images, self.settings))
+        self._sequence = max(self._sequence, self._snapshot.sequence) + 1
+        self._write("images", images_table(images, self.settings, self._sequence))
 
     def _write(self, name: str, table: pa.Table) -> None:
+        held = self._table if name == "images" else self._candidates
+        if any(field not in held.schema.names for field, _ in LATER_FIELDS[name]):
+            add_later_columns(self.uri, name, self._storage)
         try:
             lance.write_dataset(table, join_uri(self.uri, name), mode="append", storage_options=self._storage)
         except OSError as error:
             raise unwritable(self.uri, error) from error
 
-    def _tidy(self, keep_versions: timedelta) -> None:
-        self.looks.tidy(keep_versions)
-        for name in ("candidates", "images"):
-            table = lance.dataset(join_uri(self.uri, name), storage_options=self._storage)
-            table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
-            if table.describe_indices():
-                table.optimize.optimize_indices()
-            table.cleanup_old_versions(older_than=keep_versions)
+    def _read_anew(self, read: Callable[[], Read]) -> Read:
+        return read_anew(self.uri, read, lambda: self._snapshot.version, self.refresh)
+
+    def _write_anew(self, write: Callable[[], None]) -> None:
+        write_anew(self.uri, write, lambda: self._snapshot.version, self.refresh)

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 import lance
 import numpy as np
@@ -20,7 +21,19 @@ from torch import Tensor
 
 from ..candidates import LOOK_VERSION
 from ..printing import counted
-from .storage import bytes_of, create_table, damaged, delete_rows, join_uri, unwritable
+from .storage import (
+    GRACE,
+    bytes_of,
+    clean_up,
+    create_table,
+    delete_rows,
+    join_uri,
+    merge_files,
+    open_table,
+    read_anew,
+    read_newest,
+    unwritable,
+)
 from .tables import IndexedImage, column_of
 
 logger = logging.getLogger(__name__)
@@ -28,7 +41,6 @@ logger = logging.getLogger(__name__)
 NAME = "looks"
 FRAGMENTS_TO_TIDY = 64
 """Each write adds a fragment; beyond so many small ones reading slows down."""
-ROWS_A_FRAGMENT = 1 << 17
 LOOKS_KEY = b"refseg_looks"
 
 Look = tuple[IndexedImage, Tensor, Tensor]
@@ -47,10 +59,10 @@ class Looks:
         self.uri = uri
         self.width = 0
         self._storage = storage_options
-        self._table: lance.LanceDataset | None = None
-        self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._positions: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._table: Any = None
+        self._keys: NDArray[np.int64]
+        self._rows: NDArray[np.int64]
+        self._positions: NDArray[np.int64]
         self._open()
 
     def __len__(self) -> int:
@@ -64,20 +76,27 @@ class Looks:
         """Size of the table's data files."""
         return 0 if self._table is None else bytes_of(self._table)
 
+    @property
+    def keys(self) -> set[int]:
+        """Of the images of which there are looks."""
+        return set(np.unique(self._keys).tolist())
+
     def _open(self) -> None:
+        read_newest(self.uri, self._read_names, self._storage)
+
+    def _read_names(self) -> None:
+        self._table, self.width = None, 0
+        self._keys = self._rows = self._positions = np.zeros(0, np.int64)
         try:
-            table = lance.dataset(join_uri(self.uri, NAME), storage_options=self._storage)
+            table = open_table(self.uri, NAME, self._storage)
         except (ValueError, OSError) as error:
             if "not found" in str(error).lower():
                 return
-            raise damaged(self.uri, error) from error
+            raise
         about = json.loads((table.schema.metadata or {}).get(LOOKS_KEY, b"{}"))
         if about.get("version") != LOOK_VERSION:
             return
-        try:
-            names = table.to_table(columns=["image", "row"])
-        except (ValueError, OSError) as error:
-            raise damaged(self.uri, error) from error
+        names = table.to_table(columns=["image", "row"])
         self._table, self.width = table, int(about["width"])
         keys, rows = names["image"].to_numpy(), names["row"].to_numpy().astype(np.int64)
         # Two processes may have looked at the same candidate: either look is right.
@@ -93,15 +112,18 @@ class Looks:
         Raises:
             IndexDamagedError: the table cannot be read.
         """
+        return read_anew(self.uri, lambda: self._take(images), self._version, self._open)
+
+    def _version(self) -> int | None:
+        return None if self._table is None else self._table.version
+
+    def _take(self, images: Sequence[IndexedImage]) -> list[tuple[Tensor, Tensor]]:
         if self._table is None or not images:
             return [(torch.zeros(0, dtype=torch.int64), torch.zeros(0, self.width)) for _ in images]
         starts, stops = (np.searchsorted(self._keys, [image.key + more for image in images]) for more in (0, 1))
         wanted = np.concatenate([self._positions[start:stop] for start, stop in zip(starts, stops, strict=True)])
         order = np.argsort(wanted)
-        try:
-            table = self._table.take(wanted[order], columns=["look"]).combine_chunks()
-        except (ValueError, OSError) as error:
-            raise damaged(self.uri, error) from error
+        table = self._table.take(wanted[order], columns=["look"]).combine_chunks()
         column = column_of(table, "look")
         flat = torch.utils.dlpack.from_dlpack(column.flatten()) if len(column) else torch.zeros(0, dtype=torch.float16)
         looks = torch.empty(len(wanted), self.width)
@@ -141,29 +163,29 @@ class Looks:
         except OSError as error:
             raise unwritable(self.uri, error) from error
         if len(written.get_fragments()) >= FRAGMENTS_TO_TIDY:
-            self.tidy(timedelta(minutes=10))
+            self.tidy(GRACE)
         self._open()
 
-    def tidy(self, keep_versions: timedelta) -> None:
-        """Merge small files, and give back the space of versions older than this, which others may be reading."""
+    def tidy(self, grace: timedelta) -> None:
+        """Merge small files, and give back the space of versions that others may have been reading for so long."""
         if self._table is None:
             return
         try:
-            table = lance.dataset(join_uri(self.uri, NAME), storage_options=self._storage)
-            table.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
-            table.cleanup_old_versions(older_than=keep_versions)
-        except OSError as error:
+            table = open_table(self.uri, NAME, self._storage)
+            merge_files(table)
+            clean_up(table, grace)
+        except (ValueError, OSError) as error:
             # Another process was faster, or the disk is full: reading works as it did.
             logger.info("The small files of second looks at %s were not merged: %s", self.uri, error)
 
-    def keep(self, keys: Collection[int]) -> None:
-        """Remove the looks of all other images.
+    def remove(self, keys: Collection[int]) -> None:
+        """Remove the looks at these images.
 
         Raises:
             OSError: no right to write.
         """
         if self._table is not None:
-            delete_rows(self._table, "image", set(np.unique(self._keys).tolist()) - set(keys))
+            delete_rows(self._table, "image", keys)
             self._open()
 
     def _make(self, place: str, schema: pa.Schema) -> None:

@@ -55,8 +55,25 @@ def search_all(
         The nearest, most similar first.
     """
     total = len(index.images) if sample_ids is None else len(sample_ids)
+    while True:
+        rows = yield from _nearest_rows(index, vector, k, sample_ids, total)
+        found = [
+            Found(image, score, chunk.candidates(number).row(row))
+            for chunk in index.scan([image.sample_id for image in rows])
+            for number, image in enumerate(chunk.images)
+            for row, score in rows.get(image, [])
+        ]
+        if len(found) == sum(map(len, rows.values())):
+            return sorted(found, key=lambda item: -item.score)
+        # Some of these images were indexed again or forgotten meanwhile: what was near has other rows, or is no more.
+
+
+def _nearest_rows(
+    index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None, total: int
+) -> Generator[Progress, None, dict[IndexedImage, list[tuple[int, float]]]]:
+    """Rows of the nearest candidates of each image, and their similarity."""
     best = torch.empty(0)
-    places: list[tuple[str, int]] = []
+    places: list[tuple[IndexedImage, int]] = []
     done = 0
     for chunk in index.scan(sample_ids, features_only=True):
         scores = chunk.features.float() @ vector
@@ -66,16 +83,10 @@ def search_all(
         best, places = best[:k], [places[position] for position in order[:k].tolist()]
         done += len(chunk.images)
         yield Progress(done, total, "images")
-    rows: dict[str, list[tuple[int, float]]] = {}
-    for (sample_id, row), score in zip(places, best.tolist(), strict=True):
-        rows.setdefault(sample_id, []).append((row, score))
-    found = [
-        Found(image, score, chunk.candidates(number).row(row))
-        for chunk in index.scan(rows)
-        for number, image in enumerate(chunk.images)
-        for row, score in rows[image.sample_id]
-    ]
-    return sorted(found, key=lambda item: -item.score)
+    rows: dict[IndexedImage, list[tuple[int, float]]] = {}
+    for (image, row), score in zip(places, best.tolist(), strict=True):
+        rows.setdefault(image, []).append((row, score))
+    return rows
 
 
 def search_vectors(index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None = None) -> list[Found]:
@@ -109,6 +120,6 @@ def num_partitions(num_candidates: int) -> int:
     return max(1, min(4096, num_candidates // CANDIDATES_A_PARTITION))
 
 
-def _place(chunk: IndexChunk, row: int) -> tuple[str, int]:
+def _place(chunk: IndexChunk, row: int) -> tuple[IndexedImage, int]:
     number = int(np.searchsorted(chunk.starts, row, side="right")) - 1
-    return chunk.images[number].sample_id, row - int(chunk.starts[number])
+    return chunk.images[number], row - int(chunk.starts[number])

@@ -45,8 +45,10 @@ _IMAGE_FIELDS = (
     ("num_candidates", pa.int32()),
     ("builder", pa.int64()),
 )
-LATER_IMAGE_FIELDS = (("ctime_ns", pa.int64()), ("orientation", pa.int32()))
+LATER_IMAGE_FIELDS = (("ctime_ns", pa.int64()), ("orientation", pa.int32()), ("sequence", pa.int64()))
 """Columns that tables of earlier versions lack, and get when they are written to; what such a version adds has none there."""
+LATER_CANDIDATE_FIELDS = (("row", pa.int32()),)
+"""Likewise of the table of candidates."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ def candidates_schema(settings: IndexSettings) -> pa.Schema:
         _CODE,
         _EDGE,
         ("feature", pa.list_(pa.float32() if settings.float_features else pa.float16(), settings.feature_width)),
+        *LATER_CANDIDATE_FIELDS,
     )
     return _with_settings(fields, settings)
 
@@ -214,12 +217,12 @@ def read_settings(schema: pa.Schema) -> tuple[int, IndexSettings | None]:
         return 0, None
 
 
-def images_table(images: Sequence[IndexedImage], settings: IndexSettings) -> pa.Table:
-    """Rows of the table of images."""
+def images_table(images: Sequence[IndexedImage], settings: IndexSettings, sequence: int) -> pa.Table:
+    """Rows of the table of images, all written at once: later than every row of a lower sequence number."""
     rows = [
         (
             *(image.sample_id, image.key, image.file.name, image.file.size, image.file.mtime_ns, image.file.sha256),
-            *(*image.image_hw, image.num_candidates, image.builder, image.file.ctime_ns, image.file.orientation),
+            *(*image.image_hw, image.num_candidates, image.builder, image.file.ctime_ns, image.file.orientation, sequence),
         )
         for image in images
     ]
@@ -232,7 +235,7 @@ def read_images(table: pa.Table) -> list[IndexedImage]:
     """The images of a table, in the order of its rows."""
     columns = [table[name].to_pylist() for name, _ in _IMAGE_FIELDS]
     columns += [
-        table[name].to_pylist() if name in table.column_names else [None] * len(table) for name, _ in LATER_IMAGE_FIELDS
+        table[name].to_pylist() if name in table.column_names else [None] * len(table) for name in ("ctime_ns", "orientation")
     ]
     return [
         IndexedImage(
@@ -243,6 +246,19 @@ def read_images(table: pa.Table) -> list[IndexedImage]:
             *columns, strict=True
         )
     ]
+
+
+def sequences_of(table: pa.Table) -> NDArray[np.int64]:
+    """When each row of a table of images was written, as numbers that rise; those of one write have the same.
+
+    Merging files may move rows behind later ones, so their order alone does not tell. A version that writes no numbers
+    puts its rows behind those that are there.
+    """
+    if "sequence" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    numbers = table["sequence"]
+    highest_before: NDArray[np.int64] = np.maximum.accumulate(numbers.fill_null(0).to_numpy())
+    return np.where(numbers.is_null().to_numpy(), highest_before, numbers.fill_null(0).to_numpy())
 
 
 def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCandidates], settings: IndexSettings) -> pa.Table:
@@ -257,6 +273,7 @@ def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCand
         pa.concat_arrays([candidates.codes for candidates in packed]),
         pa.concat_arrays([candidates.edges for candidates in packed]),
         pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), settings.feature_width),
+        pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])),
     ]
     return pa.Table.from_arrays(columns, schema=candidates_schema(settings))
 

@@ -53,7 +53,7 @@ def segment_images(
                 writer.flush_if_due()
                 looker.write_if_due()
                 done += len(batch)
-                yield Progress(done, total, "images")
+                yield Progress(done, total, builder.label)
         elsewhere: dict[str, float] = {}
         for sample_id, candidates, ranking, worth in _ranked(source, builder.done_elsewhere, matcher, looker):
             if worth:

@@ -259,7 +259,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
         IndexedImage(sample_id, number, state, (8, 8), 0, 1) for number, sample_id in enumerate(dataset.values("id")[::2])
     ]
     for start in range(0, len(indexed), 100):
-        lance.write_dataset(images_table(indexed[start : start + 100], settings), f"{index.uri}/images.lance", mode="append")
+        lance.write_dataset(images_table(indexed[start : start + 100], settings, 1), f"{index.uri}/images.lance", mode="append")
     index.refresh()
     refseg.dataset.index.record_index(refseg.dataset.index.DatasetIndex(dataset, index), 0.5)
     yield dataset
