@@ -14,7 +14,7 @@ from ..forms.constants import PROTOTYPES_METHOD, REJECTED_FIELD
 from ..forms.matching import default_matching
 from ..forms.selection import collection
 from ..running import background, library
-from . import queue as panel_queue
+from . import looking
 from . import sections as panel_sections
 from . import settings as panel_settings
 from .telling import newest
@@ -84,10 +84,18 @@ def told(method: Method) -> Method:
 
 def send(ctx: Any, *names: str) -> None:
     """Send sections to the App as they are now."""
+    from refseg.dataset import at_one_moment
+
     settings = panel_settings.read(ctx)
-    for name in names:
-        with reviewing(ctx) if name in ("review", "suggested") else nullcontext():
-            ctx.panel.set_data(name, panel_sections.SECTIONS[name](ctx, settings))
+    with at_one_moment():
+        for name in names:
+            with reviewing(ctx) if name in ("review", "suggested") else nullcontext():
+                try:
+                    shown = panel_sections.SECTIONS[name](ctx, settings)
+                except looking.StillReadingError:
+                    # The browser asks again.
+                    shown = {"is_reading": True}
+                ctx.panel.set_data(name, shown)
 
 
 def send_overview(ctx: Any) -> None:
@@ -114,7 +122,7 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"There is no job {name!r}.")
     if name == "calibrate":
         return "calibrate", {}
-    shown = panel_sections.references(ctx, settings)
+    shown = panel_sections.references(ctx, settings, waits=True)
     kept, known = shown["prototypes"], [entry["name"] for entry in shown["rows"]]
     if name != "learn" and known and settings.classes is not None and not set(known) & set(settings.classes):
         # None named would mean all of them.
@@ -187,7 +195,6 @@ def decide_on(
         decision = refseg.fix(collection(ctx), label_ids[0], **where, **keeps)
     else:
         raise ValueError(f"There is no decision {kind!r}.")
-    panel_queue.drop(ctx, settings, label_ids)
     store = ctx.store(panel_settings.STORE)
     store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
     return decision.describe_replaced()

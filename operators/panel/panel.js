@@ -15,6 +15,7 @@
 
   const SECTIONS = ["references", "index", "segment", "suggested", "review", "results"];
   const POLL_MILLISECONDS = 1000;
+  const READING_MILLISECONDS = 500;
   const PATIENCE_MILLISECONDS = 5000;
   const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
   const PICTURES_A_REQUEST = 48;
@@ -112,6 +113,21 @@
       return () => clearTimeout(timer);
     }, [tick, jobs.length]);
     return (id) => { known.current.set(id, 0); setTick((number) => number + 1); };
+  }
+
+  /** Sections that are known; those whose labels are still being read are asked for again until they are. */
+  function useSections(call, data) {
+    const waiting = SECTIONS.filter((name) => data[name] && data[name].is_reading);
+    const [tick, setTick] = useState(0);
+    useEffect(() => {
+      if (!waiting.length) return undefined;
+      const timer = setTimeout(async () => {
+        // One that failed has been told, and would be told again and again.
+        if (await call("load", { sections: waiting })) setTick((number) => number + 1);
+      }, READING_MILLISECONDS);
+      return () => clearTimeout(timer);
+    }, [tick, waiting.join()]);
+    return [Object.fromEntries(SECTIONS.filter((name) => data[name] && !waiting.includes(name)).map((name) => [name, data[name]])), waiting.length > 0];
   }
 
   /** What is selected. FiftyOne 1.22 does not tell Python which labels were selected with Alt, so they are counted here. */
@@ -633,6 +649,7 @@
     const overview = data.overview && { ...data.overview, selection };
     const jobs = (overview && overview.jobs) || [];
     const follow = useWatch(call, jobs);
+    const [sections, isReading] = useSections(call, data);
     const [onlyView, setOnlyView] = useState(false);
     const [delegate, setDelegate] = useState(true);
     const [isInModal, setIsInModal] = useState(false);
@@ -649,20 +666,21 @@
       const answer = await call("start", { job, only_view: onlyView && Boolean(overview.selection.view), delegate });
       if (answer) follow(answer.id);
     };
-    const next = nextOf(data);
+    const next = nextOf(sections);
     const shared = { overview, call, go, jobs };
     const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
     // Beside an open image the App's arrows to the next one lie over the panel's edges.
     return h(mui.Box, { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } },
       row({ justifyContent: "flex-end", mb: 1 },
         overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
+        isReading ? row({ mr: "auto" }, h(mui.CircularProgress, { size: 14 }), text("Reading the labels of this dataset…", { color: "text.secondary" })) : null,
         button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
-      h(References, { ...shared, data: data.references, isNext: next === "references" }),
-      h(Index, { ...shared, data: data.index, isNext: next === "index" }),
-      h(Segment, { ...shared, data: data.segment, references: data.references, isNext: next === "segment", start: { onlyView, setOnlyView } }),
-      data.suggested && data.suggested.is_possible ? h(Suggested, { ...shared, data: data.suggested, review: data.review }) : null,
-      h(Review, { ...shared, data: data.review, references: data.references, isNext: next === "review" }),
-      h(Results, { ...shared, data: data.results, review: data.review, isNext: next === "results" }),
+      h(References, { ...shared, data: sections.references, isNext: next === "references" }),
+      h(Index, { ...shared, data: sections.index, isNext: next === "index" }),
+      h(Segment, { ...shared, data: sections.segment, references: sections.references, isNext: next === "segment", start: { onlyView, setOnlyView } }),
+      sections.suggested && sections.suggested.is_possible ? h(Suggested, { ...shared, data: sections.suggested, review: sections.review }) : null,
+      h(Review, { ...shared, data: sections.review, references: sections.references, isNext: next === "review" }),
+      h(Results, { ...shared, data: sections.results, review: sections.review, isNext: next === "results" }),
       h(Jobs, { jobs: others, call }));
   }
 

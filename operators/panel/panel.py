@@ -21,7 +21,7 @@ from ..mark_empty import count_empty, describe, mark
 from ..running import background
 from ..running.jobs import request_cancel, running_jobs
 from . import examples as panel_examples
-from . import queue as panel_queue
+from . import looking
 from . import sections as panel_sections
 from . import settings as panel_settings
 from .acting import (
@@ -149,7 +149,7 @@ class ReferenceSegmentation(foo.Panel):
             return None
         names = ctx.params.get("sections") or list(panel_sections.SECTIONS)
         if ctx.params.get("anew"):
-            panel_queue.forget(ctx, panel_settings.read(ctx))
+            looking.forget(ctx)
             send_overview(ctx)
         send(ctx, *names)
         return True
@@ -171,7 +171,6 @@ class ReferenceSegmentation(foo.Panel):
             for uri, params in told:
                 ctx.trigger(uri, params)
         if ended:
-            panel_queue.forget(ctx, panel_settings.read(ctx))
             send(ctx, *panel_sections.SECTIONS)
         jobs = panel_sections.jobs(ctx)
         ctx.panel.set_data("overview.jobs", jobs)
@@ -211,7 +210,6 @@ class ReferenceSegmentation(foo.Panel):
         ctx.ops.notify(text, variant="success")
         clear_selection(ctx)
         ctx.ops.reload_dataset()
-        panel_queue.forget(ctx, panel_settings.read(ctx))
         send(ctx, "segment", *DECIDED)
         return True
 
@@ -220,8 +218,6 @@ class ReferenceSegmentation(foo.Panel):
         """Take the tag off one reference or negative."""
         panel_examples.remove(ctx, ctx.params["field"], ctx.params["id"], ctx.params["sample_id"])
         ctx.ops.reload_samples()
-        # What was rejected is to be decided again.
-        panel_queue.forget(ctx, panel_settings.read(ctx))
         send(ctx, "segment", *DECIDED)
         return True
 
@@ -297,7 +293,6 @@ class ReferenceSegmentation(foo.Panel):
             replaced = decide_on(ctx, kind, *ids, ctx.params.get("label"), as_references=ctx.params.get("as_references"))
         except RefSegError:
             # It may have been replaced meanwhile, and would otherwise be asked for again and again.
-            panel_queue.forget(ctx, panel_settings.read(ctx))
             send(ctx, "review", "suggested")
             raise
         if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
@@ -344,7 +339,6 @@ class ReferenceSegmentation(foo.Panel):
         store.set("decisions", kept[:-1])
         if not is_undone:
             ctx.ops.notify("The last decision had been taken back already.", variant="info")
-        panel_queue.forget(ctx, panel_settings.read(ctx))
         send(ctx, *DECIDED)
         return True
 
@@ -362,7 +356,8 @@ class ReferenceSegmentation(foo.Panel):
         what = ctx.params["what"]
         view = collection(ctx) if shows_frames(ctx) else None
         if what == "queue":
-            items = panel_queue.open_items(ctx, settings)[:REVIEWED_IN_GRID]
+            found = looking.review(ctx, settings, waits=True)
+            items = found.queue(settings.order, REVIEWED_IN_GRID) if found is not None and found.run is not None else []
             if not items:
                 raise ValueError("There is nothing to review.")
             images = all_images(ctx).select({item.sample_id for item in items})

@@ -1,6 +1,7 @@
 """What each section of the panel shows, as JSON, read from FiftyOne alone: no model, no torch, no index is opened.
 
-A section is asked for by itself and in a thread; on 10,000 samples each takes some tenths of a second at most.
+A section is asked for by itself and in a thread. What it needs of labels comes from `looking`: once a dataset was looked at, a
+section of 100,000 images takes some tenths of a second at most.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import fiftyone as fo
 import numpy as np
-from fiftyone import ViewField as F
 
 from ..forms.constants import (
     EMPTY_TAG,
     EVALUATION_METHOD,
     MODELS,
-    NEGATIVE_TAG,
     OVERLAPS,
     PROTOTYPES_METHOD,
-    REFERENCE_TAG,
     REJECTED_FIELD,
     SECOND_LOOKS,
     SIMILARITIES,
@@ -30,11 +27,10 @@ from ..forms.form import dataset_problem, object_fields
 from ..forms.indexes import find_record, record_pixels
 from ..forms.matching import default_matching
 from ..forms.messages import count, duration, size
-from ..forms.selection import all_images, collection, labels_path
-from ..mark_empty import count_empty
+from ..forms.selection import all_images
 from ..running.background import can_delegate
 from ..running.jobs import running_jobs
-from . import queue as panel_queue
+from . import looking
 from .examples import every_image
 from .settings import MATCHING, PanelSettings
 from .suggested import suggested
@@ -99,9 +95,10 @@ def jobs(ctx: Any) -> list[Section]:
     return found + (queued(ctx, {job["id"] for job in found}) if can_delegate() else [])
 
 
-def references(ctx: Any, settings: PanelSettings) -> Section:
+def references(ctx: Any, settings: PanelSettings, *, waits: bool = False) -> Section:
     """A row a class: its references, what is known of their quality, and its negatives."""
-    examples = _examples(ctx)
+    tagged = looking.tagged_labels(ctx, settings, waits=waits)
+    examples = [_example(label) for label in tagged.labels]
     kept = newest(ctx, PROTOTYPES_METHOD, whole=True)
     quality = {row[0]: row for row in (kept or {}).get("quality") or ()}
     for example in examples:
@@ -125,15 +122,14 @@ def references(ctx: Any, settings: PanelSettings) -> Section:
             }
         )
     others = [example for example in examples if example["kind"] == "negative" and example["label"] not in names]
-    num_empty = count_empty(ctx)
     return {
         "rows": rows,
         "other_negatives": others[:SHOWN_EXAMPLES],
         "num_other_negatives": len(others),
         "num_references": sum(row["shots"] for row in rows),
         "num_negatives": len(examples) - sum(row["shots"] for row in rows),
-        "num_empty": num_empty,
-        "pending": _pending(ctx, examples, kept, num_empty),
+        "num_empty": tagged.num_empty,
+        "pending": _pending(ctx, examples, kept, tagged.num_empty),
         "calibration": None if kept is None else _calibration(kept),
         "prototypes": None if kept is None else {"name": kept["key"], "model": kept["model"]},
     }
@@ -158,7 +154,7 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
     from refseg.dataset import newest_run
 
     kept = newest(ctx, PROTOTYPES_METHOD)
-    tagged = {example["label"] for example in _examples(ctx) if example["kind"] == "reference"}
+    tagged = {label.label for label in _references(ctx, settings)}
     names = sorted(tagged | {row[0] for row in (kept or {}).get("shots") or ()} if tagged else tagged)
     run = newest_run(ctx.dataset, settings.label_field)
     least = thresholds(settings, kept, None if run is None else run.config)
@@ -179,14 +175,13 @@ def segment(ctx: Any, settings: PanelSettings) -> Section:
 
 def review(ctx: Any, settings: PanelSettings) -> Section:
     """The head of the queue and what was decided so far."""
-    from refseg.dataset import newest_run
-
-    items = panel_queue.open_items(ctx, settings)
-    run = newest_run(ctx.dataset, settings.label_field)
+    found = looking.review(ctx, settings)
+    run = None if found is None else found.run
     least = _of_run({} if run is None else run.config)
-    classes = sorted({item.label for item in items} | set(() if run is None else run.config.get("classes") or ()))
+    is_asked = found is not None and run is not None
+    items = found.queue(settings.order, SHOWN_ITEMS) if is_asked else []
     return {
-        "num_open": len(items),
+        "num_open": len(found.open) if is_asked else 0,
         "items": [
             {
                 "label_id": item.label_id,
@@ -196,26 +191,24 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
                 "why": _why(item, settings, least),
                 "runner_up": item.runner_up,
             }
-            for item in items[:SHOWN_ITEMS]
+            for item in items
         ],
-        "classes": classes,
-        **_decided(ctx, settings),
+        "classes": sorted({*(found.open.counts if is_asked else ()), *(run.config.get("classes") or () if run else ())}),
+        **_decided(found),
     }
 
 
 def results(ctx: Any, settings: PanelSettings) -> Section:
     """Figures against ground truth where they were measured, and the scores' histogram; decisions are those of `review`."""
     evaluated = newest(ctx, EVALUATION_METHOD, pred_field=settings.label_field)
+    found = looking.review(ctx, settings)
     histogram = None
-    if _has_predictions(ctx, settings):
-        path = labels_path(collection(ctx), settings.label_field)
-        values = [value for value in all_images(ctx).values(f"{path}.confidence", unwind=True) if value is not None]
-        if values:
-            numbers, _ = np.histogram(values, bins=BINS, range=(0, 1))
-            histogram = {"counts": numbers.tolist(), "num": len(values)}
+    if found is not None and len(found.scores):
+        numbers, _ = np.histogram(found.scores, bins=BINS, range=(0, 1))
+        histogram = {"counts": numbers.tolist(), "num": len(found.scores)}
     return {
         "evaluation": None if evaluated is None else describe_evaluation(evaluated),
-        "num_reference_images": len({item["sample_id"] for item in _examples(ctx) if item["kind"] == "reference"}),
+        "num_reference_images": len({label.sample_id for label in _references(ctx, settings)}),
         "truth_fields": [name for name in object_fields(ctx) if name not in _not_truth(ctx, settings)],
         "histogram": histogram,
         "thresholds": _lines(ctx, settings),
@@ -242,36 +235,13 @@ SECTIONS = {
 }
 
 
-def _examples(ctx: Any) -> list[Section]:
-    """Every label that is a reference, by its own tag or its image's, or a negative, outside the fields that runs overwrite."""
-    from refseg.dataset import prediction_fields
-    from refseg.masks import flag_of
+def _example(label: Any) -> Section:
+    kind = "negative" if label.is_negative else "reference"
+    return {"id": label.label_id, "sample_id": label.sample_id, "field": label.field, "label": label.label, "kind": kind}
 
-    dataset, found = collection(ctx), []
-    written = prediction_fields(dataset)
-    images = every_image(ctx)
-    whole = set(images.match_tags(REFERENCE_TAG).values("id"))
-    is_tagged = F("tags").contains([REFERENCE_TAG, NEGATIVE_TAG])
-    for field in object_fields(ctx):
-        if field in written:
-            continue
-        path = labels_path(dataset, field)
-        names = ["id", f"{path}.id", f"{path}.label", f"{path}.tags"]
-        marks_crowds = dataset.get_field(f"{path}.iscrowd") is not None
-        names += [f"{path}.iscrowd"] * marks_crowds
-        columns = images.filter_labels(field, is_tagged).values(names)
-        rows = [row for row in zip(*columns, strict=True) if row[0] not in whole]
-        if whole:
-            rows += zip(*images.select(whole).exists(field).values(names), strict=True)
-        for sample_id, *columns in rows:
-            listed = zip(*columns, strict=True) if path != field else [columns]
-            for label_id, label, own, *is_crowd in listed:
-                kind = "negative" if NEGATIVE_TAG in own else "reference"
-                # Those that learning passes over too.
-                if label is None or any(map(flag_of, is_crowd)) or (kind == "reference" and field == REJECTED_FIELD):
-                    continue
-                found.append({"id": label_id, "sample_id": sample_id, "field": field, "label": label, "kind": kind})
-    return found
+
+def _references(ctx: Any, settings: PanelSettings) -> list[Any]:
+    return [label for label in looking.tagged_labels(ctx, settings).labels if not label.is_negative]
 
 
 def _matching(settings: PanelSettings) -> Section:
@@ -360,13 +330,10 @@ def _why(item: Any, settings: PanelSettings, least: Thresholds) -> str:
     return f"Nearly as much like {item.runner_up!r}: {item.margin:.2f} apart"
 
 
-def _decided(ctx: Any, settings: PanelSettings) -> Section:
-    from refseg.review import ReviewSummary, summarize
+def _decided(found: Any) -> Section:
+    from refseg.review import ReviewSummary
 
-    summary = ReviewSummary(())
-    if _has_predictions(ctx, settings):
-        fields = settings.label_field, settings.accepted_field, REJECTED_FIELD
-        summary = summarize(all_images(ctx), *fields, counts_open=False)
+    summary = ReviewSummary(()) if found is None else found.summary
     return {
         "num_accepted": summary.num_accepted,
         "num_rejected": summary.num_rejected,
@@ -375,10 +342,6 @@ def _decided(ctx: Any, settings: PanelSettings) -> Section:
         "acceptance_rate": summary.acceptance_rate,
         "corrections_per_hundred": summary.corrections_per_hundred,
     }
-
-
-def _has_predictions(ctx: Any, settings: PanelSettings) -> bool:
-    return settings.label_field in object_fields(ctx, (fo.Detections,))
 
 
 def _not_truth(ctx: Any, settings: PanelSettings) -> set[str]:

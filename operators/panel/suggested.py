@@ -9,7 +9,7 @@ import fiftyone as fo
 from ..forms.constants import SUGGESTED_STORE
 from ..forms.form import object_fields
 from ..forms.indexes import find_record
-from . import queue as panel_queue
+from . import looking
 from .settings import PanelSettings
 from .telling import Section
 
@@ -30,7 +30,8 @@ def suggested(ctx: Any, settings: PanelSettings) -> Section:
     # What was suggested of another run's predictions says nothing of these.
     was_asked = kept is not None and kept["run"] == run.key
     rows = kept["rows"] if was_asked else []
-    is_open = {item.label_id for item in panel_queue.open_items(ctx, settings)} if rows else set()
+    found = looking.review(ctx, settings) if rows else None
+    is_open = set() if found is None else found.open.among({row["label_id"] for row in rows})
     classes: dict[str, list[Section]] = {}
     for row in rows:
         if row["label_id"] in is_open:

@@ -12,7 +12,11 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators.executor import Executor, execute_or_delegate_operator
 
+from refseg.dataset import kept_rows
 from tests.operators.helpers import named, uri
+
+# Tests look once, on however busy a machine; the browser would ask again.
+kept_rows.PATIENCE = 60.0
 
 NAME = "reference_segmentation"
 SECTIONS = ("references", "index", "segment", "suggested", "review", "results")

@@ -20,6 +20,7 @@ from .fields import PastRun as PastRun
 from .fields import check_name as check_name
 from .fields import every_image as every_image
 from .fields import holds_labels_of_others as holds_labels_of_others
+from .fields import label_fields as label_fields
 from .fields import newest_run as newest_run
 from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs
@@ -35,6 +36,12 @@ from .index_place import IndexPlace as IndexPlace
 from .indexing import ViewImages as ViewImages
 from .indexing import images_of as images_of
 from .indexing import iter_build_index as iter_build_index
+from .kept_rows import Content as Content
+from .kept_rows import KeptRows as KeptRows
+from .kept_rows import Rows as Rows
+from .kept_rows import at_one_moment as at_one_moment
+from .kept_rows import forget_rows as forget_rows
+from .kept_rows import keep_rows as keep_rows
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records
 from .known_indexes import pixels_of_index as pixels_of_index
@@ -61,7 +68,6 @@ from .labels import require_samples as require_samples
 from .labels import to_detections as to_detections
 from .references import collect_negatives as collect_negatives
 from .references import collect_references as collect_references
-from .references import label_fields as label_fields
 from .references import references_by_id as references_by_id
 from .references import sample_references as sample_references
 from .references import tagged_references as tagged_references
@@ -87,6 +93,9 @@ from .store import named_prototypes as named_prototypes
 from .store import reusable_prototypes as reusable_prototypes
 from .store import save_prototypes as save_prototypes
 from .store import write_prototypes as write_prototypes
+from .tagged_labels import TaggedLabel as TaggedLabel
+from .tagged_labels import TaggedLabels as TaggedLabels
+from .tagged_labels import look_at_tagged as look_at_tagged
 from .views import add_labels_field as add_labels_field
 from .views import clear_labels as clear_labels
 from .views import delete_labels as delete_labels

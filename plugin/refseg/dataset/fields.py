@@ -139,6 +139,12 @@ def object_fields(dataset: Any) -> list[str]:
     return [name for name, entry in schema.items() if entry.document_type in OBJECT_TYPES]
 
 
+def label_fields(dataset: Any) -> list[str]:
+    """Fields of objects that are no predictions of RefSeg: what is tagged there stays tagged."""
+    predicted = prediction_fields(dataset)
+    return [field for field in object_fields(dataset) if field not in predicted]
+
+
 def every_image(dataset: Any) -> Any:
     """All images of a dataset, of grouped data those of every slice."""
     return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset

@@ -16,7 +16,7 @@ from ..images import files_without_range, read_image_hw
 from ..prototypes import Reference
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
-from .fields import REJECTED_FIELD, every_image, object_fields, prediction_fields
+from .fields import REJECTED_FIELD, every_image, label_fields, object_fields
 from .index_pixels import ids_and_paths
 from .known_indexes import pixels_of_index
 from .labels import (
@@ -182,12 +182,6 @@ def references_by_id(dataset: Any, ids: Iterable[str]) -> dict[str, Reference]:
             continue
         found.update({reference.id: reference for reference in references})
     return found
-
-
-def label_fields(dataset: Any) -> list[str]:
-    """Fields of objects that are no predictions of RefSeg: what is tagged there stays tagged."""
-    predicted = prediction_fields(dataset)
-    return [field for field in object_fields(dataset) if field not in predicted]
 
 
 def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = REFERENCE_TAG) -> int:

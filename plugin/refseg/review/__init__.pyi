@@ -2,6 +2,8 @@ from .deciding import Decision as Decision
 from .decisions import accept as accept
 from .decisions import reject as reject
 from .decisions import undo as undo
+from .kept_review import Review as Review
+from .kept_review import look_at_review as look_at_review
 from .queue import QueueItem as QueueItem
 from .queue import review_queue as review_queue
 from .queue import summarize as summarize

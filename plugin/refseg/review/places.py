@@ -25,7 +25,7 @@ from ..dataset import (
 )
 from ..errors import LabelError
 from ..prototypes import Prototypes
-from .queue import detection_columns
+from .rows import detections_in, projection
 
 SAME_IOU = 1e-6
 CELLS_APART = 1.5
@@ -57,13 +57,14 @@ class Place(NamedTuple):
 
 def read_predictions(dataset: Any, label_field: str) -> dict[str, list[Prediction]]:
     """The predictions of a field, by sample id."""
-    names = ("id", "label", "confidence", "bounding_box", "predicted_iou", "pieces")
-    sample_ids, columns = detection_columns(dataset, label_field, names)
+    attributes = ("_id", "label", "confidence", "bounding_box", "predicted_iou", "pieces")
     found: dict[str, list[Prediction]] = {}
-    for sample_id, label_id, label, score, box, predicted_iou, pieces in zip(sample_ids, *columns, strict=True):
-        place = tuple(box) if is_box(box) else NO_BOX
-        one = Prediction(label_id, sample_id, str(label), score or 0.0, place, predicted_iou, int(pieces or 1))
-        found.setdefault(sample_id, []).append(one)
+    for document in dataset._aggregate(post_pipeline=[{"$project": projection(label_field, attributes)}]):
+        for one in detections_in(document, label_field):
+            box, sample_id = one.get("bounding_box"), str(document["_id"])
+            place = tuple(box) if is_box(box) else NO_BOX
+            about = one.get("confidence") or 0.0, place, one.get("predicted_iou"), int(one.get("pieces") or 1)
+            found.setdefault(sample_id, []).append(Prediction(str(one["_id"]), sample_id, str(one.get("label")), *about))
     return found
 
 

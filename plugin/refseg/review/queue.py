@@ -1,13 +1,13 @@
 """Which predictions to look at next, and what was decided so far.
 
 Reads columns of numbers and names in bulk, never samples or masks: ten thousand images with two predictions each take a
-quarter of a second. Imports neither torch nor Lance, so that the App can ask at each click.
+third of a second; see `kept_review` for what asks again and again. Imports neither torch nor Lance, so that the App can ask.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,18 +18,27 @@ from numpy.typing import NDArray
 from ..checks import require_names
 from ..dataset import (
     ACCEPTED_FIELD,
-    NO_BOX,
     REJECTED_FIELD,
     SAME_PLACE,
+    PastRun,
     every_image,
     image_view,
-    is_box,
     name_of,
     newest_run,
     require_object_field,
     whole_of,
 )
 from ..errors import DatasetError
+from .rows import (
+    DECIDED_FIELDS,
+    PREDICTION_FIELDS,
+    DecidedRows,
+    Names,
+    PredictionRows,
+    projection,
+    read_decided,
+    read_predictions,
+)
 from .summary import ClassReview, ReviewSummary
 
 PREDICTIONS_A_CHUNK = 10_000
@@ -87,9 +96,10 @@ def review_queue(
         raise DatasetError(f"There is no order {order!r} of review: choose 'teaching' or 'score'.")
     require_names(label_field=label_field, accepted_field=accepted_field, rejected_field=rejected_field)
     view = image_view(view)
-    predictions = _read_predictions(view, label_field)
-    decided = _read_decided(view, accepted_field, rejected_field)
-    return _queue(whole_of(view), label_field, predictions, decided, order)
+    sample_ids, predictions, names = _read_predictions(view, label_field)
+    decided = _read_decided(view, accepted_field, rejected_field, sample_ids)
+    found = find_open(predictions, names, decided, newest_run(whole_of(view), label_field))
+    return found.items(sample_ids, order)
 
 
 def summarize(
@@ -97,179 +107,173 @@ def summarize(
     label_field: str = "predictions",
     accepted_field: str = ACCEPTED_FIELD,
     rejected_field: str = REJECTED_FIELD,
-    *,
-    counts_open: bool = True,
 ) -> ReviewSummary:
     """Count what was decided in the images of a view, in this round and in earlier ones, and what is open.
 
     Labels of these fields that no decision wrote do not count; a relabelled object, of which there are two labels, counts once.
-    Errors and the other arguments are those of `review_queue`.
-
-    Args:
-        view: see `review_queue`.
-        label_field: see `review_queue`.
-        accepted_field: see `accept`.
-        rejected_field: see `reject`.
-        counts_open: False leaves the predictions unread, which takes most of the time; none then counts as open.
+    Arguments and errors are those of `review_queue`.
     """
     view = image_view(view)
-    decided = _read_decided(view, accepted_field, rejected_field)
-    open_ones: Counter[str] = Counter()
-    if counts_open:
-        predictions = _read_predictions(view, label_field)
-        open_ones.update(item.label for item in _queue(whole_of(view), label_field, predictions, decided, "score"))
+    sample_ids, predictions, names = _read_predictions(view, label_field)
+    decided = _read_decided(view, accepted_field, rejected_field, sample_ids)
+    return count_decisions(decided, find_open(predictions, names, decided, None).counts)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenPredictions:
+    """The predictions nobody has decided on.
+
+    Attributes:
+        predictions: those with others.
+        names: of their classes.
+        rows: (n,) their rows.
+        sureness: (P,) how sure the model is of each of all, see QueueItem.margin.
+    """
+
+    predictions: PredictionRows
+    names: Sequence[str]
+    rows: NDArray[np.int64]
+    sureness: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each class that has any."""
+        numbers = np.bincount(self.predictions.labels[self.rows], minlength=len(self.names))
+        return {name: number for name, number in zip(self.names, numbers.tolist(), strict=True) if number}
+
+    def among(self, label_ids: Collection[str]) -> set[str]:
+        """Those of these ids that are open."""
+        return {one for one in self.predictions.ids[self.rows].tolist() if one in label_ids}
+
+    def items(self, sample_ids: Sequence[Any], order: str, number: int | None = None) -> list[QueueItem]:
+        """The first so many, or all, in an order of `review_queue`; sample_ids are what the predictions' numbers count."""
+        all_of = self.predictions
+        scores = np.nan_to_num(all_of.scores)
+        keys = (-scores,) if order == "score" else (self.sureness, -scores)
+        rows = self.rows
+        if number is not None and 0 < number < len(rows):
+            # To sort all for the sake of a few takes most of the time.
+            first = keys[0][rows]
+            rows = rows[first <= np.partition(first, number - 1)[number - 1]]
+        rows = rows[np.lexsort((all_of.numbers[rows], *(key[rows] for key in reversed(keys))))][:number]
+        return [
+            QueueItem(
+                all_of.ids[row],
+                str(sample_ids[all_of.numbers[row]]),
+                self.names[all_of.labels[row]],
+                float(scores[row]),
+                all_of.runners_up[row],
+                float(self.sureness[row]),
+                tuple(all_of.boxes[row].tolist()),
+            )
+            for row in rows.tolist()
+        ]
+
+
+def find_open(predictions: PredictionRows, names: Names, decided: DecidedRows, run: PastRun | None) -> OpenPredictions:
+    """Which of the predictions nobody has decided on; their run, where it is known, says from which scores on it wrote them."""
+    listed = list(names.listed)
+    known = {name for name in decided.prediction_ids if name is not None}
+    is_decided = _lies_on_decided(predictions, listed, decided)
+    if known:
+        is_decided |= np.fromiter((name in known for name in predictions.ids), bool, len(is_decided))
+    above = np.nan_to_num(predictions.scores) - _thresholds(listed, run)[predictions.labels]
+    return OpenPredictions(predictions, listed, np.flatnonzero(~is_decided), np.minimum(predictions.margins, above))
+
+
+def count_decisions(decided: DecidedRows, open_ones: Mapping[str, int]) -> ReviewSummary:
+    """Decisions by class, beside how many predictions of each class are open."""
     counts = Counter(
-        (str(decided.predicted_labels[row]), str(decision))
-        for row, decision in enumerate(decided.decisions)
-        if decision is not None and not (decision == "relabel" and decided.is_rejected[row])
+        (str(label), str(decision))
+        for label, decision, is_rejected in zip(
+            decided.predicted_labels, decided.decisions, decided.is_rejected.tolist(), strict=True
+        )
+        if decision is not None and not (decision == "relabel" and is_rejected)
     )
     names = sorted({*open_ones, *(name for name, _ in counts)})
-    kinds = ("accept", "reject", "relabel", "fix")
-    return ReviewSummary(tuple(ClassReview(name, open_ones[name], *(counts[name, kind] for kind in kinds)) for name in names))
+    rows = [[counts[name, kind] for kind in ("accept", "reject", "relabel", "fix")] for name in names]
+    return ReviewSummary(tuple(ClassReview(name, open_ones.get(name, 0), *row) for name, row in zip(names, rows, strict=True)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Predictions:
-    """Columns of P predictions, one row each."""
+def require_predictions(view: Any, label_field: str) -> None:
+    """Refuse a field that holds no detections.
 
-    ids: list[str]
-    sample_ids: list[str]
-    labels: list[str]
-    scores: NDArray[np.float64]
-    margins: NDArray[np.float64]
-    runners_up: list[str | None]
-    boxes: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Decided:
-    """Columns of D labels of both fields, one row each."""
-
-    sample_ids: list[str]
-    labels: list[Any]
-    is_rejected: list[bool]
-    prediction_ids: list[str | None]
-    predicted_labels: list[Any]
-    decisions: list[Any]
-    boxes: list[list[float]]
-    predicted_boxes: list[list[float] | None]
-
-
-def _queue(dataset: Any, label_field: str, predictions: _Predictions, decided: _Decided, order: str) -> list[QueueItem]:
-    known = {name for name in decided.prediction_ids if name is not None}
-    by_id = np.fromiter((name in known for name in predictions.ids), bool, len(predictions.ids))
-    open_rows = np.flatnonzero(~(by_id | _lies_on_decided(predictions, decided)))
-    thresholds = _thresholds(dataset, label_field, predictions.labels)
-    sureness = np.minimum(predictions.margins, predictions.scores - thresholds)
-    keys = (-predictions.scores,) if order == "score" else (-predictions.scores, sureness)
-    rows = open_rows[np.lexsort(tuple(key[open_rows] for key in keys))].tolist()
-    scores, margins, boxes = predictions.scores.tolist(), sureness.tolist(), predictions.boxes.tolist()
-    return [
-        QueueItem(
-            predictions.ids[row],
-            predictions.sample_ids[row],
-            predictions.labels[row],
-            scores[row],
-            predictions.runners_up[row],
-            margins[row],
-            tuple(boxes[row]),
-        )
-        for row in rows
-    ]
-
-
-def _read_predictions(view: Any, label_field: str) -> _Predictions:
+    Raises:
+        DatasetError: it does not.
+    """
     if require_object_field(view, label_field) is not fo.Detections:
         raise DatasetError(
             f"The field {label_field!r} of dataset {name_of(view)!r} does not hold Detections: choose one of predictions."
         )
-    names = ("id", "label", "confidence", "bounding_box", "margin", "runner_up")
-    sample_ids, (ids, labels, scores, boxes, margins, runners_up) = detection_columns(view, label_field, names)
-    return _Predictions(
-        ids,
-        sample_ids,
-        [str(label) for label in labels],
-        np.array([0.0 if score is None else score for score in scores], float),
-        # Predictions of older runs have no margin: then the threshold alone says how sure the model is.
-        np.array([np.inf if margin is None else margin for margin in margins], float),
-        runners_up,
-        np.array([box if is_box(box) else NO_BOX for box in boxes], float).reshape(-1, 4),
-    )
 
 
-def _read_decided(view: Any, accepted_field: str, rejected_field: str) -> _Decided:
-    whole = whole_of(view)
-    if view is not whole:
-        # Not read through the view, which may hide a part of them.
-        whole = every_image(whole)
-        whole = whole.select(view.values("id"))
-    names = ("label", "prediction_id", "predicted_label", "decision", "bounding_box", "predicted_box")
-    rows: list[tuple[Any, ...]] = []
-    for field, is_rejected in ((accepted_field, False), (rejected_field, True)):
-        if getattr(whole.get_field(field), "document_type", None) is fo.Detections:
-            sample_ids, columns = detection_columns(whole.exists(field), field, names)
-            rows += zip(sample_ids, [is_rejected] * len(sample_ids), *columns, strict=True)
-    sample_ids, is_rejected_of, *columns = (
-        (list(column) for column in zip(*rows, strict=True)) if rows else [[] for _ in range(8)]
-    )
-    labels, prediction_ids, predicted_labels, decisions, boxes, predicted_boxes = columns
-    return _Decided(sample_ids, labels, is_rejected_of, prediction_ids, predicted_labels, decisions, boxes, predicted_boxes)
+def decided_field(dataset: Any, field: str) -> str | None:
+    """The field, where it can hold what was decided: what a user keeps under its name of another kind is no decision."""
+    entry = dataset.get_field(field)
+    return field if entry is None or getattr(entry, "document_type", None) is fo.Detections else None
 
 
-def detection_columns(view: Any, field: str, names: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Sample id and attributes of each detection of a field; None where the field does not know an attribute."""
-    path = f"{field}.detections"
-    known = [name for name in names if view.get_field(f"{path}.{name}") is not None]
-    sample_ids, *nested = view.values(["id", *(f"{path}.{name}" for name in known)])
-    flat = {name: [item for items in column for item in (items or ())] for name, column in zip(known, nested, strict=True)}
-    counted = nested[known.index(next(iter(known)))]
-    owners = [sample_id for sample_id, items in zip(sample_ids, counted, strict=True) for _ in items or ()]
-    return owners, [flat.get(name, [None] * len(owners)) for name in names]
+def _read_predictions(view: Any, label_field: str) -> tuple[list[Any], PredictionRows, Names]:
+    """Ids of the samples of a view, their predictions, and the names of their classes."""
+    require_predictions(view, label_field)
+    documents = list(view._aggregate(post_pipeline=[{"$project": projection(label_field, PREDICTION_FIELDS)}]))
+    names = Names()
+    return [one["_id"] for one in documents], read_predictions(documents, range(len(documents)), label_field, names), names
 
 
-def _thresholds(dataset: Any, label_field: str, labels: Sequence[str]) -> NDArray[np.float64]:
-    """(P,) the score from which on the newest run wrote an object of each prediction's class; 0 where no run is known."""
-    run = newest_run(dataset, label_field)
+def _read_decided(view: Any, accepted_field: str, rejected_field: str, sample_ids: Sequence[Any]) -> DecidedRows:
+    # Not read through the view, which may hide a part of them.
+    whole = every_image(whole_of(view))
+    fields = decided_field(whole, accepted_field), decided_field(whole, rejected_field)
+    project = {name: True for field in fields if field for name in projection(field, DECIDED_FIELDS)}
+    numbers = {name: number for number, name in enumerate(sample_ids)}
+    chosen = [] if view is whole else [{"$match": {"_id": {"$in": list(sample_ids)}}}]
+    documents = list(whole._aggregate(post_pipeline=[*chosen, {"$project": {"_id": True, **project}}]))
+    documents = [one for one in documents if one["_id"] in numbers]
+    return read_decided(documents, [numbers[one["_id"]] for one in documents], *fields)
+
+
+def _thresholds(names: Sequence[str], run: PastRun | None) -> NDArray[np.float64]:
+    """(K,) the score from which on a run wrote an object of each class; 0 where no run is known."""
     config: Mapping[str, Any] = {} if run is None else run.config
     default = float(config.get("min_confidence") or 0.0)
     chosen = {str(name): float(least) for name, least in config.get("min_confidences") or ()}
-    return np.fromiter((chosen.get(label, default) for label in labels), float, len(labels))
+    return np.array([chosen.get(name, default) for name in names], float)
 
 
-def _lies_on_decided(predictions: _Predictions, decided: _Decided) -> NDArray[np.bool_]:
+def _lies_on_decided(predictions: PredictionRows, names: Sequence[str], decided: DecidedRows) -> NDArray[np.bool_]:
     """(P,) whether each prediction lies at the place of a decided label of its image that speaks of it."""
-    sample_numbers: dict[str, int] = {}
-    for name in predictions.sample_ids:
-        sample_numbers.setdefault(name, len(sample_numbers))
-    codes: dict[Any, int] = {}
+    found = np.zeros(len(predictions.numbers), bool)
     # A label may have been moved since: then it stands for its old place too.
-    places = [
-        (sample_numbers[sample_id], codes.setdefault(label, len(codes)) if is_rejected else -1, box)
-        for sample_id, label, is_rejected, *boxes in zip(
-            decided.sample_ids, decided.labels, decided.is_rejected, decided.boxes, decided.predicted_boxes, strict=True
-        )
-        if sample_id in sample_numbers
-        for box in boxes
-        if is_box(box)
-    ]
-    found = np.zeros(len(predictions.ids), bool)
-    if not places:
+    boxes = np.concatenate([decided.boxes, decided.predicted_boxes])
+    places = np.flatnonzero(np.isfinite(boxes).all(1))
+    if not len(places):
         return found
-    places.sort(key=lambda place: place[0])
-    samples = np.array([place[0] for place in places])
-    wanted = np.array([place[1] for place in places])
-    boxes = np.array([place[2] for place in places], float)
-    own_samples = np.fromiter((sample_numbers[name] for name in predictions.sample_ids), int, len(found))
-    own_codes = np.fromiter((codes.get(label, -2) for label in predictions.labels), int, len(found))
-    first, last = np.searchsorted(samples, own_samples, "left"), np.searchsorted(samples, own_samples, "right")
-    for start in range(0, len(found), PREDICTIONS_A_CHUNK):
+    samples = np.tile(decided.numbers, 2)[places]
+    places = places[np.argsort(samples, kind="stable")]
+    samples, boxes = np.sort(samples), boxes[places]
+    places %= len(decided.numbers)
+    # Of all predictions, those in images where something was decided.
+    near = np.flatnonzero(np.isin(predictions.numbers, samples))
+    codes = {name: code for code, name in enumerate(names)}
+    speaking = zip(decided.labels[places], decided.is_rejected[places], strict=True)
+    # What was accepted speaks of every class.
+    wanted = np.fromiter((codes.get(name, -2) if rejected else -1 for name, rejected in speaking), int, len(places))
+    own_codes = predictions.labels[near]
+    own = predictions.numbers[near]
+    first, last = np.searchsorted(samples, own, "left"), np.searchsorted(samples, own, "right")
+    for start in range(0, len(near), PREDICTIONS_A_CHUNK):
         chunk = slice(start, start + PREDICTIONS_A_CHUNK)
         counts = last[chunk] - first[chunk]
         rows = np.repeat(np.arange(len(counts)) + start, counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         others = first[rows] + within
         speaks = (wanted[others] == -1) | (wanted[others] == own_codes[rows])
-        found[rows[speaks & (_paired_iou(predictions.boxes[rows], boxes[others]) >= SAME_PLACE)]] = True
+        is_same = _paired_iou(predictions.boxes[near[rows]], boxes[others]) >= SAME_PLACE
+        found[near[rows[speaks & is_same]]] = True
     return found
 
 
