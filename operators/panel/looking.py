@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refseg.dataset import TaggedLabels
     from refseg.review import Review
 
+
 class StillReadingError(Exception):
     """Labels are still being read: ask again."""
 

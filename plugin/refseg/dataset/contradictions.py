@@ -68,4 +68,4 @@ def _is_one_object(label: Document, other: Document) -> bool:
 
 def _places(label: Document) -> list[list[float]]:
     """Where the object was predicted, and where a user may have moved it."""
-    return [list(box) for key in ("predicted_box", "bounding_box") if is_box(box := label.get(key)) and box is not None]
+    return [list(box) for key in ("predicted_box", "bounding_box") if is_box(box := label.get(key))]

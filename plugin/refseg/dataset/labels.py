@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import fiftyone as fo
 import numpy as np
@@ -152,7 +152,7 @@ def has_box(label: Any) -> bool:
     return True
 
 
-def is_box(value: Any) -> bool:
+def is_box(value: Any) -> TypeGuard[Sequence[float]]:
     """Whether a stored bounding box is four finite numbers."""
     try:
         return len(value) == 4 and all(math.isfinite(number) for number in value)

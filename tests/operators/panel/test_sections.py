@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -11,10 +13,12 @@ from typing import Any
 import fiftyone as fo
 import pytest
 
+from refseg.dataset import kept_rows
 from refseg.dataset.run_records import update_run
 from refseg.evaluation.evaluating import evaluate
 from refseg.processes import Process
-from tests.operators.app_panel import SECTIONS, choose, press, run_job, section
+from tests.operators.app_panel import SECTIONS, choose, context, press, run_job, section
+from tests.operators.panel.shelf import loaded
 from tests.operators.panel.tagging import STAR, TEE, learn, tag
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -398,16 +402,92 @@ class TestReview:
         shown = section(dataset, "review")
         assert (shown["num_open"], len(shown["items"])) == (14, 12)
 
-    def test_decisions_made_elsewhere_are_seen_when_it_is_loaded_anew(self, labelled: Callable[..., fo.Dataset]) -> None:
+    def test_what_is_written_elsewhere_is_seen_at_the_next_look(self, labelled: Callable[..., fo.Dataset]) -> None:
         import refseg
 
+        dataset = labelled([("a", [])], [("b", [])])
+        first, second, third = predict(dataset, label=["a", "b", "a"], confidence=[0.9, 0.8, 0.7])
+        assert section(dataset, "review")["num_open"] == 3
+        assert section(dataset, "references")["num_references"] == 0
+        refseg.accept(dataset, [first], as_references=True)
+        shown = section(dataset, "review")
+        assert (shown["num_open"], shown["num_accepted"]) == (2, 1)
+        assert [row["name"] for row in section(dataset, "references")["rows"]] == ["a"]
+        assert [entry["name"] for entry in section(dataset, "segment")["classes"]] == ["a"]
+        assert section(dataset, "results")["num_reference_images"] == 1
+        dataset.delete_labels(ids=[second], fields="predictions")
+        assert [item["label_id"] for item in section(dataset, "review")["items"]] == [third]
+        assert section(dataset, "results")["histogram"]["num"] == 2
+        sample = dataset.first()
+        sample.predictions.detections[1].label = "c"
+        sample.save()
+        assert [item["label"] for item in section(dataset, "review")["items"]] == ["c"]
+        dataset.delete_samples([sample])
+        shown = section(dataset, "review")
+        assert (shown["num_open"], shown["num_accepted"]) == (0, 0)
+        assert section(dataset, "references")["rows"] == []
+        assert section(dataset, "results")["histogram"] is None
+
+    def test_loading_anew_reads_everything(self, labelled: Callable[..., fo.Dataset]) -> None:
+        """Even what was written past FiftyOne, which notes no time of it."""
         dataset = labelled([("a", [])])
-        first, _ = predict(dataset, label=["a"] * 2, confidence=[0.9] * 2)
+        predict(dataset, label=["a"] * 2, confidence=[0.9] * 2)
         assert section(dataset, "review")["num_open"] == 2
-        refseg.accept(dataset, [first])
+        dataset._sample_collection.update_one({}, {"$pop": {"predictions.detections": 1}})
         answer = press(dataset, "load", {"anew": True})
         assert answer.data["review"]["num_open"] == 1
         assert answer.data["overview"]["problem"] is None
+
+
+class TestReading:
+    """Of labels that take longer to read than a request waits."""
+
+    @pytest.fixture
+    def may_read(self, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+        """Nothing is read before it is set."""
+        real, event = kept_rows.KeptRows._compare, threading.Event()
+        monkeypatch.setattr(kept_rows, "PATIENCE", 0.0)
+        monkeypatch.setattr(kept_rows.KeptRows, "_compare", lambda self: (event.wait(60), real(self)))
+        return event
+
+    def test_is_said_and_ends(self, labelled: Callable[..., fo.Dataset], may_read: threading.Event) -> None:
+        dataset = labelled([("a", ["reference"])])
+        predict(dataset, label=["a"], confidence=[0.9])
+        reading = {"is_reading": True}
+        answer = press(dataset, "load")
+        assert (answer.result, answer.notes) == (True, [])
+        assert {name for name, shown in answer.data.items() if shown == reading} == {
+            *("references", "segment", "review", "results"),
+        }
+        assert answer.data["index"]["num_images"] == 1
+        may_read.set()
+        deadline = time.monotonic() + 60
+        while section(dataset, "review") == reading or section(dataset, "references") == reading:
+            assert time.monotonic() < deadline
+        assert section(dataset, "review")["num_open"] == 1
+        assert section(dataset, "references")["num_references"] == 1
+
+    def test_jobs_and_views_wait_for_it(self, labelled: Callable[..., fo.Dataset], may_read: threading.Event) -> None:
+        dataset = labelled([("a", [])])
+        predict(dataset, label=["a"], confidence=[0.9])
+        assert section(dataset, "review") == {"is_reading": True}
+        threading.Timer(0.05, may_read.set).start()
+        assert "set_view" in press(dataset, "show", {"what": "queue"}).operators
+        may_read.clear()
+        assert section(dataset, "references") == {"is_reading": True}
+        threading.Timer(0.05, may_read.set).start()
+        assert loaded("acting").job_of(context(dataset), "learn")[0] == "learn"
+
+    def test_an_error_is_told_and_the_next_look_tries_again(
+        self, labelled: Callable[..., fo.Dataset], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = labelled([("a", ["reference"])])
+        with monkeypatch.context() as patch:
+            patch.setattr(kept_rows.KeptRows, "_read_all", lambda *_: 1 / 0)
+            answer = press(dataset, "load", {"sections": ["references"]})
+            assert answer.result is None
+            assert answer.error.startswith("This failed (ZeroDivisionError: ")
+        assert section(dataset, "references")["num_references"] == 1
 
 
 class TestResults:
