@@ -7,7 +7,7 @@ import pytest
 
 from refseg.dataset.schema import add_field, refresh
 from refseg.dataset.views import add_labels_field, open_collection
-from tests.faults.processes import at_once
+from tests.at_once import at_once
 
 EXAMPLE = fo.Detections(detections=[fo.Detection(label="", bounding_box=[0.0] * 4, decision="", margin=0.0)])
 
@@ -68,18 +68,14 @@ def test_a_view_is_of_its_dataset_as_it_is_now(dataset: fo.Dataset) -> None:
     assert open_collection(view).has_field("note")
 
 
-def add_fields(dataset: fo.Dataset, name: str, prefix: str) -> None:
+def add_fields(dataset: fo.Dataset, prefix: str) -> None:
     for number in range(6):
         add_labels_field(dataset, f"{prefix}{number}", EXAMPLE)
 
 
-add_fields.prepare = lambda name, prefix: fo.load_dataset(name)  # type: ignore[attr-defined]
-
-
 def test_two_processes_at_once(dataset: fo.Dataset) -> None:
     dataset.persistent = True
-    outcomes = at_once((add_fields, (dataset.name, "a")), (add_fields, (dataset.name, "b")))
-    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert at_once(add_fields, dataset.name, ("a",), ("b",)) == [None, None]
     known = another_object(dataset).get_field_schema(flat=True)
     wanted = {f"{prefix}{number}.detections.decision" for prefix in "ab" for number in range(6)}
     assert wanted <= set(known)

@@ -1,7 +1,7 @@
-"""Other processes on the session's database: each a Python of its own, as another user's is, told when to begin.
+"""Another process: a Python of its own, with an environment of its own, told when to begin, and killed.
 
-A process runs a function of a test module, given by its name, on arguments that survive JSON. It says that it is ready once all
-is imported and begins when everybody is, so that what follows happens at the same moment.
+It runs a function of a test module, given by its name, on arguments that survive JSON, and says that it is ready once all is
+imported. Where processes are only to do something at the same moment, `tests/at_once.py` starts them faster.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,20 +83,6 @@ class OtherProcess:
         value = next((json.loads(line[len(RESULT) :]) for line in lines if line.startswith(RESULT)), None)
         error = next((line[len(RAISED) :] for line in lines if line.startswith(RAISED)), None)
         return Outcome(value, error, self._process.returncode)
-
-
-def at_once(*calls: tuple[Callable[..., Any], Sequence[Any]]) -> list[Outcome]:
-    """Run functions at the same moment, each in a process of its own."""
-    started = [OtherProcess(function, *arguments) for function, arguments in calls]
-    try:
-        for process in started:
-            process.wait_until_ready()
-        for process in started:
-            process.begin()
-        return [process.outcome() for process in started]
-    finally:
-        for process in started:
-            process.__exit__(None, None, None)
 
 
 def _main() -> None:

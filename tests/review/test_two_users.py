@@ -16,7 +16,7 @@ from refseg.errors import BadReferenceError, DatasetError
 from refseg.review.deciding import Decision
 from refseg.review.decisions import accept, fix, reject, relabel, undo
 from refseg.review.queue import review_queue, summarize
-from tests.faults.processes import at_once
+from tests.at_once import at_once
 from tests.review.predictions import LEFT, RIGHT, ids_of, labels_in, predicted, record, segment_again
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -244,7 +244,7 @@ class TestOneWrite:
         assert [label.label for label in labels_in(dataset, "accepted")] == ["star"]
 
 
-def decide_on_all(dataset: fo.Dataset, name: str, kind: str, times: int) -> list[str]:
+def decide_on_all(dataset: fo.Dataset, kind: str, times: int) -> list[str]:
     """Decide on every prediction, again and again; what failed."""
     errors = []
     for _ in range(times):
@@ -253,9 +253,6 @@ def decide_on_all(dataset: fo.Dataset, name: str, kind: str, times: int) -> list
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
     return errors
-
-
-decide_on_all.prepare = lambda name, *_: fo.load_dataset(name)  # type: ignore[attr-defined]
 
 
 def test_accept_all_beside_reject_all(make_dataset: MakeDataset) -> None:
@@ -269,8 +266,7 @@ def test_accept_all_beside_reject_all(make_dataset: MakeDataset) -> None:
     dataset = make_dataset(persistent=True)
     dataset.add_samples(images, dynamic=True, progress=False)
     record(dataset)
-    outcomes = at_once((decide_on_all, (dataset.name, "accept", 5)), (decide_on_all, (dataset.name, "reject", 5)))
-    assert [outcome.value for outcome in outcomes] == [[], []]
+    assert at_once(decide_on_all, dataset.name, ("accept", 5), ("reject", 5)) == [[], []]
     assert Counter(len(fields) for fields in decided(dataset).values()) == {1: 52}
     require_no_contradictions(another_object(dataset), ["accepted"], "rejected")
 

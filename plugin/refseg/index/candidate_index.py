@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..candidates import PackedCandidates
 from ..errors import IndexDamagedError, IndexMismatchError
+from ..failpoints import reach
 from ..printing import counted
 from .compacting import compact, tidy
 from .leases import Leases
@@ -234,7 +235,9 @@ class CandidateIndex:
             for sample_id, file, packed in images
         ]
         self._write("candidates", candidates_table(rows, [packed for _, _, packed in images], self.settings))
+        reach("index.candidates")
         self._write_images(rows)
+        reach("index.images")
 
     def forget(self, sample_ids: Collection[str]) -> None:
         """Let some images count as not indexed.

@@ -62,7 +62,7 @@ def read_predictions(dataset: Any, label_field: str) -> dict[str, list[Predictio
     for document in dataset._aggregate(post_pipeline=[{"$project": projection(label_field, attributes)}]):
         for one in detections_in(document, label_field):
             box, sample_id = one.get("bounding_box"), str(document["_id"])
-            place = tuple(box) if is_box(box) else NO_BOX
+            place: Box = (box[0], box[1], box[2], box[3]) if is_box(box) else NO_BOX
             about = one.get("confidence") or 0.0, place, one.get("predicted_iou"), int(one.get("pieces") or 1)
             found.setdefault(sample_id, []).append(Prediction(str(one["_id"]), sample_id, str(one.get("label")), *about))
     return found
