@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import fiftyone as fo
 
 ANSWER_SECONDS = 240.0
 """After so long without a word a process counts as stuck."""
@@ -49,6 +52,14 @@ def at_once(work: Callable[..., Any], dataset_name: str, *arguments: tuple[Any, 
             process.join(5)
             process.kill()
     return [found[number] for number in range(len(arguments))]
+
+
+def other_process(dataset: fo.Dataset) -> fo.Dataset:
+    """The dataset as another process holds it, which knows what there is now."""
+    # Past FiftyOne's cache, by which a process has each dataset once.
+    own: fo.Dataset = type(dataset)._make_instance(dataset.name, _create=False)
+    own.list_runs()
+    return own
 
 
 def _run(work: Callable[..., Any], name: str, arguments: tuple[Any, ...], number: int, barrier: Any, answers: Any) -> None:

@@ -14,7 +14,7 @@ from fiftyone.core.odm import get_db_conn
 from refseg.dataset.fields import past_runs, whole_config
 from refseg.dataset.run_records import KEPT_UNPOINTED, claim, register, remove_run, update_run
 from refseg.errors import DatasetError
-from tests.at_once import at_once
+from tests.at_once import at_once, other_process
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -56,14 +56,6 @@ def assert_whole(dataset: fo.Dataset) -> None:
     assert {len(documents) for documents in held.values()} <= {1}
     dataset.reload()
     assert dataset.list_runs() == sorted(held)
-
-
-def other_process(dataset: fo.Dataset) -> fo.Dataset:
-    """The dataset as another process holds it, which knows what there is now."""
-    # Past FiftyOne's cache, by which a process has each dataset once.
-    own: fo.Dataset = fo.Dataset._make_instance(dataset.name, _create=False)
-    own.list_runs()
-    return own
 
 
 class TestTwoProcesses:

@@ -16,6 +16,7 @@ from refseg.dataset.fields import SEGMENTING, every_image, past_runs
 from refseg.dataset.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
 from refseg.errors import DatasetError
 from refseg.prototypes.prototypes import Prototypes
+from tests.at_once import other_process
 from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -483,3 +484,37 @@ class TestDoor:
         first = dataset.first().id
         write_values(dataset.limit(0), "note", {first: "seen"})
         assert dataset.values("note") == ["seen", None, None, None]
+
+
+class TestOthersAtWork:
+    """Another process has changed the dataset since this one loaded it."""
+
+    def test_its_fields_are_known(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.png")])
+        dataset.info["noted"] = "and not saved"
+        sample = dataset.first()
+        sample.tags.append("not saved")
+        other = other_process(dataset)
+        other.add_sample_field("mine", fo.StringField)
+        assert not dataset.has_field("mine")
+        assert open_collection(dataset.limit(1)).has_field("mine")
+        assert (dataset.info, sample.tags) == ({"noted": "and not saved"}, ["not saved"])
+        sample.save()
+        assert dataset.match_tags("not saved").count() == 1
+
+    def test_its_labels_are_not_replaced(
+        self, make_dataset: MakeDataset, prototypes: Prototypes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = make_dataset(tray_samples(tmp_path))
+        propose_truth(monkeypatch, dataset)
+        other = other_process(dataset)
+        other.clone_sample_field("ground_truth", "predictions")
+        with pytest.raises(DatasetError, match="holds labels that no run of RefSeg wrote, and they would be replaced"):
+            refseg.segment(dataset, prototypes, **QUIET)
+        assert dataset.values("predictions.detections.id") == dataset.values("ground_truth.detections.id")
+
+    def test_it_has_deleted_it(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.png")])
+        other_process(dataset).delete()
+        with pytest.raises(DatasetError, match=rf"The dataset {dataset.name!r} was deleted: pass another one\.$"):
+            open_collection(dataset)

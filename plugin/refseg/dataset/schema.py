@@ -16,6 +16,7 @@ import fiftyone.core.odm as foo
 from fiftyone.core.fields import flatten_schema
 from fiftyone.core.odm.dataset import SampleFieldDocument
 
+from ..errors import DatasetError
 from .connection import DURABLE, patiently
 
 _LISTS = ("sample_fields", "frame_fields")
@@ -26,17 +27,20 @@ def refresh(view: Any) -> None:
     """Load the dataset of a view anew where others have given it fields or runs, or taken some away, since it was loaded.
 
     Samples that are in memory keep what nobody has saved yet.
+
+    Raises:
+        DatasetError: others have deleted it.
     """
     for dataset in {id(one): one for one in (view._dataset, view._root_dataset)}.values():
         document = dataset._doc
         found = foo.get_db_conn().datasets.find_one({"_id": document.id}, {**_NAMES, "runs": True, "evaluations": True})
         if found is None:
-            continue
+            raise DatasetError(f"The dataset {dataset.name!r} was deleted: pass another one.")
         held = {name: set(_paths(getattr(document, name), "")) for name in _LISTS}
         stored = {name: set(_paths(found.get(name) or (), "")) for name in _LISTS}
         runs = [set(getattr(document, kind)) == set(found.get(kind) or ()) for kind in ("runs", "evaluations")]
         if held != stored or not all(runs):
-            dataset._reload(hard=True)
+            _load_anew(dataset)
 
 
 def add_field(dataset: Any, name: str, example: fo.Label, *, of_frames: bool = False) -> None:
@@ -56,9 +60,16 @@ def add_field(dataset: Any, name: str, example: fo.Label, *, of_frames: bool = F
     lacking = {"_id": dataset._doc.id, f"{listed}.name": {"$ne": name}}
     added = {"$push": {listed: SampleFieldDocument.from_field(field).to_dict()}, "$set": {"last_modified_at": now}}
     patiently(lambda: datasets.update_one(lacking, added))
-    dataset._reload(hard=True)
+    _load_anew(dataset)
     merge = dataset._merge_frame_field_schema if of_frames else dataset._merge_sample_field_schema
     merge({name: field})
+
+
+def _load_anew(dataset: Any) -> None:
+    """Load a dataset anew, with what somebody has changed in its `info`, say, and not saved yet."""
+    if dataset._doc._get_changed_fields():
+        dataset.save()
+    dataset._reload(hard=True)
 
 
 def _paths(fields: Iterable[Any], parent: str) -> Iterator[str]:
