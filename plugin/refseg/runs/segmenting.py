@@ -325,7 +325,8 @@ def segment(
         min_confidence: lower scores are not written; by default 0.5 where scores are probabilities, else the preset's one.
             A mapping gives the classes that it names their own.
         max_detections: the best so many of each image.
-        mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database.
+        mask_dir: write masks to PNG files under this folder (`mask_path`) instead of into the database. Those of predictions
+            that are replaced are removed, unless a label points to them.
         semantic_field: also write a `Segmentation` map here; 0 is background, class k of the prototypes is k + 1.
         presence_field: also write the probability that each class is in the image here, as `Classifications`, the most probable
             first: that any instance of the class is right, those below its min_confidence too, 1 − ∏(1 − score). It is never
@@ -351,8 +352,9 @@ def segment(
 
     Raises:
         DatasetError: no images, an empty view, a field of another type or with labels of others, a limit out of range, unknown
-            prototypes or classes, a preview of images none of which is indexed, or a field for presence where scores are
-            similarities.
+            prototypes or classes, a preview of images none of which is indexed, a field for presence where scores are
+            similarities, or no room for masks in files.
+        PrototypeFileError: the prototypes cannot be kept with the run.
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes, or reads
             pixels of more than 8 bits otherwise.
         IndexMismatchError: the index given is of another dataset or model, or its tiles are not those asked for.
