@@ -45,5 +45,12 @@ def test_one_of_another_machine_is_gone_when_it_was_silent(process: Process | No
     assert is_gone(process, SECONDS_UNTIL_GONE)
 
 
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_a_clock_that_jumped_keeps_nothing_running_for_ever(jump: float) -> None:
+    """Heard of in the future, as clocks have it: after half an hour of such a future that counts as silence."""
+    assert is_gone(Process("elsewhere", 1, 1.0), jump)
+    assert not is_gone(Process.current(), -SECONDS_UNTIL_GONE / 2)
+
+
 def test_nothing_written_down() -> None:
     assert Process.from_mapping(None) is None

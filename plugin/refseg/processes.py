@@ -76,6 +76,6 @@ def is_gone(process: Process | None, seconds_silent: float) -> bool:
 
     Args:
         process: that began it; None where it is not known.
-        seconds_silent: since it was last heard of.
+        seconds_silent: since it was last heard of; negative where a clock was set back since, or is ahead elsewhere.
     """
-    return seconds_silent >= SECONDS_UNTIL_GONE or (process is not None and process.is_known_to_be_gone)
+    return abs(seconds_silent) >= SECONDS_UNTIL_GONE or (process is not None and process.is_known_to_be_gone)
