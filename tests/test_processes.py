@@ -20,6 +20,16 @@ def test_this_process_is_there() -> None:
     assert not is_gone(process, 0.0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start of a process is told by the clock alone")
+def test_a_clock_that_is_set_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    process = Process.current()
+    moved = psutil.Process().create_time() + 3600
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: moved)
+    assert not process.is_known_to_be_gone
+
+
 def test_an_ended_one_is_gone_also_before_its_parent_asks() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = replace(Process.current(), pid=child.pid, started_at=0.0)
