@@ -308,6 +308,7 @@ def _read_categories(
         return categories
     shown = {whole_number_of(entry.get("category_id")) for entry in annotations if isinstance(entry, dict)}
     parents = {whole_number_of(entry.get("id")): entry.get("supercategory") for entry in entries}
+    idle: set[int] = set()
     for ids in twins:
         name = categories[ids[0]]
         # Some exporters list the project itself as a class, which is the parent of all others and has no object.
@@ -318,8 +319,8 @@ def _read_categories(
         notes.append(
             f"{source}: the category {name!r} is listed {len(ids)} times; {empty} without an object ignored, {used[0]} taken."
         )
-        categories = {number: name for number, name in categories.items() if number not in empty}
-    return categories
+        idle.update(empty)
+    return {number: name for number, name in categories.items() if number not in idle}
 
 
 def _size_of_file(file: Path) -> tuple[int, int] | None:

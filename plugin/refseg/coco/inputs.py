@@ -14,6 +14,7 @@ from ..images import PixelSettings, find_pixels, pixel_settings, read_image_hw
 from ..masks import ImageId, Refusal, summary_of
 from ..matching import NAMES_FILE, holds_maps, is_map, map_paths
 from ..outputs import check_outputs, draft_of, require_json, require_replaceable
+from ..printing import listing
 from ..prototypes import Reference, require_own
 from .files import CocoDataset, marked_where_bare, read_coco, with_file_sizes
 from .images import check_scanned, scan
@@ -223,7 +224,7 @@ def _category_ids(labels: Sequence[str], targets: CocoDataset) -> dict[str, int]
         if label not in by_name:
             raise CocoError(
                 f"The references show the class {label!r}, which is not in the categories of {targets.source} "
-                f"({', '.join(by_name)}): add it there, or leave its references out."
+                f"({listing(list(by_name))}): add it there, or leave its references out."
             )
     if not targets.images:
         raise CocoError(f"{targets.source} lists no image to segment.")

@@ -2,6 +2,7 @@ from .rle import annotation_rle as annotation_rle
 from .rle import crop_mask as crop_mask
 from .rle import decode_mask as decode_mask
 from .rle import decode_masks as decode_masks
+from .rle import decode_parts as decode_parts
 from .rle import encode_crop as encode_crop
 from .rle import encode_mask as encode_mask
 from .segmentations import are_plain_polygons as are_plain_polygons

@@ -6,7 +6,7 @@ is too short it makes up the rest of the mask; neither is an error there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from pycocotools import mask as mask_utils
 
 from ..errors import CocoError
 from .run_lengths import run_lengths
-from .segmentations import are_plain_polygons, check_fits, compressed, read_shape
+from .segmentations import CODES_AT_A_TIME, are_plain_polygons, check_fits, compressed, read_shape
 
 
 def annotation_rle(annotation: Mapping[str, Any], image_hw: tuple[int, int], source: str) -> dict[str, Any] | None:
@@ -104,6 +104,31 @@ def decode_mask(code: Mapping[str, Any]) -> NDArray[np.bool_]:
     height, width = code["size"]
     mask: NDArray[np.bool_] = decode_masks([code["counts"]], (height, width))[0]
     return mask
+
+
+def decode_parts(
+    codes: Sequence[Mapping[str, Any]], boxes: Sequence[tuple[int, int, int, int]]
+) -> Generator[NDArray[np.bool_], None, None]:
+    """(h, w) bool of each code: the pixels of a box in the mask, at the cost of the columns of the box alone.
+
+    Args:
+        codes: checked and compressed, each of a whole image.
+        boxes: x0, y0, x1, y1 whole pixels within the image of each, far edge excluded.
+
+    Example:
+        >>> [part] = decode_parts([encode_crop(np.ones((1, 2), bool), (1, 0), (2, 4))], [(2, 0, 4, 1)])
+        >>> part.astype(int).tolist()
+        [[1, 0]]
+    """
+    for first in range(0, len(codes), CODES_AT_A_TIME):
+        some = codes[first : first + CODES_AT_A_TIME]
+        runs, starts = run_lengths([code["counts"] for code in some])
+        ends = np.concatenate([[0], np.cumsum(runs)])
+        for code, (x0, y0, x1, y1), start, stop in zip(some, boxes[first:], starts, starts[1:], strict=False):
+            height = int(code["size"][0])
+            within = (ends[start : stop + 1] - ends[start]).clip(x0 * height, x1 * height)
+            inside = np.arange(stop - start) % 2 == 1
+            yield np.repeat(inside, np.diff(within)).reshape(x1 - x0, height).T[y0:y1]
 
 
 def crop_mask(whole: NDArray[np.bool_], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:

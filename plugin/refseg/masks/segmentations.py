@@ -21,8 +21,8 @@ Polygons: TypeAlias = list[list[float]]
 
 MAX_POLYGON_OUTSIDE = 1.0
 """How far a polygon may reach outside its image, in image sides; pycocotools walks every pixel of an edge."""
-TOO_LARGE = 1 << 62
-"""Pixels of no mask: the runs of a code add up to less."""
+TOO_LARGE = 1 << 32
+"""Pixels of an image in which pycocotools can tell no places: it counts them in 32 bits, and goes on from 0."""
 CODES_AT_A_TIME = 512
 """Masks that are checked together, to bound the memory that takes."""
 
@@ -71,10 +71,12 @@ def check_fits(shape: Polygons | dict[str, Any], image_hw: tuple[int, int], *, s
     Raises:
         CocoError: the mask is made for another size, damaged, or lies far outside the image.
     """
+    height, width = image_hw
+    if height * width >= TOO_LARGE:
+        raise CocoError(f"is of an image of {width}×{height} pixels, more than masks can count.")
     if isinstance(shape, dict):
         _check_code(shape, image_hw, shows)
         return
-    height, width = image_hw
     inside = False
     for polygon in shape:
         xs, ys = polygon[::2], polygon[1::2]
@@ -94,7 +96,7 @@ def are_plain_polygons(shape: Any, image_hw: tuple[int, int] | None) -> bool:
     No is no answer: then these two are to be asked.
     """
     height, width = image_hw or (inf, inf)
-    if not shape:
+    if not shape or (image_hw is not None and height * width >= TOO_LARGE):
         return False
     broad = False
     try:
@@ -109,7 +111,7 @@ def are_plain_polygons(shape: Any, image_hw: tuple[int, int] | None) -> bool:
             if not (left < width and right > 0 and top < height and bottom > 0) or not -inf < total < inf:
                 return False
             broad = broad or _is_broad(polygon)
-    except TypeError:
+    except (TypeError, OverflowError):  # of a whole number that is no float
         return False
     return broad
 

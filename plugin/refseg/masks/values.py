@@ -20,6 +20,8 @@ NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "none": False, "null": False, "": False}
 MAX_SIDES = 4.0
 """A box longer than so many sides of its image was made for another one."""
+MAX_SIDE = 1 << 20
+"""Pixels: no picture that can be read is longer, and what is drawn into one that is said to be may take all memory."""
 MAX_DIGITS = 100
 """Of a whole number written as text: Python itself refuses to read some thousands."""
 MAX_VALUE = 80
@@ -151,9 +153,9 @@ def flag_of(value: Any) -> bool | None:
 
 
 def size_of(value: Any) -> int | None:
-    """A width or height in pixels, 1 or more."""
+    """A width or height in pixels, from 1 to MAX_SIDE."""
     number = whole_number_of(value)
-    return number if number is not None and number > 0 else None
+    return number if number is not None and 0 < number <= MAX_SIDE else None
 
 
 def box_of(value: Any) -> list[float] | None:
