@@ -79,6 +79,19 @@ def test_work_grows_with_the_file(tmp_path: Path, kind: str) -> None:
     assert 1.5 < large / small < 2.5
 
 
+def test_many_classes_of_one_name_each() -> None:
+    """Half of them say that they are the class of objects; all else that is done with them is too little to hide the rest."""
+
+    def read(number: int) -> None:
+        categories = [
+            {"id": row, "name": f"c{row // 2}", "supercategory": f"c{row // 2}" if row % 2 else "none"} for row in range(number)
+        ]
+        assert len(parse_coco({"images": [], "categories": categories}, "a.json").categories) == number // 2
+
+    small, large = (steps_of(lambda number=number: read(number)) for number in (200, 400))
+    assert 1.5 < large / small < 2.5
+
+
 def test_masks_are_decoded_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (20, 12)).save(tmp_path / "a.png")
     given: list[int] = []
