@@ -81,12 +81,14 @@ class BuildIndex(RefSegOperator):
             "bytes_per_image": report.bytes_per_image,
             "num_skipped": len(report.skipped),
             "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
+            "num_vanished": len(report.vanished),
             "seconds": round(report.seconds, 3),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
         """Say how many images are in the index, how large it is and what was skipped."""
-        yield ctx.ops.notify(describe(result), variant="warning" if result["num_skipped"] else "success")
+        doubtful = result["num_skipped"] or result["num_vanished"]
+        yield ctx.ops.notify(describe(result), variant="warning" if doubtful else "success")
 
     def __call__(
         self,
@@ -124,7 +126,8 @@ class BuildIndex(RefSegOperator):
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `uri`, `num_images` (of
             the collection, in the index now), `num_added`, `num_candidates`, `num_bytes` and `bytes_per_image` (of the whole
-            index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason) and `seconds`.
+            index), `num_skipped`, `skipped` (the first hundred: sample id, path, reason), `num_vanished` (images that others
+            took out of the index meanwhile) and `seconds`.
         """
         return self.call(locals(), **pixel_params(pixel_range, channels))
 
@@ -136,6 +139,8 @@ def describe(result: Result) -> str:
         f"{count(result['num_images'], 'image')} in the index, {added if result['num_added'] else 'none added'}; "
         f"{size(result['num_bytes'])}, {size(result['bytes_per_image'])} an image."
     )
+    if result["num_vanished"]:
+        text += f" {count(result['num_vanished'], 'image')} left it meanwhile, as by deleting or compacting: build it again."
     return text + skips(result["skipped"], result["num_skipped"])
 
 

@@ -32,7 +32,10 @@ class IndexStatus(RefSegOperator):
                 form.notice("chosen", record.describe())
             description = "Read all of it and check every candidate; images found damaged count as not indexed"
             form.switch("verify", False, "Verify", description)
-            description = "Remove what belongs to no image of the dataset any more, and merge small files"
+            description = (
+                "Remove what belongs to no image of the dataset any more, and merge small files. Their space is free when the "
+                "index is built or compacted again after ten minutes: others may be reading them"
+            )
             form.switch("compact", False, "Compact", description)
         return form.done()
 
@@ -88,8 +91,8 @@ class IndexStatus(RefSegOperator):
             sample_collection: the dataset, or a view of it.
             index: the key of the run that records it; by default the index used last.
             verify: read all of it and check every candidate; damaged images count as not indexed afterwards.
-            compact: remove what belongs to no image of the dataset any more, and merge small files. Best done while nobody uses
-                the index.
+            compact: remove what belongs to no image of the dataset any more, and merge small files. The files stay ten
+                minutes for those who read them, and go with the next build or compaction after that.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -122,7 +125,7 @@ def describe(result: Result) -> dict[str, str]:
     if verify is not None:
         lines["Verified"] = _describe_verify(verify)
     if given_back is not None:
-        lines["Compacted"] = f"{size(abs(given_back))} {'given back' if given_back >= 0 else 'taken by merging'}"
+        lines["Compacted"] = f"{size(abs(given_back))} {'less' if given_back >= 0 else 'more, by merging'}"
     return lines
 
 

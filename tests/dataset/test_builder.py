@@ -20,7 +20,7 @@ from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import iter_build_index
 from refseg.index.leases import Leases
 from refseg.models.loaded import load_models
-from refseg.progress import Progress
+from refseg.progress import Progress, drain
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenting import segment
 from tests.dataset.building import build, count_batches, held_by
@@ -206,6 +206,20 @@ class TestTwoBuilders:
         place.write_text("no table")
         assert build(trays).num_images == 4
         assert computed == [2, 2]
+
+    def test_leases_that_cannot_be_written_any_more_lose_no_image(
+        self, trays: fo.Dataset, computed: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work = iter_build_index(trays, "demo", num_workers=0)
+        next(work), next(work)
+
+        def refuse(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr("refseg.index.leases.create_table", refuse)
+        assert drain(work, False).num_images == 4
+        assert computed == [2, 2]
+        assert held_by(trays).keys() == set(trays.values("id"))
 
     def test_leases_end_with_the_work(self, trays: fo.Dataset) -> None:
         build(trays[:2])

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -21,7 +22,7 @@ from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import iter_build_index
 from refseg.dataset.known_indexes import index_records
 from refseg.dataset.store import dataset_folder
-from refseg.errors import IndexNotFoundError
+from refseg.errors import DatasetError, IndexNotFoundError
 from refseg.progress import Progress
 from tests.dataset.building import build, held_by
 from tests.index.test_candidate_index import assert_same, bytes_on_disk, contents
@@ -210,7 +211,7 @@ class TestCompactAndDelete:
         assert index.status().num_unread_rows == 8
         assert "8 candidates are read by nobody: compact" in str(index.status())
         held = held_by(trays)
-        given_back = index.compact()
+        given_back = index.compact(grace_seconds=0)
         assert given_back > 0
         assert bytes_on_disk(Path(index.uri)) < before
         assert index_records(trays)[0]["num_bytes"] == index.index.num_bytes == index.status().num_bytes
@@ -219,6 +220,12 @@ class TestCompactAndDelete:
         assert list(after) == list(held)
         for name, candidates in held.items():
             assert_same(after[name], candidates)
+
+    @pytest.mark.parametrize("value", [-1, float("nan"), None, "600", True])
+    def test_a_grace_that_is_no_time_is_refused(self, trays: fo.Dataset, value: Any) -> None:
+        build(trays[:1])
+        with pytest.raises(DatasetError, match="grace_seconds must be a number of at least 0"):
+            open_index(trays).compact(grace_seconds=value)
 
     def test_delete_removes_index_and_record(self, trays: fo.Dataset) -> None:
         build(trays, exact=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from refseg.candidates.packing import pack
 from refseg.candidates.proposing import propose
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.index_settings import settings_of
-from refseg.dataset.indexing import iter_build_index
+from refseg.dataset.indexing import IndexReport, iter_build_index
 from refseg.dataset.known_indexes import index_records
 from refseg.dataset.store import dataset_folder
 from refseg.errors import DatasetError, IndexMismatchError, IndexNotFoundError
@@ -26,10 +26,10 @@ from refseg.images.reading import file_sha256, read_image
 from refseg.index.candidate_index import CandidateIndex
 from refseg.index.tables import FileState
 from refseg.models.loaded import load_models
-from refseg.progress import Progress
+from refseg.progress import Progress, drain
 from tests.dataset.building import build, held_by
 from tests.index.test_candidate_index import assert_same, contents
-from tests.trays import IMAGE_HW, draw_trays, quick_models, tray_samples
+from tests.trays import IMAGE_HW, draw_trays, propose_truth, quick_models, tray_samples
 
 pytestmark = pytest.mark.usefixtures("two_images_a_batch")
 
@@ -306,6 +306,55 @@ class TestChangedDataset:
             clone.delete()
         assert open_index(trays).uri == report.uri
         assert open_index(trays).status().num_indexed == 4
+
+
+class TestReadBack:
+    """The report is of the index as it is at the end, whatever others have done to it."""
+
+    @pytest.fixture
+    def dataset(self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fo.Dataset:
+        monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
+        dataset = make_dataset(tray_samples(tmp_path, 6))
+        propose_truth(monkeypatch, dataset)
+        return dataset
+
+    def half_way(self, dataset: fo.Dataset) -> Generator[Progress, None, IndexReport]:
+        """A build of which four images are written."""
+        build(dataset[:4])
+        work = iter_build_index(dataset, "demo", num_workers=0)
+        next(work)
+        return work
+
+    def test_after_a_compaction_that_forgets(self, dataset: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        ids = dataset.values("id")
+        work = self.half_way(dataset)
+        dataset.delete_samples(ids[1:3])
+        open_index(dataset).compact(grace_seconds=0)
+        report = drain(work, False)
+        assert (report.num_images, report.num_added, report.vanished) == (4, 2, (ids[1], ids[2]))
+        assert len(open_index(dataset).index.images) == report.num_images
+        words = "2 images left the index while it was built, as by deleting or compacting it: build it again to renew them"
+        assert f"{words} (samples {ids[1]}, {ids[2]})" in str(report)
+        assert words in caplog.text
+
+    def test_after_a_deletion(self, dataset: fo.Dataset) -> None:
+        ids = dataset.values("id")
+        work = self.half_way(dataset)
+        open_index(dataset).delete()
+        report = drain(work, False)
+        assert (report.num_images, report.num_added, report.vanished) == (2, 2, tuple(ids[:4]))
+        assert held_by(dataset).keys() == set(ids[4:])
+        assert build(dataset).num_images == 6
+
+    def test_of_what_was_computed_here(self, dataset: fo.Dataset) -> None:
+        ids = dataset.values("id")
+        work = iter_build_index(dataset, "demo", num_workers=0)
+        while next(work).done < 4:
+            pass
+        open_index(dataset).index.forget(ids)  # the first two are written by now
+        report = drain(work, False)
+        assert (report.num_images, report.num_added, report.vanished) == (4, 6, tuple(ids[:2]))
+        assert held_by(dataset).keys() == set(ids[2:])
 
 
 class TestBadImages:

@@ -56,6 +56,7 @@ def draw(folder: Path, num_images: int, seed: int = 33) -> list[fo.Sample]:
 def as_in_the_other_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Numbers can differ in the last bit with the images in a batch and with the threads; and threads of several processes
     stand in each other's way."""
+    monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_LOOK", 0.1)
     monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_BATCH", dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH))
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -123,6 +124,7 @@ def _prepare(pipe: Connection, name: str) -> Any:
     """In a worker: settings of the tests; dataset and models, as soon as it is told to begin."""
     torch.set_num_threads(1)
     refseg.dataset.builder.SECONDS_A_WRITE = 0.0
+    refseg.dataset.builder.SECONDS_A_LOOK = 0.1
     refseg.dataset.builder.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), IMAGES_A_BATCH)
     dataset, models = fo.load_dataset(name), quick_models()
     pipe.send("ready")
@@ -162,6 +164,15 @@ def segment_there(pipe: Connection, name: str, prototypes: str) -> None:
     finally:
         free_disk()
     pipe.send((report.num_images, report.num_written, report.index_trouble))
+
+
+def lease_there(pipe: Connection, uri: str, sample_ids: list[str]) -> None:
+    """In a worker: lease images, and do nothing."""
+    pipe.send("ready")
+    pipe.recv()
+    leases = CandidateIndex.open(uri).leases()
+    pipe.send(len(leases.take(sample_ids)))
+    time.sleep(ANSWER_SECONDS)
 
 
 def fill_disk() -> None:
@@ -236,20 +247,48 @@ def test_killed_again_and_again(
 
 
 @pytest.mark.slow
-def test_two_builders_at_once(dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path) -> None:
-    index_for(dataset, quick_models())
-    workers = [start(build_there, dataset.name) for _ in range(2)]
-    for worker in workers:
-        worker.begin()
-    reports = [worker.hear_out() for worker in workers]
-    assert [worker.end() for worker in workers] == [0, 0]
-    assert [num_images for num_images, _ in reports] == [NUM_IMAGES, NUM_IMAGES]
-    assert NUM_IMAGES <= sum(num_added for _, num_added in reports) <= 2 * NUM_IMAGES
-    found, expected = held(dataset), built_in_one_go(dataset, tmp_path / "one go")
-    assert found.keys() == expected.keys()
-    for name, candidates in expected.items():
-        assert_alike(found[name], candidates)
-    assert open_index(dataset).verify(progress=False).damaged == ()
+class TestTwoBuilders:
+    def test_share_the_images(self, dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path) -> None:
+        """Each is computed once, and both return when all are there."""
+        dataset.add_samples(draw(tmp_path, NUM_IMAGES, seed=34), progress=False)
+        index_for(dataset, quick_models())
+        workers = [start(build_there, dataset.name) for _ in range(2)]
+        for worker in workers:
+            worker.begin()
+        reports = [worker.hear_out() for worker in workers]
+        assert [worker.end() for worker in workers] == [0, 0]
+        assert [num_images for num_images, _ in reports] == [2 * NUM_IMAGES] * 2
+        assert sum(num_added for _, num_added in reports) == 2 * NUM_IMAGES
+        assert all(num_added for _, num_added in reports)
+        found, expected = held(dataset), built_in_one_go(dataset, tmp_path / "one go")
+        assert found.keys() == expected.keys()
+        for name, candidates in expected.items():
+            assert_alike(found[name], candidates)
+        assert open_index(dataset).verify(progress=False).damaged == ()
+
+    def test_one_takes_over_from_one_that_is_killed(self, dataset: fo.Dataset, start: Callable[..., Worker]) -> None:
+        index_for(dataset, quick_models())
+        killed, other = (start(build_there, dataset.name) for _ in range(2))
+        killed.begin()
+        while killed.hear() < IMAGES_A_BATCH:
+            pass
+        assert killed.kill(), "it was still at work"
+        other.begin()
+        assert other.hear_out()[0] == NUM_IMAGES
+        assert other.end() == 0
+        assert held(dataset).keys() == set(dataset.values("id"))
+
+    def test_one_that_waits_takes_over_from_one_that_is_killed(self, dataset: fo.Dataset, start: Callable[..., Worker]) -> None:
+        index_for(dataset, quick_models())
+        ids = dataset.values("id")
+        holder = start(lease_there, open_index(dataset).uri, ids)
+        holder.begin()
+        assert holder.hear() == len(ids)
+        work = iter_build_index(dataset, quick_models(), num_workers=0)
+        steps = [next(work) for _ in range(3)]
+        assert [step.label for step in steps[1:]] == [f"images, {NUM_IMAGES} of them at work in another builder"] * 2
+        assert holder.kill(), "it was still at work"
+        assert drain(work, False).num_added == NUM_IMAGES
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class TestBuildIndex:
             "num_bytes": opened(with_prototypes).index.num_bytes,
             "bytes_per_image": result["num_bytes"] // 4,
             "num_skipped": 0,
+            "num_vanished": 0,
             "skipped": [],
             "seconds": result["seconds"],
         }

@@ -84,7 +84,7 @@ class TestIndexStatus:
         assert result["bytes_given_back"] != 0
         assert result["status"]["num_deleted"] == 0
         messages = run_in_app(indexed, "index_status", {"compact": True})
-        assert named(messages, "show_output")[0]["results"]["Compacted"] == "0 bytes given back"
+        assert named(messages, "show_output")[0]["results"]["Compacted"] == "0 bytes less"
 
     def test_one_of_several(self, indexed: fo.Dataset) -> None:
         call("build_index", indexed.limit(1), exact=True)

@@ -26,7 +26,7 @@ from ..candidates import (
     propose_from_pixels,
     propose_tiles,
 )
-from ..errors import IndexWriteError
+from ..errors import IndexNotFoundError, IndexWriteError
 from ..images import (
     BESIDE_PROCESSOR,
     IMAGES_A_BATCH,
@@ -329,17 +329,23 @@ class Builder:
         done: list[ImageFile] = []
         free: list[ImageFile] = []
         passed: list[ImageFile] = []
-        while waiting and len(free) < size:
-            image = waiting.popleft()
+        for image in waiting:
+            if len(free) == size:
+                break
             (done if self._is_held(image) else passed if image.sample_id in others else free).append(image)
-        waiting.extendleft(reversed(passed))
         won = leases.take([image.sample_id for image in free]) if free else set()
-        waiting.extendleft(image for image in reversed(free) if image.sample_id not in won)
+        for _ in range(len(done) + len(free) + len(passed)):
+            waiting.popleft()
+        waiting.extendleft(image for image in reversed([*passed, *free]) if image.sample_id not in won)
         if free and not won and not done:
             # Others were faster with all of these: what they have leased is known now.
             return self._lease(leases, waiting)
         # A builder ends a lease once its images are written: what was free, and not leased by now, may be in the index.
-        self.index.index.refresh_if_changed()
+        try:
+            self.index.index.refresh_if_changed()
+        except IndexNotFoundError:
+            # Somebody has deleted it: the report says what is missing then.
+            self.index.index.make_again()
         mine = [image for image in free if image.sample_id in won]
         found = [image for image in mine if self._is_held(image)]
         leases.settle([image.sample_id for image in found])

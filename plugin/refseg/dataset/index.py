@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..candidates import grid_boxes
+from ..checks import require_numbers
 from ..errors import IndexMismatchError, IndexNotFoundError, IndexWriteError
 from ..images import PLAIN, PixelSettings, files_without_range, find_pixels
-from ..index import CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings
+from ..index import GRACE, CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings
 from ..models import Models
 from ..names import folder_from
 from ..progress import Progress, Watcher, drain
@@ -122,21 +123,27 @@ class DatasetIndex:
         self.index.forget([sample_id for sample_id, _ in damaged])
         return VerifyReport(total, num_candidates, tuple(damaged))
 
-    def compact(self) -> int:
+    def compact(self, grace_seconds: float = GRACE.total_seconds()) -> int:
         """Remove what is read by nobody, images that left the dataset too, and merge small files.
 
-        Best done while nobody else uses the index: a run that reads it at the same time may have to be started again.
+        Others may use the index meanwhile.
+
+        Args:
+            grace_seconds: for so long the files that were replaced stay on the disk for those who read them; a later build or
+                compaction removes them. With 0 they go at once, and whoever is reading begins anew with the newest ones.
 
         Returns:
-            Bytes given back, negative where merging took more than it gave.
+            Bytes that the index takes less, negative where merging took more than it gave.
 
         Raises:
             IndexNotFoundError: it was deleted.
             IndexWriteError: no space or no right to write.
+            DatasetError: grace_seconds is not a number of 0 or more.
         """
+        require_numbers(0, grace_seconds=grace_seconds)
         self.index.refresh()
         before = self.index.num_bytes
-        self.index.compact(ids_in(self.dataset))
+        self.index.compact(ids_in(self.dataset), timedelta(seconds=grace_seconds))
         record_index(self)
         return before - self.index.num_bytes
 

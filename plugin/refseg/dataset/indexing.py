@@ -20,6 +20,7 @@ from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
 from ..index import IndexedImage, Room, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
+from ..printing import counted, listing
 from ..progress import Progress, Watcher, drain
 from .builder import Builder, ImageFile, SkippedImage
 from .file_states import file_state, still_held
@@ -42,13 +43,14 @@ class IndexReport:
 
     Attributes:
         uri: where the index lies.
-        num_images: images of the view that are in the index now.
+        num_images: images of the view that were in the index at the end.
         num_added: images whose candidates were computed.
         num_candidates: candidates in the whole index.
         num_bytes: size of the whole index.
         bytes_per_image: of the whole index.
         skipped: images that could not be read.
         seconds: wall-clock time.
+        vanished: sample ids of images that were indexed, and were taken out of the index again by others meanwhile.
     """
 
     uri: str
@@ -59,6 +61,7 @@ class IndexReport:
     bytes_per_image: int
     skipped: tuple[SkippedImage, ...]
     seconds: float
+    vanished: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -66,8 +69,18 @@ class IndexReport:
             f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
             f"{self.uri}"
         ]
+        if self.vanished:
+            lines.append(vanished_line(self.vanished))
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
+
+
+def vanished_line(sample_ids: Sequence[str]) -> str:
+    """What is said of images that others took out of an index while it was built."""
+    return (
+        f"{counted(len(sample_ids), 'image')} left the index while it was built, as by deleting or compacting it: build it "
+        f"again to renew them (samples {listing(sample_ids)})"
+    )
 
 
 def build_index(
@@ -88,7 +101,8 @@ def build_index(
     """Compute and keep the candidates of every image of a view that the dataset's index does not hold yet.
 
     Candidates do not depend on references: once they are kept, `segment` answers from them. A build that was stopped goes on
-    where it was; new and changed images are added; two builders at once share the work.
+    where it was; new and changed images are added. Builders at once, in other processes or on other machines that reach the
+    same place, share the images: each returns when all are in the index, whoever computed them.
 
     Args:
         view: a dataset or view of images.
@@ -173,26 +187,34 @@ def iter_build_index(
         with closing(builder.compute(images.missing)) as batches:
             for batch in batches:
                 done += len(batch)
-                yield Progress(done, total, "images")
+                yield Progress(done, total, builder.label)
     finally:
         builder.close()
     index.index.tidy_if_due()
-    return _report(index, builder, total + len(images.gone), time.monotonic() - started)
+    index.index.refresh()
+    return _report(index, builder, images, time.monotonic() - started)
 
 
-def _report(index: DatasetIndex, builder: Builder, num_images: int, seconds: float) -> IndexReport:
+def _report(index: DatasetIndex, builder: Builder, images: ViewImages, seconds: float) -> IndexReport:
     for image in builder.skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
+    skipped = {image.sample_id for image in builder.skipped}
+    asked = {name: name in index.index.images for name in images.held}
+    asked |= {image.sample_id: index.holds(image.sample_id, image.state, image.path) for image in images.missing}
+    vanished = tuple(name for name, is_held in asked.items() if not is_held and name not in skipped)
+    if vanished:
+        logger.warning("%s", vanished_line(vanished))
     size = index.index.num_bytes
     return IndexReport(
         index.uri,
-        num_images - len(builder.skipped),
+        sum(is_held for name, is_held in asked.items() if name not in skipped),
         builder.num_computed,
         index.index.num_candidates,
         size,
         size // max(1, len(index.index.images)),
         tuple(builder.skipped),
         seconds,
+        vanished,
     )
 
 

@@ -39,7 +39,7 @@ from .storage import (
     Read,
     add_later_columns,
     bytes_of,
-    create_table,
+    create_tables,
     delete_tables,
     join_uri,
     parts_of,
@@ -54,9 +54,7 @@ from .tables import (
     IndexChunk,
     IndexedImage,
     IndexSettings,
-    candidates_schema,
     candidates_table,
-    images_schema,
     images_table,
     read_settings,
 )
@@ -127,14 +125,19 @@ class CandidateIndex:
             IndexWriteError: nothing can be written there.
         """
         place = os.fspath(uri)
-        try:
-            for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
-                create_table(place, name, schema, storage_options)
-        except OSError as error:
-            raise unwritable(place, error) from error
+        create_tables(place, settings, storage_options)
         index = cls.open(place, storage_options)
         index.require(settings)
         return index
+
+    def make_again(self) -> None:
+        """Begin with nothing where the index was deleted.
+
+        Raises:
+            IndexWriteError: nothing can be written there.
+        """
+        create_tables(self.uri, self.settings, self._storage)
+        self.refresh()
 
     def require(self, settings: IndexSettings) -> None:
         """Refuse to mix candidates.

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..errors import IndexDamagedError, IndexNotFoundError, IndexWriteError
 from .space import local_path
-from .tables import LATER_CANDIDATE_FIELDS, LATER_IMAGE_FIELDS, IndexedImage
+from .tables import LATER_CANDIDATE_FIELDS, LATER_IMAGE_FIELDS, IndexedImage, IndexSettings, candidates_schema, images_schema
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,19 @@ def create_table(uri: str, name: str, schema: pa.Schema, storage_options: dict[s
         shutil.rmtree(draft)
         if not table.exists():
             raise
+
+
+def create_tables(uri: str, settings: IndexSettings, storage_options: dict[str, str] | None) -> None:
+    """Make those that an index cannot do without, where they are not there.
+
+    Raises:
+        IndexWriteError: nothing can be written there.
+    """
+    try:
+        for name, schema in (("candidates", candidates_schema(settings)), ("images", images_schema(settings))):
+            create_table(uri, name, schema, storage_options)
+    except OSError as error:
+        raise unwritable(uri, error) from error
 
 
 def add_later_columns(uri: str, name: str, storage_options: dict[str, str] | None) -> None:
