@@ -299,8 +299,10 @@ def model_input(form: Form) -> None:
 
 def default_model(ctx: Any) -> str:
     """The model of the newest prototypes kept, so that a dataset stays with one; `large` where there are none."""
-    names = kept_prototypes(ctx)
-    model = ctx.dataset.get_run_info(names[-1]).config.model if names else MODEL
+    from refseg.dataset import newest_of
+
+    newest = newest_of(ctx.dataset, PROTOTYPES_METHOD)
+    model = MODEL if newest is None else newest.config.get("model")
     return model if model in MODELS else MODEL
 
 

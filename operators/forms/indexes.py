@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +135,17 @@ class Coverage:
 
 def index_records(ctx: Any) -> list[IndexRecord]:
     """The dataset's own records, the index built or completed last at the end; as refseg.dataset's index_records."""
-    dataset = ctx.dataset
+    from refseg.dataset import past_runs
+
     found = []
-    for key in dataset.list_runs(method=INDEX_METHOD):
-        config = dataset.get_run_info(key).config
+    for run in past_runs(ctx.dataset, [INDEX_METHOD]):
+        config = run.config
         # A clone inherits the records of the dataset it was made from, whose indexes hold that dataset's samples.
-        if config.dataset_id == str(dataset._doc.id) and not _is_outdated(config):
+        if config["dataset_id"] == str(ctx.dataset._doc.id) and not _is_outdated(config):
             names = ("uri", "model", "encoder", "exact", "num_images", "num_bytes", "seconds_per_image")
             # Records of earlier versions say nothing of pixels.
-            record = IndexRecord(key, *(getattr(config, name) for name in names), getattr(config, "pixels", None))
-            found.append((str(config.updated_at), record))
+            record = IndexRecord(run.key, *(config[name] for name in names), config.get("pixels"))
+            found.append((str(config["updated_at"]), record))
     return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -154,10 +156,10 @@ def record_pixels(record: IndexRecord) -> PixelSettings:
     return PixelSettings.from_lists(record.pixels)
 
 
-def _is_outdated(config: Any) -> bool:
+def _is_outdated(config: Mapping[str, Any]) -> bool:
     """Whether an earlier version built it otherwise than the preset wants it now; no run reads it any more."""
-    is_published = config.model in MODELS_AS_PUBLISHED
-    return config.model in MODELS and not getattr(config, "float_features" if is_published else "clean_masks", False)
+    is_published = config["model"] in MODELS_AS_PUBLISHED
+    return config["model"] in MODELS and not config.get("float_features" if is_published else "clean_masks", False)
 
 
 def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -23,7 +24,8 @@ DECISIONS_KEPT = 50
 """Decisions that can be undone."""
 
 
-_review_lock = threading.RLock()
+_review_lock = threading.Lock()
+_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +44,16 @@ def reviewing(ctx: Any) -> Iterator[None]:
 
     The dataset is loaded anew, because a decision may have given it a field since the request began.
     """
-    with _review_lock:
-        ctx.dataset.reload()
+    if _has_turn.get():
         yield
+        return
+    with _review_lock:
+        token = _has_turn.set(True)
+        try:
+            ctx.dataset.reload()
+            yield
+        finally:
+            _has_turn.reset(token)
 
 
 def in_turn(method: Method) -> Method:
@@ -87,15 +96,14 @@ def send(ctx: Any, *names: str) -> None:
     from refseg.dataset import at_one_moment
 
     settings = panel_settings.read(ctx)
-    with at_one_moment():
+    with at_one_moment(), reviewing(ctx) if {"review", "suggested"}.intersection(names) else nullcontext():
         for name in names:
-            with reviewing(ctx) if name in ("review", "suggested") else nullcontext():
-                try:
-                    shown = panel_sections.SECTIONS[name](ctx, settings)
-                except looking.StillReadingError:
-                    # The browser asks again.
-                    shown = {"is_reading": True}
-                ctx.panel.set_data(name, shown)
+            try:
+                shown = panel_sections.SECTIONS[name](ctx, settings)
+            except looking.StillReadingError:
+                # The browser asks again.
+                shown = {"is_reading": True}
+            ctx.panel.set_data(name, shown)
 
 
 def send_overview(ctx: Any) -> None:

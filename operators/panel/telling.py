@@ -66,13 +66,12 @@ def describe_evaluation(config: Mapping[str, Any]) -> Section:
 
 def newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
     """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
-    from refseg.dataset import past_runs, whole_config
+    from refseg.dataset import newest_of, whole_config
 
-    runs = [run for run in past_runs(ctx.dataset, [method]) if all(run.config.get(k) == v for k, v in wanted.items())]
-    if not runs:
+    run = newest_of(ctx.dataset, method, **wanted)
+    if run is None:
         return None
-    config = whole_config(ctx.dataset, runs[-1].key) if whole else runs[-1].config
-    return {**config, "key": runs[-1].key}
+    return {**(whole_config(ctx.dataset, run.key) if whole else run.config), "key": run.key}
 
 
 def ago(moment: str | None) -> str | None:

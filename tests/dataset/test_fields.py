@@ -7,7 +7,16 @@ from collections.abc import Callable
 import fiftyone as fo
 import pytest
 
-from refseg.dataset.fields import INSPECTING, PREDICTING, SEGMENTING, newest_run, object_fields, past_runs, prediction_fields
+from refseg.dataset.fields import (
+    INSPECTING,
+    PREDICTING,
+    SEGMENTING,
+    newest_of,
+    newest_run,
+    object_fields,
+    past_runs,
+    prediction_fields,
+)
 from refseg.runs import records, similar
 from tests.review.predictions import record, two_images
 
@@ -37,3 +46,17 @@ class TestFields:
         assert (newest.key, newest.is_whole, "changed_ids" in newest.config) == ("run_1", False, False)
         assert newest_run(dataset, "others") is None
         assert object_fields(dataset) == ["predictions"]
+
+    def test_the_newest_of_several(self, dataset: fo.Dataset) -> None:
+        """Of runs of one moment the one recorded last, as in the list of all."""
+        for number in range(3):
+            record(dataset, number=number, accepts=number != 2)
+        fo.core.odm.get_db_conn().runs.update_many({"_dataset_id": dataset._doc.id}, {"$set": {"timestamp": None}})
+        newest = newest_of(dataset, SEGMENTING)
+        assert newest == past_runs(dataset, [SEGMENTING])[-1]
+        assert newest is not None
+        assert newest.config["number"] == 2
+        of_setting = newest_of(dataset, SEGMENTING, accepts=True)
+        assert of_setting is not None
+        assert of_setting.config["number"] == 1
+        assert newest_of(dataset, "mine") is None

@@ -21,6 +21,7 @@ from .fields import check_name as check_name
 from .fields import every_image as every_image
 from .fields import holds_labels_of_others as holds_labels_of_others
 from .fields import label_fields as label_fields
+from .fields import newest_of as newest_of
 from .fields import newest_run as newest_run
 from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs

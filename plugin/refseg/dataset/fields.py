@@ -70,12 +70,25 @@ class PastRun:
 
 def past_runs(dataset: Any, methods: Sequence[str], label_field: str | None = None) -> list[PastRun]:
     """The runs of these methods, newest last; of one field alone where it is named."""
+    wanted = {} if label_field is None else {"label_field": label_field}
+    return [_past_run(doc) for doc in _find_runs(dataset, methods, wanted).sort([("timestamp", 1), ("_id", 1)])]
+
+
+def newest_of(dataset: Any, method: str, **wanted: Any) -> PastRun | None:
+    """The latest run of a method with these settings, or None; however many there are, one is read."""
+    found = _find_runs(dataset, [method], wanted).sort([("timestamp", -1), ("_id", -1)]).limit(1)
+    return next(map(_past_run, found), None)
+
+
+def _find_runs(dataset: Any, methods: Sequence[str], wanted: Mapping[str, Any]) -> Any:
+    settings = {f"config.{name}": value for name, value in wanted.items()}
     # A process that was killed may have left records to which the dataset does not point.
-    wanted: dict[str, Any] = {"_id": {"$in": list(run_ids(dataset).values())}, "config.method": {"$in": list(methods)}}
-    if label_field is not None:
-        wanted["config.label_field"] = label_field
-    found = get_db_conn().runs.find(wanted, {f"config.{name}": False for name in LONG_LISTS}).sort("timestamp")
-    return [PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ())) for doc in found]
+    query = {"_id": {"$in": list(run_ids(dataset).values())}, "config.method": {"$in": list(methods)}, **settings}
+    return get_db_conn().runs.find(query, {f"config.{name}": False for name in LONG_LISTS})
+
+
+def _past_run(doc: Mapping[str, Any]) -> PastRun:
+    return PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ()))
 
 
 def turned_before(dataset: Any, name: str | None = None) -> bool:
@@ -104,12 +117,12 @@ def run_ids(dataset: Any) -> Mapping[str, Any]:
 
 def newest_run(dataset: Any, label_field: str) -> PastRun | None:
     """The latest run of segment that wrote to a field, or None."""
-    return next(reversed(past_runs(dataset, [SEGMENTING], label_field)), None)
+    return newest_of(dataset, SEGMENTING, label_field=label_field)
 
 
 def prediction_fields(dataset: Any) -> set[str]:
     """Fields whose labels the next run replaces, so that nothing a user decides can be kept there."""
-    return {str(run.config["label_field"]) for run in past_runs(dataset, PREDICTING)}
+    return set(map(str, _find_runs(dataset, PREDICTING, {}).distinct("config.label_field")))
 
 
 def holds_labels_of_others(dataset: Any, name: str) -> bool:
