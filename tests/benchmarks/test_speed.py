@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import matching_speed, stages
+from benchmarks import matching_speed, panel_speed, stages
 from benchmarks.report import as_table
 
 
@@ -20,3 +20,26 @@ def test_matching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching_speed, "NUM_DRAWN", 2)
     figures = matching_speed.measure(matching_speed.TOGETHER)
     assert all(figure.value > 0 for figure in figures)
+
+
+def test_panel() -> None:
+    """Numbers of the panel itself are those of the dataset, which the benchmark makes past FiftyOne's checks."""
+    import fiftyone as fo
+
+    figures = panel_speed.measure((40,))
+    assert all(figure.value > 0 for figure in figures)
+    assert {figure.name.split(",")[0] for figure in figures} >= {*panel_speed.SECTIONS, "a decision"}
+    assert panel_speed.NAME not in fo.list_datasets()
+
+
+def test_the_dataset_of_the_panel() -> None:
+    dataset = panel_speed.make_dataset(2000, "refseg-benchmark-test")
+    try:
+        with panel_speed.plugin():
+            shown = panel_speed.press(dataset, "load")
+        assert (shown["index"]["num_images"], shown["references"]["num_references"]) == (2000, 60)
+        counts = {name: shown["review"][f"num_{name}"] for name in ("open", "accepted", "rejected")}
+        assert counts == {"open": 3000, "accepted": 500, "rejected": 500}
+        assert shown["results"]["histogram"]["num"] == 4000
+    finally:
+        dataset.delete()

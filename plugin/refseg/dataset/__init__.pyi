@@ -42,6 +42,7 @@ from .kept_rows import KeptRows as KeptRows
 from .kept_rows import Rows as Rows
 from .kept_rows import at_one_moment as at_one_moment
 from .kept_rows import forget_rows as forget_rows
+from .kept_rows import in_chunks as in_chunks
 from .kept_rows import keep_rows as keep_rows
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records

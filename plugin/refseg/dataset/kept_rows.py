@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pymongo.command_cursor import CommandCursor
 from pymongo.errors import OperationFailure
 
 MODIFIED = "last_modified_at"
@@ -29,9 +30,9 @@ FEW = 1000
 """So many changed samples are read at once by who asks."""
 COMPARED_AT_ONCE = 20_000
 """The times of so many samples are."""
-SAMPLES_A_CHUNK = 5000
-"""Documents held in memory at a time."""
-SAMPLES_A_BATCH = 1000
+SAMPLES_A_CHUNK = 200
+"""Documents that are held at a time. Of thousands, Python would go through all its objects again and again for those to throw
+away, which takes three times as long as reading does, and MongoDB's batches of 16 MB hold up every other thread."""
 UNSETTLED_MS = 1000
 """Times are in milliseconds: what was written so shortly before it was read could be written again within the same one."""
 TRIES = 2
@@ -185,7 +186,7 @@ class KeptRows(ABC):
         if state is None:
             self._state = self._read_all(started)
             return
-        found = self._samples.aggregate([{"$project": {MODIFIED: _TIME}}], batchSize=SAMPLES_A_BATCH)
+        found = self._samples.aggregate([{"$project": {MODIFIED: _TIME}}], batchSize=SAMPLES_A_CHUNK)
         listed = [(one["_id"], one[MODIFIED] or 0) for one in found]
         unsettled = set(state.unsettled)
         places = np.full(len(state.numbers), -1, np.int64)
@@ -204,14 +205,14 @@ class KeptRows(ABC):
         rows = tuple(kind.renumbered(places) for kind in state.content.rows)
         numbers = {name: number for number, name in enumerate(ids)}
         after = _State(Content(ids, rows), numbers, times, ())
-        changed = (self._documents({"_id": {"$in": part}}) for part in _chunks(wanted))
+        changed = (self._documents({"_id": {"$in": part}}) for part in in_chunks(wanted))
         self._state = self._with(after, [document for part in changed for document in part], started)
 
     def _read_all(self, started: int) -> _State:
         ids: list[Any] = []
         times: list[int] = []
         parts = [self.read([], np.zeros(0, np.int64))]
-        for documents in _chunks(self._documents(None)):
+        for documents in in_chunks(self._documents(None)):
             parts.append(self._rows_of(documents, np.arange(len(ids), len(ids) + len(documents))))
             ids += [document["_id"] for document in documents]
             times += [document[MODIFIED] or 0 for document in documents]
@@ -246,8 +247,7 @@ class KeptRows(ABC):
         if self._slices is not None:
             project[f"{self._slices[0]}.name"] = True
         stages: list[Mapping[str, Any]] = [] if match is None else [{"$match": match}]
-        # Batches of 16 MB, as they are otherwise, would be decoded at one go, and hold up every other request.
-        return iter(self._samples.aggregate([*stages, {"$project": project}], batchSize=SAMPLES_A_BATCH))
+        return iter(self._samples.aggregate([*stages, {"$project": project}], batchSize=SAMPLES_A_CHUNK))
 
     def _stamp(self, *, anew: bool) -> tuple[int, int]:
         """How many samples there are, and the sum of their times; of the present moment where it is told, see at_one_moment."""
@@ -295,6 +295,15 @@ def keep_rows(kind: type[Kept], dataset: Any, *settings: Hashable, slices: Itera
     return found
 
 
+def in_chunks(documents: Iterable[Any]) -> Iterator[list[Any]]:
+    """Documents, such as a cursor of MongoDB's, SAMPLES_A_CHUNK at a time."""
+    if isinstance(documents, CommandCursor):
+        documents = documents.batch_size(SAMPLES_A_CHUNK)
+    rest = iter(documents)
+    while chunk := list(islice(rest, SAMPLES_A_CHUNK)):
+        yield chunk
+
+
 @contextmanager
 def at_one_moment() -> Iterator[None]:
     """Several looks at a dataset within this see what it held at the first of them, or later; for looks without writes between.
@@ -314,12 +323,6 @@ def forget_rows(dataset: Any) -> None:
     with _kept_lock:
         for key in [key for key, found in _kept.items() if found._samples.name == name]:
             del _kept[key]
-
-
-def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, SAMPLES_A_CHUNK)):
-        yield chunk
 
 
 def _now() -> int:

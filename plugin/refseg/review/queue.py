@@ -23,6 +23,7 @@ from ..dataset import (
     PastRun,
     every_image,
     image_view,
+    in_chunks,
     name_of,
     newest_run,
     require_object_field,
@@ -219,9 +220,14 @@ def decided_field(dataset: Any, field: str) -> str | None:
 def _read_predictions(view: Any, label_field: str) -> tuple[list[Any], PredictionRows, Names]:
     """Ids of the samples of a view, their predictions, and the names of their classes."""
     require_predictions(view, label_field)
-    documents = list(view._aggregate(post_pipeline=[{"$project": projection(label_field, PREDICTION_FIELDS)}]))
     names = Names()
-    return [one["_id"] for one in documents], read_predictions(documents, range(len(documents)), label_field, names), names
+    sample_ids: list[Any] = []
+    parts = [read_predictions([], [], label_field, names)]
+    for documents in in_chunks(view._aggregate(post_pipeline=[{"$project": projection(label_field, PREDICTION_FIELDS)}])):
+        numbers = range(len(sample_ids), len(sample_ids) + len(documents))
+        parts.append(read_predictions(documents, numbers, label_field, names))
+        sample_ids += [one["_id"] for one in documents]
+    return sample_ids, PredictionRows.join(parts), names
 
 
 def _read_decided(view: Any, accepted_field: str, rejected_field: str, sample_ids: Sequence[Any]) -> DecidedRows:
@@ -231,9 +237,11 @@ def _read_decided(view: Any, accepted_field: str, rejected_field: str, sample_id
     project = {name: True for field in fields if field for name in projection(field, DECIDED_FIELDS)}
     numbers = {name: number for number, name in enumerate(sample_ids)}
     chosen = [] if view is whole else [{"$match": {"_id": {"$in": list(sample_ids)}}}]
-    documents = list(whole._aggregate(post_pipeline=[*chosen, {"$project": {"_id": True, **project}}]))
-    documents = [one for one in documents if one["_id"] in numbers]
-    return read_decided(documents, [numbers[one["_id"]] for one in documents], *fields)
+    parts = [read_decided([], [], *fields)]
+    for documents in in_chunks(whole._aggregate(post_pipeline=[*chosen, {"$project": {"_id": True, **project}}])):
+        held = [one for one in documents if one["_id"] in numbers]
+        parts.append(read_decided(held, [numbers[one["_id"]] for one in held], *fields))
+    return DecidedRows.join(parts)
 
 
 def _thresholds(names: Sequence[str], run: PastRun | None) -> NDArray[np.float64]:
