@@ -439,3 +439,23 @@ def test_least_scores_are_named(open_app: OpenApp, predicted: fo.Dataset) -> Non
     boxes.sort(key=lambda box: box["y"])
     assert all(above["y"] + above["height"] <= below["y"] + 1 for above, below in itertools.pairwise(boxes))
     assert app.errors == []
+
+
+def test_many_images_are_read_beside_the_requests(open_app: OpenApp) -> None:
+    """A first look takes longer than a request waits; the panel asks again by itself, and what is decided counts at once."""
+    from benchmarks.panel_speed import make_dataset
+
+    dataset = make_dataset(40_000, "refseg-test-many")
+    try:
+        app = open_panel(open_app, dataset)
+        app.expect_text("References", "60 references of 4 classes")
+        app.expect_text("Review", "79,000 to review, 1,000 decided")
+        app.expect_text("Results", "Scores of 80,000 predictions")
+        expect(app.page.get_by_text("Reading the labels of this dataset…")).to_have_count(0)
+        # The images are not there.
+        app.expect_text("Review", "This image cannot be read")
+        app.button("Review", "Reject").click()
+        app.expect_text("Review", "78,999 to review, 1,001 decided")
+        assert app.errors == []
+    finally:
+        dataset.delete()
