@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bson
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from refseg.dataset.labels import (
     require_object_field,
     require_samples,
     to_detections,
+    to_document,
 )
 from refseg.errors import DatasetError, ImageError, LabelError
 from refseg.matching.instances import Instances
@@ -275,7 +277,33 @@ class TestDetections:
         assert box == pytest.approx((3, 5, 13, 25), abs=1e-6)
         np.testing.assert_array_equal(mask, found.masks[0].numpy())
 
+    @pytest.mark.parametrize("in_files", [False, True])
+    def test_documents_are_those_of_fiftyone(self, tmp_path: Path, in_files: bool) -> None:
+        """Every attribute, its type and its place, and the bytes of masks."""
+        found = instances(((3, 5, 13, 25), 1, 0.75), ((0, 0, 70, 60), 0, 0.5))
+        found.masks[0][:, 4:7] = False
+        found = replace(found, runners_up=torch.tensor([0, -1]))
+        folder = tmp_path if in_files else None
+        document = to_document(found, ["a", "b"], [0.9, 0.8], IMAGE_HW, "run_1", folder)
+        made = []
+        boxes = [[3 / 70, 5 / 60, 10 / 70, 20 / 60], [0.0, 0.0, 1.0, 1.0]]
+        for row, (name, other, score, quality, margin) in enumerate(
+            [("b", "a", 0.75, 0.9, 0.1875), ("a", None, 0.5, 0.8, 0.125)]
+        ):
+            label = fo.Detection(label=name, bounding_box=boxes[row], confidence=score)
+            label["predicted_iou"], label["margin"], label["runner_up"], label["run"] = quality, margin, other, "run_1"
+            if row == 0:
+                label["pieces"] = 2
+            label.id = str(document["detections"][row]["_id"])
+            if in_files:
+                label.mask_path = str(tmp_path / f"{label.id}.png")
+            else:
+                label.mask = found.masks[row].numpy()
+            made.append(label)
+        assert bson.encode(document) == bson.encode(fo.Detections(detections=made).to_dict())
+
     def test_none(self) -> None:
+        assert to_document(instances(), ["a"], [], IMAGE_HW, "r") == fo.Detections().to_dict()
         assert to_detections(instances(), ["a"], [], IMAGE_HW, "r").detections == []
 
     def test_mask_files(self, tmp_path: Path) -> None:

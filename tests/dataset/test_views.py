@@ -10,10 +10,20 @@ from typing import Any
 
 import fiftyone as fo
 import pytest
+from bson import ObjectId
 
 import refseg
 from refseg.dataset.fields import SEGMENTING, every_image, past_runs
-from refseg.dataset.views import image_dataset, image_view, kept_with, open_collection, whole_of, write_values
+from refseg.dataset.views import (
+    image_dataset,
+    image_view,
+    kept_with,
+    open_collection,
+    read_detections,
+    whole_of,
+    write_detections,
+    write_values,
+)
 from refseg.errors import DatasetError
 from refseg.prototypes.prototypes import Prototypes
 from tests.at_once import other_process
@@ -518,3 +528,44 @@ class TestOthersAtWork:
         other_process(dataset).delete()
         with pytest.raises(DatasetError, match=rf"The dataset {dataset.name!r} was deleted: pass another one\.$"):
             open_collection(dataset)
+
+
+class TestDetections:
+    """Written and read as MongoDB holds them."""
+
+    def test_written(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample(f"{number}.png") for number in range(3)])
+        dataset.add_sample_field("found", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        first, other, _ = dataset
+        before = dataset.values("last_modified_at")
+        label = fo.Detection(label="a", bounding_box=[0.0, 0.0, 0.5, 0.5], pieces=2, runner_up=None)
+        gone = str(ObjectId())
+        documents = {name: fo.Detections(detections=[label.copy()]).to_dict() for name in (first.id, gone)}
+        write_detections(dataset.select(other.id), "found", {**documents, other.id: fo.Detections().to_dict()})
+        assert dataset.values("found.detections.label") == [["a"], [], None]
+        assert [now > then for now, then in zip(dataset.values("last_modified_at"), before, strict=True)] == [True, True, False]
+        assert first.found.detections[0].pieces == 2
+        assert "found.detections.pieces" in dataset.get_field_schema(flat=True)
+        assert gone not in dataset.values("id")
+
+    @pytest.mark.parametrize("path", ["found", "inner.found"])
+    def test_read(self, make_dataset: MakeDataset, path: str) -> None:
+        """Of a field of its own, or within another document; other attributes, and images without labels, are left out."""
+        dataset = make_dataset([fo.Sample(f"{number}.png") for number in range(4)])
+        two = fo.Detections(detections=[fo.Detection(label="a", run="r", index=7), fo.Detection(label="b")])
+        for sample, value in zip(dataset, [two, fo.Detections(), None, two], strict=True):
+            if path == "found":
+                sample["found"] = value
+            else:
+                sample["inner"] = fo.DynamicEmbeddedDocument(found=value)
+            sample.save()
+        ids = dataset.values("id")
+        held = dict(read_detections(dataset.limit(1), path, ids[:3], ["label", "run"]))
+        assert held == {ids[0]: [{"label": "a", "run": "r"}, {"label": "b"}], ids[1]: []}
+
+    def test_refused_by_the_database(self, make_dataset: MakeDataset) -> None:
+        """Such as one that takes no more than 16 MB an image."""
+        dataset = make_dataset([fo.Sample("a.png", found=fo.Detections())])
+        large = {"_cls": "Detections", "detections": [{"_id": ObjectId(), "_cls": "Detection", "mask": bytes(17 << 20)}]}
+        with pytest.raises(DatasetError, match=r"'found' of dataset .*: what was written before is kept, run again to write"):
+            write_detections(dataset, "found", {dataset.first().id: large})

@@ -87,6 +87,15 @@ class TestLabelsOfOthers:
         assert run(trays, prototypes, overwrite=True).protected == ()
         assert "mine" not in trays.distinct("predictions.detections.label")
 
+    def test_a_field_that_is_read_only_is_refused(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
+        run(mine, prototypes)
+        field = mine.get_field("predictions")
+        field.read_only = True
+        field.save()
+        with pytest.raises(DatasetError, match=r"'predictions' of dataset .* is read-only: choose another field"):
+            run(mine, prototypes, min_confidence=1.0)
+        assert mine.count("predictions.detections") == 8
+
     def test_a_field_of_another_run_is_taken(self, mine: fo.Dataset, prototypes: Prototypes) -> None:
         mine.register_run("like", mine.init_run(method="refseg/similar", label_field="mine"))
         assert run(mine, prototypes, "mine").num_written == 4

@@ -68,6 +68,7 @@ from .labels import relative_box as relative_box
 from .labels import require_object_field as require_object_field
 from .labels import require_samples as require_samples
 from .labels import to_detections as to_detections
+from .labels import to_document as to_document
 from .references import collect_negatives as collect_negatives
 from .references import collect_references as collect_references
 from .references import references_by_id as references_by_id
@@ -106,5 +107,7 @@ from .views import image_dataset as image_dataset
 from .views import image_view as image_view
 from .views import name_of as name_of
 from .views import open_collection as open_collection
+from .views import read_detections as read_detections
 from .views import whole_of as whole_of
+from .views import write_detections as write_detections
 from .views import write_values as write_values

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import fiftyone as fo
 import numpy as np
+from bson import ObjectId
+from fiftyone.core.utils import serialize_numpy_array
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -252,7 +254,19 @@ def to_detections(
     run_key: str,
     mask_folder: Path | None = None,
 ) -> fo.Detections:
-    """Instances of one image as FiftyOne labels.
+    """Instances of one image as FiftyOne labels; see to_document."""
+    return fo.Detections.from_dict(to_document(instances, classes, predicted_iou, image_hw, run_key, mask_folder))
+
+
+def to_document(
+    instances: Instances,
+    classes: Sequence[str],
+    predicted_iou: Sequence[float],
+    image_hw: tuple[int, int],
+    run_key: str,
+    mask_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Instances of one image as MongoDB holds FiftyOne's Detections: to make these of them first takes ten times as long.
 
     Besides label and confidence each holds `predicted_iou`; `margin`, by how much its class beat the second-best one, which is
     `runner_up` (None where there is one class alone); and `run`. Where a mask has more than one large piece,
@@ -280,26 +294,34 @@ def to_detections(
         strict=True,
     ):
         x0, y0, x1, y1 = box
-        label = fo.Detection(
-            label=classes[row],
-            bounding_box=[x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
-            confidence=score,
-            predicted_iou=quality,
-            margin=margin,
-            runner_up=None if runner_up < 0 else classes[runner_up],
-            run=run_key,
-        )
+        label_id = ObjectId()
+        label = {
+            "_id": label_id,
+            "_cls": "Detection",
+            "attributes": {},
+            "tags": [],
+            "label": classes[row],
+            "bounding_box": [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height],
+            **_mask_values(mask.numpy(), label_id, mask_folder),
+            "confidence": score,
+            "predicted_iou": quality,
+            "margin": margin,
+            "runner_up": None if runner_up < 0 else classes[runner_up],
+            "run": run_key,
+        }
         if pieces > 1:
             label[PIECES] = pieces
-        if mask_folder is None:
-            label.mask = mask.numpy()
-        else:
-            mask_folder.mkdir(parents=True, exist_ok=True)
-            path = mask_folder / f"{label.id}.png"
-            Image.fromarray(mask.numpy().astype(np.uint8) * 255).save(path)
-            label.mask_path = str(path)
         labels.append(label)
-    return fo.Detections(detections=labels)
+    return {"_cls": "Detections", "detections": labels}
+
+
+def _mask_values(mask: NDArray[np.bool_], label_id: ObjectId, folder: Path | None) -> dict[str, Any]:
+    if folder is None:
+        return {"mask": serialize_numpy_array(mask)}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{label_id}.png"
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    return {"mask_path": str(path)}
 
 
 def prediction_example() -> fo.Detections:

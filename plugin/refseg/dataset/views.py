@@ -8,12 +8,16 @@ their view, which passes it on to the videos, and runs, prototypes and indexes a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import fiftyone as fo
+from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import get_media_type
+from pymongo import UpdateOne
+from pymongo.errors import PyMongoError
 
 from ..errors import DatasetError
 from .connection import patiently
@@ -114,6 +118,67 @@ def write_values(view: Any, field: str, values: Mapping[str, Any], *, dynamic: b
         # FiftyOne carries every frame of the view to its video: of all others nothing has changed.
         chosen = whole.select(list(values)) if _holds_frames(whole) else whole
         patiently(lambda: chosen.set_values(field, dict(values), key_field="id", dynamic=dynamic))
+
+
+def write_detections(view: Any, field: str, documents: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write Detections for each sample id, whatever the view hides, from what MongoDB is to hold; those of frames reach videos.
+
+    FiftyOne would copy, check and serialize each label first, which takes ten times as long.
+
+    Args:
+        view: whose images are written to.
+        field: that gets the attributes it lacks.
+        documents: by sample id; one whose sample is gone is passed over.
+
+    Raises:
+        DatasetError: MongoDB did not take them.
+    """
+    whole = whole_of(view)
+    if not documents:
+        return
+    if _holds_frames(whole) or "." in field:
+        write_values(view, field, {name: fo.Detections.from_dict(one) for name, one in documents.items()}, dynamic=True)
+        return
+    known = {"_id", "_cls", *whole.get_field(f"{field}.detections").field.get_field_schema()}
+    for document in documents.values():
+        attributes = {name for label in document["detections"] for name, value in label.items() if value is not None}
+        if not attributes <= known:
+            add_labels_field(whole, field, fo.Detections.from_dict(document))
+            known |= attributes
+    now = datetime.now(timezone.utc)
+    updates = [
+        UpdateOne({"_id": ObjectId(name)}, {"$set": {field: document, "last_modified_at": now}})
+        for name, document in documents.items()
+    ]
+    try:
+        patiently(lambda: whole._dataset._sample_collection.bulk_write(updates, ordered=False))
+    except PyMongoError as error:
+        raise DatasetError(
+            f"MongoDB did not take the labels of the field {field!r} of dataset {name_of(view)!r} ({error}): what was written "
+            "before is kept, run again to write the rest."
+        ) from error
+    fo.Sample._reload_docs(whole._dataset._sample_collection_name, sample_ids=list(documents))
+
+
+def read_detections(
+    view: Any, field: str, sample_ids: Iterable[str], attributes: Sequence[str]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Sample id and labels of each image whose field holds Detections, be they none; of these so many attributes.
+
+    Args:
+        view: whose images are read, whatever it hides.
+        field: of Detections.
+        sample_ids: of images.
+        attributes: those that a label does not have are missing.
+    """
+    wanted = {"_id": {"$in": [ObjectId(name) for name in sample_ids]}}
+    paths = dict.fromkeys((f"{field}.detections.{name}" for name in attributes), True)
+    for found in whole_of(view)._dataset._sample_collection.find(wanted, paths):
+        value: Any = found
+        for name in (*field.split("."), "detections"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            yield str(found["_id"]), value
 
 
 def add_labels_field(dataset: Any, name: str, example: fo.Label) -> None:

@@ -18,14 +18,15 @@ from ..dataset import (
     add_labels_field,
     check_name,
     dataset_folder,
-    every_image,
     holds_labels_of_others,
     is_box,
     name_of,
     needs_files,
     prediction_example,
-    to_detections,
+    read_detections,
+    to_document,
     whole_of,
+    write_detections,
     write_values,
 )
 from ..errors import DatasetError, IndexDamagedError
@@ -173,7 +174,7 @@ class Writer:
             quality = answer.candidates.predicted_iou[instances.rows].tolist()
             folder = self._mask_folder(sample_id, instances)
             try:
-                labels[sample_id] = to_detections(instances, self.classes, quality, image_hw, self.run_key, folder)
+                labels[sample_id] = to_document(instances, self.classes, quality, image_hw, self.run_key, folder)
             except OSError as error:
                 raise DatasetError(
                     f"The masks of the sample {sample_id} cannot be written to the folder {folder} ({error}): make room there, "
@@ -181,7 +182,7 @@ class Writer:
                 ) from error
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
-            now = [(label.label, label.bounding_box) for label in labels[sample_id].detections]
+            now = [(label["label"], label["bounding_box"]) for label in labels[sample_id]["detections"]]
             self._tell(sample_id, answer, earlier, now, len(instances))
             num_pixels += sum(mask.numel() for mask in instances.masks) if folder is None else 0
             num_pixels += image_hw[0] * image_hw[1] if self.settings.semantic_field else 0
@@ -237,7 +238,7 @@ class Writer:
     def _write(self, labels: dict[str, Any], maps: dict[str, Any]) -> None:
         replaced = self._mask_files.of(labels)
         reach("predictions.masks")
-        write_values(self.view, self.label_field, labels, dynamic=True)
+        write_detections(self.view, self.label_field, labels)
         reach("predictions.labels")
         # Only now: until then the labels that there were point to them.
         self._mask_files.remove(replaced)
@@ -249,23 +250,10 @@ class Writer:
 
     def _held(self, sample_ids: list[str]) -> dict[str, Written]:
         """What the samples hold that have been segmented, or labelled by others, in this field."""
-        # Not read through the view, which may hide a part of them.
-        dataset = whole_of(self.view)
-        whole = every_image(dataset)
-        path = f"{self.label_field}.detections"
-        names = ["label", RUN, "confidence", "predicted_iou", "margin", "bounding_box"]
+        names = ("label", RUN, "confidence", "predicted_iou", "margin", "bounding_box")
+        found = read_detections(self.view, self.label_field, sample_ids, names)
         # Labels of others, and of earlier versions, lack some of these.
-        known = [name for name in names if dataset.get_field(f"{path}.{name}") is not None]
-        selected = whole.select(sample_ids)
-        columns = dict(zip(["id", *known], selected.values(["id", *(f"{path}.{name}" for name in known)]), strict=True))
-        held: dict[str, Written] = {}
-        for row, sample_id in enumerate(columns["id"]):
-            labels = columns["label"][row]
-            if labels is not None:
-                lacking = [None] * len(labels)
-                own = [columns[name][row] if name in columns else lacking for name in names]
-                held[sample_id] = list(zip(*own, strict=True))
-        return held
+        return {sample_id: [tuple(map(label.get, names)) for label in labels] for sample_id, labels in found}
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         folder = self.settings.mask_folder
@@ -354,6 +342,11 @@ def check_fields(dataset: Any, label_field: str, settings: SegmentSettings, *, o
             raise DatasetError(
                 f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not {kind.__name__}: choose another field, "
                 "so that nothing is overwritten."
+            )
+        elif existing.read_only:
+            raise DatasetError(
+                f"The field {name!r} of dataset {name_of(dataset)!r} is read-only: choose another field, or set its read_only "
+                "to False and save it."
             )
         elif not overwrite and holds_labels_of_others(dataset, name):
             raise DatasetError(

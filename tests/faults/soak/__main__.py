@@ -30,7 +30,7 @@ NUM_IMAGES = 20
 SECONDS_BETWEEN_KILLS = (10.0, 40.0)
 SERVER_CRASHES = 0.05
 """Share of the kills that are MongoDB's."""
-ARMED = 0.4
+ARMED = 0.6
 """Share of the users that are to die at a chosen point instead of a random moment."""
 
 
@@ -160,7 +160,7 @@ class Soak:
         self._num_started += 1
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if self.rng.random() < ARMED:
-            point, times = self.rng.choice(sorted(POINTS)), self.rng.randint(1, 3)
+            point, times = self.rng.choice(sorted(POINTS)), self.rng.randint(1, 2)
             environment[VARIABLE] = f"{point}=kill@{times}"
         command = [sys.executable, "-m", "tests.faults.soak.user", NAME, str(number), str(self.rng.randrange(1 << 30))]
         command += [str(self._log(number)), str(self.folder)]

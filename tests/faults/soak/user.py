@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 
 import refseg
 from refseg.dataset.label_edits import images_that_hold
+from refseg.dataset.source_settings import SourceSettings
 from refseg.errors import DatasetError, IndexDamagedError, PrototypeFileError, RefSegError
 from refseg.review.deciding import Decision
 from refseg.runs.updating import iter_learn
@@ -169,7 +170,7 @@ class User:
         refseg.update(self.dataset, model=self.models, calibrates=self.rng.random() < 0.3, **QUIET)
 
     def learn(self) -> None:
-        for _ in iter_learn(self.dataset, "parts", calibrates=False):
+        for _ in iter_learn(self.dataset, "parts", sources=SourceSettings(self.models), calibrates=False):
             pass
 
     def save_prototypes(self) -> None:
