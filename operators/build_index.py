@@ -10,8 +10,9 @@ import fiftyone as fo
 import fiftyone.operators.types as types
 
 from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
-from .forms.form import Form, default_model, model_input
+from .forms.form import Form
 from .forms.indexes import IndexRecord, coverage, index_records, record_pixels
+from .forms.inputs import default_model, model_input
 from .forms.messages import count, duration, size, skips
 from .forms.pixels import given_pixels, index_pixels, pixel_inputs, pixel_params
 from .forms.selection import collection, target_images

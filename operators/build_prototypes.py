@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import fiftyone.operators.types as types
 
 from .forms.constants import NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
-from .forms.form import Form, build_inputs, default_model, default_name, default_source, reference_field
+from .forms.form import Form
+from .forms.inputs import build_inputs, default_model, default_name, default_source, reference_field
 from .forms.messages import count, listing
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, collection, labels_path, selected_label_ids, target_images

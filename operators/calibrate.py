@@ -8,7 +8,8 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG
-from .forms.form import Form, name_of_changed_input, prototypes_input
+from .forms.form import Form
+from .forms.inputs import name_of_changed_input, prototypes_input
 from .forms.messages import count
 from .forms.selection import collection
 from .mark_empty import count_empty

@@ -7,8 +7,9 @@ from typing import Any
 
 import fiftyone.operators.types as types
 
-from .forms.form import Form, index_input
+from .forms.form import Form
 from .forms.indexes import IndexRecord, index_records
+from .forms.inputs import index_input
 from .forms.messages import count, duration, listing, size
 from .running.base import RefSegOperator, Result, Work
 from .running.jobs import running_jobs

@@ -10,7 +10,8 @@ import fiftyone.operators.types as types
 
 from .forms.constants import REFERENCE_FIELD, SKIPS_IN_RESULT
 from .forms.fields import segmented_fields
-from .forms.form import Form, no_objects, object_fields
+from .forms.form import Form, object_fields
+from .forms.inputs import no_objects
 from .forms.messages import count, listing
 from .forms.selection import chosen_classes, target_images
 from .running.base import RefSegOperator, Result, Work

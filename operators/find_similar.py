@@ -8,8 +8,9 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.constants import NUM_SIMILAR, SIMILAR_FIELD, SIMILAR_METHOD
-from .forms.form import Form, no_index, object_fields
+from .forms.form import Form, object_fields
 from .forms.indexes import index_records
+from .forms.inputs import no_index
 from .forms.messages import count
 from .forms.selection import all_images, collection, images_of, picked_label_ids
 from .running.base import RefSegOperator, Result, Work, came_from_app

@@ -9,8 +9,9 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.constants import SKIPS_IN_RESULT
-from .forms.form import Form, index_input
+from .forms.form import Form
 from .forms.indexes import index_records
+from .forms.inputs import index_input
 from .forms.messages import count, listing, size
 from .forms.selection import collection
 from .running.base import RefSegOperator, Result, Work

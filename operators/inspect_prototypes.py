@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators.types as types
 
-from .forms.form import Form, kept_prototypes
+from .forms.form import Form
+from .forms.inputs import kept_prototypes
 from .forms.messages import count, listing
 from .forms.selection import all_images, chosen_classes, collection
 from .running.base import RefSegOperator, Result, Work

@@ -10,7 +10,8 @@ import fiftyone.operators.types as types
 from . import build_prototypes, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, PROTOTYPES_NAME
 from .forms.fields import label_field_input, presence_field_input
-from .forms.form import Form, calibrates_input, default_model, model_input, turned_input
+from .forms.form import Form
+from .forms.inputs import calibrates_input, default_model, model_input, turned_input
 from .forms.matching import limits_inputs, matching_inputs, no_probabilities_of_new
 from .forms.pixels import given_pixels, pixel_inputs, pixel_params
 from .forms.selection import all_images, chosen_classes, target_images

@@ -9,7 +9,8 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.constants import EMPTY_TAG, MAX_MINED
-from .forms.form import Form, name_of_changed_input, prototypes_input
+from .forms.form import Form
+from .forms.inputs import name_of_changed_input, prototypes_input
 from .forms.matching import kept_classes
 from .forms.messages import count
 from .forms.selection import chosen_classes, collection, target_images

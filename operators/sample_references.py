@@ -8,7 +8,8 @@ from typing import Any
 import fiftyone.operators.types as types
 
 from .forms.constants import BORDER, MIN_SIDE, REFERENCE_TAG, SEED, SHOTS
-from .forms.form import Form, reference_field, reference_field_input, tag_input
+from .forms.form import Form
+from .forms.inputs import reference_field, reference_field_input, tag_input
 from .forms.messages import count, listing
 from .forms.selection import chosen_classes, target_images
 from .running.base import RefSegOperator, Result, Work

@@ -10,8 +10,9 @@ import fiftyone.operators.types as types
 from .build_index import record_of
 from .forms.constants import CHANGED_IDS_IN_RESULT, LABEL_FIELD, MAX_DETECTIONS, SKIPS_IN_RESULT
 from .forms.fields import label_field_input, presence_field_input, semantic_field_input
-from .forms.form import Form, kept_prototypes, prototypes_input
+from .forms.form import Form
 from .forms.indexes import coverage, find_record
+from .forms.inputs import kept_prototypes, prototypes_input
 from .forms.matching import (
     calibrated_notice,
     chosen_matching,

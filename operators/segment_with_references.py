@@ -13,8 +13,9 @@ import fiftyone.operators.types as types
 from . import build_prototypes, evaluate, segment
 from .forms.constants import LABEL_FIELD, MAX_DETECTIONS, NEGATIVE_TAG, PROTOTYPES_NAME, REFERENCE_TAG
 from .forms.fields import label_field_input, presence_field_input
-from .forms.form import Form, build_inputs
+from .forms.form import Form
 from .forms.indexes import coverage, find_record
+from .forms.inputs import build_inputs
 from .forms.matching import limits_inputs, no_probabilities_of_new
 from .forms.pixels import pixel_inputs, pixel_params
 from .forms.selection import all_images, target_images

@@ -9,7 +9,8 @@ import fiftyone as fo
 import fiftyone.operators.types as types
 
 from .forms.constants import SKIPS_IN_RESULT
-from .forms.form import Form, kept_prototypes
+from .forms.form import Form
+from .forms.inputs import kept_prototypes
 from .forms.messages import count, skips
 from .forms.selection import collection, target_images
 from .inspect_prototypes import classes_of, prototypes_input

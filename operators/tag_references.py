@@ -9,7 +9,8 @@ import fiftyone.operators.types as types
 from fiftyone import ViewField as F
 
 from .forms.constants import NEGATIVE_TAG, REFERENCE_TAG
-from .forms.form import Form, reference_field, reference_field_input
+from .forms.form import Form
+from .forms.inputs import reference_field, reference_field_input
 from .forms.messages import count
 from .forms.selection import all_images, collection, labels_path, selected_label_ids, target_images
 from .running.base import RefSegOperator, Result, Work, came_from_app

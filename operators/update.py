@@ -10,7 +10,8 @@ import fiftyone.operators.types as types
 from . import segment
 from .forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
 from .forms.fields import segmented_fields
-from .forms.form import Form, calibrates_input, negative_tag_input, tag_input
+from .forms.form import Form
+from .forms.inputs import calibrates_input, negative_tag_input, tag_input
 from .forms.messages import count, listing
 from .forms.selection import target_images
 from .running.base import RefSegOperator, Result, Work

@@ -11,10 +11,10 @@ from .constants import (
     SECOND_LOOKS,
     SIMILARITIES,
 )
+from .form import Form, unknown_class
 
 if TYPE_CHECKING:
     from refseg.matching import MatchSettings
-from .form import Form, unknown_class
 
 CHANGES_SCORES = ("negatives", "background", "class_similarity", "scenes", "second_look", "whiten")
 """Of the settings of matching those that calibration depends on."""

@@ -9,7 +9,8 @@ from typing import Any
 import fiftyone as fo
 
 from ..forms.constants import ACCEPTED_FIELD, LABEL_FIELD, MODELS, REJECTED_FIELD, SHOTS
-from ..forms.form import default_model, object_fields, reference_field
+from ..forms.form import object_fields
+from ..forms.inputs import default_model, reference_field
 from ..forms.matching import chosen_matching, default_matching
 from ..forms.selection import collection
 
