@@ -8,16 +8,17 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import lance
-import psutil
 import pytest
 
 from refseg.index import leases as module
 from refseg.index.leases import Leases
+from refseg.processes import Process
 
 _threads = itertools.count(1)
 PREFIXES = ("", "file://", "file-object-store://")
@@ -98,17 +99,17 @@ class TestOver:
         assert rows_of(place) == []
 
     def test_of_a_process_whose_number_another_one_has(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        at_work(place).take(["a"])
         other = at_work(place)
-        other._append(7, ["b"])
-        assert Leases(str(place)).others().keys() == {"b"}
-        real = psutil.Process.create_time
-        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 60)
+        process = Process.current()
+        monkeypatch.setattr(Process, "current", lambda: replace(process, started_at=process.started_at - 60))
+        other.take(["a"])
+        monkeypatch.undo()
         assert Leases(str(place)).others() == {}
 
     def test_on_another_host_after_a_while(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         other, own = at_work(place), at_work(place)
-        monkeypatch.setattr(module, "HOST", "elsewhere")
+        process = Process.current()
+        monkeypatch.setattr(Process, "current", lambda: replace(process, host="elsewhere"))
         other.take(["a"])
         monkeypatch.undo()
         del other

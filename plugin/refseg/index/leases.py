@@ -11,9 +11,7 @@ Nothing depends on leases but the sharing of work: an image that is computed twi
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -24,9 +22,9 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import lance
-import psutil
 import pyarrow as pa
 
+from ..processes import Process
 from .storage import PAUSES, clean_up, create_table, delete_rows, join_uri, open_table
 
 logger = logging.getLogger(__name__)
@@ -34,29 +32,19 @@ logger = logging.getLogger(__name__)
 NAME = "leases"
 SECONDS = 300.0
 """A lease that is not renewed for so long is over, wherever its owner is; it is renewed after a quarter of that."""
-SAME_START = 5.0
-"""Seconds by which two looks at the start of one process may differ, when the clock was set meanwhile."""
 SCHEMA = pa.schema(
     [
         ("lease", pa.int64()),
         ("owner", pa.int64()),
         ("host", pa.string()),
-        ("process", pa.int64()),
-        ("process_started", pa.float64()),
+        ("pid", pa.int64()),
+        ("started_at", pa.float64()),
         ("until", pa.float64()),
         ("images", pa.list_(pa.string())),
     ]
 )
 
 
-def _this_host() -> str:
-    """Where a process has its number: containers of one name count theirs apart."""
-    with suppress(OSError):
-        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
-
-
-HOST = _this_host()
 _OWNERS: WeakValueDictionary[int, Leases] = WeakValueDictionary()
 """Those of this process by number."""
 
@@ -68,18 +56,14 @@ class Lease:
     Attributes:
         lease: its number.
         owner: number of the builder.
-        host: where it runs.
-        process: its number there.
-        process_started: when the process began, in seconds since 1970.
-        until: when the lease is over, likewise.
+        process: in which it works.
+        until: when the lease is over, in seconds since 1970.
         images: sample ids.
     """
 
     lease: int
     owner: int
-    host: str
-    process: int
-    process_started: float
+    process: Process
     until: float
     images: tuple[str, ...]
 
@@ -191,12 +175,8 @@ class Leases:
     def _is_over(self, row: Lease, until: float) -> bool:
         if until < time.time():
             return True
-        if row.host != HOST:
-            return False
-        if not _runs(row.process, row.process_started):
-            return True
-        if row.process != os.getpid():
-            return False
+        if row.process != Process.current():
+            return row.process.is_known_to_be_gone
         owner = _OWNERS.get(row.owner)
         # One that this thread has left off can do nothing while this one waits for it.
         return owner is None or owner.thread == self.thread
@@ -222,32 +202,18 @@ class Leases:
             return "not found" not in str(error).lower()
 
     def _append(self, lease: int, images: Sequence[str]) -> Any:
-        process = os.getpid()
-        row = (
-            lease,
-            self.owner,
-            HOST,
-            process,
-            psutil.Process(process).create_time(),
-            time.time() + self.seconds,
-            list(images),
-        )
+        process = Process.current()
+        until = time.time() + self.seconds
+        row = (lease, self.owner, process.host, process.pid, process.started_at, until, list(images))
         columns = [pa.array([value], kind) for value, kind in zip(row, SCHEMA.types, strict=True)]
         table = pa.Table.from_arrays(columns, schema=SCHEMA)
         return lance.write_dataset(table, join_uri(self._uri, NAME), mode="append", storage_options=self._storage)
 
 
 def _rows_of(table: Any) -> list[Lease]:
-    rows = table.to_table(columns=SCHEMA.names).to_pylist()
-    return [Lease(**{**row, "images": tuple(row["images"])}) for row in rows]
-
-
-def _runs(process: int, started: float) -> bool:
-    """Whether the process of this number that began at this time is still there, as far as this one may know."""
-    try:
-        found = psutil.Process(process)
-        return bool(found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - started) < SAME_START)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
+    return [
+        Lease(
+            row["lease"], row["owner"], Process(row["host"], row["pid"], row["started_at"]), row["until"], tuple(row["images"])
+        )
+        for row in table.to_table(columns=SCHEMA.names).to_pylist()
+    ]
