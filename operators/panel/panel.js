@@ -206,7 +206,7 @@
       box({ position: "relative", width: 40, height: 40, "& .remove": { opacity: 0 }, "&:hover .remove, & .remove:focus": { opacity: 1 } },
         h("img", {
           src: picture || undefined, alt: tip, width: 40, height: 40, onClick: () => call("open_image", place),
-          style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: `2px solid ${tone}`, boxSizing: "border-box", background: "#8884" },
+          style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: `2px solid ${tone}`, boxSizing: "border-box", background: "#8884", fontSize: 0 },
         }),
         h("button", {
           className: "remove", "aria-label": `Remove this ${item.kind} of ${item.label}`, onClick: () => call("remove", place),
@@ -470,7 +470,7 @@
         h(mui.Tooltip, { title: item.reason, describeChild: true }, h("img", {
           src: pictures[item.id] || undefined, alt: `Suggested ${entry.name}, score ${item.score.toFixed(2)}`, width: 52, height: 52,
           onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }),
-          style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: "1px solid #8888", boxSizing: "border-box", background: "#8884" },
+          style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: "1px solid #8888", boxSizing: "border-box", background: "#8884", fontSize: 0 },
         })),
         box({},
           help(`score ${item.score.toFixed(2)}`),

@@ -226,8 +226,8 @@ class TestWhatIsReadAgain:
         look(shelf)
         assert read_again == shelf.values("id") * 2
 
-    def test_so_many_datasets_are_kept(self, shelf: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kept_rows, "DATASETS_KEPT", 2)
+    def test_so_many_tables_are_kept(self, shelf: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kept_rows, "TABLES_KEPT", 2)
         for name in ("accepted", "good", "better"):
             assert look_at_review(shelf, accepted_field=name) is not None
         assert [key[-2] for key in kept_rows._kept] == ["good", "better"]

@@ -37,7 +37,7 @@ UNSETTLED_MS = 1000
 """Times are in milliseconds: what was written so shortly before it was read could be written again within the same one."""
 TRIES = 2
 """So often the few changed samples are looked for: some may be written while others are read."""
-DATASETS_KEPT = 8
+TABLES_KEPT = 8
 
 Kind = TypeVar("Kind", bound="Rows")
 Kept = TypeVar("Kept", bound="KeptRows")
@@ -289,7 +289,7 @@ def keep_rows(kind: type[Kept], dataset: Any, *settings: Hashable, slices: Itera
         found = _kept.pop(key, None) or kind(samples, chosen, *settings)
         # The one used last stands at the end.
         _kept[key] = found
-        while len(_kept) > DATASETS_KEPT:
+        while len(_kept) > TABLES_KEPT:
             _kept.pop(next(iter(_kept)))
     assert isinstance(found, kind)
     return found
