@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Semaphore, Thread
 from typing import Any
 
 import lance
@@ -22,6 +22,7 @@ import torch
 from refseg.candidates.packing import PackedCandidates, pack
 from refseg.errors import CandidateIndexError, IndexDamagedError, IndexMismatchError, IndexNotFoundError
 from refseg.index.candidate_index import CandidateIndex
+from refseg.index.snapshot import Snapshot
 from refseg.index.tables import (
     FORMAT_WITH_CLEAN_MASKS,
     METADATA_KEY,
@@ -274,6 +275,28 @@ class TestScan:
         next(scan)
         scan.close()
         assert len(contents(index)) == 12
+
+    def test_giving_one_up_waits_for_nothing(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Python closes a generator that nobody holds any more in whatever thread is at hand: where it waited it could hang."""
+        index = make_index(place)
+        whole, may_read, reads = Snapshot.take, Event(), Semaphore(0)
+
+        def slow(self: Snapshot, *args: Any) -> Any:
+            reads.release()
+            may_read.wait(60)
+            return whole(self, *args)
+
+        scan = index.scan(rows=2)
+        next(scan)
+        monkeypatch.setattr(Snapshot, "take", slow)
+        next(scan)
+        assert reads.acquire(timeout=60)
+        closing = Thread(target=scan.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        is_closed = not closing.is_alive()
+        may_read.set()
+        assert is_closed
 
     def test_two_scans_at_once(self, place: Path) -> None:
         index = make_index(place)

@@ -288,7 +288,8 @@ class CandidateIndex:
             return read_anew(self.uri, take, lambda: newest.version, renew)
 
         wanted = origin.in_order(origin.images if sample_ids is None else set(sample_ids))
-        with ThreadPoolExecutor(1) as ahead:
+        ahead = ThreadPoolExecutor(1)
+        try:
             reading = None
             for part in parts_of(wanted, rows):
                 following = ahead.submit(read, part)
@@ -297,6 +298,10 @@ class CandidateIndex:
                 reading = following
             if reading is not None:
                 yield reading.result()
+        finally:
+            # Without waiting: Python may close a scan that was left half read while it starts another thread, and would wait
+            # for ever.
+            ahead.shutdown(wait=False, cancel_futures=True)
 
     @property
     def has_vector_index(self) -> bool:
