@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
-from ..regular_files import read_regular
-from .headers import ERRORS, hw_of, image_errors, open_image, orientation_of
+from ..regular_files import open_regular, read_regular
+from .headers import ERRORS, SIZE_WHEN_LOADED, SWAPPED, hw_of, image_errors, open_image, orientation_of
+from .parts import Box, Part, Wanted, shrunk, stored_part, strips_of, upright_box
 from .pixels import PLAIN, PixelSettings, Range, range_of, share_beyond, to_eight_bits, to_rgb
+from .png_strips import PngStrips
 from .samples import (
     WHOLE,
     Samples,
@@ -67,7 +69,7 @@ class Decoded:
     Attributes:
         image: upright RGB of eight bits.
         orientation: that the file says, 1 to 8.
-        image_hw: height and width of the upright image; where a draft was asked for, of the whole one.
+        image_hw: height and width of the upright image.
     """
 
     image: Image.Image
@@ -75,12 +77,35 @@ class Decoded:
     image_hw: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class DecodedPart:
+    """A part of an image out of its file.
+
+    Attributes:
+        image: upright RGB of eight bits, at a scale of its own.
+        image_hw: height and width of the whole upright image.
+        box: xyxy pixels of the upright image that are shown; the last pixels may lie partly beyond it.
+    """
+
+    image: Image.Image
+    image_hw: tuple[int, int]
+    box: Box
+
+    @classmethod
+    def of(
+        cls, shrunk: Image.Image, part: Part, orientation: int, stored_wh: tuple[int, int], decoded_wh: tuple[int, int]
+    ) -> DecodedPart:
+        """From a part of the stored image; arguments as of `parts.stored_part`."""
+        image = shrunk.transpose(TURNS[orientation]) if orientation in TURNS else shrunk
+        width, height = stored_wh[::-1] if orientation in SWAPPED else stored_wh
+        return cls(image, (height, width), upright_box(part, orientation, stored_wh, decoded_wh))
+
+
 def decode(
     path: str | os.PathLike[str],
     pixels: PixelSettings = PLAIN,
     *,
     admit: Callable[[int], object] | None = None,
-    draft: Callable[[tuple[int, int]], float] | None = None,
 ) -> Decoded:
     """Decode a file as an upright image of eight-bit RGB; see `refseg.images.reading.read_image`.
 
@@ -88,40 +113,89 @@ def decode(
         path: of the file.
         pixels: how deep values and bands are read.
         admit: told how many pixels there are before they are decoded; it may wait until there is room for them.
-        draft: told height and width of the upright image, says how much of its size is enough: a JPEG may come smaller, but no
-            smaller than this.
 
     Raises:
         ImageError: the file is missing, truncated, empty, or of no format that is known.
     """
     name = os.fspath(path)
     with image_errors(name), open_image(name) as opened:
-        if opened is None:
-            return _decode_bands(name, pixels, admit)
-        orientation = orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
-        samples = samples_of(opened, name)
-        if _is_for_tifffile(opened, samples, name, pixels.channels):
-            return _decode_bands(name, pixels, admit)
-        if samples.num_bands > 3 and opened.mode == "RGB":
-            say_first_three(samples.num_bands)
-        image_hw = hw_of(opened, orientation)
+        return _decode_opened(opened, name, pixels, admit)
+
+
+def decode_part(
+    path: str | os.PathLike[str],
+    choose: Callable[[tuple[int, int]], Wanted],
+    *,
+    admit: Callable[[int], object] | None = None,
+) -> DecodedPart:
+    """Decode as much of a file as is to be seen, no finer than it has to be, and all else as `decode` does.
+
+    A PNG of eight bits is read in strips, and a JPEG at the smallest of its own scales that is fine enough. Any other image is
+    held once, as Pillow decodes it: it is made smaller before it is converted and turned. Of deep values the whole image is
+    decoded as ever: how bright they are shown depends on all of them.
+
+    Args:
+        path: of the file.
+        choose: told height and width of the upright image, says what is to be seen of it.
+        admit: told how many pixels there are before so many are held; it may wait until there is room for them.
+
+    Raises:
+        ImageError: see `decode`.
+    """
+    name = os.fspath(path)
+    with image_errors(name), open_image(name) as opened:
+        if opened is None or opened.format in SIZE_WHEN_LOADED or _needs_all(opened, name):
+            decoded = _decode_opened(opened, name, PLAIN, admit)
+            height, width = decoded.image_hw
+            return DecodedPart(decoded.image, decoded.image_hw, (0.0, 0.0, float(width), float(height)))
+        orientation = orientation_of(opened, name)
+        image_hw, stored_wh = hw_of(opened, orientation), opened.size
+        if opened.format == "TIFF":  # upright once it is loaded
+            orientation, stored_wh = 1, (image_hw[1], image_hw[0])
+        wanted = choose(image_hw)
+        with open_regular(name) as stream:
+            png = PngStrips(stream) if opened.format == "PNG" and not getattr(opened, "is_animated", False) else None
+            if png is not None and png.is_plain:
+                part = stored_part(wanted, orientation, stored_wh, stored_wh)
+                image = shrunk(png.strips(part.factor), part)
+                return DecodedPart.of(image, part, orientation, stored_wh, stored_wh)
+        opened.draft(None, (max(1, int(opened.width * wanted.scale)), max(1, int(opened.height * wanted.scale))))
         if admit is not None:
             admit(opened.width * opened.height)
-        if draft is not None:
-            scale = draft(image_hw)
-            opened.draft(None, (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
-        try:
-            loaded = _load(opened, name)
-        except OSError:
-            if opened.format != "TIFF" or not samples.is_deep:
-                raise
-            return _decode_bands(name, pixels, admit)
-        upright = _turned(loaded, orientation)
-        if draft is None:
-            image_hw = upright.height, upright.width
-        if not samples.is_deep:
-            return Decoded(to_rgb(upright), orientation, image_hw)
-        return Decoded(_scaled(upright, samples, pixels, name, orientation), orientation, image_hw)
+        loaded = _load(opened, name)
+        part = stored_part(wanted, orientation, stored_wh, loaded.size)
+        return DecodedPart.of(shrunk(strips_of(loaded, part), part), part, orientation, stored_wh, loaded.size)
+
+
+def _needs_all(opened: Image.Image, name: str) -> bool:
+    """Whether an opened file has to be decoded as a whole."""
+    samples = samples_of(opened, name)
+    return samples.is_deep or _is_for_tifffile(opened, samples, name, None)
+
+
+def _decode_opened(
+    opened: Image.Image | None, name: str, pixels: PixelSettings, admit: Callable[[int], object] | None
+) -> Decoded:
+    """What decode does with an opened file; None is a TIFF that Pillow does not know."""
+    if opened is None:
+        return _decode_bands(name, pixels, admit)
+    orientation = orientation_of(opened, name)  # before loading: Pillow turns a TIFF then, and forgets its tag
+    samples = samples_of(opened, name)
+    if _is_for_tifffile(opened, samples, name, pixels.channels):
+        return _decode_bands(name, pixels, admit)
+    if samples.num_bands > 3 and opened.mode == "RGB":
+        say_first_three(samples.num_bands)
+    if admit is not None:
+        admit(opened.width * opened.height)
+    try:
+        loaded = _load(opened, name)
+    except OSError:
+        if opened.format != "TIFF" or not samples.is_deep:
+            raise
+        return _decode_bands(name, pixels, None)  # let in already: who asks for room twice may wait for himself
+    upright = _turned(loaded, orientation)
+    image = _scaled(upright, samples, pixels, name, orientation) if samples.is_deep else to_rgb(upright)
+    return Decoded(image, orientation, (upright.height, upright.width))
 
 
 def own_range(path: str | os.PathLike[str], channels: tuple[int, ...] | None = None) -> Range | None:

@@ -243,7 +243,7 @@ def to_rgb(image: Image.Image, pixel_range: Range | None = None) -> Image.Image:
     if is_deep(image.mode):
         values = np.asarray(image)
         return Image.fromarray(to_eight_bits(values, pixel_range or range_of(values))).convert("RGB")
-    if image.mode in ("LA", "PA", "La"):
+    if image.mode in ("LA", "PA", "La") or (image.mode == "P" and "transparency" in image.info):
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 

@@ -2,6 +2,10 @@
 
 A JPEG file is decoded at the smallest of its own scales that is fine enough, so that a photograph of twelve megapixels costs
 tens of milliseconds and not hundreds. The last pictures made are kept in memory.
+
+Memory: a PNG of eight bits takes some 20 MB, whatever its size, and so does a JPEG that is shown as a whole. Of any other
+image what Pillow decodes is held once, 4 bytes a pixel, and what its decoder takes on the way; of those of more than LARGE
+pixels one at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +13,9 @@ from __future__ import annotations
 import base64
 import math
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -20,7 +26,8 @@ from PIL import Image
 
 from ..errors import ImageError
 from .drawing import INK, fit, outline_object
-from .files import decode
+from .files import decode_part
+from .parts import Box, Wanted
 
 SIDE = 96
 MARGIN = 1.2
@@ -30,8 +37,9 @@ MAX_MAGNIFICATION = 4.0
 QUALITY = 85
 KEPT = 1024
 """Pictures in memory, of 3 to 40 kilobytes each."""
-
-Box = tuple[float, float, float, float]
+LARGE = 20_000_000
+"""Pixels of an image that is decoded alone, where it has to be decoded as a whole."""
+_one_large = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -169,23 +177,23 @@ def _as_outline(mask: NDArray[np.bool_] | None, framing: _Framing) -> _Outline |
 @lru_cache(maxsize=KEPT)
 def _cached(name: str, changed: tuple[int, ...], box: Box, outline: _Outline | None, framing: _Framing) -> bytes:
     """The picture of a file as it was at these times of change, in nanoseconds, and of this size."""
-    # The smallest scale that is fine enough depends on what is shown, and that on the size of the upright image.
-    scale = 1.0
 
-    def enough(image_hw: tuple[int, int]) -> float:
-        nonlocal scale
+    # How fine is enough depends on what is shown, and that on the size of the upright image.
+    def choose(image_hw: tuple[int, int]) -> Wanted:
         window = _window(box, (image_hw[1], image_hw[0]), framing)
-        scale = min(framing.width / (window[2] - window[0]), framing.height / (window[3] - window[1]))
-        return scale
+        return Wanted(window, min(framing.width / (window[2] - window[0]), framing.height / (window[3] - window[1])))
 
-    decoded = decode(name, draft=enough)
+    with ExitStack() as room:
+        decoded = decode_part(name, choose, admit=lambda size: size > LARGE and room.enter_context(_one_large))
     image, image_wh = decoded.image, (decoded.image_hw[1], decoded.image_hw[0])
-    window = _window(box, image_wh, framing)
-    width = max(1, round((window[2] - window[0]) * scale))
-    height = max(1, round((window[3] - window[1]) * scale))
-    drafted = image.width / image_wh[0], image.height / image_wh[1]
-    part = (window[0] * drafted[0], window[1] * drafted[1], window[2] * drafted[0], window[3] * drafted[1])
-    part = (part[0], part[1], min(part[2], image.width), min(part[3], image.height))
+    wanted = choose(decoded.image_hw)
+    window = wanted.window
+    width = max(1, round((window[2] - window[0]) * wanted.scale))
+    height = max(1, round((window[3] - window[1]) * wanted.scale))
+    left, top, right, bottom = decoded.box
+    across, down = image.width / (right - left), image.height / (bottom - top)
+    part = ((window[0] - left) * across, (window[1] - top) * down, (window[2] - left) * across, (window[3] - top) * down)
+    part = (max(0.0, part[0]), max(0.0, part[1]), min(part[2], image.width), min(part[3], image.height))
     picture = image.resize((width, height), Image.Resampling.BICUBIC, box=part, reducing_gap=3.0)
     if outline is not None:
         picture = outline_object(picture, _mask_in(outline, box, image_wh, window, picture.size))
