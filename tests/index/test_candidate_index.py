@@ -31,6 +31,7 @@ from refseg.index.tables import (
     IndexedImage,
     IndexSettings,
     candidates_table,
+    images_table,
 )
 from tests.candidates.test_packing import WIDTH, make_blobs
 
@@ -573,6 +574,45 @@ class TestTwoHandles:
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(create_and_write, range(4)))
             assert_holds(CandidateIndex.open(place), range(4))
+
+
+class TestEarlierVersions:
+    """They write no sequence numbers and no places of candidates in their image."""
+
+    def test_what_they_add_is_the_latest(self, place: Path) -> None:
+        index = make_index(place)
+        index.forget(["sample-7"])
+        rows = [IndexedImage(f"sample-{number}", 70 + number, state_of(50), (90 + number, 120), 2, 1) for number in (5, 7, 20)]
+        candidates = candidates_table(rows, [candidates_of(2)] * 3, SETTINGS).drop_columns(["row"])
+        lance.write_dataset(candidates, str(place / "candidates.lance"), mode="append")
+        images = images_table(rows, SETTINGS, 0).drop_columns(["sequence"])
+        lance.write_dataset(images, str(place / "images.lance"), mode="append")
+        opened = CandidateIndex.open(place)
+        assert opened.images.keys() == {*(f"sample-{number}" for number in range(12)), "sample-20"}
+        for row in rows:
+            assert opened.images[row.sample_id].file == state_of(50)
+            assert len(contents(opened)[row.sample_id]) == 2
+        opened.append([("sample-5", state_of(51), candidates_of(3))])
+        opened.compact()
+        assert opened.images["sample-5"].file == state_of(51)
+        assert len(contents(opened)["sample-7"]) == 2
+
+    def test_what_they_have_written_is_the_earliest(self, place: Path) -> None:
+        index = make_index(place)
+        for name, column in (("images", "sequence"), ("candidates", "row")):
+            table = lance.dataset(str(place / f"{name}.lance"))
+            table.drop_columns([column])
+        index = CandidateIndex.open(place)
+        assert_holds(index, range(12))
+        index.append([("sample-5", state_of(51), candidates_of(2))])
+        index.refresh()
+        index.forget(["sample-7"])
+        # Wherever merging files moves the rows from before.
+        rows = index._table.to_table()
+        lance.write_dataset(rows.take([*range(12, len(rows)), *range(12)]), str(place / "images.lance"), mode="overwrite")
+        opened = CandidateIndex.open(place)
+        assert opened.images["sample-5"].file == state_of(51)
+        assert "sample-7" not in opened.images
 
 
 class TestPlaces:

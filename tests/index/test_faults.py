@@ -456,6 +456,35 @@ class TestTidiedUpMeanwhile:
         assert found.score == pytest.approx(1, abs=1e-3)
         assert torch.equal(found.candidate.features[0], vector)
 
+    def test_segmenting(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        """Again and again, while each image is indexed again and the files of before go at once."""
+        options: dict[str, Any] = {"min_confidence": 0.0, "num_workers": 0, "progress": False}
+        segment(trays, prototypes, "before", **options)
+        index, stop, rounds = open_index(trays).index, Event(), []
+
+        def compact() -> None:
+            writer = CandidateIndex.open(index.uri)
+            known = contents(writer)
+            while not stop.is_set():
+                writer.append([(name, writer.images[name].file, candidates) for name, candidates in known.items()])
+                writer.compact(grace=NOW)
+                rounds.append(1)
+
+        thread = Thread(target=compact)
+        thread.start()
+        try:
+            for number in range(4):
+                report = segment(trays, prototypes, f"after_{number}", **options)
+                assert (report.num_images, report.num_from_index) == (4, 4)
+        finally:
+            stop.set()
+            thread.join()
+        assert rounds
+        before = trays.values("before.detections.confidence")
+        assert all(before)
+        for number in range(4):
+            assert trays.values(f"after_{number}.detections.confidence") == before
+
     def test_the_vector_index(self, tmp_path: Path) -> None:
         index = make_index(tmp_path, range(1, 60))
         make_vector_index(index)
