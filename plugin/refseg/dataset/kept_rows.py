@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from pymongo.command_cursor import CommandCursor
 from pymongo.errors import OperationFailure
 
+from ..printing import one_line
+
 MODIFIED = "last_modified_at"
 PATIENCE = 0.25
 """Seconds that who asks waits at most, unless for all that is to be read."""
@@ -52,6 +54,8 @@ class Rows:
     """
 
     numbers: NDArray[np.int64]
+
+    __repr__ = one_line
 
     def renumbered(self: Kind, places: NDArray[np.int64]) -> Kind:
         """The rows with new places of their samples; without those of samples that have none, which is -1."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..masks import flag_of
+from ..printing import one_line
 from .fields import ACCEPTED_FIELD, EMPTY_TAG, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, label_fields
 from .kept_rows import Content, KeptRows, Rows, keep_rows
 from .labels import LIST_FIELDS
@@ -81,6 +82,8 @@ class _TaggedRows(Rows):
     labels: NDArray[np.object_]
     is_negative: NDArray[np.bool_]
     is_whole: NDArray[np.bool_]
+
+    __repr__ = one_line
 
 
 class _KeptTags(KeptRows):

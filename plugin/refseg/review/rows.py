@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset import NO_BOX, Rows, is_box
+from ..printing import one_line
 
 PREDICTION_FIELDS = ("_id", "label", "confidence", "bounding_box", "margin", "runner_up")
 DECIDED_FIELDS = ("label", "prediction_id", "predicted_label", "decision", "bounding_box", "predicted_box")
@@ -50,6 +51,8 @@ class PredictionRows(Rows):
     runners_up: NDArray[np.object_]
     boxes: NDArray[np.float64]
 
+    __repr__ = one_line
+
 
 @dataclass(frozen=True, eq=False)
 class DecidedRows(Rows):
@@ -72,6 +75,8 @@ class DecidedRows(Rows):
     decisions: NDArray[np.object_]
     boxes: NDArray[np.float64]
     predicted_boxes: NDArray[np.float64]
+
+    __repr__ = one_line
 
 
 def projection(field: str, attributes: Sequence[str]) -> dict[str, bool]:
