@@ -8,17 +8,8 @@ import pytest
 import torch
 
 from refseg.matching.calibrator import Calibrator
-from refseg.matching.instances import Ranking
 
 CALIBRATOR = Calibrator(8.0, torch.tensor([0.4, 0.6]))
-
-
-def ranking(scores: list[float], labels: list[int]) -> Ranking:
-    count = len(scores)
-    rows = torch.arange(count) + 10
-    return Ranking(
-        rows, torch.tensor(labels, dtype=torch.int64), torch.tensor(scores), torch.linspace(0, 1, count), torch.arange(count)
-    )
 
 
 def test_is_a_logistic_function() -> None:
@@ -43,23 +34,3 @@ def test_least_scores_at_the_ends() -> None:
 def test_rises_strictly() -> None:
     similar = torch.linspace(0.01, 1, 100)
     assert bool((CALIBRATOR.probability(similar, torch.zeros(100, dtype=torch.int64)).diff() > 0).all())
-
-
-def test_a_ranking_keeps_what_belongs_together_and_is_put_in_order() -> None:
-    """A class that is hard to be sure of falls behind one that is easy, and takes everything of its own along."""
-    before = ranking([0.7, 0.6, 0.5], [1, 1, 0])
-    after = CALIBRATOR.calibrate(before)
-    assert after.scores.tolist() == sorted(after.scores.tolist(), reverse=True)
-    own = CALIBRATOR.probability(before.scores, before.labels)
-    for row, score, label, margin in zip(after.rows, after.scores, after.labels, after.margins, strict=True):
-        place = before.rows.tolist().index(int(row))
-        assert (float(score), int(label), float(margin)) == (
-            float(own[place]),
-            int(before.labels[place]),
-            float(before.margins[place]),
-        )
-    assert after.rows.tolist() == [10, 12, 11]
-
-
-def test_of_nothing() -> None:
-    assert len(CALIBRATOR.calibrate(ranking([], []))) == 0

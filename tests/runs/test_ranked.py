@@ -130,13 +130,13 @@ class TestPreview:
         dataset, packed = drawn
         monkeypatch.setattr("refseg.runs.ranked.PREVIEWED", 2)
         monkeypatch.setattr("refseg.runs.ranked.IMAGES_A_LOOK", 2)
-        real, looked_at = refseg.matching.matcher.rank, []
+        real, looked_at = refseg.matching.matcher.rank_batch, []
 
-        def rank(candidates: Any, *arguments: Any, **options: Any) -> Any:
-            looked_at.append(candidates)
-            return real(candidates, *arguments, **options)
+        def rank_batch(batch: Any, *arguments: Any, **options: Any) -> Any:
+            looked_at.extend(batch.images)
+            return real(batch, *arguments, **options)
 
-        monkeypatch.setattr("refseg.matching.matcher.rank", rank)
+        monkeypatch.setattr("refseg.matching.matcher.rank_batch", rank_batch)
         run(dataset, draw_prototypes(), preview=True, index=fill_index(dataset, packed))
         assert 2 <= len(looked_at) < 16
 

@@ -122,7 +122,7 @@ class TestProvenance:
             "runs.segmenting.create_fields",
             "runs.segmenting.segment_images",
             "dataset.builder.Builder.close",
-            "runs.writing.write_values",
+            "runs.writing.write_detections",
         ],
     )
     def test_no_failure_leaves_a_run_at_work(
@@ -146,14 +146,14 @@ class TestProvenance:
         )
         assert [next(work).done, next(work).done] == [0, 2]
         assert trays.get_run_info("r").config.state == "running"
-        monkeypatch.setattr("refseg.runs.writing.write_values", fails)
+        monkeypatch.setattr("refseg.runs.writing.write_detections", fails)
         with pytest.raises(OSError, match="no space left"):
             work.close()
         config = trays.get_run_info("r").config
         assert (config.state, config.error) == ("failed", "OSError: no space left")
 
     def test_failed_half_way(self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = refseg.matching.matcher.rank, []
+        real, calls = refseg.matching.matcher.rank_batch, []
 
         def fails_at_the_third(*arguments: Any, **options: Any) -> Any:
             calls.append(arguments)
@@ -161,7 +161,7 @@ class TestProvenance:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr(refseg.matching.matcher, "rank", fails_at_the_third)
+        monkeypatch.setattr(refseg.matching.matcher, "rank_batch", fails_at_the_third)
         with pytest.raises(RuntimeError, match="out of memory"):
             run(trays, prototypes, run_key="r")
         config = trays.get_run_info("r").config

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import replace
-from pathlib import Path
 
 from ..errors import ImageError
 from ..images import file_sha256, read_header
@@ -18,7 +17,7 @@ def file_state(path: str, *, content_hash: bool = False) -> FileState | None:
         found = os.stat(path)
         # Of what is no plain file whoever reads the image says so.
         sha256 = file_sha256(path) if content_hash and stat.S_ISREG(found.st_mode) else ""
-        return FileState(Path(path).name, found.st_size, found.st_mtime_ns, sha256, found.st_ctime_ns)
+        return FileState(os.path.basename(path), found.st_size, found.st_mtime_ns, sha256, found.st_ctime_ns)
     except OSError:
         return None
 

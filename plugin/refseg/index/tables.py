@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -176,16 +177,23 @@ class IndexChunk:
     def candidates(self, number: int) -> PackedCandidates:
         """The candidates of one of the images."""
         start, stop = int(self.starts[number]), int(self.starts[number + 1])
-        rows = self.rows.slice(start, stop - start)
+        codes, edges, boxes, predicted_iou = self._columns
         return PackedCandidates(
-            column_of(rows, "code"),
-            column_of(rows, "edge"),
-            torch.from_numpy(_flat(column_of(rows, "box")).astype(np.float32).reshape(-1, 4)),
-            torch.from_numpy(_flat(column_of(rows, "predicted_iou")).copy()),
+            codes.slice(start, stop - start),
+            edges.slice(start, stop - start),
+            boxes[start:stop],
+            predicted_iou[start:stop],
             self.features[start:stop].float(),
             self.images[number].image_hw,
             self.settings.grid_side_of(self.images[number].image_hw),
         )
+
+    @cached_property
+    def _columns(self) -> tuple[Any, Any, Tensor, Tensor]:
+        """Codes, edges, boxes and predicted IoU of all candidates."""
+        boxes = _flat(column_of(self.rows, "box")).astype(np.float32).reshape(-1, 4)
+        predicted_iou = torch.from_numpy(_flat(column_of(self.rows, "predicted_iou")).copy())
+        return column_of(self.rows, "code"), column_of(self.rows, "edge"), torch.from_numpy(boxes), predicted_iou
 
 
 def images_schema(settings: IndexSettings) -> pa.Schema:

@@ -1,3 +1,4 @@
+from .batch import Batch as Batch
 from .calibrator import Calibrator as Calibrator
 from .cropping import crop_instances as crop_instances
 from .gallery import Galleries as Galleries

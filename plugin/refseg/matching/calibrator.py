@@ -5,13 +5,12 @@ Each function rises strictly, so instances of a class keep their order, and aver
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..printing import one_line
-from .instances import Ranking
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +49,3 @@ class Calibrator:
         finite = probabilities.clamp(0, 1)
         found = self.centers + torch.logit(finite) / self.slope
         return found.where(probabilities.isfinite(), probabilities).nan_to_num(0.0, float("inf"), -1.0)
-
-    def calibrate(self, ranking: Ranking) -> Ranking:
-        """The same instances with probabilities for scores, in the order of these; margins stay as they are."""
-        scores = self.probability(ranking.scores, ranking.labels)
-        order = scores.argsort(descending=True, stable=True)
-        columns = (ranking.rows, ranking.labels, ranking.margins, ranking.runners_up)
-        rows, labels, margins, runners_up = (column[order] for column in columns)
-        return replace(ranking, rows=rows, labels=labels, scores=scores[order], margins=margins, runners_up=runners_up)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,12 +12,13 @@ from ..candidates import Candidates, PackedCandidates
 from ..models import Preset
 from ..printing import one_line
 from ..prototypes import Prototypes
+from .batch import Batch
 from .calibrator import Calibrator
 from .cropping import crop_instances
 from .gallery import make_gallery
 from .instances import Instances, Ranking
-from .ranking import rank
-from .second_look import Looked, SecondLook, prepare_second_looks
+from .ranking import rank_batch
+from .second_look import Looked, SecondLook, join_looked, pick_batch, prepare_second_looks
 from .settings import MatchSettings, Overlaps
 from .similarity import Classified, Gallery, classify
 
@@ -68,12 +69,19 @@ class Matcher:
         """
         if self.second is None:
             return torch.zeros(0, dtype=torch.int64)
-        first = self.classify(candidates.features) if classified is None else classified
-        rows = self.second.pick(candidates, first)
-        if self.calibrator is None or not self.second.slope:
-            return rows
-        hoped = self.second.expected(first.scores[rows], 2.0)
-        return rows[self.calibrator.probability(hoped, first.labels[rows]) >= PLAUSIBLE]
+        return self.pick_batch(
+            Batch.of([candidates]), self.classify(candidates.features) if classified is None else classified
+        )[0]
+
+    def pick_batch(self, batch: Batch, classified: Classified) -> list[Tensor]:
+        """For each of some images what pick gives."""
+        rows = torch.zeros(0, dtype=torch.int64)
+        if self.second is not None:
+            rows = pick_batch(batch, classified, self.second.most)
+            if self.calibrator is not None and self.second.slope:
+                hoped = self.second.expected(classified.scores[rows], 2.0)
+                rows = rows[self.calibrator.probability(hoped, classified.labels[rows]) >= PLAUSIBLE]
+        return batch.split(rows)
 
     def to_look_at(self, candidates: Candidates | PackedCandidates) -> Tensor:
         """What pick gives, where anything that nobody has looked at is to be looked at; else no rows."""
@@ -105,25 +113,38 @@ class Matcher:
             looked: second looks; None where nobody has looked again.
         """
         first = self.classify(candidates.features) if classified is None else classified
-        both = first if self.second is None else self.second.combine(first, looked)
-        ranking = self._above(self.least, candidates, both)
-        if not self.tells_presence:
-            return ranking
-        # Ranked apart, so that what is written cannot depend on whether anybody asks for presence.
-        every = self._above(self.least.where(self.least.isinf(), 0.0), candidates, both)
-        return replace(ranking, presence=every.chance_of(len(self.least)))
+        return self.rank_batch(Batch.of([candidates]), first, [looked])[0]
 
-    def _above(self, least: Tensor, candidates: Candidates | PackedCandidates, classified: Classified) -> Ranking:
-        """The candidates of one image whose scores reach the least of their class, (K,) float32."""
-        ranking = rank(
-            candidates,
+    def rank_batch(self, batch: Batch, classified: Classified, looked: Sequence[Looked | None]) -> list[Ranking]:
+        """For each of some images what rank gives.
+
+        Args:
+            batch: of candidates.
+            classified: all of them, by the first look.
+            looked: second looks for each image.
+        """
+        both = classified
+        if self.second is not None:
+            both = self.second.combine_batch(classified, batch.owner, join_looked(looked, batch.starts))
+        rankings = self._above(self.least, batch, both)
+        if not self.tells_presence:
+            return rankings
+        # Ranked apart, so that what is written cannot depend on whether anybody asks for presence.
+        every = self._above(self.least.where(self.least.isinf(), 0.0), batch, both)
+        chances = [ranking.chance_of(len(self.least)) for ranking in every]
+        return [replace(ranking, presence=chance) for ranking, chance in zip(rankings, chances, strict=True)]
+
+    def _above(self, least: Tensor, batch: Batch, classified: Classified) -> list[Ranking]:
+        """The candidates of each image whose scores reach the least of their class, (K,) float32."""
+        return rank_batch(
+            batch,
             classified,
             max_detections=self.max_detections,
             min_score=least if self.calibrator is None else self.calibrator.similarity(least),
             overlaps=self.overlaps,
             as_published=self.as_published,
+            calibrator=self.calibrator,
         )
-        return ranking if self.calibrator is None else self.calibrator.calibrate(ranking)
 
     def match(self, candidates: Candidates | PackedCandidates, looked: Looked | None = None) -> Instances:
         """Instances of one image, with masks at its size."""

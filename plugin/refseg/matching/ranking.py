@@ -7,11 +7,14 @@ compared on the segmenter grid.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..candidates import Candidates, PackedCandidates, shares_of_codes
+from .batch import Batch
+from .calibrator import Calibrator
 from .cropping import crop_instances, full_size_codes
 from .instances import Instances, Ranking
 from .overlaps import diffuse_shares, merge_shares
@@ -58,7 +61,6 @@ def match(
     return crop_instances(candidates, ranking, max_detections)
 
 
-@torch.inference_mode()
 def rank(
     candidates: Candidates | PackedCandidates,
     classified: Classified,
@@ -80,23 +82,129 @@ def rank(
         as_published: merge on full-size masks instead of on the mask grid, and let masks that resemble no class take part in
             the NMS, where they can push out masks of the first class that do.
     """
+    return rank_batch(
+        Batch.of([candidates]),
+        classified,
+        max_detections=max_detections,
+        min_score=min_score,
+        overlaps=overlaps,
+        as_published=as_published,
+    )[0]
+
+
+@torch.inference_mode()
+def rank_batch(
+    batch: Batch,
+    classified: Classified,
+    *,
+    max_detections: int = 100,
+    min_score: float | Tensor = 0.0,
+    overlaps: Overlaps = "merge",
+    as_published: bool = False,
+    calibrator: Calibrator | None = None,
+) -> list[Ranking]:
+    """Rank the candidates of several images, each by itself; see rank.
+
+    Args:
+        batch: N candidates.
+        classified: all of them.
+        max_detections: see rank.
+        min_score: see rank.
+        overlaps: see rank.
+        as_published: see rank.
+        calibrator: turns scores into probabilities at the end; min_score is of similarities all the same.
+    """
     scores, labels = classified.scores, classified.labels
     least = min_score[labels] if isinstance(min_score, Tensor) else torch.full_like(scores, min_score)
-    wanted = candidates.filled & least.isfinite()
+    wanted = batch.filled & least.isfinite()
     filled = (wanted if as_published else wanted & (scores > 0)).nonzero()[:, 0]
-    keep = batched_nms(candidates.boxes_of(filled), candidates.predicted_iou[filled], labels[filled], NMS_IOU)
-    rows = filled[keep[: NMS_KEEPS * max_detections]]
+    rows = batch.thinned(filled, batch.predicted_iou[filled], labels[filled], NMS_IOU)
+    rows = batch.best(rows, NMS_KEEPS * max_detections)
     rows = rows[scores[rows] > 0]
-    labels, scores, least, features = labels[rows], scores[rows], least[rows], candidates.features[rows]
+    merged = _merged(batch, rows, classified.take(rows), least[rows], overlaps, as_published)
+    high = merged >= least[rows]
+    rows, merged = rows[high], merged[high]
+    final = merged if calibrator is None else calibrator.probability(merged, labels[rows])
+    # Of equal probabilities the higher similarity comes first, of equal similarities the higher predicted IoU.
+    order = torch.from_numpy(np.lexsort((-merged.numpy(), -final.numpy(), batch.owner[rows.numpy()])))
+    chosen, final = rows[order], final[order]
+    own = batch.split(chosen)
+    columns = labels[chosen], final, classified.margins[chosen], classified.runners_up[chosen]
+    parts = [column.split([len(rows) for rows in own]) for column in columns]
+    return [Ranking(*values) for values in zip(own, *parts, strict=True)]
+
+
+def _merged(
+    batch: Batch, rows: Tensor, classified: Classified, least: Tensor, overlaps: Overlaps, as_published: bool
+) -> Tensor:
+    """(n,) float32: the scores of some rows, image by image the highest predicted IoU first, after merging within each image.
+
+    Args:
+        batch: of candidates.
+        rows: (n,) int64.
+        classified: these rows.
+        least: (n,) float32, scores below it need not be right.
+        overlaps: see rank.
+        as_published: see rank.
+    """
+    scores, labels = classified.scores, classified.labels
+    owner = batch.owner[rows.numpy()]
     if overlaps == "diffusion":
-        # What a mask loses depends on what those it lies in lose: all of them count, those that are not written too.
-        scores = diffuse_shares(candidates.shares(rows, labels, torch.ones_like(scores, dtype=torch.bool)), scores)
-    elif as_published:
-        every = torch.ones_like(scores, dtype=torch.bool)
-        scores = merge_shares(shares_of_codes(full_size_codes(candidates, rows), labels, every), features, scores)
+        # What a mask loses to another depends on what that one loses: all of them count, those that are not written too.
+        needed, touched = np.ones(len(rows), bool), np.ones(len(rows), bool)
     else:
-        scores = merge_shares(candidates.shares(rows, labels, scores >= least), features, scores)
-    order = scores.argsort(descending=True, stable=True)
-    order = order[scores[order] >= least[order]]
-    chosen = rows[order]
-    return Ranking(chosen, labels[order], scores[order], classified.margins[chosen], classified.runners_up[chosen])
+        needed, touched = _in_others(batch, rows, labels, scores >= least, as_published)
+    merged = scores.clone()
+    places = torch.from_numpy(np.flatnonzero(touched))
+    counts = np.bincount(owner[touched], minlength=len(batch.images)).tolist()
+    for number, own in enumerate(places.split(counts)):
+        if len(own):
+            local, wanted = rows[own] - int(batch.starts[number]), torch.from_numpy(needed)[own]
+            about = local, labels[own], scores[own], wanted, overlaps, as_published
+            merged[own] = _lowered(batch.images[number], *about)
+    return merged
+
+
+def _in_others(
+    batch: Batch, rows: Tensor, labels: Tensor, wanted: Tensor, as_published: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of some rows, (n,) bool each: the wanted that may lie in an earlier one of their class and image; these and the earlier.
+
+    That is where boxes overlap; as published masks are compared at the image's size, where they reach a little further, and all
+    are wanted.
+    """
+    owner = batch.owner[rows.numpy()]
+    groups = owner * (int(labels.max()) + 1 if len(rows) else 1) + labels.numpy()
+    order = np.argsort(groups, kind="stable").astype(np.int32)
+    first = np.searchsorted(groups[order], groups[order])  # of the group of each
+    place = np.arange(len(order)) - first
+    count = place if as_published else place * wanted.numpy()[order]
+    later = np.repeat(order, count)
+    earlier = order[np.arange(len(later)) + np.repeat(first - np.cumsum(count) + count, count)]
+    if not as_published:
+        x0, y0, x1, y1 = batch.boxes_of(rows).numpy().T
+        apart = (x0[later] > x1[earlier]) | (x0[earlier] > x1[later]) | (y0[later] > y1[earlier]) | (y0[earlier] > y1[later])
+        later, earlier = later[~apart], earlier[~apart]
+    inside, either = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    inside[later] = True
+    either[later] = either[earlier] = True
+    return inside, either
+
+
+def _lowered(
+    candidates: Candidates | PackedCandidates,
+    rows: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    needed: Tensor,
+    overlaps: Overlaps,
+    as_published: bool,
+) -> Tensor:
+    """What the scores of some candidates of one image become for the masks that they lie in."""
+    if overlaps == "diffusion":
+        return diffuse_shares(candidates.shares(rows, labels, needed), scores)
+    if as_published:
+        shares = shares_of_codes(full_size_codes(candidates, rows), labels, needed)
+    else:
+        shares = candidates.shares(rows, labels, needed)
+    return merge_shares(shares, candidates.features[rows], scores)

@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import nms
 
 from ..candidates import Candidates, CutOut, PackedCandidates, look_again
 from ..errors import ImageError
@@ -22,6 +23,7 @@ from ..images import PLAIN, PixelSettings, read_image
 from ..models import Models, Preset
 from ..printing import one_line
 from ..prototypes import SHRINKAGE, Prototypes
+from .batch import Batch
 from .cropping import crop_instances
 from .gallery import Galleries
 from .instances import Ranking
@@ -40,20 +42,25 @@ LEAST = 1e-4
 
 
 def pick(candidates: Candidates | PackedCandidates, classified: Classified, most: int) -> Tensor:
-    """(n,) int64 rows of the candidates of an image that are worth a second look, the best first.
+    """(n,) int64 rows of the candidates of an image that are worth a second look, the best first; see pick_batch."""
+    return pick_batch(Batch.of([candidates]), classified, most)
+
+
+def pick_batch(batch: Batch, classified: Classified, most: int) -> Tensor:
+    """(n,) int64 rows of the candidates of some images that are worth a second look, image by image the best first.
 
     Of those in one place the one of the highest predicted IoU, and of these the highest scores times predicted IoU.
 
     Args:
-        candidates: of one image.
-        classified: by the first look.
-        most: n is no more than this.
+        batch: of candidates.
+        classified: by the first look, all of them.
+        most: of an image there are no more than this.
     """
-    filled = candidates.filled.nonzero()[:, 0]
-    rows = filled[nms(candidates.boxes_of(filled), candidates.predicted_iou[filled], SAME_PLACE_IOU)]
-    worth = classified.scores[rows] * candidates.predicted_iou[rows].clamp(0, 1)
-    best = worth.argsort(descending=True, stable=True)[:most]
-    return rows[best[worth[best] > 0]]
+    filled, predicted_iou = batch.filled.nonzero()[:, 0], batch.predicted_iou
+    rows = batch.thinned(filled, predicted_iou[filled], None, SAME_PLACE_IOU)
+    worth = classified.scores[rows] * predicted_iou[rows].clamp(0, 1)
+    best = torch.from_numpy(np.lexsort((-worth.numpy(), batch.owner[rows.numpy()])))
+    return batch.best(rows[best[worth[best] > 0]], most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +88,19 @@ class Looked:
         places, own = (rows[:, None] == self.rows).nonzero(as_tuple=True)
         found[places] = self.looks[own]
         return found
+
+
+def join_looked(looked: Sequence[Looked | None], starts: NDArray[np.int64]) -> Looked | None:
+    """Second looks at candidates of some images, by rows that count through all of these; None without any.
+
+    Args:
+        looked: for each image.
+        starts: (n + 1,) int64, row of the first candidate of each image.
+    """
+    some = [(one, int(start)) for one, start in zip(looked, starts, strict=False) if one is not None]
+    if not some:
+        return None
+    return Looked(torch.cat([one.rows + start for one, start in some]), torch.cat([one.looks for one, _ in some]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,20 +134,26 @@ class SecondLook:
         return (self.offset + deviations * self.spread + self.slope * scores).clamp(0, 1)
 
     def combine(self, classified: Classified, looked: Looked | None) -> Classified:
-        """How candidates compare with the classes by both looks.
+        """How the candidates of one image compare with the classes by both looks; see combine_batch."""
+        return self.combine_batch(classified, np.zeros(len(classified), np.int64), looked)
+
+    def combine_batch(self, classified: Classified, owner: NDArray[np.int64], looked: Looked | None) -> Classified:
+        """How the candidates of some images compare with the classes by both looks.
 
         Those that were not looked at again take what a second look would give: on average where nobody has looked at any of
         the image, else one deviation below, because the better ones were.
 
         Args:
-            classified: by the first look, N candidates of one image.
-            looked: those that were looked at again; None for none.
+            classified: by the first look, N candidates.
+            owner: (N,) int64, number of the image of each.
+            looked: those that were looked at again, by their rows among the N; None for none.
         """
         if looked is None or not len(looked.rows):
             looked = Looked(torch.zeros(0, dtype=torch.int64), torch.zeros(0, len(self.whitening.mean)))
         seen = looked.looks.any(1)
         rows = looked.rows[seen]
-        expected = self.expected(classified.scores, -1.0 if len(rows) else 0.0)
+        beside = torch.from_numpy(np.isin(owner, owner[rows.numpy()]))
+        expected = self.expected(classified.scores, -1.0).where(beside, self.expected(classified.scores))
         scores = (expected + LEAST * classified.scores) * (classified.scores > 0)
         both = Classified(scores, classified.labels.clone(), self.slope * classified.margins, classified.runners_up.clone())
         again = classify(self.whitening.apply(looked.looks[seen]), self.gallery)

@@ -30,6 +30,7 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
+from ..printing import one_line
 from .rows import (
     DECIDED_FIELDS,
     PREDICTION_FIELDS,
@@ -135,6 +136,8 @@ class OpenPredictions:
     names: Sequence[str]
     rows: NDArray[np.int64]
     sureness: NDArray[np.float64]
+
+    __repr__ = one_line
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
+from numpy.typing import NDArray
 
 from ..dataset import (
     NO_BOX,
@@ -106,6 +105,8 @@ class Tally:
 
     def compare(self, sample_id: str, before: Sequence[Named], now: Sequence[Named]) -> None:
         """Take the detections that a sample held and those it gets, the best score first."""
+        if not before and not now:
+            return
         pairs = pair_objects(before, now)
         gained = [name for row, (name, _) in enumerate(now) if row not in pairs]
         lost = [name for row, (name, _) in enumerate(before) if row not in pairs.values()]
@@ -138,7 +139,7 @@ def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int
         >>> pair_objects([("nut", left), ("gear", right)], [("nut", right), ("nut", left)])
         {1: 0, 0: 1}
     """
-    near = box_iou(_corners(now), _corners(before)).numpy()
+    near = _ious(_corners(now), _corners(before))
     alike = np.array([[name == other for other, _ in before] for name, _ in now], bool).reshape(near.shape)
     pairs: dict[int, int] = {}
     for allowed in (alike, ~alike):
@@ -150,7 +151,16 @@ def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int
     return pairs
 
 
-def _corners(detections: Iterable[Named]) -> torch.Tensor:
-    """(n, 4) float64 relative xyxy boxes; a detection without a box has one that nothing overlaps."""
+def _corners(detections: Iterable[Named]) -> NDArray[np.float64]:
+    """(n, 4) relative xyxy boxes; a detection without a box has one that nothing overlaps."""
     x, y, w, h = np.array([box if is_box(box) else NO_BOX for _, box in detections], float).reshape(-1, 4).T
-    return torch.from_numpy(np.stack([x, y, x + w, y + h], 1))
+    return np.stack([x, y, x + w, y + h], 1)
+
+
+def _ious(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, k) IoU of xyxy boxes; 0 of two without an area."""
+    shared = (np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])).clip(0).prod(2)
+    areas, other_areas = (np.prod(some[:, 2:] - some[:, :2], 1) for some in (boxes, others))
+    union = areas[:, None] + other_areas - shared
+    ious: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ious

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from ..candidates import Candidates, PackedCandidates
 from ..dataset import Builder, Source, ViewImages, every_image, whole_of
-from ..matching import Looked, Matcher, Ranking
+from ..matching import Batch, Looked, Matcher, Ranking
 from ..progress import Progress
 from .looking import Looker, part
 from .writing import Writer
@@ -109,12 +109,14 @@ def _ranked(
         return
     for chunk in source.index.index.scan(sample_ids):
         classified = matcher.classify(chunk.features.float())
-        for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
-            first = classified.take(slice(int(chunk.starts[number]), int(chunk.starts[number + 1])))
-            candidates = chunk.candidates(number)
-            parted = part(matcher.pick(candidates, first), known)
-            worth = float(first.scores[parted.missing].max()) if matcher.looks_anew and len(parted.missing) else 0.0
-            yield image.sample_id, candidates, matcher.rank(candidates, first, parted.known), worth
+        images = [chunk.candidates(number) for number in range(len(chunk.images))]
+        batch = Batch.of(images)
+        parts = list(map(part, matcher.pick_batch(batch, classified), looker.known(chunk.images)))
+        rankings = matcher.rank_batch(batch, classified, [parted.known for parted in parts])
+        for number, (image, parted) in enumerate(zip(chunk.images, parts, strict=True)):
+            looks_anew = matcher.looks_anew and len(parted.missing)
+            worth = float(classified.scores[int(chunk.starts[number]) + parted.missing].max()) if looks_anew else 0.0
+            yield image.sample_id, images[number], rankings[number], worth
 
 
 def preview_images(
