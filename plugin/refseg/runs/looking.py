@@ -173,7 +173,8 @@ def part(wanted: Tensor, known: Looked | None) -> Parted:
         return Parted(None, wanted)
     # Of so few rows Python's sets are faster than torch.
     rows, seen = wanted.tolist(), known.rows.tolist()
-    own = [place for place, row in enumerate(seen) if row in set(rows)]
-    missing = [place for place, row in enumerate(rows) if row not in set(seen)]
+    asked, answered = set(rows), set(seen)
+    own = [place for place, row in enumerate(seen) if row in asked]
+    missing = [place for place, row in enumerate(rows) if row not in answered]
     counted = known if len(own) == len(seen) else Looked(known.rows[own], known.looks[own])
     return Parted(counted if own else None, wanted[missing])
