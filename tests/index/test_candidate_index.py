@@ -448,6 +448,19 @@ class TestCompact:
         }
         assert index.num_unread_rows == 0
 
+    def test_leases_that_cannot_be_read_are_made_anew(self, place: Path) -> None:
+        index = make_index(place)
+        leases = index.leases()
+        leases.take(["sample-30"])
+        for path in (place / "leases.lance" / "data").iterdir():
+            damage(path, 0.5)
+        with pytest.raises((OSError, ValueError)):
+            index.leases().others()
+        index.compact()
+        assert index.leases().others() == {}
+        assert index.leases().take(["sample-30"]) == {"sample-30"}
+        assert_holds(index, range(12))
+
     def test_two_at_once(self, place: Path) -> None:
         self.fragmented(place)
         with ThreadPoolExecutor(3) as pool:

@@ -204,9 +204,10 @@ class CandidateIndex:
         Raises:
             IndexDamagedError: they cannot be read.
         """
-        if self._looks is None:
-            self._looks = Looks(self.uri, self._storage)
-        return self._looks
+        looks = self._looks
+        if looks is None:
+            looks = self._looks = Looks(self.uri, self._storage)
+        return looks
 
     def leases(self) -> Leases:
         """Who computes which images, for one more builder."""

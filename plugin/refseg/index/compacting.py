@@ -12,7 +12,7 @@ import numpy as np
 from .leases import Leases
 from .looks import Looks
 from .snapshot import Snapshot
-from .storage import GRACE, clean_up, delete_rows, merge_files, open_table
+from .storage import GRACE, clean_up, delete_rows, delete_tables, merge_files, open_table
 from .tables import sequences_of
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def compact(
     kept = {image.key for name, image in snapshot.images.items() if keep is None or name in keep}
     # A builder writes candidates before their image. Its lease ends after both, so whoever has none now has written both.
     leases = Leases(uri, storage_options)
-    others = bool(leases.others())
+    others = _has_others(leases, uri, storage_options)
     later = _keys_of(open_table(uri, "images", storage_options)) - snapshot.named
 
     def unread(keys: Set[int]) -> set[int]:
@@ -62,6 +62,16 @@ def tidy(uri: str, storage_options: dict[str, str] | None) -> None:
     except (OSError, ValueError) as error:
         # Another process was faster, or the disk is full.
         logger.info("The small files of the index at %s were not merged: %s", uri, error)
+
+
+def _has_others(leases: Leases, uri: str, storage_options: dict[str, str] | None) -> bool:
+    """Whether others are building; leases that cannot be read are removed, and then some may be."""
+    try:
+        return bool(leases.others())
+    except (OSError, ValueError) as error:
+        logger.warning("Leases of the index at %s cannot be read, and are made anew: %s", uri, error)
+        delete_tables(uri, storage_options, ("leases",))
+        return True
 
 
 def _keys_of(table: Any) -> set[int]:

@@ -103,15 +103,15 @@ def _zeros(field: tuple[str, Any]) -> Any:
     return lance.batch_udf(output_schema=pa.schema([field]))(zeros)
 
 
-def delete_tables(uri: str, storage_options: dict[str, str] | None = None) -> None:
-    """Remove the index at this place, whatever state it is in; other files there stay.
+def delete_tables(uri: str, storage_options: dict[str, str] | None = None, names: Sequence[str] = TABLES) -> None:
+    """Remove the index at this place, or some of its tables, whatever state they are in; other files there stay.
 
     Raises:
         IndexWriteError: no right to do so.
     """
     local = local_path(uri)
     try:
-        for name in TABLES:
+        for name in names:
             if local is None:
                 lance.LanceDataset.drop(join_uri(uri, name), storage_options, ignore_not_found=True)
             else:
