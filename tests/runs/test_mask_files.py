@@ -169,14 +169,14 @@ def test_what_a_killed_run_left(kept_five: KeptDataset, prototypes: Prototypes, 
 
 def segment_and_die(name: str, prototypes: str, folder: str, when: str) -> None:
     """Segment a dataset, and be killed as the labels are to be written, or when they are and old files would go."""
-    real = refseg.runs.writing.write_values
+    real = refseg.runs.writing.write_detections
 
     def write_and_die(*arguments: Any, **options: Any) -> None:
         if when == "after":
             real(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    refseg.runs.writing.write_values = write_and_die
+    refseg.runs.writing.write_detections = write_and_die
     run(fo.load_dataset(name), prototypes, mask_dir=folder)
 
 
