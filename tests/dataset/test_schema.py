@@ -79,3 +79,22 @@ def test_two_processes_at_once(dataset: fo.Dataset) -> None:
     known = another_object(dataset).get_field_schema(flat=True)
     wanted = {f"{prefix}{number}.detections.decision" for prefix in "ab" for number in range(6)}
     assert wanted <= set(known)
+
+
+def test_samples_in_memory_learn_new_fields(dataset: fo.Dataset) -> None:
+    """Whoever holds a sample while a run adds a field can read it, as with FiftyOne's own."""
+    dataset.add_sample(fo.Sample("a.png"))
+    sample = dataset.first()
+    sample["tags"] = ["not saved"]
+    add_field(dataset, "mine", EXAMPLE)
+    dataset.set_values("mine", [EXAMPLE.copy()])
+    assert sample.mine.detections[0].decision == ""
+    other = another_object(dataset)
+    other.add_sample_field("theirs", fo.StringField)
+    other.add_sample_field("mine.detections.note", fo.StringField)
+    refresh(dataset)
+    assert sample.theirs is None
+    assert dataset.get_field("mine.detections.note") is not None
+    other.delete_sample_field("theirs")
+    refresh(dataset)
+    assert not dataset.has_field("theirs")

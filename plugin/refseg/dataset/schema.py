@@ -66,10 +66,29 @@ def add_field(dataset: Any, name: str, example: fo.Label, *, of_frames: bool = F
 
 
 def _load_anew(dataset: Any) -> None:
-    """Load a dataset anew, with what somebody has changed in its `info`, say, and not saved yet."""
-    if dataset._doc._get_changed_fields():
+    """Load a dataset anew, with what somebody has changed in its `info`, say, and not saved yet.
+
+    Samples in memory go by their dataset's class of samples: it stays the same, and learns new fields.
+    """
+    document = dataset._doc
+    if document._get_changed_fields():
         dataset.save()
-    dataset._reload(hard=True)
+    kinds = [(dataset._sample_doc_cls, "sample_fields"), (dataset._frame_doc_cls, "frame_fields")]
+    before = {listed: _trees(getattr(document, listed)) for _, listed in kinds}
+    dataset._reload()
+    now = {listed: _trees(getattr(document, listed)) for _, listed in kinds}
+    if any(before[listed].keys() - now[listed].keys() for _, listed in kinds):
+        dataset._reload(hard=True)
+        return
+    for kind, listed in kinds:
+        for field in getattr(document, listed):
+            if now[listed][field.name] != before[listed].get(field.name):
+                kind._declare_field(dataset, field.name, field)
+
+
+def _trees(fields: Iterable[Any]) -> dict[str, set[str]]:
+    """The paths within each field."""
+    return {one.name: set(_paths([one], "")) for one in fields}
 
 
 def _paths(fields: Iterable[Any], parent: str) -> Iterator[str]:
