@@ -258,7 +258,7 @@ class TestAtWork:
 
 def segment_and_die(name: str, prototypes: str) -> None:
     """Segment a dataset an image a write, and be killed after the second."""
-    real, written = refseg.runs.writing.write_values, list[str]()
+    real, written = refseg.runs.writing.write_detections, list[str]()
 
     def write_and_die(*arguments: Any, **options: Any) -> None:
         real(*arguments, **options)
@@ -267,5 +267,5 @@ def segment_and_die(name: str, prototypes: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     refseg.runs.writing.PIXELS_A_WRITE = 1
-    refseg.runs.writing.write_values = write_and_die
+    refseg.runs.writing.write_detections = write_and_die
     run(fo.load_dataset(name), prototypes)

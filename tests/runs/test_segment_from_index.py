@@ -189,7 +189,7 @@ class TestFromIndex:
         self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("refseg.dataset.builder.SECONDS_A_WRITE", 0.0)
-        monkeypatch.setattr("refseg.dataset.builder.IMAGES_A_STRETCH", 2)
+        monkeypatch.setattr("refseg.dataset.builder.BATCHES_A_LEASE", 1)
         work = iter_segment(
             trays, prototypes, settings=SegmentSettings(min_confidence=0.0), run_key="r", sources=SourceSettings(num_workers=0)
         )
