@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import growth, matching_speed, panel_speed, resegment, second_looks, stages
+from benchmarks import growth, matching_speed, panel_speed, resegment, second_looks, segment_again, stages
 from benchmarks.report import as_json, as_table, machine
 
 
@@ -31,6 +31,7 @@ def main() -> None:
         "matching": matching_speed.measure,
         "resegment": lambda: resegment.measure(images),
         "second looks": lambda: second_looks.measure(images),
+        "segmenting again": lambda: segment_again.measure(10 * images),
         "panel": lambda: panel_speed.measure(panel_speed.SIZES[:1] if options.quick else panel_speed.SIZES),
         "growth": lambda: growth.measure(largest),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import matching_speed, panel_speed, stages
+from benchmarks import matching_speed, panel_speed, segment_again, stages
 from benchmarks.report import as_table
 
 
@@ -43,3 +43,14 @@ def test_the_dataset_of_the_panel() -> None:
         assert shown["results"]["histogram"]["num"] == 4000
     finally:
         dataset.delete()
+
+
+@pytest.mark.slow
+def test_segmenting_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_again, "NUM_DRAWN", 6)
+    monkeypatch.setattr(segment_again, "REFERENCES", 4)
+    monkeypatch.setattr(segment_again, "REPEATS", 1)
+    first, again, same = segment_again.measure(20)
+    assert "20 of 20 images written" in first.detail
+    assert " 0 of 20 images written" in same.detail
+    assert again.value > 0
