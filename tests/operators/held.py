@@ -12,15 +12,17 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from refseg import regular_files
-
 HELD, WAITING = ".held", ".waiting"
 """Endings of files beside an image: nobody is to load it; somebody waits for it."""
 SECONDS_BETWEEN_LOOKS = 0.05
 
 
 def hold_images() -> None:
-    """Before anything of RefSeg is loaded that opens files."""
+    """Before anything of RefSeg is loaded that opens files; without the library nothing is."""
+    try:
+        from refseg import regular_files
+    except ModuleNotFoundError:
+        return
     open_now = regular_files.open_regular
 
     def open_when_let_go(path: str | os.PathLike[str]) -> BinaryIO:
