@@ -45,8 +45,13 @@ def _held(ctx: Any, label_field: str) -> tuple[int, int]:
     """Objects in a field, and images that have an answer there."""
     if label_field not in object_fields(ctx, (fo.Detections,)):
         return 0, 0
-    images = all_images(ctx)
-    return images.count(labels_path(collection(ctx), label_field)), len(images.exists(label_field))
+    labels = labels_path(collection(ctx), label_field)
+    stages = [
+        {"$match": {f"{labels.rpartition('.')[0]}._cls": {"$exists": True}}},
+        {"$group": {"_id": None, "objects": {"$sum": {"$size": {"$ifNull": [f"${labels}", []]}}}, "images": {"$sum": 1}}},
+    ]
+    found = list(all_images(ctx)._aggregate(post_pipeline=stages))
+    return (found[0]["objects"], found[0]["images"]) if found else (0, 0)
 
 
 def describe_evaluation(config: Mapping[str, Any]) -> Section:
