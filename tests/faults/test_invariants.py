@@ -138,6 +138,17 @@ class TestLedger:
         ledger.end(tmp_path / "log")
         assert ledger.certain() == {"b": set()}
 
+    def test_after_a_refusal_nothing_is_known_until_somebody_looks(self, tmp_path: Path) -> None:
+        ledger = self.read(
+            tmp_path,
+            '{"holds": {"a": ["1"]}}',
+            '{"begins": "decision", "images": ["a"]}',
+            '{"refused": "accept", "error": "DatasetError", "message": "gone"}',
+            '{"begins": "decision", "images": ["a"]}',
+            '{"decided": ["a"], "written": {"a": ["2"]}, "gone": {}}',
+        )
+        assert ledger.certain() == {}
+
     def test_a_line_that_was_cut_off_waits(self, tmp_path: Path) -> None:
         log = tmp_path / "log"
         log.write_text('{"holds": {"a": ["1"]}}\n{"begins": "deci')

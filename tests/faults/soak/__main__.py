@@ -97,10 +97,13 @@ class Ledger:
             self.done[line["done"]] += 1
 
     def _apply(self, line: dict[str, Any]) -> None:
+        # Where it is not known what was there before, nothing is known now either.
         for image, labels in line["written"].items():
-            self.decided.setdefault(image, set()).update(labels)
+            if image in self.decided:
+                self.decided[image].update(labels)
         for image, labels in line["gone"].items():
-            self.decided.setdefault(image, set()).difference_update(labels)
+            if image in self.decided:
+                self.decided[image].difference_update(labels)
 
 
 class Soak:
