@@ -17,6 +17,7 @@ from refseg.errors import CocoError
 from refseg.masks.rle import annotation_rle, decode_mask, decode_masks, decode_parts, encode_crop, encode_mask
 from refseg.masks.run_lengths import run_lengths
 from refseg.masks.segmentations import fitting_codes, read_shape
+from tests.masks.test_rle import runs_of
 
 EACH = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 SIDES = st.integers(1, 9)
@@ -24,17 +25,6 @@ MASKS = st.tuples(SIDES, SIDES).flatmap(lambda shape: arrays(np.bool_, shape))
 CODES = st.one_of(
     st.binary(max_size=12), st.text("0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmno").map(str.encode)
 )
-
-
-def true_runs(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs column by column, background first, counted one by one."""
-    runs, inside = [0], False
-    for value in mask.T.ravel().tolist():
-        if value != inside:
-            runs.append(0)
-            inside = value
-        runs[-1] += 1
-    return runs
 
 
 @st.composite
@@ -66,7 +56,7 @@ def test_many_at_once_are_those_alone(masks: list[NDArray[np.bool_]]) -> None:
     height, width = masks[0].shape
     codes = [encode_crop(mask, (0, 0), (height, width)) for mask in masks]
     runs, starts = run_lengths([code["counts"] for code in codes])
-    assert [runs[start:stop].tolist() for start, stop in pairwise(starts)] == list(map(true_runs, masks))
+    assert [runs[start:stop].tolist() for start, stop in pairwise(starts)] == list(map(runs_of, masks))
     np.testing.assert_array_equal(decode_masks([code["counts"] for code in codes], (height, width)), masks)
     boxes = [(number % width, number % height, width, height) for number in range(len(masks))]
     for mask, (x0, y0, *_), part in zip(masks, boxes, decode_parts(codes, boxes), strict=True):
@@ -81,7 +71,7 @@ def test_many_at_once_are_those_alone(masks: list[NDArray[np.bool_]]) -> None:
 def test_every_way_to_write_it_down_is_read(mask: NDArray[np.bool_]) -> None:
     height, width = mask.shape
     code = encode_crop(mask, (0, 0), (height, width))
-    runs = true_runs(mask)
+    runs = runs_of(mask)
     for counts in (code["counts"].decode(), runs, [float(run) for run in runs], [str(run) for run in runs]):
         found = annotation_rle({"segmentation": {"size": [height, width], "counts": counts}}, (height, width), "a.json")
         assert found is not None

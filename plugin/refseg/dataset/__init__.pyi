@@ -50,6 +50,7 @@ from .known_indexes import pixels_of_index as pixels_of_index
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
 from .label_edits import images_that_hold as images_that_hold
+from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
 from .label_edits import write_edits as write_edits
 from .labels import LIST_FIELDS as LIST_FIELDS

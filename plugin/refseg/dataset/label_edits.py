@@ -72,7 +72,14 @@ def read_documents(
     for start in range(0, len(chosen), IMAGES_A_READ):
         wanted = {"_id": {"$in": chosen[start : start + IMAGES_A_READ]}}
         for found in collection.find(wanted, dict.fromkeys(paths, True)):
-            yield str(found["_id"]), {name: _labels_of(found.get(name)) for name in fields}
+            yield str(found["_id"]), {name: labels_in(found, name) for name in fields}
+
+
+def labels_in(document: Mapping[str, Any], field: str) -> list[Document]:
+    """The labels of a field of Detections in a sample's document; none where it holds something else."""
+    held = document.get(field)
+    labels = held.get("detections") if isinstance(held, dict) else None
+    return [label for label in labels if isinstance(label, dict)] if isinstance(labels, list) else []
 
 
 def images_with_labels(dataset: Any, name: str) -> list[str]:
@@ -106,7 +113,7 @@ def images_that_hold(
         for start in range(0, len(ordered := list(left)), IMAGES_A_READ):
             part = set(ordered[start : start + IMAGES_A_READ])
             for image in collection.find({**where, path: {"$in": list(part)}}, {path: True}):
-                own = [str(label["_id"]) for label in _labels_of(image.get(name)) if label["_id"] in part]
+                own = [str(label["_id"]) for label in labels_in(image, name) if label["_id"] in part]
                 found.setdefault(str(image["_id"]), []).extend(own)
     return found
 
@@ -207,8 +214,3 @@ def _collection(dataset: Any) -> Any:
 
 def _is_of_frames(dataset: Any) -> bool:
     return bool(dataset._is_frames and not dataset._is_patches)
-
-
-def _labels_of(value: Any) -> list[Document]:
-    labels = value.get("detections") if isinstance(value, dict) else None
-    return [label for label in labels if isinstance(label, dict)] if isinstance(labels, list) else []

@@ -19,13 +19,14 @@ from ..dataset import (
     box_iou,
     is_box,
     label_fields,
+    labels_in,
     objects_of,
     relative_box,
     views_of_labels,
 )
 from ..errors import LabelError
 from ..prototypes import Prototypes
-from .rows import detections_in, projection
+from .rows import projection
 
 SAME_IOU = 1e-6
 CELLS_APART = 1.5
@@ -60,7 +61,7 @@ def read_predictions(dataset: Any, label_field: str) -> dict[str, list[Predictio
     attributes = ("_id", "label", "confidence", "bounding_box", "predicted_iou", "pieces")
     found: dict[str, list[Prediction]] = {}
     for document in dataset._aggregate(post_pipeline=[{"$project": projection(label_field, attributes)}]):
-        for one in detections_in(document, label_field):
+        for one in labels_in(document, label_field):
             box, sample_id = one.get("bounding_box"), str(document["_id"])
             place: Box = (box[0], box[1], box[2], box[3]) if is_box(box) else NO_BOX
             about = one.get("confidence") or 0.0, place, one.get("predicted_iou"), int(one.get("pieces") or 1)

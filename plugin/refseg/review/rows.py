@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset import NO_BOX, Rows, is_box
+from ..dataset import NO_BOX, Rows, is_box, labels_in
 from ..printing import one_line
 
 PREDICTION_FIELDS = ("_id", "label", "confidence", "bounding_box", "margin", "runner_up")
@@ -84,20 +84,11 @@ def projection(field: str, attributes: Sequence[str]) -> dict[str, bool]:
     return {f"{field}.detections.{name}": True for name in attributes}
 
 
-def detections_in(document: Mapping[str, Any], field: str) -> Sequence[Mapping[str, Any]]:
-    """The detections of a field in a sample's document."""
-    held = document.get(field)
-    found = held.get("detections") if isinstance(held, dict) else None
-    return found if isinstance(found, list) else ()
-
-
 def read_predictions(
     documents: Sequence[Mapping[str, Any]], numbers: Sequence[int], field: str, names: Names
 ) -> PredictionRows:
     """The predictions of samples with these numbers; names gets those of their classes."""
-    rows = [
-        (number, one) for number, document in zip(numbers, documents, strict=True) for one in detections_in(document, field)
-    ]
+    rows = [(number, one) for number, document in zip(numbers, documents, strict=True) for one in labels_in(document, field)]
     labels = [one for _, one in rows]
     return PredictionRows(
         np.array([number for number, _ in rows], np.int64),
@@ -118,7 +109,7 @@ def read_decided(
         (number, one, is_rejected)
         for number, document in zip(numbers, documents, strict=True)
         for field, is_rejected in ((accepted, False), (rejected, True))
-        for one in (detections_in(document, field) if field is not None else ())
+        for one in (labels_in(document, field) if field is not None else ())
     ]
     labels = [one for _, one, _ in rows]
     nowhere = (np.nan,) * 4
