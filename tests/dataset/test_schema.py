@@ -7,13 +7,9 @@ import pytest
 
 from refseg.dataset.schema import add_field, refresh
 from refseg.dataset.views import add_labels_field, open_collection
-from tests.at_once import at_once
+from tests.at_once import at_once, other_process
 
 EXAMPLE = fo.Detections(detections=[fo.Detection(label="", bounding_box=[0.0] * 4, decision="", margin=0.0)])
-
-
-def another_object(dataset: fo.Dataset) -> fo.Dataset:
-    return fo.Dataset._make_instance(dataset.name, _create=False)
 
 
 def test_a_field_is_that_of_fiftyone(dataset: fo.Dataset) -> None:
@@ -28,10 +24,10 @@ def test_a_field_is_that_of_fiftyone(dataset: fo.Dataset) -> None:
 
 
 def test_an_older_object_takes_no_field_away(dataset: fo.Dataset) -> None:
-    older = another_object(dataset)
+    older = other_process(dataset)
     add_field(dataset, "first", EXAMPLE)
     add_field(older, "second", fo.Detections())
-    assert {"first", "second"} <= set(another_object(dataset).get_field_schema())
+    assert {"first", "second"} <= set(other_process(dataset).get_field_schema())
     assert {"first", "second"} <= set(older.get_field_schema())
 
 
@@ -39,7 +35,7 @@ def test_one_that_is_there_gets_the_attributes_it_lacks(dataset: fo.Dataset) -> 
     dataset.add_sample_field("mine", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     dataset.add_sample_field("mine.detections.note", fo.StringField)
     add_field(dataset, "mine", EXAMPLE)
-    known = another_object(dataset).get_field_schema(flat=True)
+    known = other_process(dataset).get_field_schema(flat=True)
     assert {"mine.detections.note", "mine.detections.decision", "mine.detections.margin"} <= set(known)
 
 
@@ -50,7 +46,7 @@ def test_a_field_of_another_kind_is_refused(dataset: fo.Dataset) -> None:
 
 
 def test_fields_and_runs_of_others_are_known(dataset: fo.Dataset) -> None:
-    older = another_object(dataset)
+    older = other_process(dataset)
     dataset.add_sample_field("note", fo.StringField)
     dataset.register_run("theirs", dataset.init_run(method="mine"))
     assert not older.has_field("note")
@@ -63,7 +59,7 @@ def test_fields_and_runs_of_others_are_known(dataset: fo.Dataset) -> None:
 
 def test_a_view_is_of_its_dataset_as_it_is_now(dataset: fo.Dataset) -> None:
     dataset.add_sample(fo.Sample("a.png"))
-    view = another_object(dataset).limit(1)
+    view = other_process(dataset).limit(1)
     dataset.add_sample_field("note", fo.StringField)
     assert open_collection(view).has_field("note")
 
@@ -76,7 +72,7 @@ def add_fields(dataset: fo.Dataset, prefix: str) -> None:
 def test_two_processes_at_once(dataset: fo.Dataset) -> None:
     dataset.persistent = True
     assert at_once(add_fields, dataset.name, ("a",), ("b",)) == [None, None]
-    known = another_object(dataset).get_field_schema(flat=True)
+    known = other_process(dataset).get_field_schema(flat=True)
     wanted = {f"{prefix}{number}.detections.decision" for prefix in "ab" for number in range(6)}
     assert wanted <= set(known)
 
@@ -89,7 +85,7 @@ def test_samples_in_memory_learn_new_fields(dataset: fo.Dataset) -> None:
     add_field(dataset, "mine", EXAMPLE)
     dataset.set_values("mine", [EXAMPLE.copy()])
     assert sample.mine.detections[0].decision == ""
-    other = another_object(dataset)
+    other = other_process(dataset)
     other.add_sample_field("theirs", fo.StringField)
     other.add_sample_field("mine.detections.note", fo.StringField)
     refresh(dataset)

@@ -14,6 +14,7 @@ import refseg
 from refseg.failpoints import POINTS, VARIABLE
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.decisions import accept, reject
+from tests.at_once import other_process
 from tests.faults.invariants import violations
 from tests.faults.processes import OtherProcess
 from tests.review.predictions import ids_of
@@ -109,6 +110,6 @@ def test_a_kill(world: fo.Dataset, places: Path, point: str) -> None:
         process.begin()
         assert process.outcome().returncode == -signal.SIGKILL
     assert violations(world.name) == []
-    again = fo.Dataset._make_instance(world.name, _create=False)
+    again = other_process(world)
     WORK[point.split(".")[0]](again, folder)
     assert violations(world.name) == []

@@ -16,15 +16,10 @@ from refseg.errors import BadReferenceError, DatasetError
 from refseg.review.deciding import Decision
 from refseg.review.decisions import accept, fix, reject, relabel, undo
 from refseg.review.queue import review_queue, summarize
-from tests.at_once import at_once
+from tests.at_once import at_once, other_process
 from tests.review.predictions import LEFT, RIGHT, ids_of, labels_in, predicted, record, segment_again
 
 MakeDataset = Callable[..., fo.Dataset]
-
-
-def another_object(dataset: fo.Dataset) -> fo.Dataset:
-    """The same dataset as another process loads it."""
-    return fo.Dataset._make_instance(dataset.name, _create=False)
 
 
 def decided(dataset: fo.Dataset) -> dict[str, list[str]]:
@@ -39,7 +34,7 @@ def decided(dataset: fo.Dataset) -> dict[str, list[str]]:
 @pytest.fixture
 def older(dataset: fo.Dataset) -> fo.Dataset:
     """The dataset as another process loaded it before anything was decided."""
-    return another_object(dataset)
+    return other_process(dataset)
 
 
 class TestAnOlderObject:
@@ -57,12 +52,12 @@ class TestAnOlderObject:
     def test_it_keeps_the_fields_of_others(self, dataset: fo.Dataset, older: fo.Dataset) -> None:
         accept(dataset, ids_of(dataset)[:1])
         reject(older, ids_of(dataset)[1:2])
-        assert {"accepted", "rejected"} <= set(another_object(dataset).get_field_schema())
+        assert {"accepted", "rejected"} <= set(other_process(dataset).get_field_schema())
 
     def test_the_queue_and_the_summary_know_what_others_decided(self, dataset: fo.Dataset, older: fo.Dataset) -> None:
         accept(dataset, ids_of(dataset)[:3])
         assert [item.label_id for item in review_queue(older)] == ids_of(dataset)[3:]
-        assert summarize(another_object(dataset)).num_accepted == summarize(older).num_accepted == 3
+        assert summarize(other_process(dataset)).num_accepted == summarize(older).num_accepted == 3
 
     def test_what_is_in_memory_and_not_saved_stays(self, dataset: fo.Dataset, older: fo.Dataset) -> None:
         sample = dataset.first()
@@ -75,7 +70,7 @@ class TestAnOlderObject:
         star, tee = ids_of(dataset[:1])
         accept(dataset, [star])
         held = older.first()
-        sample = another_object(dataset).first()
+        sample = other_process(dataset).first()
         sample.accepted.detections[0].bounding_box = [0.3, 0.3, 0.1, 0.1]
         sample.save()
         accept(older, [tee])
@@ -268,7 +263,7 @@ def test_accept_all_beside_reject_all(make_dataset: MakeDataset) -> None:
     record(dataset)
     assert at_once(decide_on_all, dataset.name, ("accept", 5), ("reject", 5)) == [[], []]
     assert Counter(len(fields) for fields in decided(dataset).values()) == {1: 52}
-    require_no_contradictions(another_object(dataset), ["accepted"], "rejected")
+    require_no_contradictions(other_process(dataset), ["accepted"], "rejected")
 
 
 class TestContradictions:
