@@ -39,6 +39,8 @@ class BuildIndex(RefSegOperator):
             action="Index",
         )
         if form.usable:
+            from refseg.dataset import count_samples
+
             model_input(form)
             model = form.value("model", default_model(ctx))
             exact = model in MODELS_THAT_KEEP_DUPLICATES
@@ -53,7 +55,7 @@ class BuildIndex(RefSegOperator):
             pixel_inputs(form)
             covered = coverage(ctx, record)
             form.notice("coverage", covered.describe("only files that have changed are computed again"))
-            number = covered.num_images if covered.num_images is not None else len(collection(ctx))
+            number = covered.num_images if covered.num_images is not None else count_samples(collection(ctx))
             if can_lie_there:
                 _room_input(form, record, covered.most_missing, number, model, exact=bool(exact), tiles=tiles)
         return form.done()

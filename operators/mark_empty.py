@@ -86,10 +86,11 @@ def mark(images: Any, *, unmark: bool = False) -> int:
     Raises:
         refseg.errors.DatasetError: there are none, some hold references, or they are frames.
     """
+    from refseg.dataset import count_samples
     from refseg.errors import DatasetError
 
     # Counted before, because a view that selects by tag holds other samples afterwards.
-    number = len(images)
+    number = count_samples(images)
     if images._is_frames:
         raise DatasetError(OF_FRAMES)
     if not number:

@@ -52,7 +52,7 @@ class MineNegatives(RefSegOperator):
     def work(self, ctx: Any) -> Work[Result]:
         """Look at the images and keep the prototypes with their new negatives."""
         from refseg.calibration import MINED_PREFIX
-        from refseg.dataset import list_prototypes, load_prototypes, save_prototypes
+        from refseg.dataset import count_samples, list_prototypes, load_prototypes, save_prototypes
         from refseg.errors import DatasetError
         from refseg.runs import SegmentSettings, iter_mine_negatives
 
@@ -60,7 +60,7 @@ class MineNegatives(RefSegOperator):
         images = target_images(ctx)
         if _only_marked(ctx):
             images = images.match_tags(EMPTY_TAG)
-        number = len(images)
+        number = count_samples(images)
         if not number:
             raise DatasetError("None of the images chosen is marked as empty: mark some first, or look at others too.")
         least, most = ctx.params.get("min_confidence"), ctx.params.get("max_negatives")

@@ -178,18 +178,20 @@ def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool
 
 def coverage(ctx: Any, record: IndexRecord | None) -> Coverage:
     """How many of the images chosen in the form an index holds; None stands for an index that holds nothing."""
+    from refseg.dataset import count_samples
+
     held = _held_ids(record)
     num_held = len(held) if held is not None else record.num_images if record is not None else 0
     seconds = None if record is None else record.seconds_per_image
     if chose_whole_dataset(ctx):
-        number = len(collection(ctx))
+        number = count_samples(collection(ctx))
         indexed = min(number, num_held)
         return Coverage(number, indexed, number - indexed, seconds)
     ids = target_ids(ctx, IMAGES_COMPARED)
     if ids is not None and held is not None:
         indexed = len(held.intersection(ids))
         return Coverage(len(ids), indexed, len(ids) - indexed, seconds)
-    outside = max(0, len(every_sample(ctx)) - num_held)
+    outside = max(0, count_samples(every_sample(ctx)) - num_held)
     if ids is None:
         return Coverage(None, 0 if num_held == 0 else None, outside, seconds)
     return Coverage(len(ids), None, min(len(ids), outside), seconds)

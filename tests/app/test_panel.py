@@ -402,7 +402,9 @@ def test_nothing_is_cut_off(open_app: OpenApp, predicted: fo.Dataset, size: tupl
             const section = element.closest('section[aria-label]').getBoundingClientRect();
             const own = element.getBoundingClientRect();
             const isOut = own.right > section.right + 1 || own.left < section.left - 1;
-            return own.width && element.closest('svg') === null && isOut;
+            // A bar without an end runs through its frame and out of it, where nobody sees it.
+            const isDrawn = element.closest('svg') !== null || element.parentElement.role === 'progressbar';
+            return own.width && !isDrawn && isOut;
         }).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
     )
     assert too_wide == []

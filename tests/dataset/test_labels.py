@@ -26,7 +26,6 @@ from refseg.dataset.labels import (
     objects_of,
     relative_box,
     require_object_field,
-    require_samples,
     to_detections,
     to_document,
 )
@@ -56,12 +55,6 @@ def instances(*placed: tuple[tuple[int, int, int, int], int, float]) -> Instance
 
 
 class TestRequire:
-    def test_empty(self, make_dataset: MakeDataset) -> None:
-        dataset = make_dataset([fo.Sample("a.png")])
-        for view in (make_dataset(), dataset.limit(0), dataset.match_tags("none")):
-            with pytest.raises(DatasetError, match=r"The view of dataset '.*' is empty"):
-                require_samples(view)
-
     @pytest.mark.parametrize("kind", [fo.Detections, fo.Detection, fo.Polylines, fo.Polyline])
     def test_object_fields(self, dataset: fo.Dataset, kind: type) -> None:
         dataset.add_sample_field("objects", fo.EmbeddedDocumentField, embedded_doc_type=kind)

@@ -15,11 +15,14 @@ from bson import ObjectId
 import refseg
 from refseg.dataset.fields import SEGMENTING, every_image, past_runs
 from refseg.dataset.views import (
+    count_samples,
     image_dataset,
     image_view,
     kept_with,
     open_collection,
     read_detections,
+    require_samples,
+    sample_or_none,
     whole_of,
     write_detections,
     write_values,
@@ -528,6 +531,29 @@ class TestOthersAtWork:
         other_process(dataset).delete()
         with pytest.raises(DatasetError, match=rf"The dataset {dataset.name!r} was deleted: pass another one\.$"):
             open_collection(dataset)
+
+
+class TestSamples:
+    def test_empty(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.png")])
+        for view in (make_dataset(), dataset.limit(0), dataset.match_tags("none")):
+            with pytest.raises(DatasetError, match=r"The view of dataset '.*' is empty"):
+                require_samples(view)
+
+    def test_counted_after_a_crash(self, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """MongoDB estimates 0 for a collection that it has not saved in whole before it crashed, and FiftyOne asks no further."""
+        dataset = make_dataset([fo.Sample("a.png"), fo.Sample("b.png")])
+        monkeypatch.setattr(fo.Dataset, "_estimated_count", lambda *_, **__: 0)
+        assert (len(dataset), len(dataset.view())) == (0, 0)
+        require_samples(dataset)
+        assert (count_samples(dataset), count_samples(dataset.view()), count_samples(dataset.limit(1))) == (2, 2, 1)
+
+    def test_deleted_meanwhile(self, make_dataset: MakeDataset) -> None:
+        dataset = make_dataset([fo.Sample("a.png")])
+        sample_id = dataset.first().id
+        assert sample_or_none(dataset, sample_id).id == sample_id
+        dataset.delete_samples([sample_id])
+        assert sample_or_none(dataset, sample_id) is None
 
 
 class TestDetections:

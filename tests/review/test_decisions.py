@@ -47,13 +47,46 @@ class TestAccept:
             assert dataset.get_field(f"accepted.detections.{name}") is not None
 
     def test_mask_in_a_file(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        """A decision has a mask of its own: the file goes when a run replaces the prediction, also between undo and redo."""
+        path = tmp_path / "mask.png"
+        mask = np.eye(4, dtype=bool)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+        label = fo.Detection(label="star", bounding_box=LEFT, confidence=0.9, mask_path=str(path))
+        dataset = make_dataset([fo.Sample("a.png", predictions=fo.Detections(detections=[label]))])
+        accept(dataset, [label.id])
+        rejection = reject(dataset, [label.id])
+        path.unlink()
+        (negative,) = labels_in(dataset, "rejected")
+        undo(dataset, rejection)
+        (copy,) = labels_in(dataset, "accepted")
+        for decided in (negative, copy):
+            assert decided.mask_path is None
+            np.testing.assert_array_equal(decided.mask, mask)
+
+    def test_undo_brings_back_the_mask_of_a_file(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        """Earlier versions let a copy share the prediction's file."""
         path = tmp_path / "mask.png"
         Image.fromarray(np.full((4, 4), 255, np.uint8)).save(path)
         label = fo.Detection(label="star", bounding_box=LEFT, confidence=0.9, mask_path=str(path))
         dataset = make_dataset([fo.Sample("a.png", predictions=fo.Detections(detections=[label]))])
         accept(dataset, [label.id])
+        sample = dataset.first()
+        sample.accepted.detections[0].mask = None
+        sample.accepted.detections[0].mask_path = str(path)
+        sample.save()
+        rejection = reject(dataset, [label.id])
+        path.unlink()
+        undo(dataset, rejection)
         (copy,) = labels_in(dataset, "accepted")
-        assert (copy.mask, copy.mask_path) == (None, str(path))
+        assert (copy.mask_path, copy.mask.shape) == (None, (4, 4))
+
+    def test_mask_in_a_file_that_cannot_be_read(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
+        """The copy says what the prediction says."""
+        label = fo.Detection(label="star", bounding_box=LEFT, confidence=0.9, mask_path=str(tmp_path / "gone.png"))
+        dataset = make_dataset([fo.Sample("a.png", predictions=fo.Detections(detections=[label]))])
+        accept(dataset, [label.id])
+        (copy,) = labels_in(dataset, "accepted")
+        assert (copy.mask, copy.mask_path) == (None, label.mask_path)
 
     def test_as_references(self, dataset: fo.Dataset) -> None:
         star = ids_of(dataset)[0]

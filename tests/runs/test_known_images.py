@@ -165,6 +165,18 @@ class TestCalibrate:
         assert "broken.png: this is not an image" in caplog.text
         assert "gone.png: the file does not exist" in caplog.text
 
+    def test_an_image_deleted_meanwhile(
+        self, trays: fo.Dataset, prototypes: Prototypes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        work = iter_calibrate(trays, prototypes)
+        while next(work).done == 0:
+            pass
+        kept, gone = keys(trays)[0], trays[1:2].first().id
+        trays.delete_samples([gone])
+        with caplog.at_level(logging.WARNING, "refseg"):
+            assert set(around(drain(work, False)).images) == {kept}
+        assert f"image {gone} was deleted meanwhile" in caplog.text
+
     def test_nothing_to_be_had(self, trays: fo.Dataset, prototypes: Prototypes, caplog: pytest.LogCaptureFixture) -> None:
         save_prototypes(trays, prototypes, "parts")
         before = trays.get_run_info("parts").timestamp

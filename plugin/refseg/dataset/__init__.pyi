@@ -67,9 +67,9 @@ from .labels import objects_of as objects_of
 from .labels import prediction_example as prediction_example
 from .labels import relative_box as relative_box
 from .labels import require_object_field as require_object_field
-from .labels import require_samples as require_samples
 from .labels import to_detections as to_detections
 from .labels import to_document as to_document
+from .labels import with_own_mask as with_own_mask
 from .references import collect_negatives as collect_negatives
 from .references import collect_references as collect_references
 from .references import references_by_id as references_by_id
@@ -102,6 +102,7 @@ from .tagged_labels import TaggedLabels as TaggedLabels
 from .tagged_labels import look_at_tagged as look_at_tagged
 from .views import add_labels_field as add_labels_field
 from .views import clear_labels as clear_labels
+from .views import count_samples as count_samples
 from .views import delete_labels as delete_labels
 from .views import delete_labels_fields as delete_labels_fields
 from .views import image_dataset as image_dataset
@@ -109,6 +110,8 @@ from .views import image_view as image_view
 from .views import name_of as name_of
 from .views import open_collection as open_collection
 from .views import read_detections as read_detections
+from .views import require_samples as require_samples
+from .views import sample_or_none as sample_or_none
 from .views import whole_of as whole_of
 from .views import write_detections as write_detections
 from .views import write_values as write_values

@@ -31,7 +31,7 @@ from .known_indexes import INDEX_METHOD, index_records, pixels_of_index
 from .reports import IndexStatus, VerifyReport
 from .run_records import claim, remove_run
 from .store import dataset_folder
-from .views import ids_in, name_of
+from .views import ids_in, name_of, sample_or_none
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,9 @@ class DatasetIndex:
         image = self.index.images.get(sample_id)
         if image is None or state is None:
             return False
-        return still_held(image, path or self.dataset[sample_id].filepath, state) is not None
+        sample = None if path else sample_or_none(self.dataset, sample_id)
+        path = path if sample is None else sample.filepath
+        return bool(path) and still_held(image, path, state) is not None
 
     def note(self, images: Sequence[IndexedImage]) -> None:
         """Note states of files whose candidates are still right: nobody has to look again, unless nothing can be written."""

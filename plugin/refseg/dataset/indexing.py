@@ -28,8 +28,7 @@ from .index import DatasetIndex, PlannedIndex, index_with_range, plan_index
 from .index_finding import open_index
 from .index_pixels import ids_and_paths, pixels_before
 from .index_place import IndexPlace
-from .labels import require_samples
-from .views import image_view, whole_of
+from .views import image_view, require_samples, whole_of
 
 logger = logging.getLogger(__name__)
 

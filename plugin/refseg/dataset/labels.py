@@ -32,16 +32,8 @@ PIECES = "pieces"
 """Attribute of a prediction whose mask has more than one large piece: their number."""
 MASK_PIXELS_IN_DOCUMENT = 100_000_000
 """Mask pixels of one image beyond this go to files: compressed they take about a hundredth, and a document ends at 16 MB."""
-
-
-def require_samples(view: Any) -> None:
-    """Refuse an empty view.
-
-    Raises:
-        DatasetError: there is no sample in it.
-    """
-    if len(view) == 0:
-        raise DatasetError(f"The view of dataset {view._root_dataset.name!r} is empty: choose at least one image.")
+MASK_BYTES_IN_DOCUMENT = 1 << 18
+"""A mask in a file that takes more than this when compressed is not brought into a document: of these few would fill it."""
 
 
 def require_object_field(view: Any, field: str) -> type:
@@ -181,6 +173,21 @@ def read_mask(label: Any) -> NDArray[np.bool_] | None:
         where = f" from {label.mask_path}" if label.mask is None else ""
         reason = getattr(error, "strerror", None) or error
         raise _bad_mask(label, f"its mask cannot be read{where} ({reason})") from error
+
+
+def with_own_mask(document: dict[str, Any]) -> dict[str, Any]:
+    """A label as MongoDB holds it, with the mask of its file in it, so that nobody who removes the file takes it away.
+
+    A label whose file cannot be read, or is very large, stays as it is.
+    """
+    path = document.get("mask_path")
+    if document.get("mask") is not None or not path:
+        return document
+    try:
+        mask = serialize_numpy_array(read_mask_file(path))
+    except (OSError, ValueError):
+        return document
+    return document if len(mask) > MASK_BYTES_IN_DOCUMENT else {**document, "mask": mask, "mask_path": None}
 
 
 def image_hw_of(sample: Any) -> tuple[tuple[int, int], bool]:

@@ -27,10 +27,9 @@ from .labels import (
     object_region,
     objects_of,
     require_object_field,
-    require_samples,
 )
 from .sampling import draw_one_each, is_whole
-from .views import image_dataset, image_view, name_of, whole_of
+from .views import image_dataset, image_view, name_of, require_samples, whole_of
 
 logger = logging.getLogger(__name__)
 

@@ -111,6 +111,30 @@ def id_of(view: Any) -> str:
     return str(view._root_dataset._doc.id)
 
 
+def count_samples(view: Any) -> int:
+    """How many samples a dataset or view has: len of a whole dataset is MongoDB's estimate, which a crash leaves wrong."""
+    # A view with a stage, even one that does nothing, is counted.
+    return int(view.skip(0).count())
+
+
+def require_samples(view: Any) -> None:
+    """Refuse an empty view.
+
+    Raises:
+        DatasetError: there is no sample in it.
+    """
+    if count_samples(view) == 0:
+        raise DatasetError(f"The view of dataset {name_of(view)!r} is empty: choose at least one image.")
+
+
+def sample_or_none(view: Any, sample_id: str) -> Any:
+    """A sample of a dataset or view; None where somebody has deleted it."""
+    try:
+        return view[sample_id]
+    except KeyError:
+        return None
+
+
 def write_values(view: Any, field: str, values: Mapping[str, Any], *, dynamic: bool = False) -> None:
     """Write one value of a field for each sample id, whatever the view hides; those of frames reach their videos."""
     if values:

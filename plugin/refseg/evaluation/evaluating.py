@@ -23,6 +23,7 @@ from ..coco import (
 from ..dataset import (
     LIST_FIELDS,
     claim,
+    count_samples,
     image_view,
     newest_run,
     objects_of,
@@ -66,7 +67,7 @@ def iter_evaluate(
             kind.__name__,
             gt_field,
         )
-    num_images = len(view)
+    num_images = count_samples(view)
     total = 3 * num_images if comparable else num_images
     yield Progress(0, total, "evaluation steps")
     gathered = Gathered()

@@ -22,6 +22,7 @@ from ..dataset import (
     ListEdit,
     box_iou,
     is_box,
+    with_own_mask,
 )
 from ..errors import DatasetError
 from ..printing import counted
@@ -236,7 +237,7 @@ class _Decided:
                 kept.append(label)
                 continue
             self._edits[where].removed.add(ObjectId(label.id))
-            self._note(where, label, prediction, request, self._documents[label.id], is_gone=True)
+            self._note(where, label, prediction, request, with_own_mask(self._documents[label.id]), is_gone=True)
         return kept
 
     def _is_copy(self, label: Any, prediction: Any) -> bool:
@@ -249,6 +250,8 @@ class _Decided:
         if document.get("mask") is not None:
             # As it is stored: unpacking and packing thousands of masks takes seconds.
             written["mask"] = document["mask"]
+        # The file is the prediction's, and goes with it.
+        written = with_own_mask(written)
         self._edits[where].added.append(written)
         getattr(self, where).append(label)
         self._documents[label.id] = written

@@ -48,6 +48,7 @@ from ..dataset import (
     object_region,
     objects_of,
     require_samples,
+    sample_or_none,
     save_prototypes,
     views_of_labels,
     whole_of,
@@ -129,7 +130,10 @@ def iter_calibrate(
     looker, teacher = Looker(source, prototypes), Teacher(prototypes, source.preset)
 
     def look(sample_id: str, candidates: Candidates | PackedCandidates) -> None:
-        sample = labelled[sample_id] if sample_id in wanted else None
+        sample = sample_or_none(labelled, sample_id) if sample_id in wanted else None
+        if sample is None and sample_id in wanted:
+            logger.warning("A reference's image %s was deleted meanwhile", sample_id)
+            return
         path = blank[sample_id] if sample is None else sample.filepath
         objects = [] if sample is None else _objects(sample, fields, prototypes.reference_ids, candidates)
         again = partial(looker.look_at, sample_id, path, candidates)

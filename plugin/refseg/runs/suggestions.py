@@ -24,7 +24,15 @@ from torch import Tensor
 
 from ..calibration import known_object
 from ..candidates import PackedCandidates
-from ..dataset import LIST_FIELDS, DatasetIndex, object_region, objects_of, relative_box, require_object_field
+from ..dataset import (
+    LIST_FIELDS,
+    DatasetIndex,
+    object_region,
+    objects_of,
+    relative_box,
+    require_object_field,
+    sample_or_none,
+)
 from ..errors import DatasetError, LabelError
 from ..index import IndexChunk
 from ..insight import MIN_PREDICTED_IOU, Suggestion
@@ -202,9 +210,9 @@ def _choose(
     while num_chosen < num_suggestions and len(pool.found):
         best = int(pool.changes.argmax())
         (sample_id, candidate), row = pool.found[best], int(pool.rows[best])
-        sample = labelled[sample_id]
+        sample = sample_or_none(labelled, sample_id)
         apart = torch.arange(len(pool.found)) != best
-        if _lies_free(sample, candidate, label_fields) and (place := _cut(candidate)) is not None:
+        if sample is not None and _lies_free(sample, candidate, label_fields) and (place := _cut(candidate)) is not None:
             label = prototypes.classes[row]
             reason = (
                 f"scores {pool.scores[best]:.2f}, the threshold is {thresholds[label]:.2f}; "

@@ -24,6 +24,7 @@ from ..dataset import (
     SourceSettings,
     StoredPrototypes,
     collect_negatives,
+    count_samples,
     every_image,
     image_view,
     label_fields,
@@ -199,7 +200,7 @@ def iter_update(
     dataset = whole_of(view)
     run = newest_run(dataset, label_field)
     images = None if run is None else _images_of(view, run)
-    if run is None or images is None or len(images) == 0:
+    if run is None or images is None or count_samples(images) == 0:
         raise DatasetError(
             f"No image of this view of dataset {name_of(dataset)!r} was segmented by RefSeg in the field {label_field!r}: run "
             "segment first."
