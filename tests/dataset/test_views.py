@@ -541,7 +541,7 @@ class TestSamples:
                 require_samples(view)
 
     def test_counted_after_a_crash(self, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        """MongoDB estimates 0 for a collection that it has not saved in whole before it crashed, and FiftyOne asks no further."""
+        """MongoDB estimates 0 for a collection that it had not saved in whole when it crashed, and FiftyOne asks no further."""
         dataset = make_dataset([fo.Sample("a.png"), fo.Sample("b.png")])
         monkeypatch.setattr(fo.Dataset, "_estimated_count", lambda *_, **__: 0)
         assert (len(dataset), len(dataset.view())) == (0, 0)

@@ -3,6 +3,7 @@ from .builder import SkippedImage as SkippedImage
 from .connection import settle as settle
 from .contradictions import SAME_PLACE as SAME_PLACE
 from .contradictions import box_iou as box_iou
+from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import EMPTY_TAG as EMPTY_TAG
@@ -47,6 +48,7 @@ from .kept_rows import keep_rows as keep_rows
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records
 from .known_indexes import pixels_of_index as pixels_of_index
+from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
 from .label_edits import images_that_hold as images_that_hold

@@ -49,12 +49,17 @@ def require_no_contradictions(dataset: Any, fields: Sequence[str], rejected_fiel
     for sample_id, lists in read_documents(dataset, images, [*others, rejected_field], attributes):
         for name in others:
             for label, rejected in product(lists[name], lists[rejected_field]):
-                if label.get("label") == rejected.get("label") and _is_one_object(label, rejected):
+                if clashes(label, rejected):
                     raise BadReferenceError(
                         f"The object {label['_id']} ({label.get('label')!r}) in the field {name!r} of the image {sample_id} of "
                         f"dataset {name_of(dataset)!r} is rejected too, as {rejected['_id']} in {rejected_field!r}: decide on "
                         "it again, or delete one of the two labels."
                     )
+
+
+def clashes(label: Document, other: Document) -> bool:
+    """Whether two labels, as MongoDB has them, name one object the same: twice in one field, or the opposite in two."""
+    return label.get("label") == other.get("label") and _is_one_object(label, other)
 
 
 def _is_one_object(label: Document, other: Document) -> bool:

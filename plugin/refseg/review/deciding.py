@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -47,6 +47,7 @@ class Replaced:
         by: ids of the labels written for the same prediction instead.
         is_gone: whether it was taken away, and not only changed.
         values: the label, or the values that were changed, in MongoDB's extended JSON.
+        now: the values that a changed label was given, likewise; empty where decisions of earlier versions did not tell.
     """
 
     sample_id: str
@@ -58,6 +59,7 @@ class Replaced:
     by: Sequence[str]
     is_gone: bool
     values: str
+    now: str = ""
 
     @property
     def is_decision(self) -> bool:
@@ -79,6 +81,8 @@ class Decision:
         rejected_field: where rejected labels are.
         sample_ids: of the images that hold the predictions.
         replaced: labels of earlier decisions, anybody's, that this one took away or changed.
+        label: what objects were renamed to; None where they keep the names of the predictions.
+        pairs: ids of the two labels, an accepted and a rejected one, that renaming an object wrote.
     """
 
     kind: Kind
@@ -90,17 +94,23 @@ class Decision:
     rejected_field: str = REJECTED_FIELD
     sample_ids: Sequence[str] = ()
     replaced: Sequence[Replaced] = ()
+    label: str | None = None
+    pairs: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise DatasetError(f"kind must be one of {', '.join(map(repr, get_args(Kind)))}, not {self.kind!r}.")
         fields = {name: getattr(self, name) for name in ("label_field", "accepted_field", "rejected_field")}
         require_names(**fields)
+        require_names(or_none=True, label=self.label)
         for name in ("accepted_ids", "rejected_ids", "prediction_ids", "sample_ids"):
             # JSON knows no tuples.
             object.__setattr__(self, name, names_of(name, getattr(self, name), like="ids"))
         if not isinstance(self.replaced, (list, tuple)):
             raise refused("replaced", "a list of what a decision replaced", self.replaced)
+        if not isinstance(self.pairs, (list, tuple)):
+            raise refused("pairs", "a list of two ids each", self.pairs)
+        object.__setattr__(self, "pairs", tuple(names_of("pairs", pair, like="ids") for pair in self.pairs))
         object.__setattr__(self, "replaced", tuple(map(_as_replaced, self.replaced)))
 
     def describe_replaced(self) -> str:
@@ -158,6 +168,7 @@ class _Decided:
         accepted_ids: of the labels written to the accepted field.
         rejected_ids: of those written to the rejected field.
         replaced: what was taken away or changed.
+        pairs: of labels that were written for one object.
     """
 
     sample_id: str
@@ -168,6 +179,7 @@ class _Decided:
     accepted_ids: list[str] = field(default_factory=list)
     rejected_ids: list[str] = field(default_factory=list)
     replaced: list[Replaced] = field(default_factory=list)
+    pairs: list[tuple[str, ...]] = field(default_factory=list)
     _edits: dict[str, ListEdit] = field(init=False)
     _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -203,6 +215,8 @@ class _Decided:
         if request.kind == "reject" or name != prediction.label:
             self._reject(prediction, document, request)
         by = (*self.accepted_ids[written[0] :], *self.rejected_ids[written[1] :])
+        if len(by) > 1:
+            self.pairs.append(by)
         self.replaced = [*replaced, *(replace(one, by=by) for one in self.replaced)]
 
     def _accept(self, prediction: Any, document: dict[str, Any], name: str, request: _Request) -> None:
@@ -237,7 +251,7 @@ class _Decided:
                 kept.append(label)
                 continue
             self._edits[where].removed.add(ObjectId(label.id))
-            self._note(where, label, prediction, request, with_own_mask(self._documents[label.id]), is_gone=True)
+            self._note(where, label, prediction, request, with_own_mask(self._documents[label.id]))
         return kept
 
     def _is_copy(self, label: Any, prediction: Any) -> bool:
@@ -267,13 +281,21 @@ class _Decided:
         if not new:
             return
         earlier = {name: label.get_attribute_value(name, None) for name in new}
-        self._note(where, label, prediction, request, {**earlier, "tags": list(label.tags)} if "tags" in new else earlier)
+        earlier = {**earlier, "tags": list(label.tags)} if "tags" in new else earlier
+        self._note(where, label, prediction, request, earlier, now=new)
         self._edits[where].changed.setdefault(ObjectId(label.id), {}).update(new)
         for name, value in new.items():
             label[name] = value
 
     def _note(
-        self, where: str, label: Any, prediction: Any, request: _Request, values: dict[str, Any], *, is_gone: bool = False
+        self,
+        where: str,
+        label: Any,
+        prediction: Any,
+        request: _Request,
+        values: dict[str, Any],
+        *,
+        now: Mapping[str, Any] | None = None,
     ) -> None:
         name = request.accepted_field if where == "accepted" else request.rejected_field
         self.replaced.append(
@@ -285,38 +307,11 @@ class _Decided:
                 label.label,
                 _decision_of(label),
                 (),
-                is_gone,
+                now is None,
                 json_util.dumps(values),
+                "" if now is None else json_util.dumps(now),
             )
         )
-
-
-def edit_back(sample_id: str, lists: dict[str, Any], decision: Decision) -> ImageEdit:
-    """What undoes a decision in one image, as far as no later one has replaced it.
-
-    Args:
-        sample_id: of the image.
-        lists: the labels of its accepted and rejected fields, as MongoDB has them.
-        decision: to be undone.
-    """
-    edits = {name: ListEdit([label["_id"] for label in labels]) for name, labels in lists.items()}
-    held = {name: {str(label["_id"]): label for label in labels} for name, labels in lists.items()}
-    written = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
-    for name, ids in written.items():
-        if name in edits:
-            # What no decision wrote is nobody's to undo, whatever a request says.
-            edits[name].removed |= {ObjectId(one) for one in ids if held[name].get(one, {}).get("decision") is not None}
-    there = {one for labels in held.values() for one in labels}
-    for one in decision.replaced:
-        if one.sample_id != sample_id or one.field not in edits or not there.issuperset(one.by):
-            continue
-        values = json_util.loads(one.values)
-        label = held[one.field].get(one.label_id)
-        if one.is_gone and label is None:
-            edits[one.field].added.append(values)
-        elif not one.is_gone and label is not None and ("decision" not in values or label.get("decision") == decision.kind):
-            edits[one.field].changed[ObjectId(one.label_id)] = values
-    return ImageEdit(edits)
 
 
 def copy_example(kind: Kind) -> fo.Detections:
@@ -337,8 +332,12 @@ def _as_replaced(given: Any) -> Replaced:
     try:
         found = Replaced(**given)
         require_names(sample_id=found.sample_id, field=found.field, label_id=found.label_id, prediction_id=found.prediction_id)
-        values = json_util.loads(found.values)
-        if not isinstance(values, dict) or (found.is_gone and values.get("_id") != ObjectId(found.label_id)):
+        values, now = json_util.loads(found.values), json_util.loads(found.now or "{}")
+        if (
+            not isinstance(values, dict)
+            or not isinstance(now, dict)
+            or (found.is_gone and values.get("_id") != ObjectId(found.label_id))
+        ):
             raise ValueError("its values are not those of the label")
     except (TypeError, ValueError, InvalidId) as error:
         raise DatasetError(

@@ -28,7 +28,8 @@ from ..dataset import (
     write_edits,
 )
 from ..errors import DatasetError
-from .deciding import Decision, _Decided, _Request, copy_example, edit_back
+from .deciding import Decision, _Decided, _Request, copy_example
+from .undoing import edit_back
 
 SAMPLES_A_WRITE = 256
 TRIES = 100
@@ -221,6 +222,8 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
         request.rejected_field,
         list(by_sample),
         [one for image in every for one in image.replaced],
+        request.label,
+        [pair for image in every for pair in image.pairs],
     )
 
 
