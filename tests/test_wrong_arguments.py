@@ -113,7 +113,7 @@ WANTED = {
     "number": ("min_side", "border"),
     "path": ("uri", "mask_dir", "sam2_path", "dinov2_path", "path", "data", "out", "targets", "image"),
     "mapping": ("storage_options",),
-    "rows": ("replaced",),
+    "rows": ("replaced", "pairs"),
     "nothing of these": (
         *(
             "min_confidence",

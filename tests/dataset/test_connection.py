@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import fiftyone as fo
 import pytest
-from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, CursorNotFound, ServerSelectionTimeoutError
 
 from refseg.dataset.connection import PAUSES, patiently
 from refseg.dataset.contradictions import require_no_contradictions
@@ -28,9 +28,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestPatiently:
+    @pytest.mark.parametrize("error", [AutoReconnect("gone"), CursorNotFound("begun anew")])
     @pytest.mark.parametrize("failures", [0, 1, len(PAUSES)])
-    def test_is_tried_again(self, no_pauses: None, failures: int) -> None:
-        left = [AutoReconnect("gone")] * failures
+    def test_is_tried_again(self, no_pauses: None, failures: int, error: Exception) -> None:
+        left = [error] * failures
 
         def update() -> str:
             if left:

@@ -37,6 +37,20 @@ def older(dataset: fo.Dataset) -> fo.Dataset:
     return other_process(dataset)
 
 
+def before_writing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
+    """Let something happen once between the reading of a decision and its writing."""
+    from refseg.review import decisions
+
+    whole, waiting = decisions.write_edits, [do]
+
+    def late(*args: Any) -> Any:
+        while waiting:
+            waiting.pop()()
+        return whole(*args)
+
+    monkeypatch.setattr(decisions, "write_edits", late)
+
+
 class TestAnOlderObject:
     """FiftyOne knows the fields of the moment when a dataset was loaded."""
 
@@ -193,33 +207,25 @@ class TestOneWrite:
         self, dataset: fo.Dataset, older: fo.Dataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         star, tee, *others = ids_of(dataset)
-        from refseg.review import decisions
-
-        whole, between = decisions.write_edits, [lambda: accept(older, [star])]
-
-        def late(*args: Any) -> Any:
-            while between:
-                between.pop()()
-            return whole(*args)
-
-        monkeypatch.setattr(decisions, "write_edits", late)
+        before_writing(monkeypatch, lambda: accept(older, [star]))
         decision = reject(dataset, [star, tee, *others])
         assert decided(dataset) == {one: ["rejected"] for one in (star, tee, *others)}
         assert len(decision.rejected_ids) == 4
         assert [(one.prediction_id, one.decision) for one in decision.replaced] == [(star, "accept")]
 
+    def test_what_is_undone_is_decided_otherwise_meanwhile(
+        self, dataset: fo.Dataset, older: fo.Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The label is the same one, and says something else."""
+        star = ids_of(dataset)[0]
+        decision = accept(dataset, [star])
+        before_writing(monkeypatch, lambda: fix(older, star))
+        assert undo(dataset, decision) is False
+        assert [label.decision for label in labels_in(dataset, "accepted")] == ["fix"]
+
     def test_predictions_that_are_replaced_meanwhile(self, dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         every = ids_of(dataset)
-        from refseg.review import decisions
-
-        whole, between = decisions.write_edits, [lambda: segment_again(dataset)]
-
-        def late(*args: Any) -> Any:
-            while between:
-                between.pop()()
-            return whole(*args)
-
-        monkeypatch.setattr(decisions, "write_edits", late)
+        before_writing(monkeypatch, lambda: segment_again(dataset))
         with pytest.raises(DatasetError, match="the predictions may have been updated meanwhile"):
             accept(dataset, every)
         assert labels_in(dataset, "accepted") == []

@@ -1,4 +1,4 @@
-"""Updates of MongoDB that survive its crash, and that are tried again when the connection breaks."""
+"""Updates of MongoDB that survive its crash, and updates and reads that are tried again when the connection breaks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fiftyone.core.odm import get_db_conn
 from pymongo import WriteConcern
-from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, CursorNotFound, ServerSelectionTimeoutError
 
 DURABLE = WriteConcern(w="majority", j=True, wtimeout=60_000)
 """What was acknowledged survives a crash of MongoDB: it waits for the journal, a fifth of a millisecond here."""
@@ -28,16 +28,17 @@ def settle(dataset: Any) -> None:
 
 
 def patiently(update: Callable[[], Result]) -> Result:
-    """Do an update again of which nobody knows whether it arrived: one that may be done twice.
+    """Read again, or do an update again of which nobody knows whether it arrived: one that may be done twice.
 
     Raises:
         pymongo.errors.AutoReconnect: the connection breaks each time.
+        pymongo.errors.CursorNotFound: MongoDB begins anew each time while it is read from.
     """
     for pause in PAUSES:
         try:
             return update()
         except ServerSelectionTimeoutError:
             raise
-        except AutoReconnect:
+        except (AutoReconnect, CursorNotFound):
             time.sleep(pause)
     return update()

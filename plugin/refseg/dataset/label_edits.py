@@ -1,8 +1,8 @@
 """Labels added to, taken from and changed in the lists of an image, all of them by one atomic update of its document.
 
-An edit names what it saw: the labels that each list held. Where another process has added or removed one since, nothing is
-written and the image is named, so that whoever edits can look again. Labels that an edit does not name stay as they are, those
-that a user changes meanwhile too.
+An edit names what it saw: the labels that each list held, their names and what was decided. Where another process has added,
+removed or renamed one since, or decided otherwise, nothing is written and the image is named, so that whoever edits can look
+again. Labels that an edit does not name stay as they are, those that a user moves meanwhile too.
 """
 
 from __future__ import annotations
@@ -31,19 +31,24 @@ class ListEdit:
     """What becomes of one list of labels of an image; ids are those of MongoDB.
 
     Attributes:
-        seen: ids of the labels that it held, in their order.
+        seen: the labels that it held, in their order.
         added: documents to append.
         removed: ids of labels to take away.
         changed: new values of attributes by the id of their label.
     """
 
-    seen: Sequence[ObjectId]
+    seen: Sequence[Document]
     added: list[Document] = field(default_factory=list)
     removed: set[ObjectId] = field(default_factory=set)
     changed: dict[ObjectId, Document] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
+
+    @property
+    def ids(self) -> list[ObjectId]:
+        """Of the labels that it held."""
+        return [label["_id"] for label in self.seen]
 
 
 @dataclass
@@ -71,7 +76,7 @@ def read_documents(
     chosen = [ObjectId(name) for name in sample_ids]
     for start in range(0, len(chosen), IMAGES_A_READ):
         wanted = {"_id": {"$in": chosen[start : start + IMAGES_A_READ]}}
-        for found in collection.find(wanted, dict.fromkeys(paths, True)):
+        for found in _read(collection, wanted, paths):
             yield str(found["_id"]), {name: labels_in(found, name) for name in fields}
 
 
@@ -85,7 +90,7 @@ def labels_in(document: Mapping[str, Any], field: str) -> list[Document]:
 def images_with_labels(dataset: Any, name: str) -> list[str]:
     """The images that hold any label of a field; dataset as from whole_of."""
     wanted = {f"{name}.detections.0": {"$exists": True}}
-    return [str(found["_id"]) for found in _collection(dataset).find(wanted, {"_id": True})]
+    return [str(found["_id"]) for found in _read(_collection(dataset), wanted, ["_id"])]
 
 
 def images_that_hold(
@@ -112,7 +117,8 @@ def images_that_hold(
             collection.create_index(path)
         for start in range(0, len(ordered := list(left)), IMAGES_A_READ):
             part = set(ordered[start : start + IMAGES_A_READ])
-            for image in collection.find({**where, path: {"$in": list(part)}}, {path: True}):
+            asked = {**where, path: {"$in": list(part)}}
+            for image in _read(collection, asked, [path]):
                 own = [str(label["_id"]) for label in labels_in(image, name) if label["_id"] in part]
                 found.setdefault(str(image["_id"]), []).extend(own)
     return found
@@ -161,8 +167,14 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
 def _unchanged(sample_id: str, edit: ImageEdit) -> Document:
     """Matches an image while its lists hold what the edit saw."""
     lists = [
-        {"$eq": [{"$ifNull": [f"${name}.detections._id", []]}, {"$literal": list(one.seen)}]}
+        {
+            "$eq": [
+                {"$ifNull": [f"${name}.detections.{key}", []]},
+                {"$literal": [label[key] for label in one.seen if key in label]},
+            ]
+        }
         for name, one in edit.lists.items()
+        for key in ("_id", "label", "decision")
     ]
     present = {f"{name}.detections._id": {"$all": list(ids)} for name, ids in edit.present.items() if ids}
     return {"_id": ObjectId(sample_id), **present, "$expr": {"$and": lists}}
@@ -205,6 +217,11 @@ def _shows(lists: Document, edit: ImageEdit) -> bool:
         if any(held.get(label_id, {}).get(key) != value for label_id, new in one.changed.items() for key, value in new.items()):
             return False
     return True
+
+
+def _read(collection: Any, wanted: Document, paths: Sequence[str]) -> list[Document]:
+    """Documents of which these paths are read, in one piece: what was read in part cannot be read again."""
+    return patiently(lambda: list(collection.find(wanted, dict.fromkeys(paths, True))))
 
 
 def _collection(dataset: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,7 @@ from ..dataset import (
     REFERENCE_TAG,
     REJECTED_FIELD,
     SAME_PLACE,
+    Document,
     ImageEdit,
     ListEdit,
     box_iou,
@@ -108,7 +109,7 @@ class Decision:
             object.__setattr__(self, name, names_of(name, getattr(self, name), like="ids"))
         if not isinstance(self.replaced, (list, tuple)):
             raise refused("replaced", "a list of what a decision replaced", self.replaced)
-        if not isinstance(self.pairs, (list, tuple)):
+        if not isinstance(self.pairs, (list, tuple)) or not all(isinstance(pair, (list, tuple)) for pair in self.pairs):
             raise refused("pairs", "a list of two ids each", self.pairs)
         object.__setattr__(self, "pairs", tuple(names_of("pairs", pair, like="ids") for pair in self.pairs))
         object.__setattr__(self, "replaced", tuple(map(_as_replaced, self.replaced)))
@@ -180,11 +181,8 @@ class _Decided:
     rejected_ids: list[str] = field(default_factory=list)
     replaced: list[Replaced] = field(default_factory=list)
     pairs: list[tuple[str, ...]] = field(default_factory=list)
-    _edits: dict[str, ListEdit] = field(init=False)
-    _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._edits = {"accepted": ListEdit(_ids(self.accepted)), "rejected": ListEdit(_ids(self.rejected))}
+    _edits: dict[str, ListEdit] = field(default_factory=dict)
+    _documents: dict[str, Document] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sample_id: str, lists: dict[str, Any], request: _Request) -> _Decided:
@@ -193,7 +191,8 @@ class _Decided:
         current = {str(prediction["_id"]) for prediction in lists[request.label_field]}
         accepted, rejected = ([as_label(label) for label in labels] for labels in held.values())
         documents = {str(label["_id"]): label for labels in held.values() for label in labels}
-        return cls(sample_id, current, accepted, rejected, _documents=documents)
+        edits = {"accepted": ListEdit(held[request.accepted_field]), "rejected": ListEdit(held[request.rejected_field])}
+        return cls(sample_id, current, accepted, rejected, _edits=edits, _documents=documents)
 
     def edit(self, request: _Request) -> ImageEdit:
         """What has to be written, as long as the predictions are still there."""
@@ -345,10 +344,6 @@ def _as_replaced(given: Any) -> Replaced:
             "like returned."
         ) from error
     return replace(found, by=names_of("by", found.by, like="ids"))
-
-
-def _ids(labels: Iterable[Any]) -> list[ObjectId]:
-    return [ObjectId(label.id) for label in labels]
 
 
 def _copy_of(prediction: Any, name: str, kind: Kind, tags: Sequence[str], opposite: str) -> fo.Detection:

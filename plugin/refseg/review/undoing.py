@@ -19,7 +19,7 @@ def edit_back(sample_id: str, lists: dict[str, Any], decision: Decision) -> Imag
         lists: the labels of its accepted and rejected fields, as MongoDB has them.
         decision: to be undone.
     """
-    edits = {name: ListEdit([label["_id"] for label in labels]) for name, labels in lists.items()}
+    edits = {name: ListEdit(labels) for name, labels in lists.items()}
     written = {decision.accepted_field: decision.accepted_ids, decision.rejected_field: decision.rejected_ids}
     # What no decision wrote is nobody's to undo, whatever a request says.
     own = [
@@ -45,7 +45,7 @@ def edit_back(sample_id: str, lists: dict[str, Any], decision: Decision) -> Imag
             values = json_util.loads(one.values)
             if not one.is_gone:
                 edits[one.field].changed[ObjectId(one.label_id)] = values
-            elif ObjectId(one.label_id) not in edits[one.field].seen:
+            elif ObjectId(one.label_id) not in edits[one.field].ids:
                 edits[one.field].added.append(values)
         lists = after
     return ImageEdit(edits)
