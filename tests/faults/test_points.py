@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,11 @@ import fiftyone as fo
 import pytest
 
 import refseg
-from refseg.failpoints import POINTS, VARIABLE
+from refseg.failpoints import POINTS
 from refseg.prototypes.prototypes import Prototypes
 from refseg.review.decisions import accept, reject
-from tests.at_once import other_process
+from tests.at_once import ANSWER_SECONDS, other_process, servers
 from tests.faults.invariants import violations
-from tests.faults.processes import OtherProcess
 from tests.review.predictions import ids_of
 from tests.trays import quick_models, tray_samples
 
@@ -55,27 +56,50 @@ WORK: dict[str, Callable[[fo.Dataset, str], None]] = {
 }
 
 
-def work(dataset: fo.Dataset, name: str, point: str, folder: str) -> None:
-    """What reaches a point."""
-    WORK[point.split(".")[0]](dataset, folder)
-
-
-def prepare(name: str, point: str, folder: str) -> fo.Dataset:
-    """In the other process: batches of one image, so that some are written and others are not."""
+def die_at(point: str, told: Connection) -> None:
+    """In another process: be killed at a point of what is done to the dataset that it is told of."""
     import torch
 
     import refseg.dataset.builder
+    import refseg.failpoints
     import refseg.review.decisions
     import refseg.runs.writing
 
     torch.set_num_threads(1)
+    # Batches of one image, so that some are written and others are not.
     refseg.dataset.builder.SECONDS_A_WRITE = 0.0
     refseg.dataset.builder.IMAGES_A_BATCH = dict.fromkeys(("cpu", "mps", "cuda"), 1)
     refseg.runs.writing.IMAGES_A_WRITE = 1
-    return fo.load_dataset(name)
+    name, folder = told.recv()
+    dataset = fo.load_dataset(name)
+    # As the variable does when the module is imported.
+    refseg.failpoints._armed.update(refseg.failpoints._parse(f"{point}=kill"))
+    WORK[point.split(".")[0]](dataset, folder)
 
 
-work.prepare = prepare  # type: ignore[attr-defined]
+@dataclass
+class Dying:
+    """A process that is told of a dataset, and killed at a point of what it does to it."""
+
+    process: Any
+    tell: Connection
+
+    def exit_code(self, dataset: fo.Dataset, folder: Path) -> int | None:
+        """How it ends; negative where a signal ends it."""
+        self.tell.send((dataset.name, str(folder)))
+        self.process.join(ANSWER_SECONDS)
+        return self.process.exitcode
+
+
+@pytest.fixture
+def dying(point: str) -> Iterator[Dying]:
+    """It imports what it needs while its dataset is made."""
+    told, tell = servers.Pipe(duplex=False)
+    process = servers.Process(target=die_at, args=(point, told), daemon=True)
+    process.start()
+    yield Dying(process, tell)
+    process.kill()
+    process.join()
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +126,10 @@ def world(places: Path, prototypes: Prototypes) -> Iterator[fo.Dataset]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
-def test_a_kill(world: fo.Dataset, places: Path, point: str) -> None:
-    folder = str(max(places.iterdir(), key=lambda path: int(path.name)))
-    arguments: tuple[Any, ...] = (world.name, point, folder)
-    with OtherProcess(work, *arguments, environment={VARIABLE: f"{point}=kill"}) as process:
-        process.wait_until_ready()
-        process.begin()
-        assert process.outcome().returncode == -signal.SIGKILL
+def test_a_kill(dying: Dying, world: fo.Dataset, places: Path, point: str) -> None:
+    folder = max(places.iterdir(), key=lambda path: int(path.name))
+    assert dying.exit_code(world, folder) == -signal.SIGKILL
     assert violations(world.name) == []
     again = other_process(world)
-    WORK[point.split(".")[0]](again, folder)
+    WORK[point.split(".")[0]](again, str(folder))
     assert violations(world.name) == []

@@ -11,7 +11,7 @@ from bson import ObjectId
 from refseg.dataset.contradictions import clashes
 from refseg.dataset.label_edits import ImageEdit
 from refseg.review.deciding import Decision, _Decided, _Request
-from refseg.review.undoing import edit_back
+from refseg.review.undoing import Undoing
 
 Lists = dict[str, list[dict[str, Any]]]
 Said = list[tuple[str, str, str, str]]
@@ -53,7 +53,7 @@ class Object:
             self.lists["predictions"] = [prediction(len(self.made) % 2)]
         elif step in UNDO:
             decision, _ = self.made.pop(-UNDO[step])
-            self._apply(edit_back(SAMPLE_ID, {name: self.lists[name] for name in DECIDED}, decision))
+            self._apply(Undoing(decision).edit(SAMPLE_ID, {name: self.lists[name] for name in DECIDED}))
         else:
             kind, name, as_references = DECISIONS[step]
             request = _Request(kind, name, "predictions", *DECIDED, as_references)

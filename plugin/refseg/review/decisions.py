@@ -29,7 +29,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError
 from .deciding import Decision, _Decided, _Request, copy_example
-from .undoing import edit_back
+from .undoing import Undoing
 
 SAMPLES_A_WRITE = 256
 TRIES = 100
@@ -165,11 +165,12 @@ def undo(dataset: Any, decision: Decision) -> bool:
     if not decision.sample_ids:
         # Decisions of earlier versions did not tell.
         images |= {image for name in names for image in images_that_hold(dataset, name, written[name])}
+    undoing = Undoing(decision)
     undone: set[str] = set()
 
     def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
         undone.difference_update(ids)
-        found = {name: edit_back(name, lists, decision) for name, lists in read_documents(dataset, ids, names)}
+        found = {name: undoing.edit(name, lists) for name, lists in read_documents(dataset, ids, names)}
         undone.update(name for name, edit in found.items() if any(edit.lists.values()))
         return found
 
