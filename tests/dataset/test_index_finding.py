@@ -44,14 +44,14 @@ class TestOpen:
         assert open_index(trays[:1]).status().num_samples == 4
 
     def test_there_is_none(self, trays: fo.Dataset) -> None:
-        with pytest.raises(
-            IndexNotFoundError, match=f"The dataset {trays.name!r} has no candidate index; it has none: build one"
-        ):
+        with pytest.raises(IndexNotFoundError, match=f"The dataset {trays.name!r} has no candidate index: build one"):
             open_index(trays)
 
     def test_there_is_none_for_this_model(self, trays: fo.Dataset) -> None:
         build(trays)
-        with pytest.raises(IndexNotFoundError, match="has no candidate index for the model 'large'; it has 'demo': build one"):
+        with pytest.raises(
+            IndexNotFoundError, match=r"has no candidate index for the model 'large' \(it has one of 'demo'\): build one"
+        ):
             open_index(trays, "large")
         with pytest.raises(IndexNotFoundError, match="has no candidate index"):
             open_index(trays, exact=True)

@@ -292,7 +292,7 @@ class TestChangedDataset:
         try:
             assert clone.values("id") == trays.values("id")
             assert index_records(clone) == []
-            with pytest.raises(IndexNotFoundError, match=f"The dataset {clone.name!r} has no candidate index; it has none"):
+            with pytest.raises(IndexNotFoundError, match=f"The dataset {clone.name!r} has no candidate index: build one"):
                 open_index(clone)
             with pytest.raises(IndexMismatchError, match="was built for the dataset"):
                 build(clone, uri=report.uri)

@@ -54,11 +54,11 @@ def open_index(
             if name in (None, record["model"]) and exact in (None, record["exact"]) and tiles in (None, record["tiles"])
         ]
         if not records:
-            known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)})) or "none"
+            known = ", ".join(sorted({repr(record["model"]) for record in index_records(whole)}))
+            others = f" (it has one of {known})" if known else ""
             wanted = (f" for the model {name!r}" if name else "") + (" with tiles" if tiles else "")
             raise IndexNotFoundError(
-                f"The dataset {name_of(whole)!r} has no candidate index{wanted}; it has {known}: build one with "
-                "refseg.build_index."
+                f"The dataset {name_of(whole)!r} has no candidate index{wanted}{others}: build one with refseg.build_index."
             )
         uri = records[-1]["uri"]
     index = place.open_at(uri)
