@@ -83,7 +83,7 @@ def scan(folder: Path) -> dict[str, float]:
     def score() -> int:
         best: dict[str, float] = {}
         for chunk in index.scan(features_only=True):
-            scores = classify(chunk.features.float(), gallery).scores
+            scores = classify(chunk.features, gallery).scores
             tops = np.maximum.reduceat(scores.numpy(), chunk.starts[:-1])
             best.update(zip((image.sample_id for image in chunk.images), tops.tolist(), strict=True))
         return len(best)

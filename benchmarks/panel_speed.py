@@ -86,18 +86,18 @@ def measure_size(num_images: int) -> list[Figure]:
     try:
         figures = []
         for name in SECTIONS:
-            cold = _milliseconds(lambda name=name: _until_read(dataset, name))
+            cold = _milliseconds(lambda name=name: until_read(dataset, name))
             warm = _median(lambda name=name: press(dataset, "load", sections=[name]))
             figures += [Figure(f"{name}, first look{about}", cold, "ms"), at_most(f"{name}{about}", warm, most, "ms")]
         decided = []
         for kind in ("accept", "reject", "accept", "reject", "accept"):
-            item = _until_read(dataset, "review")["items"][0]
+            item = until_read(dataset, "review")["items"][0]
             decided.append(_milliseconds(lambda kind=kind, item=item: press(dataset, "decide", kind=kind, item=item)))
         figures.append(at_most(f"a decision, and the next object{about}", statistics.median(decided), most, "ms"))
-        item = _until_read(dataset, "review")["items"][0]
+        item = until_read(dataset, "review")["items"][0]
         # Somebody else decides; the panel's next look must see it.
         refseg.accept(dataset, [item["label_id"]], sample_ids=[item["sample_id"]])
-        elsewhere = _milliseconds(lambda: _until_read(dataset, "review"))
+        elsewhere = _milliseconds(lambda: until_read(dataset, "review"))
         figures.append(at_most(f"review after a decision elsewhere{about}", elsewhere, most, "ms"))
         figures.append(Figure(f"refseg.review_queue{about}", _milliseconds(lambda: refseg.review_queue(dataset)), "ms"))
         return figures
@@ -189,7 +189,7 @@ def plugin() -> Iterator[None]:
         fo.config.plugins_dir = before
 
 
-def _until_read(dataset: Any, name: str) -> Any:
+def until_read(dataset: Any, name: str) -> Any:
     """A section, asked for until it shows its numbers, as the browser does."""
     while True:
         shown = press(dataset, "load", sections=[name])[name]

@@ -55,7 +55,7 @@ def compute_from(index: CandidateIndex, sample_ids: list[str], prototypes: Proto
     number = 0
     gallery = make_gallery(prototypes)
     for chunk in index.scan(sample_ids):
-        classified = classify(chunk.features.float(), gallery)
+        classified = classify(chunk.features, gallery)
         for position in range(len(chunk.images)):
             rows = slice(int(chunk.starts[position]), int(chunk.starts[position + 1]))
             candidates = chunk.candidates(position)

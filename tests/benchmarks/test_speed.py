@@ -36,7 +36,7 @@ def test_the_dataset_of_the_panel() -> None:
     dataset = panel_speed.make_dataset(2000, "refseg-benchmark-test")
     try:
         with panel_speed.plugin():
-            shown = panel_speed.press(dataset, "load")
+            shown = {name: panel_speed.until_read(dataset, name) for name in ("index", "references", "review", "results")}
         assert (shown["index"]["num_images"], shown["references"]["num_references"]) == (2000, 60)
         counts = {name: shown["review"][f"num_{name}"] for name in ("open", "accepted", "rejected")}
         assert counts == {"open": 3000, "accepted": 500, "rejected": 500}

@@ -227,7 +227,7 @@ class TestScan:
         for chunk in index.scan(rows=6):
             assert chunk.starts.tolist() == [0, *np.cumsum([image.num_candidates for image in chunk.images]).tolist()]
             assert chunk.features.shape == (chunk.starts[-1], WIDTH)
-            assert chunk.features.dtype == torch.float16
+            assert chunk.features.dtype == torch.float32
             assert chunk.settings == SETTINGS
 
     def test_order_is_that_of_writing(self, place: Path) -> None:

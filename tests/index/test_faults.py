@@ -385,7 +385,7 @@ class TestTidiedUpMeanwhile:
         for chunk in seen:
             for number, image in enumerate(chunk.images):
                 expected = candidates_of(30 if image.sample_id == "sample-31" else number_of(image.sample_id))
-                own = chunk.features[chunk.starts[number] : chunk.starts[number + 1]].float()
+                own = chunk.features[chunk.starts[number] : chunk.starts[number + 1]]
                 assert torch.equal(own, expected.features)
                 if not features_only:
                     assert_same(chunk.candidates(number), expected)

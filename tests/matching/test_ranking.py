@@ -10,7 +10,7 @@ from refseg.candidates.packing import pack
 from refseg.candidates.proposing import Candidates
 from refseg.errors import ShapeError
 from refseg.matching import cropping
-from refseg.matching.ranking import match, rank
+from refseg.matching.ranking import NMS_KEEPS, match, rank
 from refseg.matching.similarity import Gallery, classify
 from tests.candidates.test_packing import make_blobs
 from tests.synthetic import GRID, WIDTH, assert_consistent, make_candidates, make_matrix, make_spots, take, whole_masks
@@ -258,6 +258,22 @@ class TestRank:
         assert torch.equal(found.rows, every.rows[keep])
         assert torch.equal(found.scores, every.scores[keep])
         assert not torch.equal(found.rows, rank(candidates, classified, min_score=0.35, as_published=as_published).rows)
+
+    @pytest.mark.parametrize("max_detections", [1, 100])
+    def test_a_class_that_nothing_reaches(self, max_detections: int) -> None:
+        """It is left out before the NMS, but where it takes room from what NMS keeps."""
+        candidates, gallery = make_spots(), Gallery(make_matrix())
+        classified = classify(candidates.features, gallery)
+        every = rank(candidates, classified, max_detections=max_detections)
+        reached = classified.labels != 1
+        assert 0 < int(reached.sum()) < len(reached)
+        least = torch.tensor([0.2, 1.1, 0.2])
+        keep = every.scores >= least[every.labels]
+        found = rank(candidates, classified, min_score=least, max_detections=max_detections)
+        assert torch.equal(found.rows, every.rows[keep])
+        assert torch.equal(found.scores, every.scores[keep])
+        is_full = len(candidates) > NMS_KEEPS * max_detections
+        assert is_full == (max_detections == 1)
 
     def test_a_class_that_is_not_asked_for_makes_no_room_for_itself(self) -> None:
         # Twenty disjoint masks, the first sixteen of class 0: of one detection asked for, NMS keeps eight.

@@ -71,7 +71,7 @@ class TestFindSimilar:
         references = refseg.collect_references(trays, "ground_truth", label_ids=[label.id])
         vector = refseg.build_prototypes(references, "demo", progress=False).matrix[0]
         index = refseg.open_index(trays).index
-        expected = torch.cat([chunk.features.float() @ vector for chunk in index.scan()]).sort(descending=True).values
+        expected = torch.cat([chunk.features @ vector for chunk in index.scan()]).sort(descending=True).values
         assert view.values("similar.confidence") == pytest.approx(expected.tolist(), abs=1e-5)
 
     def test_masks_are_cut_out_whole(self, trays: fo.Dataset) -> None:
@@ -150,7 +150,7 @@ class TestRefused:
 
     def test_no_index(self, make_dataset: MakeDataset, tmp_path: Path) -> None:
         dataset = make_dataset(tray_samples(tmp_path, 1))
-        with pytest.raises(IndexNotFoundError, match="no candidate index; it has none"):
+        with pytest.raises(IndexNotFoundError, match="no candidate index: build one"):
             refseg.find_similar(dataset, star_of(dataset), progress=False)
 
     def test_nothing_of_the_view_is_indexed(self, trays: fo.Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -260,7 +260,7 @@ class CandidateIndex:
 
     def scan(
         self, sample_ids: Collection[str] | None = None, *, features_only: bool = False, rows: int = ROWS_A_CHUNK
-    ) -> Iterator[IndexChunk]:
+    ) -> Generator[IndexChunk, None, None]:
         """Read candidates, in the order in which they were written; the next chunk is read ahead.
 
         Each image is given once, as it was when the scan began; where others clear its files away meanwhile, as they put it.

@@ -76,7 +76,7 @@ def _nearest_rows(
     places: list[tuple[IndexedImage, int]] = []
     done = 0
     for chunk in index.scan(sample_ids, features_only=True):
-        scores = chunk.features.float() @ vector
+        scores = chunk.features @ vector
         top = scores.topk(min(k, len(scores)))
         places += [_place(chunk, row) for row in top.indices.tolist()]
         best, order = torch.cat([best, top.values]).sort(descending=True, stable=True)

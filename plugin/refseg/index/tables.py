@@ -159,7 +159,7 @@ class IndexChunk:
     Attributes:
         images: the images.
         starts: (n + 1,) row of the first candidate of each image, and the number of rows.
-        features: (N, C) in the index's dtype.
+        features: (N, C) float32.
         rows: the other columns, as an Arrow table; without any where only features were asked for.
         settings: of the index.
     """
@@ -183,7 +183,7 @@ class IndexChunk:
             edges.slice(start, stop - start),
             boxes[start:stop],
             predicted_iou[start:stop],
-            self.features[start:stop].float(),
+            self.features[start:stop],
             self.images[number].image_hw,
             self.settings.grid_side_of(self.images[number].image_hw),
         )
@@ -287,12 +287,13 @@ def candidates_table(images: Sequence[IndexedImage], packed: Sequence[PackedCand
 
 
 def features_of(table: pa.Table, settings: IndexSettings) -> Tensor:
-    """(N, C) features in the index's dtype, without a copy."""
+    """(N, C) float32 features."""
     column = column_of(table, "feature")
     if not len(column):
-        return torch.empty(0, settings.feature_width, dtype=settings.feature_dtype)
+        return torch.empty(0, settings.feature_width)
     features: Tensor = torch.utils.dlpack.from_dlpack(column.flatten())
-    return features.reshape(-1, settings.feature_width)
+    # Here, because chunks are read ahead: it costs whoever matches them no time.
+    return features.reshape(-1, settings.feature_width).float()
 
 
 def _with_settings(fields: Sequence[Any], settings: IndexSettings) -> pa.Schema:

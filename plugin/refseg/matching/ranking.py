@@ -118,6 +118,8 @@ def rank_batch(
     least = min_score[labels] if isinstance(min_score, Tensor) else torch.full_like(scores, min_score)
     wanted = batch.filled & least.isfinite()
     filled = (wanted if as_published else wanted & (scores > 0)).nonzero()[:, 0]
+    if not as_published and overlaps == "merge":
+        filled = _in_reach(batch, filled, labels[filled], scores[filled] >= least[filled], NMS_KEEPS * max_detections)
     rows = batch.thinned(filled, batch.predicted_iou[filled], labels[filled], NMS_IOU)
     rows = batch.best(rows, NMS_KEEPS * max_detections)
     rows = rows[scores[rows] > 0]
@@ -132,6 +134,26 @@ def rank_batch(
     columns = labels[chosen], final, classified.margins[chosen], classified.runners_up[chosen]
     parts = [column.split([len(rows) for rows in own]) for column in columns]
     return [Ranking(*values) for values in zip(own, *parts, strict=True)]
+
+
+def _in_reach(batch: Batch, rows: Tensor, labels: Tensor, high: Tensor, most: int) -> Tensor:
+    """Some rows, without those of a class that no candidate of their image reaches: it has no instance there.
+
+    Classes leave each other alone, and merging lowers scores; only where NMS may leave more than it keeps do all of them count.
+
+    Args:
+        batch: of candidates.
+        rows: (n,) int64.
+        labels: (n,) int64, of these.
+        high: (n,) bool, which of these score as high as is asked for.
+        most: rows of an image that NMS keeps.
+    """
+    owner = batch.owner[rows.numpy()]
+    groups = owner * (int(labels.max()) + 1 if len(rows) else 1) + labels.numpy()
+    reached = np.zeros(int(groups.max(initial=-1)) + 1, bool)
+    reached[groups[high.numpy()]] = True
+    is_full = np.bincount(owner, minlength=len(batch.images)) > most
+    return rows[torch.from_numpy(reached[groups] | is_full[owner])]
 
 
 def _merged(

@@ -58,7 +58,7 @@ def match_images(task: MatchTask, images: Sequence[tuple[str, ImageId]]) -> list
         names.setdefault(sample_id, []).append(image_id)
     results: list[dict[str, Any]] = []
     for chunk in index.scan(list(names)):
-        classified = matcher.classify(chunk.features.float())
+        classified = matcher.classify(chunk.features)
         for number, image in enumerate(chunk.images):
             rows = slice(int(chunk.starts[number]), int(chunk.starts[number + 1]))
             candidates = chunk.candidates(number)

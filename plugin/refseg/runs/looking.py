@@ -176,5 +176,6 @@ def part(wanted: Tensor, known: Looked | None) -> Parted:
     asked, answered = set(rows), set(seen)
     own = [place for place, row in enumerate(seen) if row in asked]
     missing = [place for place, row in enumerate(rows) if row not in answered]
-    counted = known if len(own) == len(seen) else Looked(known.rows[own], known.looks[own])
-    return Parted(counted if own else None, wanted[missing])
+    # A slice costs nothing, a choice of rows does.
+    counted = known if len(own) == len(seen) else Looked(known.rows[own], known.looks[own]) if own else None
+    return Parted(counted, wanted[missing] if missing else wanted[:0])

@@ -6,7 +6,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from ..candidates import Candidates, PackedCandidates
-from ..dataset import Builder, Source, ViewImages, every_image, whole_of
+from ..dataset import Builder, DatasetIndex, Source, ViewImages, every_image, whole_of
+from ..images import run_ahead
+from ..index import IndexChunk
 from ..matching import Batch, Looked, Matcher, Ranking
 from ..progress import Progress
 from .looking import Looker, part
@@ -107,16 +109,26 @@ def _ranked(
     """The indexed images among these, ranked by what is known, and what a second look at the best of the others is worth."""
     if source.index is None:
         return
-    for chunk in source.index.index.scan(sample_ids):
-        classified = matcher.classify(chunk.features.float())
-        images = [chunk.candidates(number) for number in range(len(chunk.images))]
-        batch = Batch.of(images)
-        parts = list(map(part, matcher.pick_batch(batch, classified), looker.known(chunk.images)))
-        rankings = matcher.rank_batch(batch, classified, [parted.known for parted in parts])
-        for number, (image, parted) in enumerate(zip(chunk.images, parts, strict=True)):
-            looks_anew = matcher.looks_anew and len(parted.missing)
-            worth = float(classified.scores[int(chunk.starts[number]) + parted.missing].max()) if looks_anew else 0.0
-            yield image.sample_id, images[number], rankings[number], worth
+    with closing(run_ahead(_with_looks(source.index, sample_ids, looker), "refseg-looks")) as chunks:
+        for chunk, known in chunks:
+            classified = matcher.classify(chunk.features)
+            images = [chunk.candidates(number) for number in range(len(chunk.images))]
+            batch = Batch.of(images)
+            parts = list(map(part, matcher.pick_batch(batch, classified), known))
+            rankings = matcher.rank_batch(batch, classified, [parted.known for parted in parts])
+            for number, (image, parted) in enumerate(zip(chunk.images, parts, strict=True)):
+                looks_anew = matcher.looks_anew and len(parted.missing)
+                worth = float(classified.scores[int(chunk.starts[number]) + parted.missing].max()) if looks_anew else 0.0
+                yield image.sample_id, images[number], rankings[number], worth
+
+
+def _with_looks(
+    index: DatasetIndex, sample_ids: Sequence[str], looker: Looker
+) -> Generator[tuple[IndexChunk, list[Looked | None]], None, None]:
+    """The indexed images among these, and what was seen of them: read while those before are ranked."""
+    with closing(index.index.scan(sample_ids)) as chunks:
+        for chunk in chunks:
+            yield chunk, looker.known(chunk.images)
 
 
 def preview_images(
@@ -131,24 +143,25 @@ def preview_images(
     bounds: dict[str, float] = {}
     yield Progress(0, len(sample_ids), "images")
     for chunk in source.index.index.scan(sample_ids, features_only=True):
-        scores = matcher.bounds(matcher.classify(chunk.features.float()))
+        scores = matcher.bounds(matcher.classify(chunk.features))
         for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
             own = scores[int(chunk.starts[number]) : int(chunk.starts[number + 1])]
             best = float(own.max()) if len(own) else 0.0
             bounds[image.sample_id] = max(best, matcher.best_of(known))
         yield Progress(len(bounds), len(sample_ids), "images")
     order = sorted(bounds, key=lambda name: -bounds[name])
-    found: list[tuple[float, str, PackedCandidates, Ranking]] = []
+    found: list[tuple[float, str]] = []
     for start in range(0, len(order), IMAGES_A_LOOK):
         look = order[start : start + IMAGES_A_LOOK]
         if not bounds[look[0]] or (len(found) == PREVIEWED and bounds[look[0]] <= found[-1][0]):
             break
-        for sample_id, candidates, ranking, _ in _ranked(source, look, matcher, looker):
+        for sample_id, _, ranking, _ in _ranked(source, look, matcher, looker):
             if len(ranking):
-                found.append((float(ranking.scores[0]), sample_id, candidates, ranking))
+                found.append((float(ranking.scores[0]), sample_id))
         found = sorted(found, key=lambda item: -item[0])[:PREVIEWED]
         yield Progress(min(start + IMAGES_A_LOOK, len(order)), len(order), "best images")
-    for _, sample_id, candidates, ranking in found:
+    # Read again: the candidates of an image keep those of its whole chunk in memory.
+    for sample_id, candidates, ranking, _ in _ranked(source, [name for _, name in found], matcher, looker):
         writer.add(sample_id, candidates, ranking)
     writer.flush()
-    return [(sample_id, score) for score, sample_id, _, _ in found]
+    return [(sample_id, score) for score, sample_id in found]

@@ -143,7 +143,7 @@ def _worth(
     most: int,
 ) -> _Pool:
     """The best candidates of a chunk, before anybody looks at their masks."""
-    features = chunk.features.float()
+    features = chunk.features
     scored = [matcher.scored(first, looked) for first, looked in _parted(chunk, matcher, features, looks)]
     labels, scores = torch.cat([one.labels for one in scored]), torch.cat([one.scores for one in scored])
     images = [chunk.candidates(number) for number in range(len(chunk.images))]
