@@ -1,7 +1,7 @@
 """The mask files of predictions that a run replaces: they go once the new predictions are written, where no label needs them.
 
 Removed is only what runs of segment on this dataset have written, `<folder of masks>/<sample id>/<label id>.png`. A file stays
-where any label of its image points to it, such as a copy of an accepted prediction, and where those of another dataset do, such
+where any label of its image points to it, such as one in a copied field, and where those of another dataset do, such
 as a clone's. A process that is killed leaves files without labels, never labels without files; from an hour later on the next
 run on the image removes them.
 """
