@@ -198,9 +198,9 @@ def dataset_problem(ctx: Any) -> str | None:
     dataset = ctx.dataset
     if dataset is None:
         return "No dataset is open: open one first."
-    from refseg.dataset import count_samples
+    from refseg.dataset import has_samples
 
-    if count_samples(dataset) == 0:
+    if not has_samples(dataset):
         return f"The dataset {dataset.name!r} is empty: add images first."
     if shows_frames(ctx):
         return _frames_problem(ctx)

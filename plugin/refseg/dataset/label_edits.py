@@ -45,10 +45,21 @@ class ListEdit:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
 
-    @property
-    def ids(self) -> list[ObjectId]:
-        """Of the labels that it held."""
-        return [label["_id"] for label in self.seen]
+    @classmethod
+    def between(cls, seen: Sequence[Document], after: Sequence[Document]) -> ListEdit:
+        """What makes one list of labels of another; none of them loses an attribute."""
+        before, now = ({label["_id"]: label for label in labels} for labels in (seen, after))
+        changes = {
+            name: {key: value for key, value in now[name].items() if key not in label or label[key] != value}
+            for name, label in before.items()
+            if name in now
+        }
+        return cls(
+            seen,
+            [label for name, label in now.items() if name not in before],
+            before.keys() - now.keys(),
+            {name: values for name, values in changes.items() if values},
+        )
 
 
 @dataclass

@@ -117,13 +117,18 @@ def count_samples(view: Any) -> int:
     return int(view.skip(0).count())
 
 
+def has_samples(view: Any) -> bool:
+    """Whether a dataset or view has any, without counting them all."""
+    return bool(view.limit(1).count())
+
+
 def require_samples(view: Any) -> None:
     """Refuse an empty view.
 
     Raises:
         DatasetError: there is no sample in it.
     """
-    if count_samples(view) == 0:
+    if not has_samples(view):
         raise DatasetError(f"The view of dataset {name_of(view)!r} is empty: choose at least one image.")
 
 

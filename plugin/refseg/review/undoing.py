@@ -35,7 +35,6 @@ class Undoing:
 
     def edit(self, sample_id: str, lists: Lists) -> ImageEdit:
         """What undoes the decision in one image."""
-        edits = {name: ListEdit(labels) for name, labels in lists.items()}
         objects: dict[Any, tuple[list[tuple[str, Document]], list[Replaced]]] = defaultdict(lambda: ([], []))
         for name, labels in lists.items():
             for label in labels:
@@ -45,20 +44,11 @@ class Undoing:
         for one in self._replaced.get(sample_id, ()):
             if one.field in lists:
                 objects[one.prediction_id][1].append(one)
+        after = lists
         for written, earlier in objects.values():
-            after = _put_back(written, earlier, lists) if self._is_as_left(written, earlier, lists) else None
-            if after is None:
-                continue
-            for name, label in written:
-                edits[name].removed.add(label["_id"])
-            for one in earlier:
-                values = json_util.loads(one.values)
-                if not one.is_gone:
-                    edits[one.field].changed[ObjectId(one.label_id)] = values
-                elif ObjectId(one.label_id) not in edits[one.field].ids:
-                    edits[one.field].added.append(values)
-            lists = after
-        return ImageEdit(edits)
+            if self._is_as_left(written, earlier, after):
+                after = _put_back(written, earlier, after) or after
+        return ImageEdit({name: ListEdit.between(labels, after[name]) for name, labels in lists.items()})
 
     def _is_as_left(self, written: Sequence[tuple[str, Document]], earlier: Sequence[Replaced], lists: Lists) -> bool:
         """Whether no later decision has touched what this one wrote and changed for an object."""
@@ -86,8 +76,9 @@ def _put_back(written: Sequence[tuple[str, Document]], earlier: Sequence[Replace
     gone = {label["_id"] for _, label in written}
     after = {name: {label["_id"]: label for label in labels if label["_id"] not in gone} for name, labels in lists.items()}
     for one in earlier:
-        label_id = ObjectId(one.label_id)
-        after[one.field][label_id] = {**after[one.field].get(label_id, {}), **json_util.loads(one.values)}
+        labels, label_id = after[one.field], ObjectId(one.label_id)
+        if not (one.is_gone and label_id in labels):
+            labels[label_id] = {**labels.get(label_id, {}), **json_util.loads(one.values)}
     for one in earlier:
         label = after[one.field][ObjectId(one.label_id)]
         others = (other for labels in after.values() for other in labels.values() if other is not label)

@@ -24,8 +24,8 @@ from ..dataset import (
     SourceSettings,
     StoredPrototypes,
     collect_negatives,
-    count_samples,
     every_image,
+    has_samples,
     image_view,
     label_fields,
     name_of,
@@ -200,7 +200,7 @@ def iter_update(
     dataset = whole_of(view)
     run = newest_run(dataset, label_field)
     images = None if run is None else _images_of(view, run)
-    if run is None or images is None or count_samples(images) == 0:
+    if run is None or images is None or not has_samples(images):
         raise DatasetError(
             f"No image of this view of dataset {name_of(dataset)!r} was segmented by RefSeg in the field {label_field!r}: run "
             "segment first."
