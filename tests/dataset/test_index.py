@@ -274,6 +274,6 @@ class TestStatus:
         index: DatasetIndex = open_index(trays)
         ids, paths = trays.values(["id", "filepath"])
         states = [refseg.dataset.file_states.file_state(path) for path in paths]
-        assert [index.holds(*pair) for pair in zip(ids, states, strict=True)] == [True, False, False, False]
-        assert not index.holds(ids[0], None)
-        assert not index.holds(ids[0], states[1])
+        assert [index.holds(*image) for image in zip(ids, states, paths, strict=True)] == [True, False, False, False]
+        assert not index.holds(ids[0], None, paths[0])
+        assert not index.holds(ids[0], states[1], paths[0])

@@ -26,6 +26,7 @@ from refseg.dataset.labels import (
     objects_of,
     relative_box,
     require_object_field,
+    require_predictions,
     to_detections,
     to_document,
 )
@@ -65,6 +66,17 @@ class TestRequire:
         dataset.add_sample_field("other", fo.EmbeddedDocumentField, embedded_doc_type=kind)
         with pytest.raises(DatasetError, match=f"holds {kind.__name__}, but objects are needed: label some objects first"):
             require_object_field(dataset, "other")
+        with pytest.raises(DatasetError, match=f"holds {kind.__name__}, but predictions are needed: segment the dataset first"):
+            require_predictions(dataset, "other")
+
+    def test_predictions(self, dataset: fo.Dataset) -> None:
+        with pytest.raises(DatasetError, match=r"'found' .* does not exist, .*: segment the dataset first"):
+            require_predictions(dataset, "found")
+        dataset.add_sample_field("found", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        require_predictions(dataset, "found")
+        dataset.add_sample_field("lines", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
+        with pytest.raises(DatasetError, match=r"'lines' .* holds Polylines, .*: choose one of 'found'"):
+            require_predictions(dataset, "lines")
 
 
 def test_objects_of() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -10,6 +11,8 @@ import fiftyone as fo
 import pytest
 from bson import ObjectId
 from fiftyone.core.odm import get_db_conn
+from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect
 
 from refseg.dataset.fields import past_runs, whole_config
 from refseg.dataset.run_records import KEPT_UNPOINTED, claim, register, remove_run, update_run
@@ -129,6 +132,34 @@ class TestRegister:
             with pytest.raises(KeyboardInterrupt):
                 register(dataset, "one", config(dataset))
         assert records_of(dataset) == {}
+
+    def test_an_answer_that_was_lost(self, dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        lose_answers(monkeypatch)
+        assert register(dataset, "one", config(dataset, number=1))
+        assert register(dataset, "one", config(dataset, number=2), replaces={"method": METHOD})
+        update_run(dataset, "one", {"more": 3})
+        known = whole_config(dataset, "one")
+        assert (known["number"], known["more"]) == (2, 3)
+        assert_whole(dataset)
+        remove_run(dataset, "one")
+        assert records_of(dataset) == {}
+        assert pointers_of(dataset) == {}
+
+
+def lose_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every update and deletion arrives, and its first answer does not."""
+    monkeypatch.setattr("refseg.dataset.connection.time.sleep", lambda seconds: None)
+    for name in ("update_one", "delete_one"):
+        whole = getattr(Collection, name)
+        is_lost = itertools.cycle([True, False])
+
+        def first_lost(*args: Any, whole: Any = whole, is_lost: Any = is_lost, **kwargs: Any) -> Any:
+            answer = whole(*args, **kwargs)
+            if next(is_lost):
+                raise AutoReconnect("the connection broke")
+            return answer
+
+        monkeypatch.setattr(Collection, name, first_lost)
 
 
 class TestUpdate:

@@ -310,7 +310,7 @@ class TestBadInput:
             accept(dataset, ids_of(dataset), accepted_field="lanes")
         with pytest.raises(DatasetError, match=r"'done' .* holds BooleanField, not Detections: choose another field"):
             reject(dataset, ids_of(dataset), rejected_field="done")
-        with pytest.raises(DatasetError, match=r"'lanes' .* does not hold Detections: choose one of predictions"):
+        with pytest.raises(DatasetError, match=r"'lanes' .* holds Polylines, .* choose one of 'predictions'"):
             accept(dataset, ids_of(dataset), "lanes")
         # A field that this decision does not write is the user's own business.
         accept(dataset, ids_of(dataset), rejected_field="done")

@@ -296,7 +296,7 @@ class TestFields:
         with pytest.raises(DatasetError, match=r"'others'.* does not exist"):
             look_at_review(shelf, "others")
         shelf.add_sample_field("one", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
-        with pytest.raises(DatasetError, match=r"'one' of dataset .* does not hold Detections"):
+        with pytest.raises(DatasetError, match=r"'one' of dataset .* holds Polylines, but predictions are needed"):
             look_at_review(shelf, "one")
 
     def test_a_field_of_another_kind_under_the_name_of_decisions(self, shelf: fo.Dataset) -> None:

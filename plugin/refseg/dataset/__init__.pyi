@@ -69,6 +69,7 @@ from .labels import objects_of as objects_of
 from .labels import prediction_example as prediction_example
 from .labels import relative_box as relative_box
 from .labels import require_object_field as require_object_field
+from .labels import require_predictions as require_predictions
 from .labels import to_detections as to_detections
 from .labels import to_document as to_document
 from .labels import with_own_mask as with_own_mask

@@ -18,6 +18,7 @@ from fiftyone.core.odm import get_db_conn, validate_field_name
 
 from ..errors import DatasetError
 from ..processes import Process, is_gone
+from .connection import patiently
 from .labels import OBJECT_TYPES
 
 REFERENCE_TAG = "reference"
@@ -111,7 +112,8 @@ def whole_config(dataset: Any, key: str) -> Mapping[str, Any]:
 
 def run_ids(dataset: Any) -> Mapping[str, Any]:
     """Of every run of a dataset, by key, the id of its document in the database."""
-    found = get_db_conn().datasets.find_one({"_id": dataset._root_dataset._doc.id}, {"runs": True})
+    datasets, wanted = get_db_conn().datasets, {"_id": dataset._root_dataset._doc.id}
+    found = patiently(lambda: datasets.find_one(wanted, {"runs": True}))
     return {} if found is None else found.get("runs") or {}
 
 

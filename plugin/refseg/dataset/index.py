@@ -31,7 +31,7 @@ from .known_indexes import INDEX_METHOD, index_records, pixels_of_index
 from .reports import IndexStatus, VerifyReport
 from .run_records import claim, remove_run
 from .store import dataset_folder
-from .views import ids_in, name_of, sample_or_none
+from .views import ids_in, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,14 +154,12 @@ class DatasetIndex:
             if record["uri"] == self.uri:
                 remove_run(self.dataset, record["key"])
 
-    def holds(self, sample_id: str, state: FileState | None, path: str = "") -> bool:
+    def holds(self, sample_id: str, state: FileState | None, path: str) -> bool:
         """Whether the candidates of this sample's file, as it is now, are in the index; see file_state."""
         image = self.index.images.get(sample_id)
         if image is None or state is None:
             return False
-        sample = None if path else sample_or_none(self.dataset, sample_id)
-        path = path if sample is None else sample.filepath
-        return bool(path) and still_held(image, path, state) is not None
+        return still_held(image, path, state) is not None
 
     def note(self, images: Sequence[IndexedImage]) -> None:
         """Note states of files whose candidates are still right: nobody has to look again, unless nothing can be written."""

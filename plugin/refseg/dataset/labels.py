@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -42,16 +42,29 @@ def require_object_field(view: Any, field: str) -> type:
     Raises:
         DatasetError: the field does not exist or holds no objects; the message lists the fields that do.
     """
+    return _require_kind(view, field, OBJECT_TYPES, "objects", "label some objects first")
+
+
+def require_predictions(view: Any, field: str) -> None:
+    """Refuse a field that cannot hold predictions.
+
+    Raises:
+        DatasetError: the field does not exist or holds no Detections; the message lists the fields that do.
+    """
+    _require_kind(view, field, (fo.Detections,), "predictions", "segment the dataset first")
+
+
+def _require_kind(view: Any, field: str, accepted: Collection[type], needed: str, otherwise: str) -> type:
     schema = view.get_field_schema(embedded_doc_type=None)
     kinds = {name: getattr(entry, "document_type", None) for name, entry in schema.items()}
     kind = kinds.get(field)
-    if kind in OBJECT_TYPES:
+    if kind in accepted:
         assert isinstance(kind, type)
         return kind
-    usable = [name for name, other in kinds.items() if other in OBJECT_TYPES]
+    usable = [name for name, other in kinds.items() if other in accepted]
     what = f"holds {kind.__name__ if kind else 'no labels'}" if field in schema else "does not exist"
-    hint = f"choose one of {', '.join(map(repr, usable))}" if usable else "label some objects first"
-    raise DatasetError(f"The field {field!r} of dataset {view._root_dataset.name!r} {what}, but objects are needed: {hint}.")
+    hint = f"choose one of {', '.join(map(repr, usable))}" if usable else otherwise
+    raise DatasetError(f"The field {field!r} of dataset {view._root_dataset.name!r} {what}, but {needed} are needed: {hint}.")
 
 
 def objects_of(value: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import fiftyone as fo
@@ -18,6 +19,7 @@ from fiftyone.core.odm.runs import RunDocument
 
 from ..errors import DatasetError
 from ..names import run_key_from
+from .connection import patiently
 from .fields import run_ids
 
 KEPT_UNPOINTED = timedelta(hours=1)
@@ -71,7 +73,7 @@ def register(view: Any, key: str, config: Any, *, replaces: Mapping[str, Any] | 
             return False
         else:
             ours = {"_id": held, **{f"config.{name}": value for name, value in replaces.items()}}
-            is_done = bool(runs.update_one(ours, {"$set": values}).matched_count)
+            is_done = bool(patiently(partial(runs.update_one, ours, {"$set": values})).matched_count)
             if not is_done and runs.count_documents({"_id": held}, limit=1):
                 return False
     _show(root, key)
@@ -83,7 +85,8 @@ def update_run(dataset: Any, key: str, values: Mapping[str, Any]) -> None:
     """Change some settings of a run, whatever else is changed meanwhile; nothing where the run is gone."""
     held = run_ids(dataset).get(key)
     changed = {f"config.{name}": value for name, value in values.items()}
-    if held is not None and get_db_conn().runs.update_one({"_id": held}, {"$set": changed}).matched_count:
+    runs = get_db_conn().runs
+    if held is not None and patiently(lambda: runs.update_one({"_id": held}, {"$set": changed})).matched_count:
         _show(dataset._root_dataset, key)
 
 
@@ -92,8 +95,9 @@ def remove_run(dataset: Any, key: str) -> None:
     root, conn = dataset._root_dataset, get_db_conn()
     held = run_ids(root).get(key)
     if held is not None:
-        conn.datasets.update_one({"_id": root._doc.id, f"runs.{key}": held}, {"$unset": {f"runs.{key}": True}})
-        conn.runs.delete_one({"_id": held})
+        pointing = {"_id": root._doc.id, f"runs.{key}": held}
+        patiently(lambda: conn.datasets.update_one(pointing, {"$unset": {f"runs.{key}": True}}))
+        patiently(lambda: conn.runs.delete_one({"_id": held}))
     _show(root, key)
 
 
@@ -101,14 +105,12 @@ def _point_to_new(root: Any, key: str, held: Any, values: Mapping[str, Any]) -> 
     """Make a record and let the dataset point to it, where it points to none, or still to the one that is gone."""
     conn = get_db_conn()
     document = RunDocument(dataset_id=root._doc.id, results=None, **values)
-    document.save()
-    unchanged = {"$exists": False} if held is None else held
+    patiently(document.save)
+    # None is also found where there is no such key; the new one where an update arrived of which nobody heard.
+    unchanged = {"_id": root._doc.id, f"runs.{key}": {"$in": [held, document.id]}}
+    changed = {"$set": {f"runs.{key}": document.id, "last_modified_at": values["timestamp"]}}
     try:
-        found = conn.datasets.update_one(
-            {"_id": root._doc.id, f"runs.{key}": unchanged},
-            {"$set": {f"runs.{key}": document.id, "last_modified_at": values["timestamp"]}},
-        )
-        is_taken = bool(found.matched_count)
+        is_taken = bool(patiently(lambda: conn.datasets.update_one(unchanged, changed)).matched_count)
     except BaseException:
         conn.runs.delete_one({"_id": document.id})
         raise

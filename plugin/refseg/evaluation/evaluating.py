@@ -28,6 +28,7 @@ from ..dataset import (
     newest_run,
     objects_of,
     require_object_field,
+    require_predictions,
     require_samples,
     whole_of,
 )
@@ -170,8 +171,7 @@ def false_positives_per_empty_image(
 def _check_fields(view: Any, pred_field: str, gt_field: str) -> type:
     """Refuse what cannot be evaluated; the label type of ground truth."""
     require_samples(view)
-    if require_object_field(view, pred_field) is not fo.Detections:
-        raise DatasetError(f"The predictions in the field {pred_field!r} must be Detections.")
+    require_predictions(view, pred_field)
     if pred_field == gt_field:
         raise DatasetError(f"Predictions and ground truth are the same field, {pred_field!r}: choose two.")
     return require_object_field(view, gt_field)

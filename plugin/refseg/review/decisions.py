@@ -24,7 +24,7 @@ from ..dataset import (
     name_of,
     prediction_fields,
     read_documents,
-    require_object_field,
+    require_predictions,
     write_edits,
 )
 from ..errors import DatasetError
@@ -257,11 +257,7 @@ def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_
 
 
 def _check_fields(dataset: Any, request: _Request) -> None:
-    if require_object_field(dataset, request.label_field) is not fo.Detections:
-        name = request.label_field
-        raise DatasetError(
-            f"The field {name!r} of dataset {name_of(dataset)!r} does not hold Detections: choose one of predictions."
-        )
+    require_predictions(dataset, request.label_field)
     targets = _targets(request)
     if len({request.label_field, request.accepted_field, request.rejected_field}) < 3:
         raise DatasetError(

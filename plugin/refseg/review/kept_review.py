@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dataset import ACCEPTED_FIELD, REJECTED_FIELD, Content, KeptRows, PastRun, keep_rows, newest_run
-from .queue import OpenPredictions, QueueItem, count_decisions, decided_field, find_open, require_predictions
+from ..dataset import ACCEPTED_FIELD, REJECTED_FIELD, Content, KeptRows, PastRun, keep_rows, newest_run, require_predictions
+from .queue import OpenPredictions, QueueItem, count_decisions, decided_field, find_open
 from .rows import (
     DECIDED_FIELDS,
     PREDICTION_FIELDS,

@@ -24,9 +24,8 @@ from ..dataset import (
     every_image,
     image_view,
     in_chunks,
-    name_of,
     newest_run,
-    require_object_field,
+    require_predictions,
     whole_of,
 )
 from ..errors import DatasetError
@@ -200,18 +199,6 @@ def count_decisions(decided: DecidedRows, open_ones: Mapping[str, int]) -> Revie
     names = sorted({*open_ones, *(name for name, _ in counts)})
     rows = [[counts[name, kind] for kind in ("accept", "reject", "relabel", "fix")] for name in names]
     return ReviewSummary(tuple(ClassReview(name, open_ones.get(name, 0), *row) for name, row in zip(names, rows, strict=True)))
-
-
-def require_predictions(view: Any, label_field: str) -> None:
-    """Refuse a field that holds no detections.
-
-    Raises:
-        DatasetError: it does not.
-    """
-    if require_object_field(view, label_field) is not fo.Detections:
-        raise DatasetError(
-            f"The field {label_field!r} of dataset {name_of(view)!r} does not hold Detections: choose one of predictions."
-        )
 
 
 def decided_field(dataset: Any, field: str) -> str | None:
