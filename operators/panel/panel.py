@@ -1,6 +1,6 @@
 """The panel "Reference segmentation": events and buttons in, library calls and operators out, sections back.
 
-What is shown comes from FiftyOne each time it is asked for (`sections`) and is drawn by `panel.js`; nothing that matters
+What is shown comes from FiftyOne each time it is asked for (`sections`) and is drawn by `js/`; nothing that matters
 is kept here, so a closed browser, a second one or a new server lose nothing. Long work runs in `background`, and the panel asks
 after it.
 """

@@ -12,6 +12,8 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 PANEL = "Reference segmentation"
+OUR_CODE = "/operators/panel/"
+"""In the addresses of our own scripts."""
 IMAGE_HW = (360, 480)
 """Of the demo's trays; not imported, because their module loads FiftyOne before this session's settings are made."""
 
@@ -31,7 +33,7 @@ class AppPage:
         self.errors: list[str] = []
         self._pictures = pictures
         # The App has errors of its own, such as "entry is loading" where a sidebar is redrawn.
-        page.on("pageerror", lambda error: self.errors.append(str(error)) if "panel.js" in (error.stack or "") else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)) if OUR_CODE in (error.stack or "") else None)
         page.goto(f"{url}/datasets/{dataset}")
         page.locator("[data-cy=action-browse-operations]").first.wait_for(timeout=120_000)
         self._dismiss_advertisement()

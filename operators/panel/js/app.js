@@ -1,0 +1,7 @@
+/* What FiftyOne's App provides to plugins, by the names that the panel's modules use. Nothing is built or bundled. */
+export const { createElement: h, useCallback, useEffect, useRef, useState } = window.React;
+export const mui = window.__mui__;
+export const { usePanelEvent } = window.__foo__;
+export const { usePanelId } = window.__fosp__;
+export const { selectedLabelTypes } = window.__fos__;
+export const { useRecoilValue } = window.recoil;

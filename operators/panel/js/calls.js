@@ -1,0 +1,107 @@
+/* What the panel asks Python for, and when it asks again. */
+import { selectedLabelTypes, useCallback, useEffect, usePanelEvent, usePanelId, useRecoilValue, useRef, useState } from "./app.js";
+import { SECTIONS } from "./names.js";
+
+const POLL_MILLISECONDS = 1000;
+const READING_MILLISECONDS = 500;
+const PATIENCE_MILLISECONDS = 5000;
+const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
+const PICTURES_A_REQUEST = 48;
+
+/** A function that calls a method of the panel and resolves to what it returns; the same one for the panel's life. */
+export function useCall(schema) {
+  const panelId = usePanelId();
+  const handle = usePanelEvent();
+  const latest = useRef(null);
+  const chosen = useRef(Promise.resolve());
+  latest.current = { handle, panelId, view: schema.view };
+  return useCallback((method, params = {}) => {
+    const ask = () => new Promise((resolve) => {
+      const { handle: send, panelId: id, view } = latest.current;
+      send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
+    });
+    if (method === "pictures") return ask();
+    // A button pressed while its field is still being left waits until what was typed there is kept, and a decision or its
+    // undoing waits for the one before.
+    const answer = chosen.current.then(ask);
+    if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
+    // Sections that were asked for before a change must not come after it: it waits for them, but not for ever, should the
+    // server be gone.
+    const patience = () => new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS));
+    if (["load", "watch"].includes(method)) chosen.current = Promise.race([answer, patience()]);
+    return answer;
+  }, []);
+}
+
+/** Pictures by label id, asked for once each; `wanted` holds {id, field, sample_id}. */
+export function usePictures(call, wanted, large) {
+  const [known, setKnown] = useState({});
+  const asked = useRef(new Set());
+  const wantedIds = useRef(new Set());
+  wantedIds.current = new Set(wanted.map((item) => item.id));
+  const missing = wanted.filter((item) => !asked.current.has(item.id)).slice(0, large ? 1 : PICTURES_A_REQUEST);
+  useEffect(() => {
+    if (!missing.length) return;
+    missing.forEach((item) => asked.current.add(item.id));
+    const plain = missing.map(({ id, field, sample_id }) => ({ id, field, sample_id }));
+    call("pictures", { wanted: plain, large }).then((found) => {
+      if (!found) plain.forEach((item) => asked.current.delete(item.id));
+      const rest = Object.fromEntries(found ? plain.map((item) => [item.id, null]) : []);
+      setKnown((before) => {
+        // Large ones are let go once they are not wanted any more.
+        const kept = large ? Object.entries(before).filter(([id]) => wantedIds.current.has(id)) : Object.entries(before);
+        if (large) asked.current = new Set([...asked.current].filter((id) => wantedIds.current.has(id)));
+        return { ...Object.fromEntries(kept), ...rest, ...(found || {}) };
+      });
+    });
+  }, [missing.map((item) => item.id).join()]);
+  return known;
+}
+
+/** Watches jobs until they end. Returns a function that takes the id of a job just started. */
+export function useWatch(call, jobs) {
+  const known = useRef(new Map());
+  const [tick, setTick] = useState(0);
+  for (const job of jobs) if (!known.current.has(job.id)) known.current.set(job.id, 0);
+  useEffect(() => {
+    if (!known.current.size) return undefined;
+    const timer = setTimeout(async () => {
+      const answer = await call("watch", { known: [...known.current.keys()] });
+      if (answer) {
+        const alive = new Set(answer.jobs.map((job) => job.id));
+        for (const [id, misses] of [...known.current]) {
+          if (answer.ended.includes(id)) known.current.delete(id);
+          else if (alive.has(id)) known.current.set(id, 0);
+          else if (misses < POLLS_UNTIL_LOST) known.current.set(id, misses + 1);
+          else { known.current.delete(id); call("load", { anew: true }); }
+        }
+      }
+      setTick((number) => number + 1);
+    }, POLL_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [tick, jobs.length]);
+  return (id) => { known.current.set(id, 0); setTick((number) => number + 1); };
+}
+
+/** Sections that are known; those whose labels are still being read are asked for again until they are. */
+export function useSections(call, data) {
+  const waiting = SECTIONS.filter((name) => data[name] && data[name].is_reading);
+  const [tick, setTick] = useState(0);
+  useEffect(() => {
+    if (!waiting.length) return undefined;
+    const timer = setTimeout(async () => {
+      // One that failed has been told, and would be told again and again.
+      if (await call("load", { sections: waiting })) setTick((number) => number + 1);
+    }, READING_MILLISECONDS);
+    return () => clearTimeout(timer);
+  }, [tick, waiting.join()]);
+  return [Object.fromEntries(SECTIONS.filter((name) => data[name] && !waiting.includes(name)).map((name) => [name, data[name]])), waiting.length > 0];
+}
+
+/** What is selected. FiftyOne 1.22 does not tell Python which labels were selected with Alt, so they are counted here. */
+export function useSelection(selection) {
+  const types = Object.values(useRecoilValue(selectedLabelTypes));
+  if (!types.length || !selection) return selection;
+  const num_negatives = types.filter((type) => type === "alt").length;
+  return { ...selection, what: "object", num_references: types.length - num_negatives, num_negatives };
+}
