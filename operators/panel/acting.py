@@ -22,6 +22,8 @@ from .telling import newest
 
 DECISIONS_KEPT = 50
 """Decisions that can be undone."""
+DECIDED = ("review", "references", "suggested")
+"""Sections that a decision changes."""
 
 
 _review_lock = threading.Lock()
@@ -88,6 +90,7 @@ def told(method: Method) -> Method:
             ctx.ops.notify(f"This failed ({type(error).__name__}: {error}). The server's log has the details.", variant="error")
         return None
 
+    call.is_called = True  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
 
 

@@ -15,7 +15,6 @@ import fiftyone.operators.types as types
 from fiftyone.operators.categories import Categories
 
 from ..evaluate import EVALUATION_PANEL
-from ..forms.messages import count
 from ..forms.selection import all_images, collection, shows_frames
 from ..mark_empty import count_empty, describe, mark
 from ..running import background
@@ -25,9 +24,8 @@ from . import looking
 from . import sections as panel_sections
 from . import settings as panel_settings
 from .acting import (
+    DECIDED,
     clear_selection,
-    decide_on,
-    in_turn,
     job_of,
     let_alt_select,
     open_sample,
@@ -36,6 +34,8 @@ from .acting import (
     told,
 )
 from .pictures import pictures
+from .reviewing import Reviewing
+from .showing import Showing
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,11 @@ HELP = """
 4. **Review**: accept, reject or relabel what the model is least sure of, then update. Above it, references are suggested.
 5. **Results**: compare with ground truth, or see how much you had to correct.
 """
-DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
-"""What can be decided of several objects at once, and how that is told."""
-DECIDED = ("review", "references", "suggested")
-"""Sections that a decision changes."""
 REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property
@@ -75,21 +71,8 @@ class ReferenceSegmentation(foo.Panel):
 
     def render(self, ctx: Any) -> types.Property:
         """The component that draws the sections, and the methods it may call; the same for every dataset."""
-        methods = (
-            "load",
-            "pictures",
-            "watch",
-            "choose",
-            "add",
-            "remove",
-            "draw",
-            "start",
-            "cancel",
-            "decide",
-            "decide_selected",
-        )
-        more = ("undo", "open_image", "show", "evaluation", "prompt", "forget_selection", "mark_empty")
-        calls = {name: getattr(self, name) for name in methods + more}
+        names = [name for name in dir(type(self)) if getattr(getattr(type(self), name), "is_called", False)]
+        calls = {name: getattr(self, name) for name in names if not name.startswith("on_")}
         return types.Property(types.Object(), view=types.View(component="RefSegPanel", composite_view=True, **calls))
 
     # Events
@@ -136,6 +119,7 @@ class ReferenceSegmentation(foo.Panel):
     def on_change_current_sample(self, ctx: Any) -> None:
         """Show, once an image is closed, what was changed beside it; the panel there has taken its way of selecting along."""
         let_alt_select(ctx)
+        ctx.panel.set_data("overview.current_sample", ctx.current_sample)
         if ctx.current_sample is None and panel_sections.dataset_problem(ctx) is None:
             send(ctx, *DECIDED)
 
@@ -276,70 +260,6 @@ class ReferenceSegmentation(foo.Panel):
         else:
             ctx.ops.notify("There is nothing to cancel: the job has ended.", variant="info")
         ctx.panel.set_data("overview.jobs", panel_sections.jobs(ctx))
-        return True
-
-    # Review
-
-    @told
-    @in_turn
-    def decide(self, ctx: Any) -> Any:
-        """Accept, reject, relabel or take over for correction one object of the queue, or several that were suggested."""
-        from refseg.errors import RefSegError
-
-        kind, items = ctx.params["kind"], ctx.params.get("items") or [ctx.params["item"]]
-        fields = set(collection(ctx).get_field_schema())
-        try:
-            ids = [[item[name] for item in items] for name in ("label_id", "sample_id")]
-            replaced = decide_on(ctx, kind, *ids, ctx.params.get("label"), as_references=ctx.params.get("as_references"))
-        except RefSegError:
-            # It may have been replaced meanwhile, and would otherwise be asked for again and again.
-            send(ctx, "review", "suggested")
-            raise
-        if kind == "fix" or set(collection(ctx).get_field_schema()) != fields:
-            # The grid does not know the field of the first decision yet, and an open image not the copy to correct.
-            ctx.ops.reload_dataset()
-        if replaced:
-            ctx.ops.notify(replaced, variant="info")
-        if kind == "fix":
-            open_sample(ctx, items[0]["sample_id"])
-        send(ctx, *DECIDED)
-        return True
-
-    @told
-    @in_turn
-    def decide_selected(self, ctx: Any) -> Any:
-        """The same for every prediction selected in the App."""
-        settings, kind = panel_settings.read(ctx), ctx.params["kind"]
-        if kind not in DONE:
-            raise ValueError(f"Of several objects one can decide {', '.join(map(repr, DONE))}, not {kind!r}.")
-        chosen = panel_examples.selected_predictions(ctx, settings)
-        if not chosen:
-            raise ValueError(
-                f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
-                "grid' and select patches."
-            )
-        replaced = decide_on(ctx, kind, chosen, None, ctx.params.get("label"))
-        ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}. {replaced}".rstrip(), variant="success")
-        clear_selection(ctx)
-        ctx.ops.reload_samples()
-        send(ctx, *DECIDED)
-        return True
-
-    @told
-    @in_turn
-    def undo(self, ctx: Any) -> Any:
-        """Take the last decision back."""
-        from refseg.review import Decision, undo
-
-        store = ctx.store(panel_settings.STORE)
-        kept = store.get("decisions") or []
-        if not kept:
-            raise ValueError("There is no decision to take back.")
-        is_undone = undo(collection(ctx), Decision(**kept[-1]))
-        store.set("decisions", kept[:-1])
-        if not is_undone:
-            ctx.ops.notify("The last decision had been taken back already.", variant="info")
-        send(ctx, *DECIDED)
         return True
 
     # Looking around

@@ -54,6 +54,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "matching": _matching(settings),
         "models": [[name, text.partition(": ")[2]] for name, text in MODELS.items()],
         "fields": object_fields(ctx),
+        "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
         "jobs": jobs(ctx),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dataset.index import DatasetIndex
     from .dataset.index_finding import open_index
     from .dataset.indexing import IndexReport, build_index
+    from .dataset.new_references import add_reference
     from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .runs.inspecting import inspect
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
     from .runs.known_images import calibrate, mine_negatives
+    from .runs.prompting import PromptedMask, segment_prompt
     from .runs.report_fields import delete_fields, write_fields
     from .runs.segmenter import Segmenter
     from .runs.segmenting import SegmentReport, segment
@@ -59,6 +61,7 @@ _HOME = {
     "MatchSettings": "matching.settings",
     "InspectedReference": "runs.inspection",
     "PRESETS": "models.loaded",
+    "PromptedMask": "runs.prompting",
     "PrototypeReport": "insight.report",
     "Prototypes": "prototypes.prototypes",
     "QueueItem": "review.queue",
@@ -74,6 +77,7 @@ _HOME = {
     "UpdateReport": "runs.update_report",
     "VerifyReport": "dataset.reports",
     "accept": "review.decisions",
+    "add_reference": "dataset.new_references",
     "build_index": "dataset.indexing",
     "build_prototypes": "prototypes.building",
     "calibrate": "runs.known_images",
@@ -98,6 +102,7 @@ _HOME = {
     "sample_references": "dataset.references",
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
+    "segment_prompt": "runs.prompting",
     "similarity_heatmap": "runs.heatmaps",
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
@@ -119,6 +124,7 @@ __all__ = [
     "IndexStatus",
     "InspectedReference",
     "MatchSettings",
+    "PromptedMask",
     "PrototypeReport",
     "Prototypes",
     "QueueItem",
@@ -134,6 +140,7 @@ __all__ = [
     "UpdateReport",
     "VerifyReport",
     "accept",
+    "add_reference",
     "build_index",
     "build_prototypes",
     "calibrate",
@@ -158,6 +165,7 @@ __all__ = [
     "sample_references",
     "save_prototypes",
     "segment",
+    "segment_prompt",
     "similarity_heatmap",
     "suggest_references",
     "tag_references",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,29 @@ class AppPage:
             tab.click()
         expect(self.section("References")).to_be_visible()
         self.expect_loaded()
+
+    def click_picture(self, share: tuple[float, float], *, alt: bool = False) -> None:
+        """Click on the picture in which an object is shown, at a share of its width and height."""
+        x, y = self._in_picture(share)
+        if alt:
+            self.page.keyboard.down("Alt")
+        self.page.mouse.click(x, y)
+        if alt:
+            self.page.keyboard.up("Alt")
+
+    def drag_picture(self, box: Sequence[float]) -> None:
+        """Drag a box over it: x, y, width and height, as shares."""
+        self.page.mouse.move(*self._in_picture((box[0], box[1])))
+        self.page.mouse.down()
+        for part in (0.5, 1.0):
+            self.page.mouse.move(*self._in_picture((box[0] + part * box[2], box[1] + part * box[3])))
+        self.page.mouse.up()
+
+    def _in_picture(self, share: tuple[float, float]) -> tuple[float, float]:
+        picture = self.section("References").get_by_role("application").get_by_role("img").first
+        picture.scroll_into_view_if_needed()
+        area = picture.bounding_box()
+        return area["x"] + share[0] * area["width"], area["y"] + share[1] * area["height"]
 
     def focus_review(self) -> None:
         """Let the review listen to the keyboard, once it shows an object."""

@@ -155,7 +155,7 @@ class TestAccept:
         assert (copy.label, copy.decision) == ("tee", "accept")
 
     def test_many_images_and_a_hint_that_is_wrong(self, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.review.decisions.SAMPLES_A_WRITE", 2)
+        monkeypatch.setattr("refseg.dataset.label_edits.IMAGES_A_WRITE", 2)
         samples = [
             fo.Sample(f"{number}.png", predictions=fo.Detections(detections=[predicted("star", LEFT, 0.9)]))
             for number in range(5)

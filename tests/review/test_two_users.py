@@ -39,16 +39,16 @@ def older(dataset: fo.Dataset) -> fo.Dataset:
 
 def before_writing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
     """Let something happen once between the reading of a decision and its writing."""
-    from refseg.review import decisions
+    from refseg.dataset import label_edits
 
-    whole, waiting = decisions.write_edits, [do]
+    whole, waiting = label_edits.write_edits, [do]
 
     def late(*args: Any) -> Any:
         while waiting:
             waiting.pop()()
         return whole(*args)
 
-    monkeypatch.setattr(decisions, "write_edits", late)
+    monkeypatch.setattr(label_edits, "write_edits", late)
 
 
 class TestAnOlderObject:
@@ -231,7 +231,7 @@ class TestOneWrite:
         assert labels_in(dataset, "accepted") == []
 
     def test_an_image_that_others_change_all_the_time(self, dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("refseg.review.decisions.write_edits", lambda dataset, edits: set(edits))
+        monkeypatch.setattr("refseg.dataset.label_edits.write_edits", lambda dataset, edits: set(edits))
         with pytest.raises(DatasetError, match=r"Others keep changing the labels of the image [0-9a-f]{24} "):
             accept(dataset, ids_of(dataset)[:1])
 

@@ -1,7 +1,8 @@
 /* Section 1: objects that show what to look for. */
-import { h, mui, selectedLabelTypes, useRecoilValue } from "./app.js";
+import { h, mui, selectedLabelTypes, useRecoilValue, useState } from "./app.js";
 import { usePictures } from "./calls.js";
 import { AMBER, Choice, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, help, plural, row, text } from "./pieces.js";
+import { ShowObject } from "./showing.js";
 
 /** Where thresholds come from, and the images known to be empty. */
 function Calibration({ data, call, go, jobs }) {
@@ -23,6 +24,7 @@ export function References({ data, overview, call, go, isNext, jobs }) {
   const numImages = selection.what === "image" ? selection.num_references + selection.num_negatives : 0;
   const areMarked = numImages > 0 && selection.num_marked === numImages;
   const types = useRecoilValue(selectedLabelTypes);
+  const [isShowing, setIsShowing] = useState(false);
   const add = (only_negatives) => call("add", { only_negatives, alt_label_ids: Object.keys(types).filter((id) => types[id] === "alt") });
   const rows = data ? data.rows : [];
   const shown = rows.flatMap((entry) => [...entry.examples, ...entry.negatives]).concat(data ? data.other_negatives : []);
@@ -53,6 +55,10 @@ export function References({ data, overview, call, go, isNext, jobs }) {
       numImages ? button(areMarked ? "Not empty after all" : numImages === 1 ? "This image is empty" : "These images are empty", () => call("mark_empty", { unmark: areMarked }), { tip: areMarked ? "Takes the mark off" : "They hold no object of any class: whatever is taken for one there is a mistake to learn from" }) : null,
       button("Clear selection", () => call("forget_selection")))
     : null,
+  isShowing ? h(ShowObject, { call, current: overview.current_sample, onClose: () => setIsShowing(false) })
+    : row({ mb: 1.5 },
+      button("Show an object", () => setIsShowing(true), { primary: isNext && !parts.length, tip: "Click on it in a picture: it needs no label" }),
+      text("in a picture, without any label", { color: "text.secondary" })),
   row({ mb: 1.5, alignItems: "flex-start" },
     h(Choice, {
       label: "Draw from", value: settings.field, choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
@@ -63,7 +69,7 @@ export function References({ data, overview, call, go, isNext, jobs }) {
       onKeep: (value) => call("choose", { changes: { shots: Number(value) } }),
     }),
     button("Draw", () => call("draw"), {
-      primary: isNext && !parts.length, disabled: !overview.fields.length, sx: { mt: 0.5 },
+      disabled: !overview.fields.length, sx: { mt: 0.5 },
       tip: "At random, at most one of a class from an image; replaces this field's references",
     })),
   rows.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr auto", columnGap: 1, alignItems: "center" },

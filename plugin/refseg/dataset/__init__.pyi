@@ -27,12 +27,15 @@ from .fields import newest_run as newest_run
 from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs
 from .fields import prediction_fields as prediction_fields
+from .fields import require_own_field as require_own_field
 from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
+from .file_states import file_state as file_state
 from .index import DatasetIndex as DatasetIndex
 from .index_finding import find_index as find_index
 from .index_finding import open_index as open_index
 from .index_pixels import ids_and_paths as ids_and_paths
+from .index_pixels import pixels_before as pixels_before
 from .index_pixels import pixels_for as pixels_for
 from .index_place import IndexPlace as IndexPlace
 from .indexing import ViewImages as ViewImages
@@ -51,6 +54,7 @@ from .known_indexes import pixels_of_index as pixels_of_index
 from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
+from .label_edits import edit_labels as edit_labels
 from .label_edits import images_that_hold as images_that_hold
 from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
@@ -73,6 +77,8 @@ from .labels import require_predictions as require_predictions
 from .labels import to_detections as to_detections
 from .labels import to_document as to_document
 from .labels import with_own_mask as with_own_mask
+from .new_references import SHOWN_FIELD as SHOWN_FIELD
+from .new_references import add_reference as add_reference
 from .references import collect_negatives as collect_negatives
 from .references import collect_references as collect_references
 from .references import references_by_id as references_by_id

@@ -165,6 +165,25 @@ def every_image(dataset: Any) -> Any:
     return dataset.select_group_slices(media_type="image") if dataset.media_type == "group" else dataset
 
 
+def require_own_field(dataset: Any, name: str) -> None:
+    """Refuse a field for what a user shows or decides in which it would be lost, or overwrite something else.
+
+    Raises:
+        DatasetError: it holds predictions, or something else than Detections, or no new field can have its name.
+    """
+    whose = f"The field {name!r} of dataset {dataset._root_dataset.name!r}"
+    if name in prediction_fields(dataset):
+        raise DatasetError(f"{whose} holds predictions, which the next run replaces: choose another field.")
+    existing = dataset.get_field(name)
+    kind = getattr(existing, "document_type", type(existing))
+    if existing is None:
+        check_name(dataset, name)
+    elif kind is not fo.Detections:
+        raise DatasetError(
+            f"{whose} holds {kind.__name__}, not Detections: choose another field, so that nothing is overwritten."
+        )
+
+
 def check_name(dataset: Any, name: str) -> None:
     """Refuse a name that no new field can have.
 

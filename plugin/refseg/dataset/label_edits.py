@@ -7,7 +7,7 @@ again. Labels that an edit does not name stay as they are, those that a user mov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -24,6 +24,9 @@ from .views import name_of
 
 Document = dict[str, Any]
 IMAGES_A_READ = 256
+IMAGES_A_WRITE = 256
+TRIES = 100
+"""How often an image is looked at again that others change at the same moment."""
 
 
 @dataclass
@@ -173,6 +176,30 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
     else:
         fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=done)
     return late
+
+
+def edit_labels(dataset: Any, sample_ids: Iterable[str], edits_of: Callable[[Iterable[str]], Mapping[str, ImageEdit]]) -> None:
+    """Edit images; those that somebody changes between reading and writing are read again. Dataset as from whole_of.
+
+    Args:
+        dataset: whose images.
+        sample_ids: of the images.
+        edits_of: reads some images and says what becomes of each that is still there.
+
+    Raises:
+        DatasetError: MongoDB did not confirm the writes, or others change an image each time.
+    """
+    every = list(sample_ids)
+    for start in range(0, len(every), IMAGES_A_WRITE):
+        left: Iterable[str] = every[start : start + IMAGES_A_WRITE]
+        for _ in range(TRIES):
+            left = write_edits(dataset, edits_of(left))
+            if not left:
+                break
+        else:
+            raise DatasetError(
+                f"Others keep changing the labels of the image {sorted(left)[0]} of dataset {name_of(dataset)!r}: try again."
+            )
 
 
 def _unchanged(sample_id: str, edit: ImageEdit) -> Document:

@@ -45,4 +45,6 @@ from .samples import samples_of as samples_of
 from .thumbnails import as_data_uri as as_data_uri
 from .thumbnails import as_jpeg as as_jpeg
 from .thumbnails import crop_thumbnail as crop_thumbnail
+from .thumbnails import mask_picture as mask_picture
 from .thumbnails import object_picture as object_picture
+from .thumbnails import whole_picture as whole_picture

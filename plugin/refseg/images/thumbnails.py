@@ -27,6 +27,7 @@ from PIL import Image
 from ..errors import ImageError
 from .drawing import INK, fit, outline_object
 from .files import decode_part
+from .headers import read_image_hw
 from .parts import Box, Wanted
 
 SIDE = 96
@@ -127,6 +128,52 @@ def object_picture(
     """
     outline = np.ones((1, 1), bool) if mask is None else mask
     return _picture(path, relative_box, outline, _Framing(width, height, context, MAX_MAGNIFICATION))
+
+
+def whole_picture(path: str | os.PathLike[str], *, side: int = 1280) -> bytes:
+    """A picture of a whole image, its longer side no longer than this many pixels, and never larger than the image.
+
+    Args:
+        path: of the image.
+        side: pixels.
+
+    Returns:
+        A JPEG file.
+
+    Raises:
+        ImageError: the file is missing or no image.
+    """
+    height, width = read_image_hw(path)
+    scale = min(1.0, side / max(height, width))
+    framing = _Framing(max(1, round(width * scale)), max(1, round(height * scale)), 1.0, 1.0)
+    return _picture(path, (0.0, 0.0, 1.0, 1.0), None, framing)
+
+
+def mask_picture(mask: NDArray[np.bool_], colour: tuple[int, int, int], *, side: int = 640) -> bytes:
+    """A mask as a transparent picture to lay over its box: filled lightly, with a firm edge.
+
+    Args:
+        mask: (h, w) bool.
+        colour: red, green and blue, 0 to 255.
+        side: of the picture's longer side at most, pixels.
+
+    Returns:
+        A PNG file.
+    """
+    height, width = mask.shape
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    # A ring of one pixel, so that an edge along the box shows too.
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(grey) >= 128
+    padded = np.pad(inside, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    picture = np.zeros((*inside.shape, 4), np.uint8)
+    picture[inside] = (*colour, 90)
+    picture[inside & ~core] = (*colour, 255)
+    stream = BytesIO()
+    Image.fromarray(picture, "RGBA").save(stream, "PNG")
+    return stream.getvalue()
 
 
 def as_data_uri(picture: bytes) -> str:

@@ -7,7 +7,7 @@ that survives a crash of MongoDB. Of two decisions on one object, by whomever, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -18,22 +18,17 @@ from ..dataset import (
     REJECTED_FIELD,
     ImageEdit,
     add_labels_field,
-    check_name,
+    edit_labels,
     image_dataset,
     images_that_hold,
     name_of,
-    prediction_fields,
     read_documents,
+    require_own_field,
     require_predictions,
-    write_edits,
 )
 from ..errors import DatasetError
 from .deciding import Decision, _Decided, _Request, copy_example
 from .undoing import Undoing
-
-SAMPLES_A_WRITE = 256
-TRIES = 100
-"""How often an image is looked at again that others change at the same moment."""
 
 
 def accept(
@@ -174,7 +169,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
         undone.update(name for name, edit in found.items() if any(edit.lists.values()))
         return found
 
-    _write_until_done(dataset, images, edits_of)
+    edit_labels(dataset, images, edits_of)
     return bool(undone)
 
 
@@ -207,7 +202,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
             edits[sample_id] = image.edit(request)
         return edits
 
-    _write_until_done(dataset, by_sample, edits_of)
+    edit_labels(dataset, by_sample, edits_of)
     every = [decided[name] for name in by_sample if name in decided]
     done = {one for image in every for one in image.decided_ids}
     if not done:
@@ -226,23 +221,6 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
         request.label,
         [pair for image in every for pair in image.pairs],
     )
-
-
-def _write_until_done(
-    dataset: Any, sample_ids: Iterable[str], edits_of: Callable[[Iterable[str]], dict[str, ImageEdit]]
-) -> None:
-    """Edit images; those that somebody changes between reading and writing are read again."""
-    every = list(sample_ids)
-    for start in range(0, len(every), SAMPLES_A_WRITE):
-        left: Iterable[str] = every[start : start + SAMPLES_A_WRITE]
-        for _ in range(TRIES):
-            left = write_edits(dataset, edits_of(left))
-            if not left:
-                break
-        else:
-            raise DatasetError(
-                f"Others keep changing the labels of the image {sorted(left)[0]} of dataset {name_of(dataset)!r}: decide again."
-            )
 
 
 def _require_found(dataset: Any, label_field: str, label_ids: Sequence[str], by_sample: dict[str, list[str]]) -> None:
@@ -264,22 +242,8 @@ def _check_fields(dataset: Any, request: _Request) -> None:
             f"Predictions ({request.label_field!r}), accepted ({request.accepted_field!r}) and rejected labels "
             f"({request.rejected_field!r}) each need a field of their own: choose three names."
         )
-    predicted = prediction_fields(dataset)
     for name in targets:
-        if name in predicted:
-            raise DatasetError(
-                f"The field {name!r} of dataset {name_of(dataset)!r} holds predictions, which the next run replaces: choose "
-                "another field for what you decide."
-            )
-        existing = dataset.get_field(name)
-        if existing is None:
-            check_name(dataset, name)
-        elif not _holds_detections(dataset, name):
-            held = getattr(existing, "document_type", type(existing)).__name__
-            raise DatasetError(
-                f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not Detections: choose another field, so "
-                "that nothing is overwritten."
-            )
+        require_own_field(dataset, name)
 
 
 def _targets(request: _Request) -> list[str]:
