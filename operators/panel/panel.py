@@ -206,6 +206,14 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
         return True
 
     @told
+    def restore(self, ctx: Any) -> Any:
+        """Take the last removal back."""
+        panel_examples.restore(ctx)
+        ctx.ops.reload_samples()
+        send(ctx, "segment", *DECIDED)
+        return True
+
+    @told
     def mark_empty(self, ctx: Any) -> Any:
         """Mark the selected images as empty, or take the mark off."""
         ids = [item["id"] for item in ctx.selected_samples] if not ctx.view._is_patches else []

@@ -50,7 +50,7 @@ def _picture(sample: Any, label: Any, large: bool) -> str | None:
         box, mask = _region(sample, label)
         if large:
             return as_data_uri(object_picture(sample.filepath, box, mask, width=WIDTH, height=HEIGHT))
-        return as_data_uri(crop_thumbnail(sample.filepath, box, side=SIDE))
+        return as_data_uri(crop_thumbnail(sample.filepath, box, side=SIDE, mask=mask))
     except RefSegError as error:
         logger.info("No picture of the label %s: %s", label.id, error)
         return None

@@ -77,15 +77,19 @@ export const check = (label, checked, onChange, about) => h(mui.Tooltip, { title
 
 export const LIST = { display: "flex", flexWrap: "wrap", gap: 0.75 };
 
+/** A picture of an object, or while it is loaded, and where there is none, an empty place for it: never a broken picture. */
+export function Crop({ picture, alt, side, edge = "1px solid #8888", onClick }) {
+  const style = { width: side, height: side, borderRadius: 4, border: edge, boxSizing: "border-box", background: "#8884", cursor: onClick ? "pointer" : "default" };
+  if (picture) return h("img", { src: picture, alt, width: side, height: side, onClick, style: { ...style, objectFit: "cover" } });
+  return h("div", { role: "img", "aria-label": alt, onClick, style: { ...style, display: "grid", placeItems: "center", fontSize: 12 } }, picture === null ? "?" : "");
+}
+
 /** A crop; pressing it opens its image, the cross takes its tag off. */
 export function Thumbnail({ item, picture, tone, tip, call }) {
   const place = { id: item.id, field: item.field, sample_id: item.sample_id };
   return h(mui.Tooltip, { title: tip, describeChild: true },
     box({ position: "relative", width: 40, height: 40, "& .remove": { opacity: 0 }, "&:hover .remove, & .remove:focus": { opacity: 1 } },
-      h("img", {
-        src: picture || undefined, alt: tip, width: 40, height: 40, onClick: () => call("open_image", place),
-        style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: `2px solid ${tone}`, boxSizing: "border-box", background: "#8884", fontSize: 0 },
-      }),
+      h(Crop, { picture, alt: tip, side: 40, edge: `2px solid ${tone}`, onClick: () => call("open_image", place) }),
       h("button", {
         className: "remove", "aria-label": `Remove this ${item.kind} of ${item.label}`, onClick: () => call("remove", place),
         style: {

@@ -61,7 +61,7 @@ export function References({ data, overview, call, go, isNext, jobs }) {
       text("in a picture, without any label", { color: "text.secondary" })),
   row({ mb: 1.5, alignItems: "flex-start" },
     h(Choice, {
-      label: "Draw from", value: settings.field, choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
+      label: "Draw from", value: overview.fields.includes(settings.field) ? settings.field : "", choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
       about: "Or let some be drawn from a labelled field", onChoose: (field) => call("choose", { changes: { field } }),
     }),
     h(Field, {
@@ -75,14 +75,17 @@ export function References({ data, overview, call, go, isNext, jobs }) {
   rows.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr auto", columnGap: 1, alignItems: "center" },
     box({ minWidth: 0 },
       text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" }),
-      help(plural(entry.shots, "shot"))),
+      help(entry.shots ? plural(entry.shots, "shot") : "no reference")),
     box(LIST, strip(entry.examples), strip(entry.negatives),
       entry.shots > entry.examples.length ? text(`and ${entry.shots - entry.examples.length} more`, { alignSelf: "center" }) : null),
     entry.quality === null ? box({}) : h(mui.Tooltip, { describeChild: true, title: "Quality: how alike its references are, each against the mean of the others" },
       box({ width: 56 },
         help(entry.quality.toFixed(2)),
         h(mui.LinearProgress, { variant: "determinate", value: 100 * Math.max(0, entry.quality), "aria-label": `Quality of ${entry.name}`, sx: { height: 6, borderRadius: 3 } }))),
-    box({ gridColumn: "1 / -1" }, entry.problems.map((problem) => h(mui.Typography, { key: problem, variant: "caption", component: "div", sx: { color: AMBER } }, `Outlier: ${problem}`))))),
+    box({ gridColumn: "1 / -1" }, entry.short ? help(entry.short) : null, entry.problems.map((problem) => h(mui.Typography, { key: problem, variant: "caption", component: "div", sx: { color: AMBER } }, `Outlier: ${problem}`))))),
+  data && data.removed
+    ? row({ mb: 1 }, text(`Removed: ${data.removed}.`, { color: "text.secondary" }), button("Undo the removal", () => call("restore")))
+    : null,
   data && data.num_other_negatives
     ? box({ mb: 1 }, text("Negatives of every class", { fontWeight: 600, mb: 0.5 }), box(LIST, strip(data.other_negatives)))
     : null,
