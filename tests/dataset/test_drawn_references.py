@@ -13,7 +13,7 @@ from PIL import Image
 from refseg.dataset.drawn_references import sample_references
 from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError
-from tests.dataset.test_references import SIZE, boxed, square
+from tests.dataset.test_references import SIZE, boxed, ids_of, square
 from tests.trays import PARTS, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
