@@ -33,7 +33,7 @@ from .acting import (
     send_overview,
     told,
 )
-from .pictures import pictures
+from .pictures import SIDE, pictures
 from .reviewing import Reviewing
 from .showing import Showing
 
@@ -141,7 +141,8 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
     @told
     def pictures(self, ctx: Any) -> Any:
         """Pictures of labels by id."""
-        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")))
+        side = int(ctx.params.get("side") or SIDE)
+        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")), side=side)
 
     @told
     def watch(self, ctx: Any) -> Any:
@@ -300,6 +301,11 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
             view = all_images(ctx).select(ids, ordered=True)
         clear_selection(ctx)
         ctx.ops.set_view(view=view)
+
+    @told
+    def open_frames(self, ctx: Any) -> Any:
+        """Open a view of the frames of a dataset of videos; those that are no images yet are written beside their video."""
+        ctx.ops.set_view(view=ctx.dataset.to_frames(sample_frames=True))
 
     @told
     def evaluation(self, ctx: Any) -> Any:

@@ -6,7 +6,7 @@ export const GREEN = "#2e9e5b", RED = "#d64545", AMBER = "#e0a030";
 export const box = ({ key, ...sx }, ...children) => h(mui.Box, { key, sx }, ...children);
 export const row = ({ key, ...sx }, ...children) => box({ key, display: "flex", flexWrap: "wrap", alignItems: "center", gap: 1, ...sx }, ...children);
 export const text = (content, sx = {}, key = undefined) => h(mui.Typography, { key, variant: "body2", component: "div", sx }, content);
-export const help = (content) => h(mui.Typography, { variant: "caption", component: "div", sx: { color: "text.secondary", lineHeight: 1.35 } }, content);
+export const help = (content) => h(mui.Typography, { variant: "caption", component: "div", sx: { color: "text.secondary", lineHeight: 1.35, fontSize: 12 } }, content);
 export const plural = (number, noun) => `${number.toLocaleString()} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
 export function button(label, onClick, options = {}) {
@@ -18,20 +18,28 @@ export function button(label, onClick, options = {}) {
   return tip && !more.disabled ? h(mui.Tooltip, { title: tip, key: label, describeChild: true }, pressed) : pressed;
 }
 
+const FOLDED = "refseg.folded."; // what a browser keeps of it
+
+/** A part of the panel: its title says its state, and pressing the title folds it; what is next is never folded. */
 export function Section({ number, title, state, isNext, hint, children }) {
+  const [isFolded, setIsFolded] = useState(() => window.localStorage.getItem(FOLDED + title) === "yes");
+  const fold = () => {
+    window.localStorage.setItem(FOLDED + title, isFolded ? "no" : "yes");
+    setIsFolded(!isFolded);
+  };
   return h(mui.Paper, {
     component: "section", "aria-label": title, variant: "outlined",
     sx: { p: 1.5, mb: 1.5, borderColor: isNext ? "primary.main" : "divider", backgroundImage: "none" },
   },
-  row({ mb: hint ? 0.25 : 1 },
+  row({ mb: isFolded ? 0 : hint ? 0.25 : 1, "& .refseg-fold:focus-visible": { outline: "2px solid", borderRadius: 0.5 } },
     box({
       width: 22, height: 22, borderRadius: "50%", fontSize: 12, fontWeight: 700, display: "grid", placeItems: "center",
       bgcolor: isNext ? "primary.main" : "action.selected", color: isNext ? "primary.contrastText" : "text.primary",
     }, number),
-    h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } }, title),
+    h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } },
+      h("button", { onClick: fold, "aria-expanded": !isFolded, style: { all: "unset", cursor: "pointer" }, className: "refseg-fold" }, title)),
     text(state, { color: "text.secondary", ml: "auto", textAlign: "right" })),
-  hint && box({ mb: 1 }, help(hint)),
-  children);
+  h(mui.Collapse, { in: !isFolded, unmountOnExit: true }, hint && box({ mb: 1 }, help(hint)), children));
 }
 
 export function Jobs({ jobs, call }) {
@@ -45,6 +53,9 @@ export function Jobs({ jobs, call }) {
     })));
 }
 
+/** Helper text no smaller than any other. */
+const ABOUT = { FormHelperTextProps: { sx: { fontSize: 12, lineHeight: 1.35 } } };
+
 /** A text or number field whose value is kept when it is left; a wrong one keeps its sentence below it. */
 export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
   const [draft, setDraft] = useState(value);
@@ -56,7 +67,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
     return setProblem(answer && answer.problem ? answer.problem : null);
   };
   return h(mui.TextField, {
-    label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
+    ...ABOUT, label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
     onChange: (event) => setDraft(event.target.value), onBlur: onlyOnEnter ? undefined : keep,
     onKeyDown: (event) => { event.stopPropagation(); if (event.key === "Enter") keep(); }, ...more,
   });
@@ -64,7 +75,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
 
 export function Choice({ label, value, choices, about, onChoose, sx }) {
   return h(mui.TextField, {
-    select: true, label, value: value ?? "", size: "small", helperText: about, sx, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
+    ...ABOUT, select: true, label, value: value ?? "", size: "small", helperText: about, sx, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
     onChange: (event) => onChoose(event.target.value),
   }, choices.map(([name, shown]) => h(mui.MenuItem, { key: name, value: name }, shown)));
 }

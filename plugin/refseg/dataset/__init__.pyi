@@ -115,6 +115,7 @@ from .views import count_samples as count_samples
 from .views import delete_labels as delete_labels
 from .views import delete_labels_fields as delete_labels_fields
 from .views import has_samples as has_samples
+from .views import id_of as id_of
 from .views import image_dataset as image_dataset
 from .views import image_view as image_view
 from .views import name_of as name_of

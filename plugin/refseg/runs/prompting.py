@@ -25,6 +25,7 @@ from ..dataset import (
     box_iou,
     every_image,
     file_state,
+    id_of,
     image_dataset,
     index_records,
     name_of,
@@ -236,7 +237,7 @@ def _open(given: Any, sample_id: str, model: str | Models | None) -> _OpenImage:
     records = [record for record in index_records(dataset) if name in (None, record["model"])]
     newest = records[-1] if records else {"model": DEFAULT_MODEL, "uri": None, "updated_at": None}
     state = file_state(sample.filepath)
-    whose = (str(dataset._doc.id), sample.id, sample.filepath, state)
+    whose = (id_of(dataset), sample.id, sample.filepath, state)
     key = (*whose, name or newest["model"], newest["uri"], newest["updated_at"])
     with _keeping:
         if key not in _kept:

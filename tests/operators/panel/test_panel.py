@@ -135,6 +135,7 @@ PRESSES = {
     "decide": {"kind": "accept", "item": {"label_id": "0" * 24, "sample_id": "0" * 24}},
     "decide_selected": {"kind": "accept"},
     "undo": {},
+    "open_frames": {},
     "open_image": {"sample_id": "0" * 24},
     "show": {"what": "queue"},
 }
