@@ -154,10 +154,14 @@ class AppPage:
         """Wait until the App notifies of this."""
         expect(self.page.get_by_role("alert").filter(has_text=text).first).to_be_visible(timeout=1000 * seconds)
 
+    def trouble(self, section: str, text: str | re.Pattern[str]) -> Locator:
+        """What a section says went wrong."""
+        return self.section(section).get_by_role("alert").filter(has_text=text)
+
     def choose(self, section: str, label: str, option: str) -> None:
-        """Choose from a dropdown."""
+        """Choose from a dropdown, by the whole words of an option or those before the first dot in them."""
         self.section(section).get_by_label(label, exact=True).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( ·|$)")).click()
 
     def fill(self, section: str, label: str, value: str) -> None:
         """Type into a field and leave it."""

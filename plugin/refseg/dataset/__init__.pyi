@@ -51,6 +51,7 @@ from .kept_rows import keep_rows as keep_rows
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records
 from .known_indexes import pixels_of_index as pixels_of_index
+from .known_indexes import seconds_elsewhere as seconds_elsewhere
 from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit

@@ -52,11 +52,13 @@ class PastRun:
         key: its name.
         config: its settings, without LONG_LISTS.
         is_whole: whether it was asked for the whole dataset, not for a view of it.
+        at: when it was recorded, seconds since the epoch; 0 where that is unknown.
     """
 
     key: str
     config: Mapping[str, Any]
     is_whole: bool
+    at: float = 0.0
 
     @property
     def state(self) -> str | None:
@@ -89,7 +91,9 @@ def _find_runs(dataset: Any, methods: Sequence[str], wanted: Mapping[str, Any]) 
 
 
 def _past_run(doc: Mapping[str, Any]) -> PastRun:
-    return PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ()))
+    recorded = doc.get("timestamp")
+    at = 0.0 if recorded is None else recorded.replace(tzinfo=timezone.utc).timestamp()
+    return PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ()), at)
 
 
 def turned_before(dataset: Any, name: str | None = None) -> bool:

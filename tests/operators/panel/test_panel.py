@@ -23,7 +23,7 @@ def test_opening_and_closing(shelf: fo.Dataset) -> None:
     answer = press(shelf, "on_load")
     assert answer.operators == ["set_sample_selection_style", "set_label_selection_style"]
     assert (answer.data["overview"]["problem"], answer.data["overview"]["settings"]) == (None, DEFAULTS)
-    assert [name for name, _ in answer.data["overview"]["models"]] == list(PRESETS)
+    assert [choice["name"] for choice in section(shelf, "index")["models"]] == list(PRESETS)
     assert answer.data["overview"]["fields"] == ["ground_truth", "predictions"]
     answer = press(shelf, "on_unload")
     assert answer.operators == ["clear_sample_selection_style", "clear_label_selection_style"]
@@ -127,6 +127,7 @@ PRESSES = {
     "mark_empty": {},
     "start": {"job": "index"},
     "cancel": {"id": "7f"},
+    "dismiss": {"section": "index"},
     "decide": {"kind": "accept", "item": {"label_id": "0" * 24, "sample_id": "0" * 24}},
     "decide_selected": {"kind": "accept"},
     "undo": {},
@@ -138,7 +139,7 @@ PRESSES = {
 class TestErrors:
     @pytest.mark.parametrize("method", PRESSES)
     @pytest.mark.parametrize("error", [DatasetError("This is wrong: do that."), RuntimeError("broken")])
-    def test_become_notifications(
+    def test_are_told_where_the_button_is(
         self,
         shelf: fo.Dataset,
         method: str,
@@ -162,6 +163,8 @@ class TestErrors:
         else:
             assert answer.error == "This failed (RuntimeError: broken). The server's log has the details."
             assert "Traceback" in caplog.text
+        # Nobody pressed anything for an event of the App.
+        assert ("trouble" in answer.data) == method.startswith("on_")
 
     def test_are_all_tried(self) -> None:
         panel = type(foo.get_operator(uri(NAME)))
@@ -169,7 +172,7 @@ class TestErrors:
         # These only send messages.
         assert methods - PRESSES.keys() == {"evaluation", "prompt", "forget_selection"}
 
-    @pytest.mark.parametrize("method", ["remove", "start", "cancel", "decide", "open_image", "show", "prompt"])
+    @pytest.mark.parametrize("method", ["remove", "start", "cancel", "dismiss", "decide", "open_image", "show", "prompt"])
     def test_missing_parameters(self, shelf: fo.Dataset, method: str) -> None:
         assert press(shelf, method).error.startswith("This failed (KeyError: ")
 
