@@ -52,18 +52,18 @@ export function RefSegPanel({ data = {}, schema }) {
   if (!overview) return box({ p: 3 }, ofPanel.length ? ofPanel : row({}, h(mui.CircularProgress, { size: 20 }), text("Loading…")));
   if (overview.problem) return box({ p: 2 }, h(mui.Alert, { severity: "info" }, overview.problem));
   const goOf = (section) => async function go(job) {
-    const params = { job, only_view: onlyView && Boolean(overview.selection.view), delegate };
-    const answer = await callOf(section)("start", params, () => go(job));
+    const call = callOf(section), params = { job, only_view: onlyView && Boolean(overview.selection.view), delegate };
+    const answer = await call("start", params, () => go(job));
     if (answer) follow(answer.id);
   };
   const next = nextOf(sections);
   const shared = (section) => ({ overview, call: callOf(section), go: goOf(section), jobs, data: sections[section], isNext: next === section });
   const failures = overview.failures || {};
   const told = (section) => {
-    const failed = failures[section], pressed = troubles[section];
-    const again = failed && (failed.job ? () => goOf(section)(failed.job) : () => callOf(section)("prompt", { operator: failed.operator }));
+    const call = callOf(section), failed = failures[section], pressed = troubles[section];
+    const again = failed && (failed.job ? () => goOf(section)(failed.job) : () => call("prompt", { operator: failed.operator }));
     return [
-      failed && { key: "job", text: failed.text, at: failed.at, what: failed.label, again, isNew: failed.at > opened, onDismiss: () => callOf(section)("dismiss", { section }) },
+      failed && { key: "job", text: failed.text, at: failed.at, what: failed.label, again, isNew: failed.at > opened, onDismiss: () => call("dismiss", { section }) },
       pressed && { ...pressed, key: "press", isNew: !isAside(pressed.method), onDismiss: () => dismiss(section) },
     ].filter(Boolean);
   };

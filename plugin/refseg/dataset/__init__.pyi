@@ -28,6 +28,7 @@ from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs
 from .fields import prediction_fields as prediction_fields
 from .fields import require_own_field as require_own_field
+from .fields import seconds_elsewhere as seconds_elsewhere
 from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
 from .file_states import file_state as file_state
@@ -51,7 +52,6 @@ from .kept_rows import keep_rows as keep_rows
 from .known_indexes import delete_index as delete_index
 from .known_indexes import index_records as index_records
 from .known_indexes import pixels_of_index as pixels_of_index
-from .known_indexes import seconds_elsewhere as seconds_elsewhere
 from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fiftyone.core.odm import get_db_conn
-
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings
 from ..index import delete_tables
-from .fields import past_runs
+from .fields import INDEX_METHOD, past_runs
 from .run_records import remove_run
 from .views import id_of, name_of
-
-INDEX_METHOD = "refseg/index"
 
 
 def index_records(dataset: Any) -> list[dict[str, Any]]:
@@ -36,21 +32,6 @@ def index_records(dataset: Any) -> list[dict[str, Any]]:
             about = {name: config.get(name) for name in ("pixels", "seconds_per_image")}
             records.append({"key": run.key, **later, **about, **record})
     return sorted(records, key=lambda record: str(record["updated_at"]))
-
-
-def seconds_elsewhere(dataset: Any) -> dict[str, float]:
-    """What computing an image took for the indexes of all other datasets of this database, by model; the newest counts.
-
-    Indexes with tiles, in which an image takes many times longer, are left out.
-    """
-    wanted = {
-        "config.method": INDEX_METHOD,
-        "config.seconds_per_image": {"$gt": 0},
-        "config.dataset_id": {"$ne": id_of(dataset)},
-        "config.tiles": {"$ne": True},
-    }
-    found = get_db_conn().runs.find(wanted, {"config.model": True, "config.seconds_per_image": True})
-    return {doc["config"]["model"]: doc["config"]["seconds_per_image"] for doc in found.sort([("config.updated_at", 1)])}
 
 
 def pixels_of_index(dataset: Any) -> PixelSettings:

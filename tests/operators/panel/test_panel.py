@@ -128,6 +128,7 @@ PRESSES = {
     "start": {"job": "index"},
     "cancel": {"id": "7f"},
     "dismiss": {"section": "index"},
+    "use_files": {"sam2_path": ""},
     "decide": {"kind": "accept", "item": {"label_id": "0" * 24, "sample_id": "0" * 24}},
     "decide_selected": {"kind": "accept"},
     "undo": {},
