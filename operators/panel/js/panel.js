@@ -50,7 +50,13 @@ export function RefSegPanel({ data = {}, schema }) {
     troubles[PANEL] && { ...troubles[PANEL], key: "call", onDismiss: () => dismiss(PANEL) },
   ].filter(Boolean).map((trouble) => h(Trouble, trouble));
   if (!overview) return box({ p: 3 }, ofPanel.length ? ofPanel : row({}, h(mui.CircularProgress, { size: 20 }), text("Loading…")));
-  if (overview.problem) return box({ p: 2 }, h(mui.Alert, { severity: "info" }, overview.problem));
+  if (overview.problem) {
+    const { way_out } = overview;
+    return box({ p: 2 }, ofPanel, h(mui.Alert, { severity: "info" }, overview.problem,
+      box({ mt: 1 }, way_out === "frames"
+        ? button("Open its frames", () => call("open_frames"), { primary: true, tip: "Writes each frame as an image beside its video where that has not been done, and opens a view of them" })
+        : button("Look again", () => call("load", { anew: true }), { primary: true }))));
+  }
   const goOf = (section) => async function go(job) {
     const call = callOf(section), params = { job, only_view: onlyView && Boolean(overview.selection.view), delegate };
     const answer = await call("start", params, () => go(job));
@@ -74,7 +80,8 @@ export function RefSegPanel({ data = {}, schema }) {
     row({ justifyContent: "flex-end", mb: 1 },
       overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
       isReading ? row({ mr: "auto" }, h(mui.CircularProgress, { size: 14 }), text("Reading the labels of this dataset…", { color: "text.secondary" })) : null,
-      button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
+      h(mui.Tooltip, { title: "Read everything again, for changes made elsewhere", describeChild: true },
+        h(mui.IconButton, { "aria-label": "Refresh", size: "small", onClick: () => call("load", { anew: true }), sx: { fontSize: 18, width: 30, height: 30 } }, "⟳"))),
     ofPanel,
     h(Troubles.Provider, { value: Object.fromEntries(Object.entries(TITLES).map(([section, title]) => [title, told(section)])) },
       h(References, shared("references")),
