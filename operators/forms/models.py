@@ -8,7 +8,7 @@ from typing import Any
 from .constants import MODELS
 from .indexes import find_record, index_records
 from .machine import NAMES, cost_of, device
-from .messages import duration, size
+from .messages import duration
 from .selection import collection
 
 
@@ -49,11 +49,17 @@ def model_choices(ctx: Any, num_images: int | None = None) -> list[ModelChoice]:
         if missing == 0:
             time = "all indexed"
         elif cost is None:
-            time = f"time on {NAMES[device()]} not known yet"
+            time = f"time on {NAMES[device()]} unknown"
         else:
             time = f"about {duration(cost.seconds * missing)} on {NAMES[device()]}"
         about = text.partition(": ")[2]
         origin = f". Time {cost.origin}" if cost is not None and missing else ""
-        label = " · ".join((name, size(1e6 * megabytes) if megabytes else "no download", time))
+        label = " · ".join((name, _size(megabytes), time))
         choices.append(ModelChoice(name, label, about + origin))
     return choices
+
+
+def _size(megabytes: int) -> str:
+    if not megabytes:
+        return "no download"
+    return f"{megabytes} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"

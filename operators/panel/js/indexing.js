@@ -21,9 +21,9 @@ function Files({ files, model, call }) {
 /** What the index takes on the disk, what the rest will, and what is free. */
 function Room({ data }) {
   const { needed, free, fits } = data.room;
-  const parts = [data.size && `${data.size} on the disk`, needed && `about ${needed} more to come`, free && `${free} free`].filter(Boolean);
+  const parts = [data.size && `${data.size} taken`, needed && `about ${needed} ${data.size ? "more " : ""}to come`, free && `${free} free`].filter(Boolean);
   if (!fits) return text(`There is too little room: ${parts.join(", ")}. Free some space, or build it elsewhere with the operator “Build index”.`, { color: "warning.main", mt: 1 });
-  return box({ mt: 1 }, help(parts.join(" · ")));
+  return box({ mt: 1 }, help(`Disk: ${parts.join(" · ")}`));
 }
 
 export function Index({ data, overview, call, go, isNext, jobs }) {
@@ -45,7 +45,7 @@ export function Index({ data, overview, call, go, isNext, jobs }) {
   }) : null,
   row({ alignItems: "flex-start" },
     h(Choice, {
-      label: "Model", value: data ? settings.model : "", choices: models.map(({ name, label }) => [name, label]), sx: { minWidth: 150, flex: 1 },
+      label: "Model", value: data ? settings.model : "", choices: models.map(({ name, label }) => [name, label]), sx: { flex: "1 1 290px" },
       about: (models.find(({ name }) => name === settings.model) || { about: "" }).about,
       onChoose: (model) => call("choose", { changes: { model }, sections: ["index", "segment"] }),
     }),
