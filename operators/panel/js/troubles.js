@@ -48,7 +48,7 @@ export function Trouble({ text, at, what, again, onDismiss, isNew }) {
   useEffect(() => { if (isNew && node.current) node.current.scrollIntoView({ block: "nearest" }); }, [at]);
   const act = (label, onClick) => h(mui.Button, { size: "small", color: "inherit", onClick, sx: { textTransform: "none" } }, label);
   return h(mui.Alert, {
-    ref: node, severity: "error", sx: { mt: 1, py: 0, "& .MuiAlert-message": { minWidth: 0, overflowWrap: "anywhere" }, "& .MuiAlert-action": { flexWrap: "wrap", justifyContent: "flex-end" } },
+    ref: node, severity: "error", sx: { mt: 1, py: 0, "& .MuiAlert-message": { minWidth: 0, overflowWrap: "anywhere" }, "& .MuiAlert-action": { pt: 0.25 } },
     action: [again ? h("span", { key: "again" }, act("Again", again)) : null, h("span", { key: "dismiss" }, act("Dismiss", onDismiss))],
   },
   h(mui.Typography, { variant: "body2", component: "div" }, text),
