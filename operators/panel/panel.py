@@ -8,6 +8,7 @@ after it.
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import Any
 
 import fiftyone.operators as foo
@@ -316,7 +317,12 @@ class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
     @told
     def open_frames(self, ctx: Any) -> Any:
         """Open a view of the frames of a dataset of videos; those that are no images yet are written beside their video."""
-        ctx.ops.set_view(view=ctx.dataset.to_frames(sample_frames=True))
+        videos = ctx.dataset
+        num_frames = videos.count("frames")
+        lie_on_disk = bool(num_frames) and videos.count("frames.filepath") == num_frames
+        if not lie_on_disk and shutil.which("ffmpeg") is None:
+            raise ValueError("FiftyOne makes images of frames with ffmpeg, which is not installed here: install it first.")
+        ctx.ops.set_view(view=videos.to_frames() if lie_on_disk else videos.to_frames(sample_frames=True))
 
     @told
     def evaluation(self, ctx: Any) -> Any:

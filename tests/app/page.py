@@ -150,8 +150,8 @@ class AppPage:
         return where.get_by_role("region", name=title, exact=True)
 
     def button(self, section: str, name: str | re.Pattern[str]) -> Locator:
-        """A button of a section, by how its words begin."""
-        return self.section(section).get_by_role("button", name=name)
+        """A button of a section, by how its words begin; that which folds it apart."""
+        return self.section(section).get_by_role("button", name=name).and_(self.page.locator(":not(.refseg-fold)"))
 
     def expect_text(self, section: str, text: str | re.Pattern[str], seconds: float = 60) -> None:
         """Wait until a section says this."""

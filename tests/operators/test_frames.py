@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,8 +253,8 @@ def test_frames_that_do_not_lie_on_disk_are_refused(make_dataset: MakeDataset, t
 def test_an_object_is_shown_in_a_frame(videos: fo.Dataset) -> None:
     """The button opens the frames, and what is shown there reaches the video."""
     (opened,) = named(press(videos, "open_frames").messages, "set_view")
-    frames = videos.to_frames(sample_frames=True)
-    assert opened["view"] == json.loads(json.dumps(frames._serialize()))
+    frames = fo.DatasetView._build(videos, opened["view"])
+    assert frames._is_frames
     frame = frames.first()
     label = frame.ground_truth.detections[0]
     press(videos, "choose", {"changes": {"model": "demo"}}, view=frames)
@@ -264,3 +263,11 @@ def test_an_object_is_shown_in_a_frame(videos: fo.Dataset) -> None:
     shown = {"sample_id": frame.id, "box": [x, y, w, h], "label": "part"}
     assert press(videos, "keep", shown, view=frames).result["id"]
     assert count_of(videos, "references", tag="reference") == 1
+
+
+def test_frames_that_are_no_images_yet_need_ffmpeg(make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    dataset = make_dataset([fo.Sample("a.mp4")])
+    assert press(dataset, "open_frames").error == (
+        "FiftyOne makes images of frames with ffmpeg, which is not installed here: install it first."
+    )

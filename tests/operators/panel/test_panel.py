@@ -25,12 +25,15 @@ def test_opening_and_closing(shelf: fo.Dataset) -> None:
     assert (answer.data["overview"]["problem"], answer.data["overview"]["settings"]) == (None, DEFAULTS)
     assert [choice["name"] for choice in section(shelf, "index")["models"]] == list(PRESETS)
     assert answer.data["overview"]["fields"] == ["ground_truth", "predictions"]
+    assert [name for name, _ in answer.data["overview"]["models"]] == list(PRESETS)
+    assert answer.data["overview"]["fields"] == ["ground_truth"]
     answer = press(shelf, "on_unload")
     assert answer.operators == ["clear_sample_selection_style", "clear_label_selection_style"]
 
 
 def test_an_image_that_is_closed(shelf: fo.Dataset) -> None:
-    assert press(shelf, "on_change_current_sample", current_sample=shelf.first().id).data == {}
+    opened = shelf.first().id
+    assert press(shelf, "on_change_current_sample", current_sample=opened).data == {"overview.current_sample": opened}
     assert set(press(shelf, "on_change_current_sample").data) >= {"references", "review"}
     assert press(None, "on_change_current_sample").notes == []
 

@@ -103,6 +103,7 @@ def test_the_story(trays: fo.Dataset) -> None:
     assert tuple(answer.data) == SECTIONS
     assert answer.data["references"] == {
         "rows": [],
+        "removed": None,
         "other_negatives": [],
         "num_other_negatives": 0,
         "num_references": 0,
