@@ -20,6 +20,7 @@ from .running.base import RefSegOperator, Result, Work
 
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
+    from refseg.index import Room
 
 
 class BuildIndex(RefSegOperator):
@@ -104,6 +105,8 @@ class BuildIndex(RefSegOperator):
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
         insist: bool = False,
+        sam2_path: str | None = None,
+        dinov2_path: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -111,7 +114,8 @@ class BuildIndex(RefSegOperator):
 
         Args:
             sample_collection: a dataset or view of images.
-            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            model: a preset's name; by default that of the newest prototypes kept, else `large` where there is a GPU and `tiny`
+                where there is none.
             exact: keep near-duplicates, masks of an IoU of 0.95 and more; the preset `paper` always does.
             content_hash: tell whether a file has changed by its bytes, not by name, size and time of change alone.
             uri: a whole path or an object store's address; by default where the index lies already, else in FiftyOne's data
@@ -123,6 +127,9 @@ class BuildIndex(RefSegOperator):
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
             insist: begin even where there seems to be too little room on the disk.
+            sam2_path: a SAM 2 checkpoint to load instead of the download; kept with the dataset for this model, "" for the
+                download again.
+            dinov2_path: the same, a folder that `save_pretrained` wrote.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
@@ -197,21 +204,37 @@ def _location_input(form: Form, record: IndexRecord | None) -> bool:
     return True
 
 
+def room_of(
+    record: IndexRecord | None,
+    num_missing: int,
+    model: str,
+    *,
+    place: str | None = None,
+    exact: bool = False,
+    tiles: bool = False,
+) -> Room:
+    """What images that are missing will take on the disk, and what is free where their index lies or will lie."""
+    from refseg.index import room_for
+    from refseg.models import get_preset
+
+    held = (0, 0) if record is None else (record.num_images, record.num_bytes)
+    where = place or (record.uri if record is not None else str(fo.config.default_dataset_dir))
+    return room_for(where, num_missing, get_preset(model), exact=exact, tiles=tiles, held=held)
+
+
 def _room_input(
     form: Form, record: IndexRecord | None, num_missing: int, num_chosen: int, model: str, *, exact: bool, tiles: bool
 ) -> None:
     """What the images that are missing will take on the disk; where there is too little room, whether to begin anyway."""
-    from refseg.index import room_for
-    from refseg.models import PRESETS, get_preset
+    from refseg.models import PRESETS
 
     if model not in PRESETS:
         return
-    held = (0, 0) if record is None else (record.num_images, record.num_bytes)
     place = str(form.value("uri") or (record.uri if record is not None else fo.config.default_dataset_dir))
     if record is not None and os.path.normpath(place) != os.path.normpath(record.uri):
         # An index at another place begins with nothing.
         num_missing = num_chosen
-    room = room_for(place, num_missing, get_preset(model), exact=exact, tiles=tiles, held=held)
+    room = room_of(record, num_missing, model, place=place, exact=exact, tiles=tiles)
     if not room.fits:
         insists = form.switch("insist", False, "Begin anyway", "There seems to be too little room on the disk")
         text = f"The index will take {room}: free some space, or choose another location."

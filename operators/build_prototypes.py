@@ -60,6 +60,8 @@ class BuildPrototypes(RefSegOperator):
         turned: bool | None = None,
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
+        sam2_path: str | None = None,
+        dinov2_path: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -71,7 +73,8 @@ class BuildPrototypes(RefSegOperator):
             tag: references carry it, or their samples do; None for every object.
             label_ids: only these objects, whatever their tags.
             classes: only these.
-            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            model: a preset's name; by default that of the newest prototypes kept, else `large` where there is a GPU and `tiny`
+                where there is none.
             name: what the prototypes are called.
             overwrite: replace prototypes of this name.
             negative_tag: labels of the field with this tag are negatives: objects that are taken for a class and are not. One
@@ -83,6 +86,9 @@ class BuildPrototypes(RefSegOperator):
                 index used last, or for earlier prototypes, else found from the images of the references.
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
+            sam2_path: a SAM 2 checkpoint to load instead of the download; kept with the dataset for this model, "" for the
+                download again.
+            dinov2_path: the same, a folder that `save_pretrained` wrote.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 

@@ -104,6 +104,8 @@ class SegmentWithReferences(RefSegOperator):
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
         presence_field: str | None = None,
+        sam2_path: str | None = None,
+        dinov2_path: str | None = None,
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -115,7 +117,8 @@ class SegmentWithReferences(RefSegOperator):
             tag: references carry it, or their samples do; None for every object.
             label_ids: only these objects are references, whatever their tags.
             classes: only these.
-            model: a preset's name; by default that of the newest prototypes kept, else `large`.
+            model: a preset's name; by default that of the newest prototypes kept, else `large` where there is a GPU and `tiny`
+                where there is none.
             name: what the prototypes are called.
             overwrite: replace prototypes of this name.
             label_field: where to write; a new field, or one that an earlier run wrote.
@@ -135,6 +138,9 @@ class SegmentWithReferences(RefSegOperator):
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
             presence_field: also write the probability that each class is in the image here, as `Classifications`.
+            sam2_path: a SAM 2 checkpoint to load instead of the download; kept with the dataset for this model, "" for the
+                download again.
+            dinov2_path: the same, a folder that `save_pretrained` wrote.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 

@@ -18,7 +18,7 @@ from .messages import listing
 VARIABLE = "REFSEG_ALLOWED_FOLDERS"
 """Folders, and addresses of object stores, that the server's owner allows beside FiftyOne's dataset folder."""
 
-PLACES = {"uri": True, "mask_dir": False}
+PLACES = {"uri": True, "mask_dir": False, "sam2_path": False, "dinov2_path": False}
 """The parameters of all operators that name a place; whether it may be an object store's address."""
 
 _SEPARATOR = re.compile(rf"{re.escape(os.pathsep)}(?!//)")

@@ -30,6 +30,10 @@ MIN_SIDE = 32
 BORDER = 10
 
 MODEL = "large"
+FAST = "-fast"
+"""Ends the names of presets that are asked at fewer prompts."""
+DEMO_MARK = "refseg_demo"
+"""In the info of the demo's datasets."""
 MODELS = {
     "demo": "demo: ships with RefSeg, no download, for its synthetic demo images only",
     "tiny": "tiny: SAM 2.1 tiny and DINOv2 small, downloads 0.2 GB",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,14 +162,24 @@ def _is_outdated(config: Mapping[str, Any]) -> bool:
     return config["model"] in MODELS and not config.get("float_features" if is_published else "clean_masks", False)
 
 
-def find_record(ctx: Any, model: str, *, encoder: str | None = None, exact: bool | None = None) -> IndexRecord | None:
+def find_record(
+    ctx: Any,
+    model: str,
+    *,
+    encoder: str | None = None,
+    exact: bool | None = None,
+    records: Sequence[IndexRecord] | None = None,
+) -> IndexRecord | None:
     """The record of the index for this model, of this encoder and kind where they are given, or None.
 
     Of two kinds the one that the preset makes by default, as find_index of refseg.dataset does; of one kind one that says
     how pixels are read, and the last used.
     """
     by_default = model in MODELS_THAT_KEEP_DUPLICATES
-    records = sorted(index_records(ctx), key=lambda record: (record.exact == by_default, record.pixels is not None))
+    records = sorted(
+        index_records(ctx) if records is None else records,
+        key=lambda record: (record.exact == by_default, record.pixels is not None),
+    )
     for record in records[::-1]:
         if record.model == model and encoder in (None, record.encoder) and exact in (None, record.exact):
             return record

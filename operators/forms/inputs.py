@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .constants import (
-    MODEL,
+    DEMO_MARK,
     MODELS,
     NEGATIVE_TAG,
     PROTOTYPES_METHOD,
@@ -15,7 +15,10 @@ from .constants import (
 )
 from .form import Form, object_fields
 from .indexes import IndexRecord, index_records
+from .machine import fitting_model
+from .models import model_choices
 from .selection import selected_label_ids
+from .weights import files_of, problem_of
 
 
 def kept_prototypes(ctx: Any) -> list[str]:
@@ -75,18 +78,32 @@ def default_source(ctx: Any) -> str:
 
 
 def model_input(form: Form) -> None:
-    """The preset."""
+    """The preset, with what it takes on this dataset, and files in the place of its download."""
+    default = default_model(form.ctx)
+    choices = {choice.name: choice.label for choice in model_choices(form.ctx)}
     description = "Larger models find more and take longer. Models are downloaded once."
-    form.choice("model", MODELS, default_model(form.ctx), "Model", description, "")
+    form.choice("model", choices, default, "Model", description, "")
+    model = form.value("model", default)
+    if form.switch("from_files", False, "Weights from files", "Load them from the server's disk instead of downloading them"):
+        kept = files_of(form.ctx, str(model))
+        about = {
+            "sam2_path": ("SAM 2 checkpoint", "A .pt or .safetensors file"),
+            "dinov2_path": ("DINOv2 folder", "As save_pretrained wrote it"),
+        }
+        for name, (label, text) in about.items():
+            text += f", kept with this dataset for {model!r}; by default {kept[name] or 'the download'}"
+            form.text(name, None, label, text, problem_of(form.ctx, name))
 
 
 def default_model(ctx: Any) -> str:
-    """The model of the newest prototypes kept, so that a dataset stays with one; `large` where there are none."""
+    """The model of the newest prototypes kept, so that a dataset stays with one; else what suits the images and the machine."""
     from refseg.dataset import newest_of
 
     newest = newest_of(ctx.dataset, PROTOTYPES_METHOD)
-    model = MODEL if newest is None else newest.config.get("model")
-    return model if model in MODELS else MODEL
+    model = None if newest is None else newest.config.get("model")
+    if model in MODELS:
+        return str(model)
+    return "demo" if ctx.dataset.info.get(DEMO_MARK) else fitting_model()
 
 
 def name_input(form: Form) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -70,7 +71,10 @@ def in_turn(method: Method) -> Method:
 
 
 def told(method: Method) -> Method:
-    """The same method on a dataset object of its own, with errors as notifications: a panel would show a traceback's end."""
+    """The same method on a dataset object of its own, with errors as what the section says whose button was pressed.
+
+    Where nobody pressed anything, as an event of the App, the panel says it above its sections.
+    """
 
     @functools.wraps(method)
     def call(self: Any, ctx: Any) -> Any:
@@ -84,10 +88,14 @@ def told(method: Method) -> Method:
             background.isolate(ctx)
             return method(self, ctx)
         except (RefSegError, ValueError) as error:
-            ctx.ops.notify(str(error), variant="error")
+            text = str(error)
         except Exception as error:
             logger.exception("The panel's %s failed", method.__name__)
-            ctx.ops.notify(f"This failed ({type(error).__name__}: {error}). The server's log has the details.", variant="error")
+            text = f"This failed ({type(error).__name__}: {error}). The server's log has the details."
+        trouble = {"text": text, "at": time.time()}
+        if not method.__name__.startswith("on_"):
+            return {"trouble": trouble}
+        ctx.panel.set_data("trouble", trouble)
         return None
 
     call.is_called = True  # type: ignore[attr-defined]

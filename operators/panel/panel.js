@@ -12,7 +12,7 @@
 
   const MODULES = [
     "app", "calls", "indexing", "names", "panel", "pieces", "references", "results", "review", "segment", "showing",
-    "suggested",
+    "suggested", "times", "troubles",
   ];
   const here = document.currentScript.src;
 

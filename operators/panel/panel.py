@@ -18,7 +18,7 @@ from fiftyone.operators.categories import Categories
 from ..evaluate import EVALUATION_PANEL
 from ..forms.selection import all_images, collection, shows_frames
 from ..mark_empty import count_empty, describe, mark
-from ..running import background
+from ..running import background, failures
 from ..running.jobs import request_cancel, running_jobs
 from . import examples as panel_examples
 from . import looking
@@ -34,6 +34,7 @@ from .acting import (
     send_overview,
     told,
 )
+from .files import Files
 from .pictures import SIDE, pictures
 from .reviewing import Reviewing
 from .showing import Showing
@@ -55,7 +56,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property
@@ -160,6 +161,7 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
             send(ctx, *panel_sections.SECTIONS)
         jobs = panel_sections.jobs(ctx)
         ctx.panel.set_data("overview.jobs", jobs)
+        ctx.panel.set_data("overview.failures", failures.kept_failures(ctx))
         return {"jobs": jobs, "ended": ended}
 
     # Choices
@@ -251,11 +253,20 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
             ctx,
             f"{PLUGIN}/{job}",
             params,
+            job=ctx.params["job"],
             only_view=bool(ctx.params.get("only_view")),
             delegate=bool(ctx.params.get("delegate")) and background.can_delegate(),
         )
         ctx.panel.set_data("overview.jobs", panel_sections.jobs(ctx))
+        ctx.panel.set_data("overview.failures", failures.kept_failures(ctx))
         return {"id": job_id}
+
+    @told
+    def dismiss(self, ctx: Any) -> Any:
+        """Forget why the last job of a section failed: someone has read it."""
+        failures.forget_failure(ctx, ctx.params["section"])
+        ctx.panel.set_data("overview.failures", failures.kept_failures(ctx))
+        return True
 
     @told
     def cancel(self, ctx: Any) -> Any:

@@ -16,7 +16,6 @@ import numpy as np
 from ..forms.constants import (
     EMPTY_TAG,
     EVALUATION_METHOD,
-    MODELS,
     OVERLAPS,
     PROTOTYPES_METHOD,
     REJECTED_FIELD,
@@ -26,12 +25,14 @@ from ..forms.constants import (
 from ..forms.form import dataset_problem, object_fields
 from ..forms.indexes import find_record, record_pixels
 from ..forms.matching import default_matching
-from ..forms.messages import count, duration, size
-from ..forms.selection import all_images
+from ..forms.messages import count, duration
+from ..forms.weights import files_of
 from ..running.background import can_delegate
+from ..running.failures import kept_failures
 from ..running.jobs import running_jobs
 from . import looking
 from .examples import DRAWN, REMOVED, drawn_from, every_image
+from .indexing import index
 from .settings import MATCHING, STORE, PanelSettings
 from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
@@ -52,12 +53,12 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "dataset": ctx.dataset.name,
         "settings": asdict(settings),
         "matching": _matching(settings),
-        "models": [[name, text.partition(": ")[2]] for name, text in MODELS.items()],
         "fields": drawn_from(ctx),
         "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
         "jobs": jobs(ctx),
+        "failures": kept_failures(ctx),
     }
 
 
@@ -86,6 +87,9 @@ def jobs(ctx: Any) -> list[Section]:
             "operator": job.operator,
             "label": job.label,
             "fraction": job.done / job.total if job.total else None,
+            "done": job.done,
+            "total": job.total,
+            "step": job.step,
             "text": f"{job.step} {job.done:,} of {job.total:,}" if job.total else "starting",
             "left": None if job.seconds_left is None else duration(job.seconds_left),
             "is_cancelled": job.is_cancelled,
@@ -137,20 +141,6 @@ def references(ctx: Any, settings: PanelSettings, *, waits: bool = False) -> Sec
         "pending": _pending(ctx, examples, kept, tagged.num_empty),
         "calibration": None if kept is None else _calibration(kept),
         "prototypes": None if kept is None else {"name": kept["key"], "model": kept["model"]},
-    }
-
-
-def index(ctx: Any, settings: PanelSettings) -> Section:
-    """How many images are indexed for the chosen model."""
-    num_images = len(all_images(ctx))
-    record = find_record(ctx, settings.model)
-    held = 0 if record is None else min(num_images, record.num_images)
-    each = None if record is None else record.seconds_per_image
-    return {
-        "num_images": num_images,
-        "num_indexed": held,
-        "size": None if record is None else size(record.num_bytes),
-        "time_left": duration(each * (num_images - held)) if each and held < num_images else None,
     }
 
 
@@ -318,6 +308,8 @@ def _pending(ctx: Any, examples: list[Section], kept: Mapping[str, Any] | None, 
     if kept is None or kept.get("num_shown") or kept.get("num_surroundings"):
         new = num_empty - ((kept or {}).get("num_empty") or 0)
         parts += [count(new, "new empty image")] * (new > 0) + [f"{count(-new, 'empty image')} taken away"] * (new < 0)
+    if kept is not None and files_of(ctx, kept["model"])["since"] > kept["at"]:
+        parts.append("weights from other files")
     if kept is not None and _is_index_read_otherwise(ctx, kept):
         parts.append("how the index reads pixels")
     return ", ".join(parts) or None

@@ -12,6 +12,7 @@ from bson import ObjectId
 from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG
 from ..forms.form import object_fields
 from ..forms.selection import all_images, collection, images_of
+from ..forms.weights import using_files
 from . import settings as panel_settings
 from .acting import send, send_overview, told
 from .examples import every_image
@@ -101,14 +102,15 @@ def _found(ctx: Any) -> Sequence[Any]:
     import refseg
 
     shown = ctx.params
-    return refseg.segment_prompt(
-        collection(ctx),
-        shown["sample_id"],
-        shown.get("points") or (),
-        beside=shown.get("beside") or (),
-        box=shown.get("box"),
-        model=panel_settings.read(ctx).model,
-    )
+    with using_files(ctx):
+        return refseg.segment_prompt(
+            collection(ctx),
+            shown["sample_id"],
+            shown.get("points") or (),
+            beside=shown.get("beside") or (),
+            box=shown.get("box"),
+            model=panel_settings.read(ctx).model,
+        )
 
 
 def _sample_of(ctx: Any) -> Any:

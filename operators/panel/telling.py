@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 
 from ..forms.form import object_fields
-from ..forms.messages import count, duration
+from ..forms.messages import count
 from ..forms.selection import all_images, collection, labels_path
 from ..running import background
 
@@ -30,7 +29,7 @@ def describe_run(ctx: Any, run: PastRun) -> Section:
     return {
         "found": count(num_instances, "object"),
         "images": count(num_images or 0, "image"),
-        "ago": ago(config.get("started_at")),
+        "at": epoch(config.get("started_at")),
         "state": run.state,
         "error": config.get("error"),
         "preview": bool(config.get("preview")),
@@ -65,25 +64,26 @@ def describe_evaluation(config: Mapping[str, Any]) -> Section:
         "num_skipped": config.get("num_skipped") or 0,
         "notes": config.get("notes") or [],
         "hint": config.get("hint") or "",
-        "ago": ago(config.get("evaluated_at")),
+        "at": epoch(config.get("evaluated_at")),
     }
 
 
 def newest(ctx: Any, method: str, *, whole: bool = False, **wanted: Any) -> dict[str, Any] | None:
-    """Settings of the newest run of a method, with its key; those that can be long only where they are all wanted."""
+    """Settings of the newest run of a method, with its key and `at`, when it was recorded, seconds since the epoch.
+
+    Settings that can be long are among them only where they are all wanted.
+    """
     from refseg.dataset import newest_of, whole_config
 
     run = newest_of(ctx.dataset, method, **wanted)
     if run is None:
         return None
-    return {**(whole_config(ctx.dataset, run.key) if whole else run.config), "key": run.key}
+    return {**(whole_config(ctx.dataset, run.key) if whole else run.config), "key": run.key, "at": run.at}
 
 
-def ago(moment: str | None) -> str | None:
-    """How long ago something was."""
-    if moment is None:
-        return None
-    return f"{duration(time.time() - datetime.fromisoformat(moment).timestamp())} ago"
+def epoch(moment: str | None) -> float | None:
+    """Seconds since the epoch of a moment in ISO's form; the browser says how long ago that is, and goes on saying it."""
+    return None if moment is None else datetime.fromisoformat(moment).timestamp()
 
 
 def queued(ctx: Any, running: set[str]) -> list[Section]:
@@ -94,6 +94,9 @@ def queued(ctx: Any, running: set[str]) -> list[Section]:
             "operator": item.operator.removeprefix(background.PREFIX),
             "label": item.label or item.operator,
             "fraction": None,
+            "done": 0,
+            "total": 0,
+            "step": "",
             "text": "waits for `fiftyone delegated launch`",
             "left": None,
             "is_cancelled": False,

@@ -1,7 +1,7 @@
 """Long executions that need no browser: in a thread of the server, or queued for the delegated service.
 
 What the App is to be told at the end is kept in the dataset's execution store, so that a panel opened while the job runs still
-tells it; one opened later shows what the job left, and why a run failed.
+tells it; one opened later shows what the job left. Why it failed stands in `failures`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import fiftyone.operators as foo
 from fiftyone.operators.executor import Executor
 
 from ..forms.selection import collection, shows_frames
+from .failures import PANEL_JOB, forget_failure, section_of
 from .jobs import JOB_ID, running_jobs
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,22 @@ def can_delegate() -> bool:
     return bool(fo.config.allow_legacy_orchestrators)
 
 
-def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = False, delegate: bool = False) -> str:
+def start(
+    ctx: Any,
+    operator: str,
+    params: dict[str, Any],
+    *,
+    job: str | None = None,
+    only_view: bool = False,
+    delegate: bool = False,
+) -> str:
     """Start an operator of RefSeg and return at once.
 
     Args:
         ctx: FiftyOne's execution context, of a panel.
         operator: the operator's URI.
         params: its parameters.
+        job: the panel's name of what its button starts, kept with the reason where the job fails.
         only_view: work on the view that is open, instead of on the whole dataset, or on all frames where frames are open.
         delegate: queue the job for the delegated service, instead of running it in this server.
 
@@ -49,6 +59,7 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     Raises:
         refseg.errors.RefSegError: a parameter is wrong; the sentence that its form would show.
     """
+    params = {**params, **({PANEL_JOB: job} if job else {})}
     view = ctx.view if only_view else collection(ctx)
     stages = view._serialize() if isinstance(view, fo.DatasetView) else []
     request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages, "params": params}
@@ -58,6 +69,7 @@ def start(ctx: Any, operator: str, params: dict[str, Any], *, only_view: bool = 
     isolate(asked)
     _refuse_what_its_form_refuses(found, asked)
     _refuse_what_runs_already(found, ctx)
+    forget_failure(ctx, section_of(found.config.name, params))
     if delegate:
         where = {"view": view} if stages else {"dataset": ctx.dataset}
         queued = foo.execute_operator(

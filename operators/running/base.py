@@ -22,8 +22,10 @@ import numpy as np
 from fiftyone.operators.executor import ExecutionError
 
 from ..forms.allowed_folders import is_from_browser, require_allowed
+from ..forms.weights import keep_given_files, with_files
 from . import library
 from .background import keep_outcome
+from .failures import forget_earlier, keep_failure
 from .jobs import JobCancelledError, Listing
 
 if TYPE_CHECKING:
@@ -153,8 +155,12 @@ class RefSegOperator(foo.Operator, ABC):
             with closing(self._cancellable(ctx)) as work:
                 result: Result = drain(work, delegated_watcher(ctx))
         except Exception as error:
-            variant = "info" if isinstance(error, JobCancelledError) else "error"
-            keep_outcome(ctx, job_id, [ctx.ops.reload_dataset(), ctx.ops.notify(self._sentence(error), variant=variant)])
+            told = [ctx.ops.reload_dataset()]
+            if isinstance(error, JobCancelledError):
+                told.append(ctx.ops.notify(str(error), variant="info"))
+            else:
+                self._keep_failure(ctx, error)
+            keep_outcome(ctx, job_id, told)
             raise
         keep_outcome(ctx, job_id, self.tell(ctx, result))
         return result
@@ -173,11 +179,21 @@ class RefSegOperator(foo.Operator, ABC):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(str(cancelled), variant="info")
         except Exception as error:
-            # An exception would cut the stream, and the App would then report a lost connection instead of the reason.
-            yield ctx.ops.notify(self._sentence(error), variant="error")
+            sentence = self._keep_failure(ctx, error)
+            if shows_progress:
+                # Of a form, whose panel may not be open. An exception would cut the stream, and the App would then report a
+                # lost connection instead of the reason.
+                yield ctx.ops.notify(sentence, variant="error")
         finally:
             # Reached too when the user leaves: the run is then marked cancelled and keeps what is done.
             work.close()
+
+    def _keep_failure(self, ctx: Any, error: Exception) -> str:
+        """Keep what the panel's section says from now on, and return it."""
+        config, sentence = self.config, self._sentence(error)
+        if config.allow_delegated_execution:
+            keep_failure(ctx, config.name, config.label, sentence)
+        return sentence
 
     def _sentence(self, error: Exception) -> str:
         """What the App says about an error; what nobody foresaw is logged whole."""
@@ -193,12 +209,14 @@ class RefSegOperator(foo.Operator, ABC):
         if not config.allow_delegated_execution:
             return work
         farewell = f"{config.label} was cancelled; {self.kept_when_cancelled}."
+        forget_earlier(ctx, config.name)
         return _listed(work, Listing(ctx, config.name, config.label), farewell)
 
     def _allowed(self, ctx: Any) -> Work[Result]:
         """The work, where it names no place that it may not; a pipeline runs it without its form."""
         require_allowed(ctx)
-        result: Result = yield from self.work(ctx)
+        keep_given_files(ctx)
+        result: Result = yield from with_files(ctx, self.work(ctx))
         return result
 
 

@@ -150,8 +150,8 @@ class AppPage:
         return where.get_by_role("region", name=title, exact=True)
 
     def button(self, section: str, name: str | re.Pattern[str]) -> Locator:
-        """A button of a section, by how its words begin."""
-        return self.section(section).get_by_role("button", name=name)
+        """A button of a section, by how its words begin; that which folds it apart."""
+        return self.section(section).get_by_role("button", name=name).and_(self.page.locator(":not(.refseg-fold)"))
 
     def expect_text(self, section: str, text: str | re.Pattern[str], seconds: float = 60) -> None:
         """Wait until a section says this."""
@@ -161,10 +161,14 @@ class AppPage:
         """Wait until the App notifies of this."""
         expect(self.page.get_by_role("alert").filter(has_text=text).first).to_be_visible(timeout=1000 * seconds)
 
+    def trouble(self, section: str, text: str | re.Pattern[str]) -> Locator:
+        """What a section says went wrong."""
+        return self.section(section).get_by_role("alert").filter(has_text=text)
+
     def choose(self, section: str, label: str, option: str) -> None:
-        """Choose from a dropdown."""
+        """Choose from a dropdown, by the whole words of an option or those before the first dot in them."""
         self.section(section).get_by_label(label, exact=True).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( ·|$)")).click()
 
     def fill(self, section: str, label: str, value: str) -> None:
         """Type into a field and leave it."""

@@ -325,7 +325,7 @@ def test_bad_input_is_a_sentence(open_app: OpenApp, few_trays: fo.Dataset) -> No
     draw(app)
     choose_demo(app)
     app.button("Segment", "Segment").click()
-    app.expect_notice(re.compile("The labels in the field 'ground_truth' are not RefSeg's"))
+    expect(app.trouble("Segment", "The labels in the field 'ground_truth' are not RefSeg's")).to_be_visible()
     assert "Traceback" not in app.page.inner_text("body")
     assert app.errors == []
 

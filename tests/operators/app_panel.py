@@ -29,10 +29,13 @@ class Answer:
     Attributes:
         result: what the method returned.
         messages: operators of the App with their parameters, in order.
+        trouble: what went wrong, as the section says it whose button was pressed, or the panel where nobody pressed anything:
+            `text` and `at`, seconds since the epoch.
     """
 
     result: Any
     messages: list[dict[str, Any]]
+    trouble: dict[str, Any] | None = None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -41,14 +44,17 @@ class Answer:
 
     @property
     def notes(self) -> list[tuple[str, str]]:
-        """Colour and text of each notification."""
-        return [(note["variant"], note["message"]) for note in named(self.messages, "notify")]
+        """Colour and text of each notification; what went wrong comes last, as "trouble"."""
+        told = [(note["variant"], note["message"]) for note in named(self.messages, "notify")]
+        return told + ([] if self.trouble is None else [("trouble", self.trouble["text"])])
 
     @property
     def error(self) -> str:
-        """The text of the only notification, which is an error."""
+        """The text of what went wrong, which no notification tells."""
         ((variant, text),) = self.notes
-        assert variant == "error"
+        assert variant == "trouble"
+        assert self.trouble is not None
+        assert abs(time.time() - self.trouble["at"]) < 60
         return text
 
     @property
@@ -72,7 +78,10 @@ def press(dataset: fo.Dataset | None, method: str, params: dict[str, Any] | None
     answer = asyncio.run(execute_or_delegate_operator(uri(NAME), json.loads(json.dumps(sent))))
     answer.raise_exceptions()
     messages = json.loads(json.dumps(answer.executor.to_json()["requests"], allow_nan=False))
-    return Answer(json.loads(json.dumps(answer.result)), messages)
+    made = Answer(json.loads(json.dumps(answer.result)), messages)
+    if isinstance(made.result, dict) and set(made.result) == {"trouble"}:
+        return Answer(None, messages, made.result["trouble"])
+    return Answer(made.result, messages, made.data.get("trouble"))
 
 
 def section(dataset: fo.Dataset, name: str, **request: Any) -> dict[str, Any]:
@@ -85,6 +94,12 @@ def section(dataset: fo.Dataset, name: str, **request: Any) -> dict[str, Any]:
 def choose(dataset: fo.Dataset, **changes: Any) -> None:
     """Keep changed settings, as the inputs do."""
     assert press(dataset, "choose", {"changes": changes}).result == {"problem": None}
+
+
+def failures(dataset: fo.Dataset) -> dict[str, dict[str, Any]]:
+    """Why jobs failed, by section, as a panel that is opened now shows it."""
+    found: dict[str, dict[str, Any]] = press(dataset, "on_load").data["overview"]["failures"]
+    return found
 
 
 def context(dataset: fo.Dataset, **request: Any) -> foo.ExecutionContext:

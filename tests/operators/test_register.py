@@ -176,7 +176,8 @@ for operator in [operator for operator in foo.list_operators() if operator.plugi
         for method in ("on_load", "load", "watch", "on_change_selected", "on_change_view"):
             getattr(operator, method)(made)
         told = [one.params for one in made.executor._requests if one.operator_uri == "notify"]
-        assert told == [], told
+        shown = [path for one in made.executor._requests for path in one.params.get("data") or {}]
+        assert (told, "trouble" in shown, "overview" in shown) == ([], False, True), told
         continue
     for params in ({}, {"preview": True}, {"model": "demo"}):
         made = ctx(operator.uri, params)
@@ -214,8 +215,11 @@ def test_nothing_heavy_is_loaded_when_forms_and_panel_are_asked(
 
 def test_repeated_constants_are_the_librarys() -> None:
     from operators.forms import constants
+    from operators.forms.machine import SECONDS_ON_CPU
     from refseg.dataset import fields
     from refseg.dataset.references import REFERENCE_TAG
+    from refseg.demo.dataset import MARK
+    from refseg.models.presets import FAST
 
     assert constants.PROTOTYPES_METHOD == PROTOTYPES_METHOD
     assert constants.SEGMENT_METHOD == SEGMENT_METHOD
@@ -230,6 +234,8 @@ def test_repeated_constants_are_the_librarys() -> None:
     assert list(constants.MODELS_AS_PUBLISHED) == [name for name, preset in PRESETS.items() if preset.as_published]
     assert (constants.ACCEPTED_FIELD, constants.REJECTED_FIELD) == (fields.ACCEPTED_FIELD, fields.REJECTED_FIELD)
     assert list(constants.MODELS) == list(PRESETS)
+    assert (constants.FAST, constants.DEMO_MARK) == (FAST, MARK)
+    assert set(SECONDS_ON_CPU) == set(PRESETS)
     assert list(constants.MODELS_THAT_KEEP_DUPLICATES) == [name for name, preset in PRESETS.items() if preset.as_published]
 
 

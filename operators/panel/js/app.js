@@ -1,5 +1,5 @@
 /* What FiftyOne's App provides to plugins, by the names that the panel's modules use. Nothing is built or bundled. */
-export const { createElement: h, useCallback, useEffect, useRef, useState } = window.React;
+export const { createContext, createElement: h, useCallback, useContext, useEffect, useRef, useState } = window.React;
 export const mui = window.__mui__;
 export const { usePanelEvent } = window.__foo__;
 export const { usePanelId } = window.__fosp__;

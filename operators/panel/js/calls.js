@@ -84,14 +84,14 @@ export function useWatch(call, jobs) {
 }
 
 /** Sections that are known; those whose labels are still being read are asked for again until they are. */
-export function useSections(call, data) {
+export function useSections(callOf, data) {
   const waiting = SECTIONS.filter((name) => data[name] && data[name].is_reading);
   const [tick, setTick] = useState(0);
   useEffect(() => {
     if (!waiting.length) return undefined;
     const timer = setTimeout(async () => {
       // One that failed has been told, and would be told again and again.
-      if (await call("load", { sections: waiting })) setTick((number) => number + 1);
+      if (await callOf(waiting[0])("load", { sections: waiting })) setTick((number) => number + 1);
     }, READING_MILLISECONDS);
     return () => clearTimeout(timer);
   }, [tick, waiting.join()]);

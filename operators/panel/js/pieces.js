@@ -1,5 +1,6 @@
 /* Pieces that several sections are made of. */
 import { h, mui, useEffect, useState } from "./app.js";
+import { TroublesOf } from "./troubles.js";
 
 export const GREEN = "#2e9e5b", RED = "#d64545", AMBER = "#e0a030";
 
@@ -39,18 +40,20 @@ export function Section({ number, title, state, isNext, hint, children }) {
     h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } },
       h("button", { onClick: fold, "aria-expanded": !isFolded, style: { all: "unset", cursor: "pointer" }, className: "refseg-fold" }, title)),
     text(state, { color: "text.secondary", ml: "auto", textAlign: "right" })),
-  h(mui.Collapse, { in: !isFolded, unmountOnExit: true }, hint && box({ mb: 1 }, help(hint)), children));
+  h(mui.Collapse, { in: !isFolded, unmountOnExit: true }, hint && box({ mb: 1 }, help(hint)), children),
+  h(TroublesOf, { title }));
 }
 
-export function Jobs({ jobs, call }) {
+/** A line for each job; without a bar where the section has one that says the same. */
+export function Jobs({ jobs, call, hasBar = true }) {
   return jobs.map((job) => box({ key: job.id, my: 1 },
     row({ justifyContent: "space-between", flexWrap: "nowrap" },
       text([`${job.label}: ${job.text}`, job.left && !job.is_cancelled && `about ${job.left} left`, job.is_cancelled && "ending after this batch"].filter(Boolean).join(" · ")),
       button("Cancel", () => call("cancel", { id: job.id }), { disabled: job.is_cancelled })),
-    h(mui.LinearProgress, {
+    hasBar ? h(mui.LinearProgress, {
       "aria-label": job.label, sx: { mt: 0.5, height: 6, borderRadius: 3 },
       ...(job.fraction === null ? {} : { variant: "determinate", value: 100 * job.fraction }),
-    })));
+    }) : null));
 }
 
 /** Helper text no smaller than any other. */

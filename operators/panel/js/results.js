@@ -2,6 +2,7 @@
 import { h, mui } from "./app.js";
 import { GREEN, Jobs, RED, Section, box, button, help, plural, row, text } from "./pieces.js";
 import { numDecided } from "./review.js";
+import { ago } from "./times.js";
 
 const figure = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
 
@@ -22,7 +23,7 @@ export function Results({ data, review, call, go, isNext, jobs }) {
       h("tbody", null,
         h("tr", { style: { fontWeight: 600 } }, cells(["all classes", figure(measured.mask_ap), figure(measured.mask_ap50), figure(measured.box_ap)])),
         measured.per_class.map(([name, masks, boxes]) => h("tr", { key: name }, cells([name, figure(masks), "", figure(boxes)]))))),
-    help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.ago}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`),
+    help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.at ? ago(measured.at) : "earlier"}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`),
     measured.without_references.length ? text(`Without a reference, so never found: ${measured.without_references.join(", ")}. Add references of them to have them found.`, { color: "warning.main" }) : null,
     leftOut.length ? text(`Left out, as they cannot be used: ${leftOut.join(" and ")}. The evaluation's message names them.`, { color: "warning.main" }) : null,
     [...measured.notes, measured.hint].map((note) => note && text(note, { color: "warning.main", overflowWrap: "anywhere" }, note))) : null,

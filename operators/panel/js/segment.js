@@ -2,6 +2,7 @@
 import { h, mui, useEffect, useState } from "./app.js";
 import { SECTIONS } from "./names.js";
 import { Choice, Field, Jobs, Section, box, button, check, help, plural, row, text } from "./pieces.js";
+import { ago } from "./times.js";
 
 const SLIDER = { size: "small", min: 0, max: 1, step: 0.01, valueLabelDisplay: "auto" };
 
@@ -68,7 +69,7 @@ export function Segment({ data, references, overview, call, go, isNext, jobs, st
   };
   const keepThreshold = (changes) => call("choose", { changes, sections: ["segment", "results"] });
   const moved = data ? data.classes.filter((entry) => entry.origin === "own") : [];
-  const state = !data ? "…" : !run ? "not run yet" : `${run.preview ? "preview: " : ""}${run.state === "interrupted" ? "interrupted: " : ""}${run.found} in ${run.images}, ${run.ago}${run.num_skipped ? `; ${plural(run.num_skipped, "image")} skipped` : ""}`;
+  const state = !data ? "…" : !run ? "not run yet" : `${run.preview ? "preview: " : ""}${run.state === "interrupted" ? "interrupted: " : ""}${run.found} in ${run.images}, ${run.at ? ago(run.at) : "earlier"}${run.num_skipped ? `; ${plural(run.num_skipped, "image")} skipped` : ""}`;
   return h(Section, {
     number: 3, title: "Segment", state, isNext,
     hint: "Classes to look for, and the least score that is written of each: higher keeps quiet where there is nothing, lower finds more.",
@@ -89,12 +90,12 @@ export function Segment({ data, references, overview, call, go, isNext, jobs, st
     overview.selection.view ? check(`Only the view (${overview.selection.view})`, onlyView, setOnlyView, "Otherwise the whole dataset") : null),
   data && data.classes.length && !chosen.length ? text("Tick at least one class.", { color: "error.main", mt: 0.5 }) : null,
   h(Jobs, { jobs: own, call }),
-  h(Changes, { run, call }));
+  h(Changes, { run, call, isTold: Boolean((overview.failures || {}).segment) }));
 }
 
 /** What the last run changed. */
-function Changes({ run, call }) {
-  if (run && run.state === "failed" && run.error) return h(mui.Alert, { severity: "error", sx: { mt: 1 } }, `The last run failed: ${run.error}`);
+function Changes({ run, call, isTold }) {
+  if (run && run.state === "failed" && run.error) return isTold ? null : box({ mt: 1 }, text(`The last run failed: ${run.error}`));
   const ended = { cancelled: "cancelled", interrupted: "interrupted, because its process ended" }[run && run.state];
   if (!run || own(run) === 0) return ended ? box({ mt: 1 }, text(`The last run was ${ended}; what it had written is kept.`)) : null;
   const list = (pairs) => pairs.map(([name, number]) => `${name} ${number}`).join(", ");

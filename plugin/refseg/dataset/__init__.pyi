@@ -29,6 +29,7 @@ from .fields import object_fields as object_fields
 from .fields import past_runs as past_runs
 from .fields import prediction_fields as prediction_fields
 from .fields import require_own_field as require_own_field
+from .fields import seconds_elsewhere as seconds_elsewhere
 from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
 from .file_states import file_state as file_state

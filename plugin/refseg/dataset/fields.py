@@ -30,6 +30,7 @@ REJECTED_FIELD = "rejected"
 
 PROTOTYPES_METHOD = "refseg/prototypes"
 SEGMENTING = "refseg/segment"
+INDEX_METHOD = "refseg/index"
 INSPECTING = "refseg/inspect"
 PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING)
 """Methods of the runs that fill a field with predictions and replace them when they run again."""
@@ -52,11 +53,13 @@ class PastRun:
         key: its name.
         config: its settings, without LONG_LISTS.
         is_whole: whether it was asked for the whole dataset, not for a view of it.
+        at: when it was recorded, seconds since the epoch; 0 where that is unknown.
     """
 
     key: str
     config: Mapping[str, Any]
     is_whole: bool
+    at: float = 0.0
 
     @property
     def state(self) -> str | None:
@@ -89,7 +92,24 @@ def _find_runs(dataset: Any, methods: Sequence[str], wanted: Mapping[str, Any]) 
 
 
 def _past_run(doc: Mapping[str, Any]) -> PastRun:
-    return PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ()))
+    recorded = doc.get("timestamp")
+    at = 0.0 if recorded is None else recorded.replace(tzinfo=timezone.utc).timestamp()
+    return PastRun(doc["key"], doc["config"], _is_whole(doc.get("view_stages") or ()), at)
+
+
+def seconds_elsewhere(dataset: Any) -> dict[str, float]:
+    """What computing an image took for the indexes of all other datasets of this database, by model; the newest counts.
+
+    Indexes with tiles, in which an image takes many times longer, are left out.
+    """
+    wanted = {
+        "config.method": INDEX_METHOD,
+        "config.seconds_per_image": {"$gt": 0},
+        "config.dataset_id": {"$ne": str(dataset._root_dataset._doc.id)},
+        "config.tiles": {"$ne": True},
+    }
+    found = get_db_conn().runs.find(wanted, {"config.model": True, "config.seconds_per_image": True})
+    return {doc["config"]["model"]: doc["config"]["seconds_per_image"] for doc in found.sort([("config.updated_at", 1)])}
 
 
 def turned_before(dataset: Any, name: str | None = None) -> bool:

@@ -22,12 +22,12 @@ from ..index import GRACE, CandidateIndex, FileState, IndexChunk, IndexedImage, 
 from ..models import Models
 from ..names import folder_from
 from ..progress import Progress, Watcher, drain
-from .fields import past_runs
+from .fields import INDEX_METHOD, past_runs
 from .file_states import file_state, still_held
 from .index_pixels import ids_and_paths, pixels_for
 from .index_place import IndexPlace, whole_uri
 from .index_settings import settings_of
-from .known_indexes import INDEX_METHOD, index_records, pixels_of_index
+from .known_indexes import index_records, pixels_of_index
 from .reports import IndexStatus, VerifyReport
 from .run_records import claim, remove_run
 from .store import dataset_folder

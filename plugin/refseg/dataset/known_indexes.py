@@ -7,11 +7,9 @@ from typing import Any
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings
 from ..index import delete_tables
-from .fields import past_runs
+from .fields import INDEX_METHOD, past_runs
 from .run_records import remove_run
 from .views import id_of, name_of
-
-INDEX_METHOD = "refseg/index"
 
 
 def index_records(dataset: Any) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from PIL import Image
 from .world import NOVEL_PARTS, TRAINING_PARTS, Family, Scene, draw_family, render_scene
 
 NAME = "refseg-demo"
+MARK = "refseg_demo"
+"""In the info of the dataset, by which the App knows that the preset `demo` suits it."""
 SEED = 7
 CLASSES = ("star", "tee", "crescent", "arrow", "clover", "bowtie")
 NUM_IMAGES = 60
@@ -73,6 +75,8 @@ def build_demo_dataset(folder: Path | None = None, *, seed: int = SEED, name: st
     if fo.dataset_exists(name):
         fo.delete_dataset(name)
     dataset = fo.Dataset(name, persistent=True)
+    dataset.info[MARK] = True
+    dataset.save()
     dataset.add_samples(samples, progress=False)
     dataset.compute_metadata(progress=False)
     return dataset

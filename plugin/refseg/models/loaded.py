@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..checks import refused, require_kind, require_names, require_paths
 from ..errors import ModelError, UnsafeCheckpointError
 from ..images import file_sha256
+from .local_files import files_for
 from .presets import PRESETS, Preset, get_preset, register_preset, registered
 from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
 
@@ -131,7 +132,8 @@ def load_models(
             or what `register_preset` was told.
         device: such as "cuda:1"; by default CUDA, MPS or the CPU, the first there is.
         dtype: see default_dtype.
-        sam2_path: a checkpoint file to use instead of the download.
+        sam2_path: a checkpoint file to use instead of the download; see `refseg.models.local_weights` for where models are
+            loaded by others.
         dinov2_path: a `save_pretrained` folder to use instead of the download.
 
     Raises:
@@ -143,6 +145,8 @@ def load_models(
     require_paths(or_none=True, sam2_path=sam2_path, dinov2_path=dinov2_path)
     require_kind((torch.dtype, NoneType), "a torch.dtype or None", dtype=dtype)
     preset = get_preset(name)
+    if sam2_path is None and dinov2_path is None:
+        sam2_path, dinov2_path = files_for(name)
     place = parse_device(device)
     return _load(preset, place, dtype or default_dtype(preset, place), sam2_path, dinov2_path)
 

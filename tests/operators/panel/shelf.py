@@ -9,11 +9,12 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 
+from operators.forms.machine import fitting_model
 from tests.operators.app_panel import NAME, press
 from tests.operators.helpers import uri
 
 DEFAULTS = {
-    "model": "large",
+    "model": fitting_model(),
     "field": "ground_truth",
     "shots": 3,
     "label_field": "predictions",

@@ -23,6 +23,8 @@ def test_opening_and_closing(shelf: fo.Dataset) -> None:
     answer = press(shelf, "on_load")
     assert answer.operators == ["set_sample_selection_style", "set_label_selection_style"]
     assert (answer.data["overview"]["problem"], answer.data["overview"]["settings"]) == (None, DEFAULTS)
+    assert [choice["name"] for choice in section(shelf, "index")["models"]] == list(PRESETS)
+    assert answer.data["overview"]["fields"] == ["ground_truth", "predictions"]
     assert [name for name, _ in answer.data["overview"]["models"]] == list(PRESETS)
     assert answer.data["overview"]["fields"] == ["ground_truth"]
     answer = press(shelf, "on_unload")
@@ -133,6 +135,8 @@ PRESSES = {
     "mark_empty": {},
     "start": {"job": "index"},
     "cancel": {"id": "7f"},
+    "dismiss": {"section": "index"},
+    "use_files": {"sam2_path": ""},
     "decide": {"kind": "accept", "item": {"label_id": "0" * 24, "sample_id": "0" * 24}},
     "decide_selected": {"kind": "accept"},
     "undo": {},
@@ -145,7 +149,7 @@ PRESSES = {
 class TestErrors:
     @pytest.mark.parametrize("method", PRESSES)
     @pytest.mark.parametrize("error", [DatasetError("This is wrong: do that."), RuntimeError("broken")])
-    def test_become_notifications(
+    def test_are_told_where_the_button_is(
         self,
         shelf: fo.Dataset,
         method: str,
@@ -169,6 +173,8 @@ class TestErrors:
         else:
             assert answer.error == "This failed (RuntimeError: broken). The server's log has the details."
             assert "Traceback" in caplog.text
+        # Nobody pressed anything for an event of the App.
+        assert ("trouble" in answer.data) == method.startswith("on_")
 
     def test_are_all_tried(self) -> None:
         panel = type(foo.get_operator(uri(NAME)))
@@ -176,7 +182,7 @@ class TestErrors:
         # These only send messages.
         assert methods - PRESSES.keys() == {"evaluation", "prompt", "forget_selection"}
 
-    @pytest.mark.parametrize("method", ["remove", "start", "cancel", "decide", "open_image", "show", "prompt"])
+    @pytest.mark.parametrize("method", ["remove", "start", "cancel", "dismiss", "decide", "open_image", "show", "prompt"])
     def test_missing_parameters(self, shelf: fo.Dataset, method: str) -> None:
         assert press(shelf, method).error.startswith("This failed (KeyError: ")
 

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -26,7 +27,7 @@ from refseg.dataset.store import save_prototypes
 from refseg.errors import DatasetError
 from refseg.progress import Progress
 from refseg.prototypes.building import build_prototypes
-from tests.operators.app_panel import choose, context, press, run_job, watch_to_the_end
+from tests.operators.app_panel import choose, context, failures, press, run_job, watch_to_the_end
 from tests.operators.helpers import named, uri
 from tests.trays import propose_truth, tray_samples
 
@@ -114,6 +115,9 @@ class TestInAThread:
             "operator": "segment",
             "label": "Segment",
             "fraction": 0.0,
+            "done": 0,
+            "total": 4,
+            "step": "images",
             "text": "images 0 of 4",
             "left": None,
             "is_cancelled": False,
@@ -182,19 +186,44 @@ class TestInAThread:
         ],
     )
     def test_that_fails(self, trays: fo.Dataset, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its reason stands in its section until the next run there, or until somebody dismisses it; nothing is notified."""
+
         def fail(*_: object, **__: object) -> Generator[Progress, None, None]:
             yield Progress(0, 1, "images")
             raise error
 
-        monkeypatch.setattr(refseg.runs, "iter_segment", fail)
-        assert run_job(trays, "segment").notes == [("error", told)]
-        assert listed(trays) == []
+        def kept() -> dict[str, Any]:
+            found = failures(trays)
+            assert {abs(time.time() - about.pop("at")) < 60 for about in found.values()} <= {True}
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(refseg.runs, "iter_segment", fail)
+            answer = run_job(trays, "segment")
+            assert answer.notes == []
+            assert set(answer.data["overview.failures"]) == {"segment"}
+            assert listed(trays) == []
+            expected = {"segment": {"operator": "segment", "label": "Segment", "text": told, "job": "segment"}}
+            assert kept() == expected
+            run_job(trays, "index")
+            assert kept() == expected
+            assert press(trays, "dismiss", {"section": "index"}).data == {"overview.failures": failures(trays)}
+            assert press(trays, "dismiss", {"section": "segment"}).data == {"overview.failures": {}}
+            assert kept() == {}
+            run_job(trays, "segment")
+            assert kept() == expected
+        answer = press(trays, "start", {"job": "segment"})
+        assert answer.data["overview.failures"] == {}
+        assert watch_to_the_end(trays, answer.result["id"]).notes[0][0] == "success"
+        assert kept() == {}
 
     def test_nothing_is_tagged(self, trays: fo.Dataset) -> None:
         trays.untag_labels("reference", label_fields="ground_truth")
-        ((variant, text),) = run_job(trays, "learn").notes
-        assert variant == "error"
-        assert text.startswith(
+        assert run_job(trays, "learn").notes == []
+        # Pressed among the references.
+        ((section, about),) = failures(trays).items()
+        assert (section, about["job"]) == ("references", "learn")
+        assert about["text"].startswith(
             f"No object of dataset {trays.name!r} carries the tag 'reference' (looked in 'ground_truth'): tag"
         )
 
@@ -216,6 +245,7 @@ class TestInAThread:
         assert (answer.error, answer.result) == (refused[job], None)
         assert own_threads() == []
         assert context(trays).store(background.OUTCOMES).list_keys() == []
+        assert failures(trays) == {}
 
     def test_only_the_view(self, trays: fo.Dataset) -> None:
         view = trays.limit(2)
@@ -278,9 +308,10 @@ class TestDelegated:
         trays.untag_labels("reference", label_fields="ground_truth")
         job_id = start(trays, "learn", {"delegate": True})
         DelegatedOperationService().execute_queued_operations(limit=1)
-        ((variant, text),) = press(trays, "watch", {"known": [job_id]}).notes
-        assert variant == "error"
-        assert text.startswith(f"No object of dataset {trays.name!r} carries the tag 'reference'")
+        assert press(trays, "watch", {"known": [job_id]}).notes == []
+        about = failures(trays)["references"]
+        assert (about["operator"], about["job"]) == ("learn", "learn")
+        assert about["text"].startswith(f"No object of dataset {trays.name!r} carries the tag 'reference'")
 
     def test_what_its_form_refuses_is_not_queued(self, trays: fo.Dataset) -> None:
         choose(trays, label_field="ground_truth")
