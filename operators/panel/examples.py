@@ -8,6 +8,7 @@ from typing import Any
 from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
 from ..forms.messages import count, listing
 from ..forms.selection import all_images, collection
+from .alike import require_named
 from .settings import PanelSettings
 
 
@@ -93,11 +94,16 @@ def draw(ctx: Any, settings: PanelSettings) -> tuple[str, str]:
 
 def selected_predictions(ctx: Any, settings: PanelSettings) -> list[str]:
     """Ids of the predictions selected in the App, in images or as patches."""
+    return selected_of(ctx, settings.label_field)
+
+
+def selected_of(ctx: Any, name: str) -> list[str]:
+    """Ids of the labels of a field that are selected in the App, in images or as patches."""
     return [
         label_id
         for fields in _selected_labels(ctx).values()
         for field, ids in fields.items()
-        if field == settings.label_field
+        if field == name
         for label_id in ids
     ]
 
@@ -130,6 +136,7 @@ def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str
     from refseg.dataset import prediction_fields
 
     if field in prediction_fields(ctx.dataset):
+        require_named(ctx, field, ids)
         if kind == "alt":
             refseg.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
         else:

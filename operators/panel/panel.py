@@ -33,6 +33,8 @@ from .acting import (
     send_overview,
     told,
 )
+from .comparing import Comparing
+from .inspecting import Inspecting
 from .pictures import pictures
 from .reviewing import Reviewing
 from .showing import Showing
@@ -54,7 +56,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, Inspecting, Comparing, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property

@@ -31,7 +31,9 @@ from ..forms.selection import all_images
 from ..running.background import can_delegate
 from ..running.jobs import running_jobs
 from . import looking
+from .alike import found_similar
 from .examples import every_image
+from .inspected import inspection
 from .settings import MATCHING, PanelSettings
 from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
@@ -57,6 +59,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
+        "similar": found_similar(ctx),
         "jobs": jobs(ctx),
     }
 
@@ -233,6 +236,7 @@ SECTIONS = {
     "suggested": suggested,
     "review": review,
     "results": results,
+    "inspection": inspection,
 }
 
 

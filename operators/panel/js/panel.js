@@ -2,12 +2,14 @@
 import { h, mui, useCallback, useEffect, useState } from "./app.js";
 import { useCall, useSections, useSelection, useWatch } from "./calls.js";
 import { Index } from "./indexing.js";
+import { Inspect } from "./inspect.js";
 import { SECTIONS } from "./names.js";
 import { Jobs, box, button, check, row, text } from "./pieces.js";
 import { References } from "./references.js";
 import { Results } from "./results.js";
 import { Review } from "./review.js";
 import { Segment } from "./segment.js";
+import { Similar } from "./similar.js";
 import { Suggested } from "./suggested.js";
 
 /** The section whose button is to be pressed next. */
@@ -29,6 +31,7 @@ export function RefSegPanel({ data = {}, schema }) {
   const [onlyView, setOnlyView] = useState(false);
   const [delegate, setDelegate] = useState(true);
   const [isInModal, setIsInModal] = useState(false);
+  const [isInspecting, setIsInspecting] = useState(false);
   const place = useCallback((node) => { if (node) setIsInModal(Boolean(node.closest("[data-cy=modal]"))); }, []);
   const name = overview && overview.dataset;
   const isUsable = Boolean(overview) && !overview.problem;
@@ -46,12 +49,17 @@ export function RefSegPanel({ data = {}, schema }) {
   const shared = { overview, call, go, jobs };
   const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
   // Beside an open image the App's arrows to the next one lie over the panel's edges.
-  return h(mui.Box, { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } },
+  const frame = { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } };
+  if (isInspecting) {
+    return h(mui.Box, frame, h(Inspect, { ...shared, data: sections.inspection, references: sections.references, onBack: () => setIsInspecting(false) }));
+  }
+  return h(mui.Box, frame,
     row({ justifyContent: "flex-end", mb: 1 },
       overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
       isReading ? row({ mr: "auto" }, h(mui.CircularProgress, { size: 14 }), text("Reading the labels of this dataset…", { color: "text.secondary" })) : null,
       button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
-    h(References, { ...shared, data: sections.references, isNext: next === "references" }),
+    overview.similar ? h(Similar, { ...shared, references: sections.references, review: sections.review }) : null,
+    h(References, { ...shared, data: sections.references, isNext: next === "references", onInspect: () => setIsInspecting(true) }),
     h(Index, { ...shared, data: sections.index, isNext: next === "index" }),
     h(Segment, { ...shared, data: sections.segment, references: sections.references, isNext: next === "segment", start: { onlyView, setOnlyView } }),
     sections.suggested && sections.suggested.is_possible ? h(Suggested, { ...shared, data: sections.suggested, review: sections.review }) : null,
