@@ -23,9 +23,13 @@ function Heading({ children, about }) {
 }
 
 function Bar({ value, label, tip, color }) {
+  const isKnown = value !== null && value !== undefined;
   return h(mui.Tooltip, { title: tip, describeChild: true },
     box({ display: "grid", gridTemplateColumns: "1fr 34px", alignItems: "center", columnGap: 1, minWidth: 0 },
-      h(mui.LinearProgress, { variant: "determinate", color, value: 100 * Math.min(1, Math.max(0, value ?? 0)), "aria-label": label, "aria-valuetext": figure(value), sx: { height: 10, borderRadius: 2 } }),
+      h(mui.Box, {
+        role: "meter", tabIndex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": isKnown ? value : undefined, "aria-valuetext": isKnown ? figure(value) : "not known",
+        sx: { height: 10, borderRadius: 0.5, overflow: "hidden", ...(isKnown ? { bgcolor: "action.selected" } : { border: "1px dashed", borderColor: "action.disabled" }) },
+      }, isKnown ? box({ height: "100%", width: `${100 * Math.min(1, Math.max(0, value))}%`, bgcolor: color }) : null),
       text(figure(value), { textAlign: "right" })));
 }
 
@@ -37,12 +41,12 @@ function Classes({ classes }) {
       h(mui.Tooltip, { key: `${entry.name} name`, title: `${entry.name}: ${plural(entry.num_references, "reference")}`, describeChild: true },
         box({ role: "listitem", minWidth: 0 }, text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }))),
       h(Bar, {
-        key: `${entry.name} F1`, value: entry.f1, label: `F1 of ${entry.name}`, color: entry.f1 !== null && entry.f1 < 0.5 ? "warning" : "primary",
+        key: `${entry.name} F1`, value: entry.f1, label: `F1 of ${entry.name}`, color: entry.f1 !== null && entry.f1 < 0.5 ? AMBER : "primary.main",
         tip: entry.f1 === null ? "Not known: no reference of it can be left out and looked for"
           : `F1 ${figure(entry.f1)}: its references found, and others taken for it, each as if its image had never been shown${entry.threshold === null ? "" : `; from a score of ${figure(entry.threshold)}`}`,
       }),
       h(Bar, {
-        key: `${entry.name} alike`, value: entry.similarity, label: `Likeness of ${entry.name}`, color: "inherit",
+        key: `${entry.name} alike`, value: entry.similarity, label: `Likeness of ${entry.name}`, color: "text.secondary",
         tip: entry.similarity === null ? "It has one reference: there is none to compare it with" : `Its references are ${figure(entry.similarity)} like the others of the class, on the average`,
       }),
     ]));
