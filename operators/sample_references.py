@@ -67,6 +67,7 @@ class SampleReferences(RefSegOperator):
             "tag": tag,
             "label_ids": [[name, ids] for name, ids in drawn.label_ids.items()],
             "short": [[name, number] for name, number in drawn.short.items()],
+            "reasons": list(drawn.describe_short()),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
@@ -75,7 +76,7 @@ class SampleReferences(RefSegOperator):
         number = sum(len(ids) for _, ids in result["label_ids"])
         text = f"Tagged {count(number, 'reference')} of {count(len(result['label_ids']), 'class')} as {result['tag']!r}."
         if result["short"]:
-            text += " Fewer suitable objects than asked for: " + listing([f"{name!r} has {n}" for name, n in result["short"]])
+            text += " Fewer suitable objects than asked for: " + listing([reason.rstrip(".") for reason in result["reasons"]])
         yield ctx.ops.notify(text, variant="warning" if result["short"] else "success")
 
     def __call__(
@@ -107,6 +108,7 @@ class SampleReferences(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `tag`, `label_ids`
-            (pairs of a class and the ids drawn) and `short` (pairs of a class with too few suitable objects and their number).
+            (pairs of a class and the ids drawn), `short` (pairs of a class with too few suitable objects and their number) and
+            `reasons` (a sentence for each of those).
         """
         return self.call(locals())

@@ -32,8 +32,14 @@ def reference_field_input(form: Form, label: str, description: str, name: str = 
 
 
 def reference_field(ctx: Any) -> str | None:
-    """The field to look for references in, unless told otherwise: that of the selection, `ground_truth`, or the first."""
-    fields = object_fields(ctx)
+    """The field to look for references in, unless told otherwise: that of the selection, `ground_truth`, or the first.
+
+    What a run of RefSeg replaces comes last.
+    """
+    from refseg.dataset import prediction_fields
+
+    own = prediction_fields(ctx.dataset)
+    fields = sorted(object_fields(ctx), key=lambda name: name in own)
     selected = {label.get("field") for label in ctx.selected_labels}
     return next((field for field in [*sorted(selected, key=str), REFERENCE_FIELD, *fields] if field in fields), None)
 

@@ -113,7 +113,8 @@ def send_overview(ctx: Any) -> None:
     """Send what stands above the sections."""
     problem = panel_sections.dataset_problem(ctx)
     if problem is not None:
-        ctx.panel.set_data("overview", {"problem": problem})
+        has_frames = ctx.dataset is not None and ctx.dataset.media_type == "video"
+        ctx.panel.set_data("overview", {"problem": problem, "way_out": "frames" if has_frames else None})
     else:
         ctx.panel.set_data("overview", panel_sections.overview(ctx, panel_settings.read(ctx)))
 

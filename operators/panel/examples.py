@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bson import json_util
+
 from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
-from ..forms.messages import count, listing
+from ..forms.form import object_fields
+from ..forms.messages import count
 from ..forms.selection import all_images, collection
 from .alike import require_named
-from .settings import PanelSettings
+from .settings import STORE, PanelSettings
+
+DRAWN, REMOVED = "drawn", "removed"
+"""Keys of the panel's store: why the last draw fell short, by class, and what was removed last."""
 
 
 def add_selection(ctx: Any, settings: PanelSettings, *, only_negatives: bool = False) -> str:
@@ -58,38 +64,88 @@ def every_image(ctx: Any) -> Any:
 
 
 def remove(ctx: Any, field: str, label_id: str, sample_id: str) -> None:
-    """Take a label's tags off; one that was only kept for being rejected goes altogether.
+    """Take a label's tags off; one that was only kept for being rejected goes altogether. The last removal can be taken back.
 
     Raises:
-        ValueError: it is its image that is tagged.
+        ValueError: it is its image that is tagged, or the label is gone.
     """
-    if field == REJECTED_FIELD:
-        from refseg.dataset import delete_labels
+    from refseg.dataset import delete_labels, read_documents
 
-        delete_labels(collection(ctx), [{"label_id": label_id, "sample_id": sample_id, "field": field}])
-        return
     view = every_image(ctx).select(sample_id)
-    if len(view.match_tags(REFERENCE_TAG)):
+    if field != REJECTED_FIELD and len(view.match_tags(REFERENCE_TAG)):
         raise ValueError(
             f"The whole image is tagged {REFERENCE_TAG!r}, so each of its objects is a reference: take the tag off the image."
         )
-    view.select_labels(ids=[label_id], fields=field).untag_labels([REFERENCE_TAG, NEGATIVE_TAG], label_fields=field)
+    held = [label for _, lists in read_documents(collection(ctx), [sample_id], [field]) for label in lists[field]]
+    (found, *_) = [label for label in held if str(label["_id"]) == label_id] or [None]
+    if found is None:
+        raise ValueError("This label is gone: somebody has deleted it meanwhile.")
+    tags = [tag for tag in (REFERENCE_TAG, NEGATIVE_TAG) if tag in found["tags"]]
+    removed = {"field": field, "id": label_id, "sample_id": sample_id, "tags": tags, "label": found["label"]}
+    if field == REJECTED_FIELD:
+        delete_labels(collection(ctx), [{"label_id": label_id, "sample_id": sample_id, "field": field}])
+        removed["document"] = json_util.dumps(found)
+    else:
+        view.select_labels(ids=[label_id], fields=field).untag_labels(tags, label_fields=field)
+    ctx.store(STORE).set(REMOVED, removed)
+
+
+def restore(ctx: Any) -> None:
+    """Take the last removal back.
+
+    Raises:
+        ValueError: nothing was removed, or it was taken back already.
+    """
+    from refseg.dataset import ImageEdit, ListEdit, edit_labels, read_documents
+
+    store = ctx.store(STORE)
+    removed = store.get(REMOVED)
+    if not removed:
+        raise ValueError("There is no removal to take back.")
+    field, label_id, sample_id = removed["field"], removed["id"], removed["sample_id"]
+    if removed.get("document"):
+        document = json_util.loads(removed["document"])
+
+        def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
+            seen = read_documents(collection(ctx), ids, [field])
+            lists = {name: found[field] for name, found in seen}
+            return {
+                name: ImageEdit({field: ListEdit(labels, added=[document])})
+                for name, labels in lists.items()
+                if all(label["_id"] != document["_id"] for label in labels)
+            }
+
+        edit_labels(collection(ctx), [sample_id], edits_of)
+    else:
+        chosen = every_image(ctx).select(sample_id).select_labels(ids=[label_id], fields=field)
+        for tag in removed["tags"]:
+            chosen.tag_labels(tag, label_fields=field)
+    store.delete(REMOVED)
 
 
 def draw(ctx: Any, settings: PanelSettings) -> tuple[str, str]:
-    """Draw references of each class; returns what to say and in which colour."""
-    from refseg.dataset import prediction_fields, sample_references
+    """Draw references of each class; returns what to say and in which colour. Why a class fell short is kept beside it."""
+    from refseg.dataset import sample_references
 
     if settings.field is None:
-        raise ValueError("No field holds labelled objects: label some first.")
-    if settings.field in {*prediction_fields(ctx.dataset), REJECTED_FIELD}:
+        raise ValueError("No field holds labelled objects: label some first, or press 'Show an object'.")
+    if settings.field not in drawn_from(ctx):
         raise ValueError(f"The objects in the field {settings.field!r} cannot be references as they are: draw from another.")
     drawn = sample_references(all_images(ctx), settings.field, settings.shots)
     number = sum(map(len, drawn.label_ids.values()))
     text = f"Drew {count(number, 'reference')} of {count(len(drawn.label_ids), 'class')}."
+    ctx.store(STORE).set(DRAWN, dict(zip(drawn.short, drawn.describe_short(), strict=True)))
     if drawn.short:
-        text += " Fewer suitable objects than asked for: " + listing([f"{name!r} has {n}" for name, n in drawn.short.items()])
+        text += f" Of {count(len(drawn.short), 'class')} there were fewer than {settings.shots}: the section says why."
     return text, "warning" if drawn.short else "success"
+
+
+def drawn_from(ctx: Any) -> list[str]:
+    """Fields from which references may be drawn: what a run replaces is none, and what was shown by hand stays so."""
+    from refseg.dataset import SHOWN_FIELD, prediction_fields
+
+    own = {*prediction_fields(ctx.dataset), REJECTED_FIELD, SHOWN_FIELD}
+    return [name for name in object_fields(ctx) if name not in own]
 
 
 def selected_predictions(ctx: Any, settings: PanelSettings) -> list[str]:

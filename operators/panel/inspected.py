@@ -19,6 +19,7 @@ def inspection(ctx: Any, settings: PanelSettings) -> Section:
     actions = done_since(ctx, kept)
     decided = {action["id"] for action in actions if action["kind"] != "remove"}
     places = {}
+    removed = {action["id"] for action in actions if action["kind"] == "remove"}
     if kept["references"]:
         tagged = looking.tagged_labels(ctx, settings)
         places = {label.label_id: label for label in tagged.labels if not label.is_negative}
@@ -41,7 +42,7 @@ def inspection(ctx: Any, settings: PanelSettings) -> Section:
             for name, label, why in kept["references"]
             if name in places
         ],
-        "num_removed": sum(action["kind"] == "remove" for action in actions),
+        "num_removed": len(removed - places.keys()),
         "num_scored": kept["num_scored"],
         "suggestions": None
         if suggestions is None

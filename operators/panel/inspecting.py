@@ -13,6 +13,7 @@ from ..inspect_prototypes import as_shown
 from . import examples as panel_examples
 from .acting import in_turn, send, told
 from .pictures import HEIGHT, WIDTH
+from .settings import STORE
 
 MOST_PICTURES = 6
 """Made for one request."""
@@ -111,6 +112,9 @@ def _at_work(ctx: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def _take_back(ctx: Any, action: Mapping[str, Any]) -> None:
     """Undo one action; what is gone since stays gone."""
     if action["kind"] == "remove":
+        if (ctx.store(STORE).get(panel_examples.REMOVED) or {}).get("id") == action["id"]:
+            panel_examples.restore(ctx)
+            return
         view = panel_examples.every_image(ctx).select(action["sample_id"])
         view.select_labels(ids=[action["id"]], fields=action["field"]).tag_labels(REFERENCE_TAG, label_fields=action["field"])
         return

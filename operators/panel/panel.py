@@ -35,7 +35,7 @@ from .acting import (
 )
 from .comparing import Comparing
 from .inspecting import Inspecting
-from .pictures import pictures
+from .pictures import SIDE, pictures
 from .reviewing import Reviewing
 from .showing import Showing
 
@@ -143,7 +143,8 @@ class ReferenceSegmentation(Showing, Reviewing, Inspecting, Comparing, foo.Panel
     @told
     def pictures(self, ctx: Any) -> Any:
         """Pictures of labels by id."""
-        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")))
+        side = int(ctx.params.get("side") or SIDE)
+        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")), side=side)
 
     @told
     def watch(self, ctx: Any) -> Any:
@@ -203,6 +204,14 @@ class ReferenceSegmentation(Showing, Reviewing, Inspecting, Comparing, foo.Panel
     def remove(self, ctx: Any) -> Any:
         """Take the tag off one reference or negative."""
         panel_examples.remove(ctx, ctx.params["field"], ctx.params["id"], ctx.params["sample_id"])
+        ctx.ops.reload_samples()
+        send(ctx, "segment", *DECIDED)
+        return True
+
+    @told
+    def restore(self, ctx: Any) -> Any:
+        """Take the last removal back."""
+        panel_examples.restore(ctx)
         ctx.ops.reload_samples()
         send(ctx, "segment", *DECIDED)
         return True
@@ -294,6 +303,11 @@ class ReferenceSegmentation(Showing, Reviewing, Inspecting, Comparing, foo.Panel
             view = all_images(ctx).select(ids, ordered=True)
         clear_selection(ctx)
         ctx.ops.set_view(view=view)
+
+    @told
+    def open_frames(self, ctx: Any) -> Any:
+        """Open a view of the frames of a dataset of videos; those that are no images yet are written beside their video."""
+        ctx.ops.set_view(view=ctx.dataset.to_frames(sample_frames=True))
 
     @told
     def evaluation(self, ctx: Any) -> Any:

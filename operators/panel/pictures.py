@@ -13,18 +13,21 @@ logger = logging.getLogger(__name__)
 
 SIDE = 72
 """Of a thumbnail, pixels: shown at half as many, so that it is sharp on fine screens."""
+MOST_SIDE = 320
+"""Of the largest crop that is made."""
 WIDTH, HEIGHT = 640, 400
 MOST = 200
 """Pictures made for one request."""
 
 
-def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> dict[str, str]:
+def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool, side: int = SIDE) -> dict[str, str]:
     """Pictures of labels, by label id; labels and images that are gone or cannot be read are left out.
 
     Args:
         ctx: FiftyOne's execution context.
         wanted: for each label its `id`, `field` and `sample_id`.
         large: the object outlined in its surroundings, instead of a crop.
+        side: of a crop, pixels.
     """
     from refseg.dataset import objects_of
 
@@ -37,12 +40,12 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool) -> d
     for sample in view.iter_samples(progress=False):
         for field in fields:
             for label in objects_of(sample[field]):
-                if label.id in chosen and (picture := _picture(sample, label, large)) is not None:
+                if label.id in chosen and (picture := _picture(sample, label, large, side)) is not None:
                     found[label.id] = picture
     return found
 
 
-def _picture(sample: Any, label: Any, large: bool) -> str | None:
+def _picture(sample: Any, label: Any, large: bool, side: int) -> str | None:
     from refseg.errors import RefSegError
     from refseg.images import as_data_uri, crop_thumbnail, object_picture
 
@@ -50,7 +53,7 @@ def _picture(sample: Any, label: Any, large: bool) -> str | None:
         box, mask = _region(sample, label)
         if large:
             return as_data_uri(object_picture(sample.filepath, box, mask, width=WIDTH, height=HEIGHT))
-        return as_data_uri(crop_thumbnail(sample.filepath, box, side=SIDE))
+        return as_data_uri(crop_thumbnail(sample.filepath, box, side=min(side, MOST_SIDE), mask=mask))
     except RefSegError as error:
         logger.info("No picture of the label %s: %s", label.id, error)
         return None

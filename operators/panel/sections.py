@@ -32,9 +32,9 @@ from ..running.background import can_delegate
 from ..running.jobs import running_jobs
 from . import looking
 from .alike import found_similar
-from .examples import every_image
+from .examples import DRAWN, REMOVED, drawn_from, every_image
 from .inspected import inspection
-from .settings import MATCHING, PanelSettings
+from .settings import MATCHING, STORE, PanelSettings
 from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
 from .thresholds import Thresholds, thresholds
@@ -55,7 +55,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "settings": asdict(settings),
         "matching": _matching(settings),
         "models": [[name, text.partition(": ")[2]] for name, text in MODELS.items()],
-        "fields": object_fields(ctx),
+        "fields": drawn_from(ctx),
         "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
@@ -108,9 +108,10 @@ def references(ctx: Any, settings: PanelSettings, *, waits: bool = False) -> Sec
     for example in examples:
         _, _, similarity, _, _, problem = quality.get(example["id"], (None,) * 6)
         example |= {"similarity": similarity, "problem": problem}
-    names = sorted({example["label"] for example in examples if example["kind"] == "reference"})
+    names = {example["label"] for example in examples if example["kind"] == "reference"}
+    short = ctx.store(STORE).get(DRAWN) or {}
     rows = []
-    for name in names:
+    for name in sorted({*names, *short}):
         shots = [example for example in examples if example["kind"] == "reference" and example["label"] == name]
         negatives = [example for example in examples if example["kind"] == "negative" and example["label"] == name]
         known = [example["similarity"] for example in shots if example["similarity"] is not None]
@@ -119,15 +120,18 @@ def references(ctx: Any, settings: PanelSettings, *, waits: bool = False) -> Sec
                 "name": name,
                 "shots": len(shots),
                 "quality": sum(known) / len(known) if known else None,
+                "short": short.get(name),
                 "problems": [example["problem"] for example in shots if example["problem"]],
                 "examples": sorted(shots, key=lambda example: example["problem"] is None)[:SHOWN_EXAMPLES],
                 "num_negatives": len(negatives),
                 "negatives": negatives[:SHOWN_EXAMPLES],
             }
         )
-    others = [example for example in examples if example["kind"] == "negative" and example["label"] not in names]
+    others = [example for example in examples if example["kind"] == "negative" and example["label"] not in {*names, *short}]
+    removed = ctx.store(STORE).get(REMOVED)
     return {
         "rows": rows,
+        "removed": None if removed is None else f"{'/'.join(removed['tags'])} of {removed['label']}",
         "other_negatives": others[:SHOWN_EXAMPLES],
         "num_other_negatives": len(others),
         "num_references": sum(row["shots"] for row in rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..forms.selection import all_images, collection, images_of
 from . import settings as panel_settings
 from .acting import send, send_overview, told
 from .examples import every_image
+
+logger = logging.getLogger(__name__)
 
 MASK_COLOUR = (46, 158, 91)
 MOST_MASKS = 5
@@ -38,6 +41,18 @@ class Showing:
             "known": _known(ctx, sample),
             "classes": _classes(ctx),
         }
+
+    @told
+    def prepare(self, ctx: Any) -> Any:
+        """Do ahead what the first click would wait for; what is wrong is told once there is a click."""
+        from refseg.errors import RefSegError
+        from refseg.runs import prepare_prompts
+
+        try:
+            prepare_prompts(collection(ctx), ctx.params["sample_id"], panel_settings.read(ctx).model)
+        except RefSegError as error:
+            logger.info("The image cannot be prepared: %s", error)
+        return True
 
     @told
     def point(self, ctx: Any) -> Any:

@@ -12,11 +12,12 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from .dataset.builder import SkippedImage
+    from .dataset.drawn_references import SampledReferences, sample_references
     from .dataset.index import DatasetIndex
     from .dataset.index_finding import open_index
     from .dataset.indexing import IndexReport, build_index
     from .dataset.new_references import add_reference
-    from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
+    from .dataset.references import collect_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
     from .evaluation.evaluating import evaluate
@@ -67,7 +68,7 @@ _HOME = {
     "QueueItem": "review.queue",
     "Reference": "prototypes.vectors",
     "ReferenceQuality": "insight.quality",
-    "SampledReferences": "dataset.references",
+    "SampledReferences": "dataset.drawn_references",
     "SegmentReport": "runs.segmenting",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
@@ -99,7 +100,7 @@ _HOME = {
     "relabel": "review.decisions",
     "review_queue": "review.queue",
     "run_benchmark": "published.running",
-    "sample_references": "dataset.references",
+    "sample_references": "dataset.drawn_references",
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
     "segment_prompt": "runs.prompting",

@@ -114,6 +114,13 @@ class AppPage:
             self.page.mouse.move(*self._in_picture((box[0] + part * box[2], box[1] + part * box[3])))
         self.page.mouse.up()
 
+    def mask_box(self) -> tuple[float, float, float, float]:
+        """The box of the mask that is shown there: x, y, width and height, as shares."""
+        images = self.section("References").get_by_role("application").get_by_role("img")
+        picture, mask = images.first.bounding_box(), images.and_(self.page.get_by_alt_text("Mask of the object")).bounding_box()
+        left, top = (mask["x"] - picture["x"]) / picture["width"], (mask["y"] - picture["y"]) / picture["height"]
+        return left, top, mask["width"] / picture["width"], mask["height"] / picture["height"]
+
     def _in_picture(self, share: tuple[float, float]) -> tuple[float, float]:
         picture = self.section("References").get_by_role("application").get_by_role("img").first
         picture.scroll_into_view_if_needed()

@@ -47,7 +47,7 @@ def tagged(dataset: fo.Dataset) -> set[str]:
 def inspect(app: AppPage) -> None:
     """Open the view, and wait for what it shows."""
     app.button("References", "Inspect").click()
-    expect(app.section("Inspect").get_by_label("Quality of classes")).to_be_visible(timeout=120_000)
+    expect(app.section("Inspect").get_by_label("Quality of classes")).to_be_visible(timeout=240_000)
 
 
 def test_inspection_as_a_view_of_the_panel(open_app: OpenApp, trays: fo.Dataset, tmp_path: Path) -> None:
@@ -114,11 +114,13 @@ def test_inspection_as_a_view_of_the_panel(open_app: OpenApp, trays: fo.Dataset,
     assert app.errors == []
 
 
-def execute(app: AppPage) -> None:
+def execute(app: AppPage, last_step: str) -> None:
     """Send the form that is open, and wait for the end of what it started."""
     form = app.page.locator("[data-cy=operators-prompt-modal]")
     form.get_by_text("Execute", exact=True).click()
-    app.page.get_by_role("button", name="Done", exact=True).click(timeout=120_000)
+    # Pressed before the end, the dialog comes up again with the next step.
+    expect(app.page.get_by_role("dialog")).to_contain_text(last_step, timeout=120_000)
+    app.page.get_by_role("button", name="Done", exact=True).click()
 
 
 def switched_on(app: AppPage, field: str) -> Locator:
@@ -132,7 +134,7 @@ def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Datase
     app.button("References", "Heatmap").click()
     app.page.locator("[data-cy=operators-prompt-modal]").wait_for()
     app.picture("heatmap_form")
-    execute(app)
+    execute(app, "images: 9 of 9")
     app.expect_notice(re.compile(r"Heatmaps of .* for 9 images in the field 'heatmap_\w+', from \d.\d\d to \d.\d\d on a scale"))
     legend = app.section("References").get_by_role("img", name=re.compile(r"Colours of heatmap_\w+, from 0 to 1"))
     expect(legend).to_be_visible()
@@ -156,7 +158,7 @@ def test_similar_objects_become_references_where_they_are_shown(open_app: OpenAp
     app.select_thumbnail(0)
     app.button("References", "Find similar").click()
     app.page.locator("[data-cy=operators-prompt-modal]").wait_for()
-    execute(app)
+    execute(app, "writing: 1 of 1")
     app.expect_text("Similar objects", re.compile(r"\d+ in the grid, similarity [01]\.\d\d to -?[01]\.\d\d"))
     trays.reload()
     scores = trays.to_patches("similar").sort_by("similar.confidence", reverse=True).values("similar.confidence")

@@ -91,7 +91,7 @@ def test_sample_respects_the_target_and_says_what_fell_short(parts: fo.Dataset) 
     assert note["variant"] == "warning"
     assert note["message"] == (
         "Tagged 2 references of 2 classes as 'drawn'. Fewer suitable objects than asked for: "
-        + "; ".join(f"{name!r} has 1" for name in CLASSES)
+        + "; ".join(f"{name!r} has 1 reference: there are no other objects of it" for name in CLASSES)
     )
 
 

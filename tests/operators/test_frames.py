@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,18 @@ def test_frames_that_do_not_lie_on_disk_are_refused(make_dataset: MakeDataset, t
     problem = problems_of(form_of(dataset, "segment", view=view))["dataset_problem"]
     assert problem.endswith("write them with dataset.to_frames(sample_frames=True), or set their filepath, and pass that view.")
     assert press(dataset, "on_load", view=view).data["overview"] == {"problem": problem}
+
+
+def test_an_object_is_shown_in_a_frame(videos: fo.Dataset) -> None:
+    """The button opens the frames, and what is shown there reaches the video."""
+    (opened,) = named(press(videos, "open_frames").messages, "set_view")
+    frames = videos.to_frames(sample_frames=True)
+    assert opened["view"] == json.loads(json.dumps(frames._serialize()))
+    frame = frames.first()
+    label = frame.ground_truth.detections[0]
+    press(videos, "choose", {"changes": {"model": "demo"}}, view=frames)
+    assert press(videos, "scene", view=frames).result["sample_id"] == frame.id
+    x, y, w, h = label.bounding_box
+    shown = {"sample_id": frame.id, "box": [x, y, w, h], "label": "part"}
+    assert press(videos, "keep", shown, view=frames).result["id"]
+    assert count_of(videos, "references", tag="reference") == 1

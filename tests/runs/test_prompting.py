@@ -14,7 +14,7 @@ import refseg
 from refseg.dataset.index_finding import open_index
 from refseg.errors import DatasetError, ImageError, ModelUnavailableError
 from refseg.runs import prompting
-from refseg.runs.prompting import Prompt, PromptedMask, segment_prompt
+from refseg.runs.prompting import Prompt, PromptedMask, prepare_prompts, segment_prompt
 from tests.dataset.building import build
 from tests.trays import IMAGE_HW, whole_mask
 
@@ -65,6 +65,10 @@ class TestFromTheIndex:
         for label in sample.ground_truth.detections:
             (found,) = segment_prompt(trays, sample.id, box=label.bounding_box)
             assert iou(at_its_place(found), whole_mask(label)) > 0.85
+
+    def test_there_is_nothing_to_prepare(self, trays: fo.Dataset) -> None:
+        build(trays)
+        prepare_prompts(trays, trays.first().id)
 
     def test_names_and_views_serve(self, trays: fo.Dataset) -> None:
         build(trays)
@@ -136,6 +140,12 @@ class TestByTheModel:
         for label in sample.ground_truth.detections:
             segment_prompt(trays, sample.id, [middle(label)], model="demo")
         assert len(looked) == 1
+
+    def test_what_is_prepared_is_not_done_again(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        sample = trays.first()
+        prepare_prompts(trays, sample.id, "demo")
+        monkeypatch.setattr("refseg.runs.prompting.load_image", lambda *a, **k: pytest.fail("the image was read again"))
+        assert segment_prompt(trays, sample.id, [middle(sample.ground_truth.detections[0])], model="demo")
 
     def test_without_weights(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(*_: Any, **__: Any) -> None:

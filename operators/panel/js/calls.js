@@ -33,8 +33,8 @@ export function useCall(schema) {
   }, []);
 }
 
-/** Pictures by label id, asked for once each; `wanted` holds {id, field, sample_id}. */
-export function usePictures(call, wanted, large) {
+/** Pictures by label id, asked for once each; `wanted` holds {id, field, sample_id}, `side` is that of a crop in pixels. */
+export function usePictures(call, wanted, large, side) {
   const [known, setKnown] = useState({});
   const asked = useRef(new Set());
   const wantedIds = useRef(new Set());
@@ -44,7 +44,7 @@ export function usePictures(call, wanted, large) {
     if (!missing.length) return;
     missing.forEach((item) => asked.current.add(item.id));
     const plain = missing.map(({ id, field, sample_id }) => ({ id, field, sample_id }));
-    call("pictures", { wanted: plain, large }).then((found) => {
+    call("pictures", { wanted: plain, large, side }).then((found) => {
       if (!found) plain.forEach((item) => asked.current.delete(item.id));
       const rest = Object.fromEntries(found ? plain.map((item) => [item.id, null]) : []);
       setKnown((before) => {

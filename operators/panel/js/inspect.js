@@ -1,7 +1,7 @@
 /* "Inspect": what the references are worth, in the place of the sections until "Back" is pressed. */
 import { h, mui, useEffect, useRef, useState } from "./app.js";
 import { usePictures } from "./calls.js";
-import { AMBER, Jobs, box, button, help, plural, row, text } from "./pieces.js";
+import { AMBER, Crop, Jobs, box, button, help, plural, row, text } from "./pieces.js";
 
 const PALE = [236, 242, 250], STRONG = [20, 84, 158];
 const MOST_NUMBERED = 12; // cells of more classes have no room for a number
@@ -77,13 +77,9 @@ function Matrix({ classes, between }) {
 
 /** References that lower how well their class is found, or that look like mistakes. */
 function Hurting({ items, call, onDone, isWorking }) {
-  const pictures = usePictures(call, items, false);
+  const pictures = usePictures(call, items, false, 128);
   return box({ role: "list", "aria-label": "References that hurt" }, items.map((item) => box({ key: item.id, role: "listitem", display: "flex", alignItems: "center", gap: 1, mb: 0.75 },
-    h("img", {
-      src: pictures[item.id] || undefined, alt: `Reference of ${item.label}`, width: 52, height: 52, title: "Open its image",
-      onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }),
-      style: { flex: "none", cursor: "pointer", objectFit: "cover", borderRadius: 4, border: `2px solid ${AMBER}`, boxSizing: "border-box", background: "#8884", fontSize: 0 },
-    }),
+    box({ flex: "none", lineHeight: 0 }, h(Crop, { picture: pictures[item.id], alt: `Reference of ${item.label}`, side: 64, edge: `2px solid ${AMBER}`, onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }) })),
     box({ flex: 1, minWidth: 0 }, text(item.label, { fontWeight: 600 }), help(item.why)),
     button("Remove", () => onDone("drop_reference", { id: item.id, field: item.field, sample_id: item.sample_id }), { disabled: isWorking, "aria-label": `Remove this reference of ${item.label}`, tip: "Takes the tag off; the label stays" }))));
 }

@@ -40,7 +40,13 @@ export function RefSegPanel({ data = {}, schema }) {
     if (isUsable) SECTIONS.reduce((before, section) => before.then(() => call("load", { sections: [section] })), Promise.resolve());
   }, [name, isUsable]);
   if (!overview) return row({ p: 3 }, h(mui.CircularProgress, { size: 20 }), text("Loading…"));
-  if (overview.problem) return box({ p: 2 }, h(mui.Alert, { severity: "info" }, overview.problem));
+  if (overview.problem) {
+    const { way_out } = overview;
+    return box({ p: 2 }, h(mui.Alert, { severity: "info" }, overview.problem,
+      box({ mt: 1 }, way_out === "frames"
+        ? button("Open its frames", () => call("open_frames"), { primary: true, tip: "Writes each frame as an image beside its video where that has not been done, and opens a view of them" })
+        : button("Look again", () => call("load", { anew: true }), { primary: true }))));
+  }
   const go = async (job) => {
     const answer = await call("start", { job, only_view: onlyView && Boolean(overview.selection.view), delegate });
     if (answer) follow(answer.id);
@@ -57,7 +63,8 @@ export function RefSegPanel({ data = {}, schema }) {
     row({ justifyContent: "flex-end", mb: 1 },
       overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
       isReading ? row({ mr: "auto" }, h(mui.CircularProgress, { size: 14 }), text("Reading the labels of this dataset…", { color: "text.secondary" })) : null,
-      button("Refresh", () => call("load", { anew: true }), { tip: "Read everything again, for changes made elsewhere" })),
+      h(mui.Tooltip, { title: "Read everything again, for changes made elsewhere", describeChild: true },
+        h(mui.IconButton, { "aria-label": "Refresh", size: "small", onClick: () => call("load", { anew: true }), sx: { fontSize: 18, width: 30, height: 30 } }, "⟳"))),
     overview.similar ? h(Similar, { ...shared, references: sections.references, review: sections.review }) : null,
     h(References, { ...shared, data: sections.references, isNext: next === "references", onInspect: () => setIsInspecting(true) }),
     h(Index, { ...shared, data: sections.index, isNext: next === "index" }),

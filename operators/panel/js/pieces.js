@@ -6,7 +6,7 @@ export const GREEN = "#2e9e5b", RED = "#d64545", AMBER = "#e0a030";
 export const box = ({ key, ...sx }, ...children) => h(mui.Box, { key, sx }, ...children);
 export const row = ({ key, ...sx }, ...children) => box({ key, display: "flex", flexWrap: "wrap", alignItems: "center", gap: 1, ...sx }, ...children);
 export const text = (content, sx = {}, key = undefined) => h(mui.Typography, { key, variant: "body2", component: "div", sx }, content);
-export const help = (content) => h(mui.Typography, { variant: "caption", component: "div", sx: { color: "text.secondary", lineHeight: 1.35 } }, content);
+export const help = (content) => h(mui.Typography, { variant: "caption", component: "div", sx: { color: "text.secondary", lineHeight: 1.35, fontSize: 12 } }, content);
 export const plural = (number, noun) => `${number.toLocaleString()} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
 export function button(label, onClick, options = {}) {
@@ -18,20 +18,28 @@ export function button(label, onClick, options = {}) {
   return tip && !more.disabled ? h(mui.Tooltip, { title: tip, key: label, describeChild: true }, pressed) : pressed;
 }
 
+const FOLDED = "refseg.folded."; // what a browser keeps of it
+
+/** A part of the panel: its title says its state, and pressing the title folds it; what is next is never folded. */
 export function Section({ number, title, state, isNext, hint, children }) {
+  const [isFolded, setIsFolded] = useState(() => window.localStorage.getItem(FOLDED + title) === "yes");
+  const fold = () => {
+    window.localStorage.setItem(FOLDED + title, isFolded ? "no" : "yes");
+    setIsFolded(!isFolded);
+  };
   return h(mui.Paper, {
     component: "section", "aria-label": title, variant: "outlined",
     sx: { p: 1.5, mb: 1.5, borderColor: isNext ? "primary.main" : "divider", backgroundImage: "none" },
   },
-  row({ mb: hint ? 0.25 : 1 },
+  row({ mb: isFolded ? 0 : hint ? 0.25 : 1, "& .refseg-fold:focus-visible": { outline: "2px solid", borderRadius: 0.5 } },
     box({
       width: 22, height: 22, borderRadius: "50%", fontSize: 12, fontWeight: 700, display: "grid", placeItems: "center",
       bgcolor: isNext ? "primary.main" : "action.selected", color: isNext ? "primary.contrastText" : "text.primary",
     }, number),
-    h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } }, title),
+    h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } },
+      h("button", { onClick: fold, "aria-expanded": !isFolded, style: { all: "unset", cursor: "pointer" }, className: "refseg-fold" }, title)),
     text(state, { color: "text.secondary", ml: "auto", textAlign: "right" })),
-  hint && box({ mb: 1 }, help(hint)),
-  children);
+  h(mui.Collapse, { in: !isFolded, unmountOnExit: true }, hint && box({ mb: 1 }, help(hint)), children));
 }
 
 export function Jobs({ jobs, call }) {
@@ -45,6 +53,9 @@ export function Jobs({ jobs, call }) {
     })));
 }
 
+/** Helper text no smaller than any other. */
+const ABOUT = { FormHelperTextProps: { sx: { fontSize: 12, lineHeight: 1.35 } } };
+
 /** A text or number field whose value is kept when it is left; a wrong one keeps its sentence below it. */
 export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
   const [draft, setDraft] = useState(value);
@@ -56,7 +67,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
     return setProblem(answer && answer.problem ? answer.problem : null);
   };
   return h(mui.TextField, {
-    label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
+    ...ABOUT, label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
     onChange: (event) => setDraft(event.target.value), onBlur: onlyOnEnter ? undefined : keep,
     onKeyDown: (event) => { event.stopPropagation(); if (event.key === "Enter") keep(); }, ...more,
   });
@@ -64,7 +75,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
 
 export function Choice({ label, value, choices, about, onChoose, sx }) {
   return h(mui.TextField, {
-    select: true, label, value: value ?? "", size: "small", helperText: about, sx, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
+    ...ABOUT, select: true, label, value: value ?? "", size: "small", helperText: about, sx, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
     onChange: (event) => onChoose(event.target.value),
   }, choices.map(([name, shown]) => h(mui.MenuItem, { key: name, value: name }, shown)));
 }
@@ -77,15 +88,19 @@ export const check = (label, checked, onChange, about) => h(mui.Tooltip, { title
 
 export const LIST = { display: "flex", flexWrap: "wrap", gap: 0.75 };
 
+/** A picture of an object, or while it is loaded, and where there is none, an empty place for it: never a broken picture. */
+export function Crop({ picture, alt, side, edge = "1px solid #8888", onClick }) {
+  const style = { width: side, height: side, borderRadius: 4, border: edge, boxSizing: "border-box", background: "#8884", cursor: onClick ? "pointer" : "default" };
+  if (picture) return h("img", { src: picture, alt, width: side, height: side, onClick, style: { ...style, objectFit: "cover" } });
+  return h("div", { role: "img", "aria-label": alt, onClick, style: { ...style, display: "grid", placeItems: "center", fontSize: 12 } }, picture === null ? "?" : "");
+}
+
 /** A crop; pressing it opens its image, the cross takes its tag off. */
 export function Thumbnail({ item, picture, tone, tip, call }) {
   const place = { id: item.id, field: item.field, sample_id: item.sample_id };
   return h(mui.Tooltip, { title: tip, describeChild: true },
     box({ position: "relative", width: 40, height: 40, "& .remove": { opacity: 0 }, "&:hover .remove, & .remove:focus": { opacity: 1 } },
-      h("img", {
-        src: picture || undefined, alt: tip, width: 40, height: 40, onClick: () => call("open_image", place),
-        style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: `2px solid ${tone}`, boxSizing: "border-box", background: "#8884", fontSize: 0 },
-      }),
+      h(Crop, { picture, alt: tip, side: 40, edge: `2px solid ${tone}`, onClick: () => call("open_image", place) }),
       h("button", {
         className: "remove", "aria-label": `Remove this ${item.kind} of ${item.label}`, onClick: () => call("remove", place),
         style: {

@@ -2,7 +2,7 @@
 import { h, mui, selectedLabelTypes, useRecoilValue, useState } from "./app.js";
 import { usePictures } from "./calls.js";
 import { Legends } from "./heatmap.js";
-import { AMBER, Choice, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, help, plural, row, text } from "./pieces.js";
+import { AMBER, Choice, Crop, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, help, plural, row, text } from "./pieces.js";
 import { ShowObject } from "./showing.js";
 
 /** Where thresholds come from, and the images known to be empty. */
@@ -20,12 +20,27 @@ function Calibration({ data, call, go, jobs }) {
     parts.length ? help(parts.join(" · ")) : null);
 }
 
+const CROP_SIDE = 160;
+
+/** The references and negatives of a class, large: what they show, how they fit, and what can be done with each. */
+function Closer({ examples, about, tone, call }) {
+  const pictures = usePictures(call, examples, false, 2 * CROP_SIDE);
+  return box({ gridColumn: "1 / -1", display: "flex", flexWrap: "wrap", gap: 1.5, mt: 0.5, mb: 1 }, examples.map((item) => {
+    const place = { id: item.id, field: item.field, sample_id: item.sample_id };
+    return box({ key: item.id, width: CROP_SIDE },
+      h(Crop, { picture: pictures[item.id], alt: about(item), side: CROP_SIDE, edge: `2px solid ${tone(item)}`, onClick: () => call("open_image", place) }),
+      help(about(item)),
+      row({ mt: 0.5 }, button("Open image", () => call("open_image", place)), button("Remove", () => call("remove", place))));
+  }));
+}
+
 export function References({ data, overview, call, go, isNext, jobs, onInspect }) {
   const { settings, selection } = overview;
   const numImages = selection.what === "image" ? selection.num_references + selection.num_negatives : 0;
   const areMarked = numImages > 0 && selection.num_marked === numImages;
   const types = useRecoilValue(selectedLabelTypes);
   const [isShowing, setIsShowing] = useState(false);
+  const [opened, setOpened] = useState(null); // name of the class that is shown large
   const add = (only_negatives) => call("add", { only_negatives, alt_label_ids: Object.keys(types).filter((id) => types[id] === "alt") });
   const rows = data ? data.rows : [];
   const shown = rows.flatMap((entry) => [...entry.examples, ...entry.negatives]).concat(data ? data.other_negatives : []);
@@ -63,7 +78,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
       text("in a picture, without any label", { color: "text.secondary" })),
   row({ mb: 1.5, alignItems: "flex-start" },
     h(Choice, {
-      label: "Draw from", value: settings.field, choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
+      label: "Draw from", value: overview.fields.includes(settings.field) ? settings.field : "", choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
       about: "Or let some be drawn from a labelled field", onChoose: (field) => call("choose", { changes: { field } }),
     }),
     h(Field, {
@@ -76,15 +91,22 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
     })),
   rows.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr auto", columnGap: 1, alignItems: "center" },
     box({ minWidth: 0 },
-      text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" }),
-      help(plural(entry.shots, "shot"))),
+      h("button", {
+        onClick: () => setOpened(opened === entry.name ? null : entry.name), "aria-expanded": opened === entry.name, "aria-label": `Look closer at ${entry.name}`,
+        style: { all: "unset", cursor: "pointer", display: "flex", maxWidth: "100%" },
+      }, text(opened === entry.name ? "▾" : "▸", { mr: 0.5 }), text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" })),
+      help(entry.shots ? plural(entry.shots, "shot") : "no reference")),
     box(LIST, strip(entry.examples), strip(entry.negatives),
       entry.shots > entry.examples.length ? text(`and ${entry.shots - entry.examples.length} more`, { alignSelf: "center" }) : null),
     entry.quality === null ? box({}) : h(mui.Tooltip, { describeChild: true, title: "Quality: how alike its references are, each against the mean of the others" },
       box({ width: 56 },
         help(entry.quality.toFixed(2)),
         h(mui.LinearProgress, { variant: "determinate", value: 100 * Math.max(0, entry.quality), "aria-label": `Quality of ${entry.name}`, sx: { height: 6, borderRadius: 3 } }))),
-    box({ gridColumn: "1 / -1" }, entry.problems.map((problem) => h(mui.Typography, { key: problem, variant: "caption", component: "div", sx: { color: AMBER } }, `Outlier: ${problem}`))))),
+    opened === entry.name ? h(Closer, { examples: [...entry.examples, ...entry.negatives], about, tone, call }) : null,
+    box({ gridColumn: "1 / -1" }, entry.short ? help(entry.short) : null, entry.problems.map((problem) => h(mui.Typography, { key: problem, variant: "caption", component: "div", sx: { color: AMBER } }, `Outlier: ${problem}`))))),
+  data && data.removed
+    ? row({ mb: 1 }, text(`Removed: ${data.removed}.`, { color: "text.secondary" }), button("Undo the removal", () => call("restore")))
+    : null,
   data && data.num_other_negatives
     ? box({ mb: 1 }, text("Negatives of every class", { fontWeight: 600, mb: 0.5 }), box(LIST, strip(data.other_negatives)))
     : null,

@@ -93,7 +93,13 @@ export function ShowObject({ call, current, onClose }) {
   const latest = useRef(0);
   const field = useRef(null);
   const begin = () => { latest.current += 1; setPrompt(NOTHING); setMasks([]); setChoice(0); setIsWaiting(false); };
-  const show = (params) => call("scene", params).then((found) => { if (found) { begin(); setSaid(""); setScene(found); } });
+  const show = (params) => call("scene", params).then((found) => {
+    if (!found) return;
+    begin();
+    setSaid("");
+    setScene(found);
+    call("prepare", { sample_id: found.sample_id });
+  });
   useEffect(() => { show({ sample_id: current }); }, [current]);
   const ask = (next) => {
     const number = latest.current += 1;

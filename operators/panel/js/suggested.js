@@ -1,7 +1,7 @@
 /* Predictions that can be taken as references as they are; shown where there is something to suggest from. */
 import { h, mui, useState } from "./app.js";
 import { usePictures } from "./calls.js";
-import { Jobs, Section, box, button, help, plural, row, text } from "./pieces.js";
+import { Crop, Jobs, Section, box, button, help, plural, row, text } from "./pieces.js";
 import { numDecided } from "./review.js";
 
 /** Predictions that can be taken as references as they are; shown where there is something to suggest from. */
@@ -26,11 +26,10 @@ export function Suggested({ data, review, call, go, jobs }) {
       text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" }),
       help(plural(entry.items.length, "suggestion"))),
     box({ display: "flex", flexWrap: "wrap", columnGap: 2, rowGap: 0.75 }, entry.items.map((item) => box({ key: item.id, display: "flex", alignItems: "center", gap: 0.75 },
-      h(mui.Tooltip, { title: item.reason, describeChild: true }, h("img", {
-        src: pictures[item.id] || undefined, alt: `Suggested ${entry.name}, score ${item.score.toFixed(2)}`, width: 52, height: 52,
+      h(mui.Tooltip, { title: item.reason, describeChild: true }, box({}, h(Crop, {
+        picture: pictures[item.id], alt: `Suggested ${entry.name}, score ${item.score.toFixed(2)}`, side: 52,
         onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }),
-        style: { cursor: "pointer", objectFit: "cover", borderRadius: 4, border: "1px solid #8888", boxSizing: "border-box", background: "#8884", fontSize: 0 },
-      })),
+      }))),
       box({},
         help(`score ${item.score.toFixed(2)}`),
         button("Use as reference", () => use([item]), { disabled: isUsing, sx: { fontSize: 12, px: 0.75, py: 0 } }))))))),

@@ -5,6 +5,7 @@ from .contradictions import SAME_PLACE as SAME_PLACE
 from .contradictions import box_iou as box_iou
 from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
+from .drawn_references import sample_references as sample_references
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
@@ -82,7 +83,6 @@ from .new_references import add_reference as add_reference
 from .references import collect_negatives as collect_negatives
 from .references import collect_references as collect_references
 from .references import references_by_id as references_by_id
-from .references import sample_references as sample_references
 from .references import tagged_references as tagged_references
 from .references import views_of_labels as views_of_labels
 from .run_records import claim as claim
@@ -115,6 +115,7 @@ from .views import count_samples as count_samples
 from .views import delete_labels as delete_labels
 from .views import delete_labels_fields as delete_labels_fields
 from .views import has_samples as has_samples
+from .views import id_of as id_of
 from .views import image_dataset as image_dataset
 from .views import image_view as image_view
 from .views import name_of as name_of

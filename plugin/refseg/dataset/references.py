@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bson import ObjectId
-from fiftyone import ViewField as F
 
-from ..checks import names_of, names_or_none, require_names, require_numbers, require_whole
+from ..checks import names_of, names_or_none, require_names
 from ..errors import ImageError, LabelError, NoReferencesError
 from ..images import files_without_range, read_image_hw
 from ..prototypes import Reference
@@ -20,33 +19,15 @@ from .fields import REJECTED_FIELD, every_image, label_fields, object_fields
 from .index_pixels import ids_and_paths
 from .known_indexes import pixels_of_index
 from .labels import (
-    LIST_FIELDS,
     has_box,
     is_crowd,
-    object_box,
     object_region,
     objects_of,
     require_object_field,
 )
-from .sampling import draw_one_each, is_whole
-from .views import image_dataset, image_view, name_of, require_samples, whole_of
+from .views import image_dataset, image_view, name_of, whole_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SampledReferences:
-    """What sample_references drew.
-
-    Attributes:
-        label_ids: for each class the ids of the labels drawn, now tagged.
-        short: for each class with too few suitable objects, how many were found.
-        left_out: id of each label that cannot be read, and path and reason.
-    """
-
-    label_ids: dict[str, list[str]]
-    short: dict[str, int]
-    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def collect_references(
@@ -210,69 +191,13 @@ def tag_references(view: Any, label_ids: Iterable[str], field: str, tag: str = R
     return int(chosen.count_label_tags(label_fields=field).get(tag, 0))
 
 
-def sample_references(
-    view: Any,
-    field: str,
-    shots: int,
-    *,
-    seed: int = 33,
-    tag: str = REFERENCE_TAG,
-    min_side: float = 32,
-    border: float = 10,
-    classes: Sequence[str] | None = None,
-) -> SampledReferences:
-    """Draw and tag some references of each class, by the rule of the published few-shot benchmark (method.md).
-
-    At most one object of a class comes from one image; crowds, boxes with a side under min_side pixels and boxes nearer than
-    border pixels to the image's edge are passed over. The tag is first taken off every label of these classes in the view,
-    so that drawing twice does not mix two draws.
-
-    Args:
-        view: a dataset or view of images.
-        field: holds Detections or Polylines.
-        shots: references a class.
-        seed: of the draw; the same seed and labels give the same references.
-        tag: the label tag to write.
-        min_side: pixels.
-        border: pixels.
-        classes: by default every class in the field.
-
-    Raises:
-        DatasetError: no images, an empty view, no such field, or a shot count below one.
-    """
-    require_names(field=field, tag=tag)
-    require_whole(1, shots=shots)
-    require_whole(0, seed=seed)
-    require_numbers(0, min_side=min_side, border=border)
-    classes = names_or_none("classes", classes)
-    view = image_view(view)
-    require_samples(view)
-    require_object_field(view, field)
-    left_out: list[tuple[str, str]] = []
-    suitable = _suitable(view, field, min_side, border, left_out)
-    names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)
-    drawn: dict[str, list[str]] = {}
-    short: dict[str, int] = {}
-    for number, name in enumerate(names):
-        by_sample = suitable.get(name, {})
-        drawn[name] = draw_one_each([sorted(by_sample[sample]) for sample in sorted(by_sample)], shots, (seed, number))
-        if len(drawn[name]) < shots:
-            short[name] = len(drawn[name])
-            logger.warning("The class %r has %d suitable objects in different images, not %d", name, short[name], shots)
-    _clear_tag(view, field, tag, names)
-    every = [label_id for ids in drawn.values() for label_id in ids]
-    if every:
-        tag_references(view, every, field, tag)
-    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out))
-
-
 def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -> list[Reference]:
     """References of the named objects, crowds apart, for which is_wanted(sample, label) holds."""
     references: list[Reference] = []
     num_boxless = 0
     for sample in selected.iter_samples(progress=False):
         wanted = [label for label in objects_of(sample[field]) if is_wanted(sample, label)]
-        chosen = _single_objects(sample.filepath, wanted)
+        chosen = single_objects(sample.filepath, wanted)
         if chosen:
             found = _references_of(sample.filepath, chosen)
             num_boxless += sum(not (item.problem or has_box(label)) for item, label in zip(found, chosen, strict=True))
@@ -324,7 +249,7 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
     return references
 
 
-def _single_objects(path: str, labels: Iterable[Any]) -> list[Any]:
+def single_objects(path: str, labels: Iterable[Any]) -> list[Any]:
     """The labels that show one object of a class each; those that cannot be told are left out, and logged."""
     kept = []
     for label in labels:
@@ -336,40 +261,3 @@ def _single_objects(path: str, labels: Iterable[Any]) -> list[Any]:
         except LabelError as error:
             logger.warning("%s: %s", path, error)
     return kept
-
-
-def _label_path(view: Any, field: str) -> str:
-    inner = LIST_FIELDS.get(require_object_field(view, field).__name__)
-    return f"{field}.{inner}" if inner else field
-
-
-def _suitable(
-    view: Any, field: str, min_side: float, border: float, left_out: list[tuple[str, str]]
-) -> dict[str, dict[str, list[str]]]:
-    """For each class and sample id the ids of the objects large enough, whole and not a crowd; left_out gets the unreadable."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for sample in view.select_fields(field).iter_samples(progress=False):
-        labels = _single_objects(sample.filepath, objects_of(sample[field]))
-        if not labels:
-            continue
-        try:
-            height, width = read_image_hw(sample.filepath)
-        except ImageError as error:
-            logger.warning("No reference is drawn from %s", error)
-            continue
-        for label in labels:
-            try:
-                box = object_box(label, (height, width))
-            except LabelError as error:
-                logger.warning("%s: %s", sample.filepath, error)
-                left_out.append((label.id, f"{sample.filepath}: {error.reason}"))
-                continue
-            if is_whole(box, (height, width), min_side, border):
-                found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
-    return found
-
-
-def _clear_tag(view: Any, field: str, tag: str, classes: Sequence[str]) -> None:
-    tagged = view.select_labels(tags=tag, fields=field)
-    if len(tagged):
-        tagged.filter_labels(field, F("label").is_in(list(classes))).untag_labels(tag, label_fields=field)

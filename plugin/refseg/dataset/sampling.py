@@ -14,7 +14,12 @@ ROUNDING = 1e-6
 
 
 def is_whole(box: Sequence[float], image_hw: tuple[int, int], min_side: float, border: float) -> bool:
-    """Whether an object is large enough to be a reference, and far enough from the edge to be seen whole.
+    """Whether an object is large enough to be a reference, and far enough from the edge to be seen whole; see unsuitable."""
+    return unsuitable(box, image_hw, min_side, border) is None
+
+
+def unsuitable(box: Sequence[float], image_hw: tuple[int, int], min_side: float, border: float) -> str | None:
+    """Why an object is no reference: "border" where it may not be seen whole, "small", or None where it can be one.
 
     Args:
         box: x0, y0, x1, y1 pixels.
@@ -25,7 +30,9 @@ def is_whole(box: Sequence[float], image_hw: tuple[int, int], min_side: float, b
     x0, y0, x1, y1 = box
     height, width = image_hw
     margin = min(x0, y0, width - x1, height - y1)
-    return margin >= border - ROUNDING and min(x1 - x0, y1 - y0) >= min_side - ROUNDING
+    if min(x1 - x0, y1 - y0) < min_side - ROUNDING:
+        return "small"
+    return "border" if margin < border - ROUNDING else None
 
 
 def draw_one_each(groups: Sequence[Sequence[V]], count: int | None, seed: Sequence[int]) -> list[V]:

@@ -9,6 +9,7 @@ from .known_images import iter_mine_negatives as iter_mine_negatives
 from .known_images import iter_use_known as iter_use_known
 from .prompting import Prompt as Prompt
 from .prompting import PromptedMask as PromptedMask
+from .prompting import prepare_prompts as prepare_prompts
 from .prompting import segment_prompt as segment_prompt
 from .report_fields import suggestion_patches as suggestion_patches
 from .report_fields import write_fields as write_fields

@@ -25,6 +25,7 @@ from ..dataset import (
     box_iou,
     every_image,
     file_state,
+    id_of,
     image_dataset,
     index_records,
     name_of,
@@ -142,16 +143,17 @@ def segment_prompt(
         found = refseg.segment_prompt(dataset, dataset.first().id, [(0.4, 0.6)])
         refseg.add_reference(dataset, dataset.first().id, "bolt", found[0].bounding_box, found[0].mask)
     """
-    require_names(sample_id=sample_id)
-    require_model(model, or_none=True)
     prompt = Prompt(points, beside, None if box is None else tuple(box))  # type: ignore[arg-type]
-    whole = image_dataset(dataset)
-    sample = sample_or_none(every_image(whole), sample_id)
-    if sample is None:
-        raise DatasetError(f"The dataset {name_of(whole)!r} holds no image {sample_id!r}: look at the present ones.")
-    image = _open(whole, sample, model)
+    image = _open(dataset, sample_id, model)
     with image.lock:
         return image.among_candidates(prompt) or image.by_model(prompt)
+
+
+def prepare_prompts(dataset: Any, sample_id: str, model: str | Models | None = None) -> None:
+    """Do ahead what the first prompt in an image would wait for; arguments and errors are those of segment_prompt."""
+    image = _open(dataset, sample_id, model)
+    with image.lock:
+        image.prepare()
 
 
 class _OpenImage:
@@ -161,6 +163,11 @@ class _OpenImage:
         self.lock = threading.Lock()
         self._dataset, self._path, self._candidates, self._model = dataset, path, candidates, model
         self._embedded: tuple[Models, ImageEmbeddings, tuple[int, int]] | None = None
+
+    def prepare(self) -> None:
+        """Let the segmenter look at the image, where the index does not hold its masks."""
+        if self._candidates is None:
+            self._embedded = self._embedded or self._embed()
 
     def among_candidates(self, prompt: Prompt) -> tuple[PromptedMask, ...]:
         """Masks of the index that the prompt fits, best first."""
@@ -218,13 +225,19 @@ _kept: OrderedDict[tuple[Any, ...], _OpenImage] = OrderedDict()
 _keeping = threading.Lock()
 
 
-def _open(dataset: Any, sample: Any, model: str | Models | None) -> _OpenImage:
+def _open(given: Any, sample_id: str, model: str | Models | None) -> _OpenImage:
     """The image, from memory where it and the index are as they were."""
+    require_names(sample_id=sample_id)
+    require_model(model, or_none=True)
+    dataset = image_dataset(given)
+    sample = sample_or_none(every_image(dataset), sample_id)
+    if sample is None:
+        raise DatasetError(f"The dataset {name_of(dataset)!r} holds no image {sample_id!r}: look at the present ones.")
     name = model.preset.name if isinstance(model, Models) else model
     records = [record for record in index_records(dataset) if name in (None, record["model"])]
     newest = records[-1] if records else {"model": DEFAULT_MODEL, "uri": None, "updated_at": None}
     state = file_state(sample.filepath)
-    whose = (str(dataset._doc.id), sample.id, sample.filepath, state)
+    whose = (id_of(dataset), sample.id, sample.filepath, state)
     key = (*whose, name or newest["model"], newest["uri"], newest["updated_at"])
     with _keeping:
         if key not in _kept:

@@ -106,6 +106,14 @@ class TestRemove:
         assert set(answer.data) >= {"references", "segment", "review"}
         assert answer.data["references"]["num_references"] == 3
         assert tags(shelf)[0] == [["mine"], ["reference", "mine"]]
+        answer = press(shelf, "restore")
+        assert answer.data["references"]["num_references"] == 4
+        assert {frozenset(own) for own in tags(shelf)[0]} == {frozenset({"reference", "mine"})}
+
+    def test_a_label_that_is_gone(self, shelf: fo.Dataset) -> None:
+        label = shelf.first().ground_truth.detections[0]
+        shelf.delete_labels(ids=[label.id])
+        assert self.remove(shelf, label).error == "This label is gone: somebody has deleted it meanwhile."
 
     def test_what_was_rejected_is_open_again(self, shelf: fo.Dataset) -> None:
         item = section(shelf, "review")["items"][0]
@@ -114,6 +122,13 @@ class TestRemove:
         answer = press(shelf, "remove", {"id": label.id, "field": "rejected", "sample_id": item["sample_id"]})
         assert answer.data["review"]["num_open"] == 6
         assert kept(shelf, "rejected") == []
+        assert answer.data["references"]["removed"] == f"negative of {label.label}"
+        before = label.to_dict()
+        answer = press(shelf, "restore")
+        (label,) = kept(shelf, "rejected")
+        assert label.to_dict() == before
+        assert answer.data["references"]["removed"] is None
+        assert press(shelf, "restore").error == "There is no removal to take back."
 
     def test_of_a_tagged_image(self, shelf: fo.Dataset) -> None:
         shelf[:1].tag_samples("reference")
@@ -131,12 +146,20 @@ class TestDraw:
     def test_too_few(self, shelf: fo.Dataset) -> None:
         ((variant, text),) = press(shelf, "draw", {"shots": 3}).notes
         assert variant == "warning"
-        assert text == ("Drew 4 references of 2 classes. Fewer suitable objects than asked for: '$c' has 2; 'a.b' has 2")
+        assert text == "Drew 4 references of 2 classes. Of 2 classes there were fewer than 3: the section says why."
+        rows = {row["name"]: row["short"] for row in section(shelf, "references")["rows"]}
+        assert rows == {name: f"{name!r} has 2 references: there are no other objects of it." for name in ("$c", "a.b")}
+        press(shelf, "draw", {"shots": 2})
+        assert {row["short"] for row in section(shelf, "references")["rows"]} == {None}
 
     def test_none_suits(self, shelf: fo.Dataset) -> None:
         shelf.set_values("ground_truth.detections.bounding_box", [[[0, 0, 0.01, 0.01]] * 2] * 2)
         ((variant, text),) = press(shelf, "draw", {"shots": 1}).notes
         assert (variant, text.partition(".")[0]) == ("warning", "Drew 0 references of 0 classes")
+        # Each keeps its row, which says why.
+        rows = section(shelf, "references")["rows"]
+        assert [(row["name"], row["shots"]) for row in rows] == [("$c", 0), ("a.b", 0)]
+        assert rows[0]["short"] == "'$c' has 0 references: 2 other objects are too small."
 
     def test_wrong_shots(self, shelf: fo.Dataset) -> None:
         for shots in (0, None, "three"):
@@ -145,7 +168,9 @@ class TestDraw:
 
     def test_no_labels(self, make_dataset: MakeDataset) -> None:
         dataset = make_dataset([fo.Sample("a.png")])
-        assert press(dataset, "draw", {"shots": 1}).error == "No field holds labelled objects: label some first."
+        assert press(dataset, "draw", {"shots": 1}).error == (
+            "No field holds labelled objects: label some first, or press 'Show an object'."
+        )
 
     def test_of_predictions(self, shelf: fo.Dataset) -> None:
         choose(shelf, field="predictions")
