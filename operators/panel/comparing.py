@@ -18,25 +18,28 @@ class Comparing:
     @told
     @in_turn
     def add_similar(self, ctx: Any) -> Any:
-        """Make the selected ones of the similar objects that are open references of a class, or negatives of it."""
+        """Make those selected of the similar objects references of a class, and with Alt negatives of it; or all negatives."""
         from refseg.runs import name_found
 
         found = found_similar(ctx)
         if found is None:
             raise ValueError("No similar objects are open: find some first, and select of them in the grid.")
         field, name = found["field"], str(ctx.params.get("label") or "").strip()
-        chosen = panel_examples.selected_of(ctx, field)
-        if not chosen:
+        is_negative = bool(ctx.params.get("is_negative"))
+        wanted = [] if is_negative else panel_examples.selected_of(ctx, field, ["default"])
+        unwanted = panel_examples.selected_of(ctx, field, ["default", "alt"] if is_negative else ["alt"])
+        if not wanted and not unwanted:
             raise ValueError("No object is selected: select patches in the grid.")
         if name:
-            name_found(collection(ctx), field, chosen, name)
+            name_found(collection(ctx), field, [*wanted, *unwanted], name)
         else:
-            require_named(ctx, field, chosen)
-        is_negative = bool(ctx.params.get("is_negative"))
-        kind = "reject" if is_negative else "accept"
-        replaced = decide_on(ctx, kind, chosen, None, None, as_references=True, label_field=field)
-        noun = "negative" if is_negative else "reference"
-        ctx.ops.notify(f"Added {count(len(chosen), noun)}. {replaced}".rstrip(), variant="success")
+            require_named(ctx, field, [*wanted, *unwanted])
+        added, replaced = [], []
+        for kind, noun, chosen in (("accept", "reference", wanted), ("reject", "negative", unwanted)):
+            if chosen:
+                replaced.append(decide_on(ctx, kind, chosen, None, None, as_references=True, label_field=field))
+                added.append(count(len(chosen), noun))
+        ctx.ops.notify(" ".join([f"Added {' and '.join(added)}.", *filter(None, replaced)]), variant="success")
         clear_selection(ctx)
         ctx.ops.reload_dataset()
         send(ctx, "segment", *DECIDED)

@@ -153,15 +153,10 @@ def selected_predictions(ctx: Any, settings: PanelSettings) -> list[str]:
     return selected_of(ctx, settings.label_field)
 
 
-def selected_of(ctx: Any, name: str) -> list[str]:
-    """Ids of the labels of a field that are selected in the App, in images or as patches."""
-    return [
-        label_id
-        for fields in _selected_labels(ctx).values()
-        for field, ids in fields.items()
-        if field == name
-        for label_id in ids
-    ]
+def selected_of(ctx: Any, name: str, kinds: Sequence[str] = ("default", "alt")) -> list[str]:
+    """Ids of the labels of a field that are selected in the App, in images or as patches: with Alt, without, or both."""
+    chosen = _selected_labels(ctx)
+    return [label_id for kind in kinds for label_id in chosen.get(kind, {}).get(name, ())]
 
 
 def _selected_labels(ctx: Any) -> dict[str, dict[str, list[str]]]:

@@ -125,7 +125,7 @@ def execute(app: AppPage, last_step: str) -> None:
 
 def switched_on(app: AppPage, field: str) -> Locator:
     """The box of a field in the sidebar."""
-    return app.page.locator(f"[data-cy=sidebar-field-container-{field}] input[type=checkbox]").first
+    return app.page.locator(f"[data-cy=checkbox-{field}] input").first
 
 
 def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Dataset) -> None:
@@ -172,7 +172,7 @@ def test_similar_objects_become_references_where_they_are_shown(open_app: OpenAp
     for number in (1, 2):
         app.select_thumbnail(number)
     app.picture("similar_selected", "Similar objects")
-    app.button("Similar objects", "Add 2 as references").click()
+    app.button("Similar objects", "Add 2 references").click()
     app.expect_notice("Added 2 references.")
     app.select_thumbnail(3)
     app.button("Similar objects", "Add as negatives").click()

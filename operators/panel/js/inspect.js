@@ -35,11 +35,11 @@ function Bar({ value, label, tip, color }) {
 
 /** Of each class how well its references are found when left out, and how alike they are. */
 function Classes({ classes }) {
-  return box({ role: "list", "aria-label": "Quality of classes", display: "grid", gridTemplateColumns: "minmax(64px, 110px) 1fr 1fr", columnGap: 1.5, rowGap: 0.5, alignItems: "center" },
+  return h(mui.Box, { role: "group", "aria-label": "Quality of classes", sx: { display: "grid", gridTemplateColumns: "minmax(64px, 110px) 1fr 1fr", columnGap: 1.5, rowGap: 0.5, alignItems: "center" } },
     box({}), help("found (F1)"), help("alike"),
     classes.flatMap((entry) => [
       h(mui.Tooltip, { key: `${entry.name} name`, title: `${entry.name}: ${plural(entry.num_references, "reference")}`, describeChild: true },
-        box({ role: "listitem", minWidth: 0 }, text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }))),
+        box({ minWidth: 0 }, text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }))),
       h(Bar, {
         key: `${entry.name} F1`, value: entry.f1, label: `F1 of ${entry.name}`, color: entry.f1 !== null && entry.f1 < 0.5 ? AMBER : "primary.main",
         tip: entry.f1 === null ? "Not known: no reference of it can be left out and looked for"
@@ -78,7 +78,7 @@ function Matrix({ classes, between }) {
 /** References that lower how well their class is found, or that look like mistakes. */
 function Hurting({ items, call, onDone, isWorking }) {
   const pictures = usePictures(call, items, false, 128);
-  return box({ role: "list", "aria-label": "References that hurt" }, items.map((item) => box({ key: item.id, role: "listitem", display: "flex", alignItems: "center", gap: 1, mb: 0.75 },
+  return h("div", { role: "list", "aria-label": "References that hurt" }, items.map((item) => h(mui.Box, { key: item.id, role: "listitem", sx: { display: "flex", alignItems: "center", gap: 1, mb: 0.75 } },
     box({ flex: "none", lineHeight: 0 }, h(Crop, { picture: pictures[item.id], alt: `Reference of ${item.label}`, side: 64, edge: `2px solid ${AMBER}`, onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }) })),
     box({ flex: 1, minWidth: 0 }, text(item.label, { fontWeight: 600 }), help(item.why)),
     button("Remove", () => onDone("drop_reference", { id: item.id, field: item.field, sample_id: item.sample_id }), { disabled: isWorking, "aria-label": `Remove this reference of ${item.label}`, tip: "Takes the tag off; the label stays" }))));

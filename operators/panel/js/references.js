@@ -65,7 +65,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
     number: 1, title: "References", state, isNext,
     hint: "Objects that show what to look for. Select labels in an image, or images or patches in the grid; hold Alt to select what it is not.",
   },
-  parts.length
+  parts.length && !overview.similar
     ? row({ mb: 1.75 }, button(`Add ${parts.join(", ")}`, () => add(false), { primary: true }),
       selection.num_references ? button(selection.num_negatives ? "Add all as negatives" : "As negatives", () => add(true), { tip: "They look like a class and are none of it" }) : null,
       numImages ? button(areMarked ? "Not empty after all" : numImages === 1 ? "This image is empty" : "These images are empty", () => call("mark_empty", { unmark: areMarked }), { tip: areMarked ? "Takes the mark off" : "They hold no object of any class: whatever is taken for one there is a mistake to learn from" }) : null,

@@ -70,6 +70,16 @@ def test_references_and_negatives_and_back(indexed: fo.Dataset) -> None:
     assert kept(indexed, "accepted") == kept(indexed, "rejected") == []
 
 
+def test_with_alt(indexed: fo.Dataset) -> None:
+    view = search(indexed, 1)
+    ids = view.values("id")
+    chosen = [{"id": ids[0], "type": "default"}, {"id": ids[1], "type": "alt"}]
+    answer = press(indexed, "add_similar", {"label": "gear"}, view=view, selected_samples=chosen)
+    assert answer.notes == [("success", "Added 1 reference and 1 negative.")]
+    assert [one.prediction_id for one in kept(indexed, "accepted")] == [ids[0]]
+    assert [(one.prediction_id, one.label) for one in kept(indexed, "rejected")] == [(ids[1], "gear")]
+
+
 def test_objects_like_several_classes_are_named_first(indexed: fo.Dataset) -> None:
     view = search(indexed, 2)
     assert press(indexed, "on_change_view", view=view).data["overview"]["similar"]["label"] is None

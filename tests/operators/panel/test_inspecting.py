@@ -174,7 +174,7 @@ class TestSuggestions:
         place_of = {(row["sample_id"], row["label"]) for row in again["suggestions"]}
         assert (shown["suggestions"][0]["sample_id"], shown["suggestions"][0]["label"]) not in place_of
         answer = press(trays, "take_suggestion", {"id": shown["suggestions"][1]["id"]})
-        assert "a newer inspection replaced it" in answer.error
+        assert "replaced by a newer inspection" in answer.error
         assert len(labels_of(trays, "references")) == 1
 
     def test_of_an_image_that_is_gone(self, inspected: tuple[fo.Dataset, dict[str, Any]]) -> None:
