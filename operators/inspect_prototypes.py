@@ -13,9 +13,10 @@ import fiftyone.operators.types as types
 
 from .forms.form import Form
 from .forms.inputs import kept_prototypes
+from .forms.inspections import keep_inspection
 from .forms.messages import count, listing
 from .forms.selection import all_images, chosen_classes, collection
-from .running.base import RefSegOperator, Result, Work
+from .running.base import RefSegOperator, Result, Work, came_from_app
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +56,7 @@ class InspectPrototypes(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Draw the sheet and the report, write both under the dataset's folder, and the report's fields where asked for."""
-        from refseg.dataset import dataset_folder, load_prototypes
+        from refseg.dataset import dataset_folder, load_prototypes, whole_config
         from refseg.insight import reference_quality, why_it_hurts
         from refseg.progress import Progress
         from refseg.runs import inspection_sheet, iter_inspect, iter_inspect_references, write_fields
@@ -78,6 +79,8 @@ class InspectPrototypes(RefSegOperator):
         _save(inspection_sheet(found.references), path)
         _save(report.picture(), picture_path)
         written = write_fields(report, collection(ctx), SUGGESTIONS_FIELD) if ctx.params.get("write_fields") else None
+        sha256 = whole_config(ctx.dataset, name).get("sha256")
+        keep_inspection(ctx, name, sha256, report, {"report": str(picture_path), "references": str(path)})
         yield Progress(1, 1, "sheet")
         chosen = set(classes or prototypes.classes)
         quality = [list(astuple(item)) for item in reference_quality(prototypes) if item.label in chosen]
@@ -98,14 +101,18 @@ class InspectPrototypes(RefSegOperator):
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes."""
+        """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes.
+
+        The pictures are shown where somebody filled the form; the panel has a view of its own for what was found.
+        """
         if result["written"] is not None:
             from refseg.runs import suggestion_patches
 
             yield ctx.ops.reload_dataset()
             if result["suggestions"]:
                 yield ctx.ops.set_view(view=suggestion_patches(collection(ctx), result["written"]["label_field"]))
-        yield ctx.ops.show_output(*_shown(result))
+        if came_from_app(ctx):
+            yield ctx.ops.show_output(*_shown(result))
         is_fine = not _problems(result["quality"]) and not result["hurting"]
         yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
 
@@ -247,8 +254,8 @@ def _save(page: Image.Image, path: Path) -> None:
     draft.replace(path)
 
 
-def _as_shown(path: str) -> str:
-    """A PNG file as a JPEG, which takes a tenth of the size."""
+def as_shown(path: str) -> str:
+    """A PNG file as a JPEG, which takes a tenth of the size, as the address of itself."""
     from PIL import Image
 
     from refseg.images import as_data_uri, as_jpeg
@@ -260,7 +267,7 @@ def _as_shown(path: str) -> str:
 def _shown(result: Result) -> tuple[Any, dict[str, str]]:
     """What the App shows, and its values."""
     outputs = types.Object()
-    values = {"picture": _as_shown(result["picture"]), "sheet": _as_shown(result["path"]), "path": result["path"]}
+    values = {"picture": as_shown(result["picture"]), "sheet": as_shown(result["path"]), "path": result["path"]}
     sentences = {
         "hurting": ("References that hurt", "; ".join(_hurting(row) for row in result["hurting"])),
         "confused": ("Most confused", result["confused"]),

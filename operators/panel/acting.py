@@ -138,6 +138,8 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
     if name == "suggest":
         return "suggest_references", {"field": settings.label_field, "accepted_field": settings.accepted_field}
+    if name == "inspect":
+        return "inspect_prototypes", {}
     if name not in ("calibrate", "learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
     if name == "calibrate":
@@ -189,8 +191,11 @@ def decide_on(
     label: str | None,
     *,
     as_references: bool | None = None,
+    label_field: str | None = None,
 ) -> str:
     """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen.
+
+    They are those of the field where predictions go, or of another label_field.
 
     Returns:
         What had been decided on them before, in a sentence; empty where nothing was.
@@ -198,7 +203,7 @@ def decide_on(
     import refseg
 
     settings = panel_settings.read(ctx)
-    where = {"label_field": settings.label_field, "sample_ids": sample_ids}
+    where = {"label_field": label_field or settings.label_field, "sample_ids": sample_ids}
     keeps = {
         "accepted_field": settings.accepted_field,
         "as_references": settings.as_references if as_references is None else as_references,

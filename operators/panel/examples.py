@@ -11,6 +11,7 @@ from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
 from ..forms.form import object_fields
 from ..forms.messages import count
 from ..forms.selection import all_images, collection
+from .alike import require_named
 from .settings import STORE, PanelSettings
 
 DRAWN, REMOVED = "drawn", "removed"
@@ -149,13 +150,13 @@ def drawn_from(ctx: Any) -> list[str]:
 
 def selected_predictions(ctx: Any, settings: PanelSettings) -> list[str]:
     """Ids of the predictions selected in the App, in images or as patches."""
-    return [
-        label_id
-        for fields in _selected_labels(ctx).values()
-        for field, ids in fields.items()
-        if field == settings.label_field
-        for label_id in ids
-    ]
+    return selected_of(ctx, settings.label_field)
+
+
+def selected_of(ctx: Any, name: str, kinds: Sequence[str] = ("default", "alt")) -> list[str]:
+    """Ids of the labels of a field that are selected in the App, in images or as patches: with Alt, without, or both."""
+    chosen = _selected_labels(ctx)
+    return [label_id for kind in kinds for label_id in chosen.get(kind, {}).get(name, ())]
 
 
 def _selected_labels(ctx: Any) -> dict[str, dict[str, list[str]]]:
@@ -186,6 +187,7 @@ def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str
     from refseg.dataset import prediction_fields
 
     if field in prediction_fields(ctx.dataset):
+        require_named(ctx, field, ids)
         if kind == "alt":
             refseg.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
         else:

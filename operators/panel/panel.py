@@ -34,7 +34,9 @@ from .acting import (
     send_overview,
     told,
 )
+from .comparing import Comparing
 from .files import Files
+from .inspecting import Inspecting
 from .pictures import SIDE, pictures
 from .reviewing import Reviewing
 from .showing import Showing
@@ -56,7 +58,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, Inspecting, Comparing, Files, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property

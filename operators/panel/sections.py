@@ -31,8 +31,10 @@ from ..running.background import can_delegate
 from ..running.failures import kept_failures
 from ..running.jobs import running_jobs
 from . import looking
+from .alike import found_similar
 from .examples import DRAWN, REMOVED, drawn_from, every_image
 from .indexing import index
+from .inspected import inspection
 from .settings import MATCHING, STORE, PanelSettings
 from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
@@ -57,6 +59,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
+        "similar": found_similar(ctx),
         "jobs": jobs(ctx),
         "failures": kept_failures(ctx),
     }
@@ -227,6 +230,7 @@ SECTIONS = {
     "suggested": suggested,
     "review": review,
     "results": results,
+    "inspection": inspection,
 }
 
 

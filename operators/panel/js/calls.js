@@ -20,11 +20,11 @@ export function useCall(schema) {
       const { handle: send, panelId: id, view } = latest.current;
       send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
     });
-    if (method === "pictures") return ask();
+    if (["pictures", "suggestion_pictures"].includes(method)) return ask();
     // A button pressed while its field is still being left waits until what was typed there is kept, and a decision or its
     // undoing waits for the one before.
     const answer = chosen.current.then(ask);
-    if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
+    if (["choose", "decide", "decide_selected", "undo", "take_suggestion", "drop_reference", "undo_inspected"].includes(method)) chosen.current = answer;
     // Sections that were asked for before a change must not come after it: it waits for them, but not for ever, should the
     // server be gone.
     const patience = () => new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS));

@@ -19,6 +19,7 @@ from .segmenting import segment as segment
 from .settings import SegmentSettings as SegmentSettings
 from .similar import SimilarReport as SimilarReport
 from .similar import iter_find_similar as iter_find_similar
+from .similar import name_found as name_found
 from .similar import similar_patches as similar_patches
 from .updating import TagSettings as TagSettings
 from .updating import iter_learn as iter_learn

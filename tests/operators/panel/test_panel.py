@@ -143,6 +143,12 @@ PRESSES = {
     "open_frames": {},
     "open_image": {"sample_id": "0" * 24},
     "show": {"what": "queue"},
+    "suggestion_pictures": {"ids": ["7f"]},
+    "take_suggestion": {"id": "7f"},
+    "drop_reference": {"id": "0" * 24, "field": "ground_truth", "sample_id": "0" * 24},
+    "undo_inspected": {},
+    "inspection_file": {"which": "report"},
+    "add_similar": {},
 }
 
 
@@ -180,7 +186,7 @@ class TestErrors:
         panel = type(foo.get_operator(uri(NAME)))
         methods = {name for name in dir(panel) if getattr(getattr(panel, name), "is_called", False)}
         # These only send messages.
-        assert methods - PRESSES.keys() == {"evaluation", "prompt", "forget_selection"}
+        assert methods - PRESSES.keys() == {"evaluation", "prompt", "forget_selection", "hide"}
 
     @pytest.mark.parametrize("method", ["remove", "start", "cancel", "dismiss", "decide", "open_image", "show", "prompt"])
     def test_missing_parameters(self, shelf: fo.Dataset, method: str) -> None:
