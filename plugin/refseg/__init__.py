@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
+    from .evaluation.counting import write_counts
+    from .evaluation.counts_report import CountsReport
     from .evaluation.evaluating import evaluate
     from .evaluation.report import EvaluationReport
     from .insight.findings import Suggestion
@@ -50,6 +52,7 @@ __version__ = VERSION
 _HOME = {
     "BenchmarkJob": "published.job",
     "BenchmarkReport": "published.running",
+    "CountsReport": "evaluation.counts_report",
     "DatasetIndex": "dataset.index",
     "Decision": "review.deciding",
     "EvaluationReport": "evaluation.report",
@@ -104,6 +107,7 @@ _HOME = {
     "undo": "review.decisions",
     "unload_models": "models.loaded",
     "update": "runs.updating",
+    "write_counts": "evaluation.counting",
     "write_fields": "runs.report_fields",
 }
 
@@ -111,6 +115,7 @@ __all__ = [
     "PRESETS",
     "BenchmarkJob",
     "BenchmarkReport",
+    "CountsReport",
     "DatasetIndex",
     "Decision",
     "EvaluationReport",
@@ -164,6 +169,7 @@ __all__ = [
     "undo",
     "unload_models",
     "update",
+    "write_counts",
     "write_fields",
 ]
 

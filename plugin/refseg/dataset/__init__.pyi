@@ -29,6 +29,13 @@ from .fields import past_runs as past_runs
 from .fields import prediction_fields as prediction_fields
 from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
+from .image_numbers import add_numbers as add_numbers
+from .image_numbers import holds_numbers as holds_numbers
+from .image_numbers import known_numbers as known_numbers
+from .image_numbers import name_of_key as name_of_key
+from .image_numbers import number_key as number_key
+from .image_numbers import require_numbers_field as require_numbers_field
+from .image_numbers import write_numbers as write_numbers
 from .index import DatasetIndex as DatasetIndex
 from .index_finding import find_index as find_index
 from .index_finding import open_index as open_index
@@ -100,6 +107,9 @@ from .store import named_prototypes as named_prototypes
 from .store import reusable_prototypes as reusable_prototypes
 from .store import save_prototypes as save_prototypes
 from .store import write_prototypes as write_prototypes
+from .stored_labels import StoredImage as StoredImage
+from .stored_labels import as_object as as_object
+from .stored_labels import stored_mask as stored_mask
 from .tagged_labels import TaggedLabel as TaggedLabel
 from .tagged_labels import TaggedLabels as TaggedLabels
 from .tagged_labels import look_at_tagged as look_at_tagged
@@ -116,6 +126,7 @@ from .views import open_collection as open_collection
 from .views import read_detections as read_detections
 from .views import require_samples as require_samples
 from .views import sample_or_none as sample_or_none
+from .views import stored_field as stored_field
 from .views import whole_of as whole_of
 from .views import write_detections as write_detections
 from .views import write_values as write_values
