@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .published.running import BenchmarkReport, run_benchmark
     from .review.deciding import Decision
     from .review.decisions import accept, fix, reject, relabel, undo
+    from .review.merge_report import MergeReport
+    from .review.merging import merge_accepted, undo_merge
     from .review.queue import QueueItem, review_queue
     from .review.suggesting import SuggestedReference, suggest_references
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
@@ -60,6 +62,7 @@ _HOME = {
     "IndexReport": "dataset.indexing",
     "IndexStatus": "dataset.reports",
     "MatchSettings": "matching.settings",
+    "MergeReport": "review.merge_report",
     "InspectedReference": "runs.inspection",
     "PRESETS": "models.loaded",
     "PrototypeReport": "insight.report",
@@ -91,6 +94,7 @@ _HOME = {
     "list_prototypes": "dataset.store",
     "load_models": "models.loaded",
     "load_prototypes": "dataset.store",
+    "merge_accepted": "review.merging",
     "mine_negatives": "runs.known_images",
     "open_index": "dataset.index_finding",
     "reference_quality": "insight.quality",
@@ -105,6 +109,7 @@ _HOME = {
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
     "undo": "review.decisions",
+    "undo_merge": "review.merging",
     "unload_models": "models.loaded",
     "update": "runs.updating",
     "write_counts": "evaluation.counting",
@@ -124,6 +129,7 @@ __all__ = [
     "IndexStatus",
     "InspectedReference",
     "MatchSettings",
+    "MergeReport",
     "PrototypeReport",
     "Prototypes",
     "QueueItem",
@@ -153,6 +159,7 @@ __all__ = [
     "list_prototypes",
     "load_models",
     "load_prototypes",
+    "merge_accepted",
     "mine_negatives",
     "open_index",
     "reference_quality",
@@ -167,6 +174,7 @@ __all__ = [
     "suggest_references",
     "tag_references",
     "undo",
+    "undo_merge",
     "unload_models",
     "update",
     "write_counts",

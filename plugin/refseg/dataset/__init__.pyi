@@ -5,6 +5,8 @@ from .contradictions import SAME_PLACE as SAME_PLACE
 from .contradictions import box_iou as box_iou
 from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
+from .copies import MERGED_FROM as MERGED_FROM
+from .copies import origin_of as origin_of
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
@@ -58,6 +60,7 @@ from .known_indexes import pixels_of_index as pixels_of_index
 from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
+from .label_edits import collection_of as collection_of
 from .label_edits import images_that_hold as images_that_hold
 from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
@@ -109,6 +112,7 @@ from .store import save_prototypes as save_prototypes
 from .store import write_prototypes as write_prototypes
 from .stored_labels import StoredImage as StoredImage
 from .stored_labels import as_object as as_object
+from .stored_labels import stored_images as stored_images
 from .stored_labels import stored_mask as stored_mask
 from .tagged_labels import TaggedLabel as TaggedLabel
 from .tagged_labels import TaggedLabels as TaggedLabels

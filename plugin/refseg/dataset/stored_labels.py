@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
 import fiftyone as fo
 import numpy as np
+from bson import ObjectId
 from fiftyone.core.utils import deserialize_numpy_array
 from numpy.typing import NDArray
 
 from ..errors import MaskError
+from .connection import patiently
 from .label_edits import Document
 from .labels import image_hw_of, read_mask
 
@@ -66,6 +68,14 @@ class StoredImage:
         return int(height) * int(width)
 
 
+def stored_images(dataset: Any, sample_ids: Iterable[str]) -> dict[str, StoredImage]:
+    """The images of these ids that are there, by id; dataset as from whole_of."""
+    wanted = {"_id": {"$in": [ObjectId(name) for name in sample_ids]}}
+    parts = dict.fromkeys(("filepath", "metadata.height", "metadata.width"), True)
+    found = patiently(lambda: list(dataset._dataset._sample_collection.find(wanted, parts)))
+    return {str(document["_id"]): StoredImage(document) for document in found}
+
+
 def stored_mask(label: Document) -> NDArray[np.bool_] | None:
     """The (h, w) bool mask of a Detection as MongoDB holds it; None where it has none.
 
@@ -86,7 +96,7 @@ def as_object(label: Document, *, with_mask: bool = True) -> Any:
 
 
 def _as_detection(label: Document, *, with_mask: bool) -> SimpleNamespace:
-    about = {"id": str(label["_id"]), "label": label.get("label"), "bounding_box": label.get("bounding_box")}
+    about: dict[str, Any] = {"id": str(label["_id"]), "label": label.get("label"), "bounding_box": label.get("bounding_box")}
     packed = label.get("mask") if with_mask else None
     try:
         mask = None if packed is None else _unpacked(packed)

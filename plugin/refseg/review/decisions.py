@@ -160,7 +160,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
     for name in {one.field for one in decision.replaced if one.is_gone} & written.keys():
         # Somebody may have deleted the field meanwhile.
         add_labels_field(dataset, name, copy_example(decision.kind))
-    names = [name for name in written if _holds_detections(dataset, name)]
+    names = [name for name in written if holds_detections(dataset, name)]
     images = {*decision.sample_ids, *(one.sample_id for one in decision.replaced)}
     if not decision.sample_ids:
         # Decisions of earlier versions did not tell.
@@ -174,7 +174,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
         undone.update(name for name, edit in found.items() if any(edit.lists.values()))
         return found
 
-    _write_until_done(dataset, images, edits_of)
+    write_until_done(dataset, images, edits_of)
     return bool(undone)
 
 
@@ -191,7 +191,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
             add_labels_field(dataset, name, copy_example(request.kind))
     # What a user keeps under the name of a field that this decision does not write is none of its business. One that is not
     # there yet may be added by another process at this moment.
-    names = [name for name in request.fields if dataset.get_field(name) is None or _holds_detections(dataset, name)]
+    names = [name for name in request.fields if dataset.get_field(name) is None or holds_detections(dataset, name)]
     decided: dict[str, _Decided] = {}
 
     def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
@@ -207,7 +207,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
             edits[sample_id] = image.edit(request)
         return edits
 
-    _write_until_done(dataset, by_sample, edits_of)
+    write_until_done(dataset, by_sample, edits_of)
     every = [decided[name] for name in by_sample if name in decided]
     done = {one for image in every for one in image.decided_ids}
     if not done:
@@ -228,7 +228,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
     )
 
 
-def _write_until_done(
+def write_until_done(
     dataset: Any, sample_ids: Iterable[str], edits_of: Callable[[Iterable[str]], dict[str, ImageEdit]]
 ) -> None:
     """Edit images; those that somebody changes between reading and writing are read again."""
@@ -241,7 +241,7 @@ def _write_until_done(
                 break
         else:
             raise DatasetError(
-                f"Others keep changing the labels of the image {sorted(left)[0]} of dataset {name_of(dataset)!r}: decide again."
+                f"Others keep changing the labels of the image {sorted(left)[0]} of dataset {name_of(dataset)!r}: try again."
             )
 
 
@@ -274,7 +274,7 @@ def _check_fields(dataset: Any, request: _Request) -> None:
         existing = dataset.get_field(name)
         if existing is None:
             check_name(dataset, name)
-        elif not _holds_detections(dataset, name):
+        elif not holds_detections(dataset, name):
             held = getattr(existing, "document_type", type(existing)).__name__
             raise DatasetError(
                 f"The field {name!r} of dataset {name_of(dataset)!r} holds {held}, not Detections: choose another field, so "
@@ -288,5 +288,6 @@ def _targets(request: _Request) -> list[str]:
     return accepts + ([request.rejected_field] if request.kind in ("reject", "relabel") else [])
 
 
-def _holds_detections(dataset: Any, name: str) -> bool:
+def holds_detections(dataset: Any, name: str) -> bool:
+    """Whether a field of a dataset or view is there and holds Detections."""
     return getattr(dataset.get_field(name), "document_type", None) is fo.Detections
