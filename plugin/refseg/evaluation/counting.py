@@ -26,6 +26,7 @@ from ..dataset import (
     number_key,
     require_numbers_field,
     require_object_field,
+    require_samples,
     whole_of,
     write_numbers,
 )
@@ -85,7 +86,7 @@ def write_counts(
         What was counted; print it for a summary.
 
     Raises:
-        DatasetError: no images, no such field, an argument out of range, or a field of such a name that was not written here.
+        DatasetError: no images, an empty view, no such field, an argument out of range, or a field of such a name that was not written here.
 
     Example:
         >>> import refseg
@@ -114,6 +115,7 @@ def iter_write_counts(
     if chosen is not None and not any(map(_is_name, chosen)):
         raise DatasetError("No class is named in classes: name one, or leave it out to count all of them.")
     view = image_view(view)
+    require_samples(view)
     kind = require_object_field(view, field).__name__
     whole = whole_of(view)
     fields = {key: f"{field if prefix is None else prefix}_{key}" for key in _WHAT}

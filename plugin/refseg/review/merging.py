@@ -33,6 +33,7 @@ from ..dataset import (
     name_of,
     prediction_fields,
     read_documents,
+    require_samples,
     stored_images,
     whole_of,
     with_own_mask,
@@ -88,7 +89,7 @@ def merge_accepted(
         What was added and what was not, which `undo_merge` takes back.
 
     Raises:
-        DatasetError: no images, a field that cannot serve, or an IoU out of range.
+        DatasetError: no images, an empty view, a field that cannot serve, or an IoU out of range.
 
     Example:
         >>> import refseg
@@ -114,6 +115,7 @@ def iter_merge_accepted(
     if not least:
         raise DatasetError("iou must be above 0, or every accepted object would count as there already.")
     view = image_view(view)
+    require_samples(view)
     whole = whole_of(view)
     _check_fields(view, whole, into, accepted_field)
     shown = dict(zip(*view.values(["id", f"{accepted_field}.detections.id"]), strict=True))
