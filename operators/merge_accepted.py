@@ -142,14 +142,22 @@ def _result_of(report: Any) -> Result:
 
 
 def _from_written(written: Mapping[str, Any]) -> Any:
-    """What was merged, from a result's `written`."""
+    """What was merged, from a result's `written`.
+
+    Raises:
+        refseg.errors.DatasetError: it is something else.
+    """
+    from refseg.errors import DatasetError
     from refseg.review import MergeReport
 
-    added = [
-        {"sample_id": sample_id, "label_id": label_id, "accepted_id": "", "label": "", "digest": digest}
-        for sample_id, label_id, digest in written["added"]
-    ]
-    return MergeReport(written["into"], written["accepted_field"], added)
+    try:
+        added = [
+            {"sample_id": sample_id, "label_id": label_id, "accepted_id": "", "label": "", "digest": digest}
+            for sample_id, label_id, digest in written["added"]
+        ]
+        return MergeReport(written["into"], written["accepted_field"], added)
+    except (DatasetError, KeyError, TypeError, ValueError):
+        raise DatasetError("To take a merge back, give the 'written' of its result.") from None
 
 
 def _accepted_fields(ctx: Any) -> list[str]:
@@ -197,7 +205,7 @@ def _written_notice(form: Form) -> None:
 
     try:
         merged = _from_written(form.ctx.params["written"])
-    except (DatasetError, KeyError, TypeError, ValueError):
-        form.obstacle("written", "To take a merge back, give the 'written' of its result.")
+    except DatasetError as error:
+        form.obstacle("written", str(error))
     else:
         form.notice("written", f"To be taken out of {merged.into!r}: {count(merged.num_added, 'object')}")

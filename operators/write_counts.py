@@ -31,8 +31,8 @@ class WriteCounts(RefSegOperator):
         form = Form(
             ctx,
             "Count objects",
-            "Write how many objects of each class each image holds, and their total area in pixels and as a share of the image. "
-            "The sidebar filters by these numbers, and the panel Histograms plots them. Images without objects get 0.",
+            "Write how many objects of each class each image holds, and their total area, in pixels and as a share of the "
+            "image. The sidebar filters by these numbers, and the panel Histograms plots them. Images without objects get 0.",
             action="Count",
         )
         if form.usable:

@@ -86,7 +86,8 @@ def write_counts(
         What was counted; print it for a summary.
 
     Raises:
-        DatasetError: no images, an empty view, no such field, an argument out of range, or a field of such a name that was not written here.
+        DatasetError: no images, an empty view, no such field, an argument out of range, or a field of such a name that was not
+            written here.
 
     Example:
         >>> import refseg
