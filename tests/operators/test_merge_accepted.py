@@ -41,7 +41,7 @@ def test_from_python_and_back(accepted: fo.Dataset) -> None:
     assert call("merge_accepted", accepted.limit(2), "reviewed")["num_added"] == 0
     back = call("merge_accepted", accepted, written=result["written"])
     assert (back["num_removed"], back["into"], count_in(accepted, "reviewed")) == (result["num_added"], "reviewed", 0)
-    with pytest.raises(ExecutionError, match=r"'predictions' .* holds predictions, which the next run replaces"):
+    with pytest.raises(ExecutionError, match=r"The field 'predictions' holds predictions, which the next run replaces"):
         foo.get_operator(uri("merge_accepted"))(accepted, "predictions")
 
 
