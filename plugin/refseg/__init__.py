@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .dataset.references import collect_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
+    from .evaluation.counting import write_counts
+    from .evaluation.counts_report import CountsReport
     from .evaluation.evaluating import evaluate
     from .evaluation.report import EvaluationReport
     from .insight.findings import Suggestion
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from .published.running import BenchmarkReport, run_benchmark
     from .review.deciding import Decision
     from .review.decisions import accept, fix, reject, relabel, undo
+    from .review.merge_report import MergeReport
+    from .review.merging import merge_accepted, undo_merge
     from .review.queue import QueueItem, review_queue
     from .review.suggesting import SuggestedReference, suggest_references
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
@@ -53,6 +57,7 @@ __version__ = VERSION
 _HOME = {
     "BenchmarkJob": "published.job",
     "BenchmarkReport": "published.running",
+    "CountsReport": "evaluation.counts_report",
     "DatasetIndex": "dataset.index",
     "Decision": "review.deciding",
     "EvaluationReport": "evaluation.report",
@@ -60,6 +65,7 @@ _HOME = {
     "IndexReport": "dataset.indexing",
     "IndexStatus": "dataset.reports",
     "MatchSettings": "matching.settings",
+    "MergeReport": "review.merge_report",
     "InspectedReference": "runs.inspection",
     "PRESETS": "models.loaded",
     "PromptedMask": "runs.prompting",
@@ -93,6 +99,7 @@ _HOME = {
     "list_prototypes": "dataset.store",
     "load_models": "models.loaded",
     "load_prototypes": "dataset.store",
+    "merge_accepted": "review.merging",
     "mine_negatives": "runs.known_images",
     "open_index": "dataset.index_finding",
     "reference_quality": "insight.quality",
@@ -108,8 +115,10 @@ _HOME = {
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
     "undo": "review.decisions",
+    "undo_merge": "review.merging",
     "unload_models": "models.loaded",
     "update": "runs.updating",
+    "write_counts": "evaluation.counting",
     "write_fields": "runs.report_fields",
 }
 
@@ -117,6 +126,7 @@ __all__ = [
     "PRESETS",
     "BenchmarkJob",
     "BenchmarkReport",
+    "CountsReport",
     "DatasetIndex",
     "Decision",
     "EvaluationReport",
@@ -125,6 +135,7 @@ __all__ = [
     "IndexStatus",
     "InspectedReference",
     "MatchSettings",
+    "MergeReport",
     "PromptedMask",
     "PrototypeReport",
     "Prototypes",
@@ -156,6 +167,7 @@ __all__ = [
     "list_prototypes",
     "load_models",
     "load_prototypes",
+    "merge_accepted",
     "mine_negatives",
     "open_index",
     "reference_quality",
@@ -171,8 +183,10 @@ __all__ = [
     "suggest_references",
     "tag_references",
     "undo",
+    "undo_merge",
     "unload_models",
     "update",
+    "write_counts",
     "write_fields",
 ]
 

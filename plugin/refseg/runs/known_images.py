@@ -47,6 +47,7 @@ from ..dataset import (
     named_prototypes,
     object_region,
     objects_of,
+    origin_of,
     require_samples,
     sample_or_none,
     save_prototypes,
@@ -324,15 +325,21 @@ def _without_references(view: Any, prototypes: Prototypes, classes: Sequence[str
 def _objects(
     sample: Any, fields: Iterable[str], reference_ids: Collection[str], candidates: Candidates | PackedCandidates
 ) -> list[KnownObject]:
-    """Every labelled object of a sample, those that are no reference without their id."""
+    """Every labelled object of a sample, of an object and its copies one, those that are no reference without their id."""
     objects = []
-    for label in (label for field in fields for label in objects_of(sample[field])):
+    labels = [label for field in fields for label in objects_of(sample[field])]
+    # A copy beside its reference would seem to be another object, which is none.
+    known = {origin_of(label) for label in labels if label.id in reference_ids}
+    for label in labels:
+        if label.id not in reference_ids and origin_of(label) in known:
+            continue
+        known.add(origin_of(label))
         try:
             box, mask = object_region(label, candidates.image_hw)
         except DatasetError as error:
             logger.warning("%s", error)
             continue
-        known = known_object(label.id if label.id in reference_ids else "", box, mask, candidates)
-        if known is not None:
-            objects.append(known)
+        found = known_object(label.id if label.id in reference_ids else "", box, mask, candidates)
+        if found is not None:
+            objects.append(found)
     return objects
