@@ -104,7 +104,7 @@ class DatasetIndex:
             IndexNotFoundError: it was deleted.
             IndexDamagedError: the tables cannot be read at all.
         """
-        return drain(self.iter_verify(), progress)
+        return drain(self.iter_verify(), progress, "verifying the index")
 
     def iter_verify(self) -> Generator[Progress, None, VerifyReport]:
         """The generator behind verify."""

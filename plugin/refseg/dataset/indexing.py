@@ -134,7 +134,7 @@ def build_index(
     work = iter_build_index(
         view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers, insist=insist
     )
-    return drain(work, progress)
+    return drain(work, progress, "indexing")
 
 
 def iter_build_index(

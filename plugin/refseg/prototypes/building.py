@@ -130,7 +130,8 @@ def build_prototypes(
         DatasetError: a range of pixels or channels that cannot be.
     """
     pixels = pixel_settings(pixel_range, channels)
-    return drain(iter_build_prototypes(references, model, reuse, negatives, pixels=pixels, turned=turned), progress)
+    work = iter_build_prototypes(references, model, reuse, negatives, pixels=pixels, turned=turned)
+    return drain(work, progress, "building prototypes")
 
 
 def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: PixelSettings) -> PixelSettings:

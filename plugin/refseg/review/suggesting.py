@@ -137,7 +137,7 @@ def suggest_references(
         accepted_field=accepted_field,
         rejected_field=rejected_field,
     )
-    return drain(work, progress)
+    return drain(work, progress, "suggesting references")
 
 
 def iter_suggest_references(

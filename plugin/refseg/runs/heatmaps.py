@@ -101,7 +101,7 @@ def similarity_heatmap(
         PrototypeMismatchError: the model is of another encoder than the one that built the prototypes.
     """
     work = iter_similarity_heatmap(view, prototypes, label, field=field, model=model, num_workers=num_workers)
-    return drain(work, progress)
+    return drain(work, progress, "drawing heatmaps")
 
 
 def iter_similarity_heatmap(

@@ -122,7 +122,7 @@ def inspect_references(
     work = iter_inspect_references(
         dataset, prototypes, classes=classes, num_parts=num_parts, max_references=max_references, model=model
     )
-    return list(drain(work, progress).references)
+    return list(drain(work, progress, "inspecting").references)
 
 
 def iter_inspect_references(

@@ -367,7 +367,7 @@ def segment(
     )
     sources = SourceSettings(model, index, tiles, num_workers, pixel_settings(pixel_range, channels))
     work = iter_segment(view, prototypes, label_field, settings=settings, sources=sources, run_key=run_key, overwrite=overwrite)
-    return drain(work, progress)
+    return drain(work, progress, "segmenting")
 
 
 def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> Matcher:

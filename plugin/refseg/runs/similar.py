@@ -113,7 +113,7 @@ def find_similar(
         IndexMismatchError: the index was built by another encoder than the model has now.
     """
     view = image_view(view)
-    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress)
+    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress, "searching")
     return similar_patches(whole_of(view), report)
 
 
