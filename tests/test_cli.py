@@ -623,8 +623,12 @@ def test_bad_images_are_skipped_and_listed(
     report = json.loads(told.read_text())
     assert report["num_images"] == 1
     assert len(report["skipped_images"]) == 4
-    missing = [a["id"] for a in content["annotations"] if a["image_id"] == 13]
-    assert {f"reference {name}" for name in missing} <= {name for name, _ in report["skipped_references"]}
+    reasons = dict(report["skipped_references"])
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == 13:
+            what = f"{CLASSES[annotation['category_id'] - 1]!r} in 3.png: the file does not exist"
+            assert reasons[f"reference {annotation['id']}"] == what
+            assert f"refseg: skipped {what} (reference {annotation['id']})" in lines
     # The same folder without targets: what can be read is segmented, and the ids of the others are not given away.
     assert (
         run(images=folder, references={**content, "images": [content["images"][0]], "annotations": content["annotations"][:2]})

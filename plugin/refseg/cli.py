@@ -177,8 +177,10 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     report = run_coco(job, progress=progress)
     print(report)
-    for name, reason in (*report.skipped_references, *report.skipped_images):
-        print(f"refseg: skipped {name}: {_one_line(reason)}", file=sys.stderr)
+    for name, reason in report.skipped_references:
+        print(f"refseg: skipped {_one_line(reason)} ({name})", file=sys.stderr)
+    for path, reason in report.skipped_images:
+        print(f"refseg: skipped {path}: {_one_line(reason)}", file=sys.stderr)
     return 0
 
 

@@ -77,7 +77,7 @@ class CocoReport:
         num_instances: entries of the results file.
         seconds: for calibrating and segmenting, models loaded.
         skipped_images: path and reason of each image that could not be read.
-        skipped_references: annotation id and reason of each reference that could not be used.
+        skipped_references: annotation id of each reference that could not be used, and in words what it is and why.
         mask: scores of masks; None without ground truth masks.
         box: scores of boxes; None without ground truth.
         num_gated: images that the presence gate kept from the segmenter, as a whole or in part.

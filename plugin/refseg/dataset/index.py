@@ -116,7 +116,7 @@ class DatasetIndex:
             for number, image in enumerate(chunk.images):
                 reason = _damage(chunk, number)
                 if reason is not None:
-                    damaged.append((image.sample_id, reason))
+                    damaged.append((image.sample_id, f"{image.file.name}: {reason}"))
             done += len(chunk.images)
             num_candidates += len(chunk.features)
             yield Progress(done, total, "images")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +50,7 @@ class IndexReport:
         skipped: images that could not be read.
         seconds: wall-clock time.
         vanished: sample ids of images that were indexed, and were taken out of the index again by others meanwhile.
+        vanished_names: names of the files of these.
     """
 
     uri: str
@@ -61,6 +62,7 @@ class IndexReport:
     skipped: tuple[SkippedImage, ...]
     seconds: float
     vanished: tuple[str, ...] = ()
+    vanished_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -69,16 +71,16 @@ class IndexReport:
             f"{self.uri}"
         ]
         if self.vanished:
-            lines.append(vanished_line(self.vanished))
+            lines.append(vanished_line(self.vanished_names or self.vanished))
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
 
 
-def vanished_line(sample_ids: Sequence[str]) -> str:
+def vanished_line(names: Sequence[str]) -> str:
     """What is said of images that others took out of an index while it was built."""
     return (
-        f"{counted(len(sample_ids), 'image')} left the index while it was built, as by deleting or compacting it: build it "
-        f"again to renew them (samples {listing(sample_ids)})"
+        f"{counted(len(names), 'image')} left the index while it was built, as by deleting or compacting it: build it "
+        f"again to renew them ({listing(names)})"
     )
 
 
@@ -177,6 +179,7 @@ def iter_build_index(
     if fitting is not index:
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
+    before = dict(index.index.images)
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     if room.needed >= SAID_FROM:
@@ -191,18 +194,24 @@ def iter_build_index(
         builder.close()
     index.index.tidy_if_due()
     index.index.refresh()
-    return _report(index, builder, images, time.monotonic() - started)
+    return _report(index, builder, images, before, time.monotonic() - started)
 
 
-def _report(index: DatasetIndex, builder: Builder, images: ViewImages, seconds: float) -> IndexReport:
+def _report(
+    index: DatasetIndex, builder: Builder, images: ViewImages, before: Mapping[str, IndexedImage], seconds: float
+) -> IndexReport:
     for image in builder.skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
     skipped = {image.sample_id for image in builder.skipped}
     asked = {name: name in index.index.images for name in images.held}
     asked |= {image.sample_id: index.holds(image.sample_id, image.state, image.path) for image in images.missing}
     vanished = tuple(name for name, is_held in asked.items() if not is_held and name not in skipped)
+    names: tuple[str, ...] = ()
     if vanished:
-        logger.warning("%s", vanished_line(vanished))
+        paths = {image.sample_id: image.path for image in images.missing}
+        paths |= {name: before[name].file.name for name in images.held}
+        names = tuple(os.path.basename(paths[name]) for name in vanished)
+        logger.warning("%s", vanished_line(names))
     size = index.index.num_bytes
     return IndexReport(
         index.uri,
@@ -214,6 +223,7 @@ def _report(index: DatasetIndex, builder: Builder, images: ViewImages, seconds: 
         tuple(builder.skipped),
         seconds,
         vanished,
+        names,
     )
 
 

@@ -13,6 +13,7 @@ from fiftyone import ViewField as F
 from ..checks import names_of, names_or_none, require_names, require_numbers, require_whole
 from ..errors import ImageError, LabelError, NoReferencesError
 from ..images import files_without_range, read_image_hw
+from ..printing import object_name
 from ..prototypes import Reference
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
@@ -41,7 +42,7 @@ class SampledReferences:
     Attributes:
         label_ids: for each class the ids of the labels drawn, now tagged.
         short: for each class with too few suitable objects, how many were found.
-        left_out: id of each label that cannot be read, and path and reason.
+        left_out: id of each label that cannot be read, and in words what it is and why.
     """
 
     label_ids: dict[str, list[str]]
@@ -318,7 +319,7 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
             box, mask = object_region(label, image_hw)
         except LabelError as error:
             logger.warning("%s: %s", path, error)
-            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=f"{path}: {error.reason}"))
+            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=error.reason))
             continue
         references.append(Reference(label.id, label.label, path, box, mask))
     return references
@@ -362,7 +363,7 @@ def _suitable(
                 box = object_box(label, (height, width))
             except LabelError as error:
                 logger.warning("%s: %s", sample.filepath, error)
-                left_out.append((label.id, f"{sample.filepath}: {error.reason}"))
+                left_out.append((label.id, f"{object_name(label.label, sample.filepath)}: {error.reason}"))
                 continue
             if is_whole(box, (height, width), min_side, border):
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)

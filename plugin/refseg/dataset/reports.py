@@ -67,7 +67,7 @@ class VerifyReport:
     Attributes:
         num_images: images looked at.
         num_candidates: candidates looked at.
-        damaged: sample id and reason of each image that is damaged; they count as not indexed from now on.
+        damaged: sample id of each image that is damaged, and file name and reason; they count as not indexed from now on.
     """
 
     num_images: int
@@ -76,5 +76,5 @@ class VerifyReport:
 
     def __str__(self) -> str:
         lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
-        lines += [f"{sample_id}: {reason}" for sample_id, reason in self.damaged]
+        lines += [f"{reason} (sample {sample_id})" for sample_id, reason in self.damaged]
         return "\n".join(lines)

@@ -37,10 +37,10 @@ class EvaluationReport:
         num_predictions: predictions in them.
         eval_key: of FiftyOne's evaluation; None where FiftyOne cannot compare the two fields.
         skipped: path and reason of each image left out, because neither its file nor its metadata tells its size.
-        left_out: path, label id and reason of each object or prediction left out, because it has no class, no place in its
-            image, or a confidence that is no number.
-        by_box: path, label id and reason of each that counts by its box alone, because it has no mask as others of its field
-            have, or one that cannot be read or holds no pixel.
+        left_out: path, label id, and in words what it is and why, of each object or prediction left out, because it has no
+            class, no place in its image, or a confidence that is no number.
+        by_box: path, label id, and in words what it is and why, of each that counts by its box alone, because it has no mask
+            as others of its field have, or one that cannot be read or holds no pixel.
         without_references: classes of ground truth of which the run that wrote the predictions had no reference; they count as
             never found.
         notes: what else was assumed, a sentence each.
@@ -84,7 +84,7 @@ class EvaluationReport:
             lines.append(f"Without a reference, so never found: {', '.join(self.without_references)}")
         lines += [*self.notes, *([self.hint] if self.hint else [])]
         lines += [f"left out {path}: {reason}" for path, reason in self.skipped]
-        lines += [f"left out the label {label_id} of {path}: {reason}" for path, label_id, reason in self.left_out[:LISTED]]
+        lines += [f"left out of {path} {reason} ({label_id})" for path, label_id, reason in self.left_out[:LISTED]]
         if len(self.left_out) > LISTED:
             lines.append(f"left out {len(self.left_out) - LISTED} more labels, see left_out")
         return "\n".join(lines)

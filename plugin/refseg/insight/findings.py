@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..printing import one_line
+from ..printing import object_name, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,7 @@ class ReferenceReport:
         problem: why it looks like a mistake, see `refseg.insight.quality.reference_quality`; None where it does not.
         filepath: of its image; "" where no dataset was given, or where its label is gone.
         box: x, y, width, height as shares of the upright image; None where filepath is "".
+        image_name: name of the file of its image, without the folder; "" where nobody noted it.
     """
 
     id: str
@@ -66,6 +67,17 @@ class ReferenceReport:
     problem: str | None
     filepath: str = ""
     box: tuple[float, float, float, float] | None = None
+    image_name: str = ""
+
+    @property
+    def place(self) -> str:
+        """What people read of it: its class and, where that is known, the file of its image."""
+        return object_name(self.label, self.filepath or self.image_name)
+
+    @property
+    def name(self) -> str:
+        """The same, and the id of its label to find it by."""
+        return f"{self.place} ({self.id})"
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,11 @@ class Suggestion:
     mask: NDArray[np.bool_] = field(repr=False, compare=False)
 
     __repr__ = one_line
+
+    @property
+    def name(self) -> str:
+        """What people read of it: the class that it may be of, the file of its image, and the id of that."""
+        return object_name(self.label, self.filepath, f"sample {self.sample_id}")
 
 
 @dataclass(frozen=True)

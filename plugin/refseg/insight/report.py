@@ -28,14 +28,14 @@ class PrototypeReport(Findings):
         if self.confusion is not None:
             lines.append(f"Most confused: {self.confusion}.")
         if self.hurting:
-            lines += ["References that hurt:", *_listed([f"{item.id}: {why_it_hurts(item)}" for item in self.hurting])]
+            lines += ["References that hurt:", *_listed([f"{item.name}: {why_it_hurts(item)}" for item in self.hurting])]
         elif any(item.hurts is not None for item in self.references):
             lines.append("No reference hurts.")
-        wrong = [f"{item.id}: one of {item.label!r} is {item.problem}" for item in self.references if item.problem]
+        wrong = [f"{item.name} is {item.problem}" for item in self.references if item.problem]
         if wrong:
             lines += ["References that look like a mistake:", *_listed(wrong)]
         if self.suggestions:
-            shown = [f"{item.sample_id}: {item.label!r}, {item.reason}" for item in self.suggestions]
+            shown = [f"{item.name}: {item.reason}" for item in self.suggestions]
             lines += ["What would help as the next reference:", *_listed(shown)]
         elif self.suggestions is not None:
             lines.append("No candidate without a label would help.")

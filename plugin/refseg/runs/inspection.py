@@ -27,7 +27,7 @@ from ..errors import DatasetError, ImageError
 from ..images import COLORS, INK, PAPER, PixelSettings, encoder_pixels, fit, line_of_text, paragraph, read_image, sheet
 from ..insight import ReferenceQuality, principal_colors, reference_quality
 from ..models import Models
-from ..printing import one_line
+from ..printing import object_name, one_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, find_clusters, mask_of_box, nearest
 
@@ -79,7 +79,7 @@ class Inspection:
 
     Attributes:
         references: class by class, those least like their class first; negatives last.
-        skipped: id of each reference that cannot be shown any more, and why.
+        skipped: id of each reference that cannot be shown any more, and in words what it is and why.
         num_left_out: references beyond the most that were asked for.
     """
 
@@ -144,6 +144,7 @@ def iter_inspect_references(
     labels = references_by_id(dataset, [name for group in groups for name in group.ids])
     models = models_for(prototypes, model)
     quality = {item.id: item for item in reference_quality(prototypes)}
+    image_names = dict(zip(prototypes.reference_ids, prototypes.image_names, strict=False))
     total, done = sum(len(group.ids) for group in groups), 0
     inspected: list[InspectedReference] = []
     skipped: list[tuple[str, str]] = []
@@ -155,8 +156,9 @@ def iter_inspect_references(
                 _look(labels[name], models, prototypes.pixels) if name in labels else "its label is not in the dataset any more"
             )
             if isinstance(look, str):
-                skipped.append((name, look))
-                logger.warning("The reference %s is not shown: %s", name, look)
+                what = object_name(group.name, labels[name].image if name in labels else image_names.get(name, ""))
+                skipped.append((name, f"{what}: {look}"))
+                logger.warning("A reference is not shown: %s: %s (%s)", what, look, name)
             else:
                 looks.append(look)
             done += 1

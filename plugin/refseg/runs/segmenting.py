@@ -32,6 +32,7 @@ from ..errors import DatasetError
 from ..images import pixel_settings
 from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import PRESETS, Models, Preset
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .changes import Changes
@@ -66,6 +67,7 @@ class SegmentReport:
         num_looked: images at whose best candidates this run looked a second time.
         num_unseen: images answered by the first look alone, because nobody could look again.
         look_trouble: why nobody could, or why second looks could not be kept; None where all is well.
+        first_protected: path of the image of the first sample that stays as it is; "" where there is none.
     """
 
     run_key: str
@@ -85,6 +87,7 @@ class SegmentReport:
     num_looked: int = 0
     num_unseen: int = 0
     look_trouble: str | None = None
+    first_protected: str = ""
 
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
@@ -97,9 +100,10 @@ class SegmentReport:
         if self.changes.num_samples:
             lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
         if self.protected:
+            first = self.first_protected or self.protected[0]
             lines.append(
-                f"{len(self.protected)} images stay as they are, such as that of the sample {self.protected[0]}: no run wrote "
-                "some of their labels in this field; move those to another field, or pass overwrite=True to lose them"
+                f"{counted(len(self.protected), 'image')} kept as before, such as {first}: no run wrote some of the labels in "
+                "this field there; move those to another field, or pass overwrite=True to lose them"
             )
         if self.num_left_out:
             lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
@@ -280,6 +284,7 @@ class _Work:
             num_looked=self.looker.num_looked,
             num_unseen=self.looker.num_unseen,
             look_trouble=self.looker.trouble,
+            first_protected=self.writer.first_protected,
         )
 
 

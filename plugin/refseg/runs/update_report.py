@@ -77,7 +77,7 @@ class UpdateReport:
                 f"the index has grown from {self.growth[0]:,} other images to {self.growth[1]:,}: what the dataset is full of "
                 "was looked at anew, and scores may have moved"
             )
-        lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
+        lines += [f"left out {reason} ({label_id})" for label_id, reason in self.skipped]
         return "\n".join([*lines, str(self.segmentation)])
 
 

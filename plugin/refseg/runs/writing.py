@@ -24,6 +24,7 @@ from ..dataset import (
     needs_files,
     prediction_example,
     read_detections,
+    sample_or_none,
     to_document,
     whole_of,
     write_detections,
@@ -177,8 +178,8 @@ class Writer:
                 labels[sample_id] = to_document(instances, self.classes, quality, image_hw, self.run_key, folder)
             except OSError as error:
                 raise DatasetError(
-                    f"The masks of the sample {sample_id} cannot be written to the folder {folder} ({error}): make room there, "
-                    "or name another mask_dir."
+                    f"The masks of the image {self._path_of(sample_id)} cannot be written to the folder {folder} ({error}): "
+                    "make room there, or name another mask_dir."
                 ) from error
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
@@ -218,8 +219,8 @@ class Writer:
             instances = crop_instances(candidates, ranking, limit)
         except ValueError as error:
             raise IndexDamagedError(
-                f"The candidates of the sample {sample_id} are damaged ({error}): let refseg.open_index(dataset).verify() find "
-                "all such samples, and build the index again."
+                f"The candidates of the image {self._path_of(sample_id)} are damaged ({error}): let "
+                "refseg.open_index(dataset).verify() find all such images, and build the index again."
             ) from error
         return None if same is not None and _same_boxes(same, instances, candidates.image_hw) else instances
 
@@ -254,6 +255,15 @@ class Writer:
         found = read_detections(self.view, self.label_field, sample_ids, names)
         # Labels of others, and of earlier versions, lack some of these.
         return {sample_id: [tuple(map(label.get, names)) for label in labels] for sample_id, labels in found}
+
+    def _path_of(self, sample_id: str) -> str:
+        sample = sample_or_none(self.view, sample_id)
+        return sample_id if sample is None else str(sample.filepath)
+
+    @property
+    def first_protected(self) -> str:
+        """Path of the first image that stays as it is; "" where there is none."""
+        return next((self._path_of(sample_id) for sample_id in self.protected), "")
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         folder = self.settings.mask_folder
