@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from .dataset.index import DatasetIndex
     from .dataset.index_finding import open_index
     from .dataset.indexing import IndexReport, build_index
-    from .dataset.references import SampledReferences, collect_references, sample_references, tag_references
+    from .dataset.references import collect_references, sample_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
+    from .dataset.sampling import SampledReferences
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
     from .evaluation.evaluating import evaluate
     from .evaluation.report import EvaluationReport
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
     from .runs.known_images import calibrate, mine_negatives
     from .runs.report_fields import delete_fields, write_fields
+    from .runs.segment_report import SegmentReport
     from .runs.segmenter import Segmenter
-    from .runs.segmenting import SegmentReport, segment
+    from .runs.segmenting import segment
     from .runs.similar import SimilarReport, find_similar
     from .runs.update_report import UpdateReport
     from .runs.updating import update
@@ -64,8 +66,8 @@ _HOME = {
     "QueueItem": "review.queue",
     "Reference": "prototypes.vectors",
     "ReferenceQuality": "insight.quality",
-    "SampledReferences": "dataset.references",
-    "SegmentReport": "runs.segmenting",
+    "SampledReferences": "dataset.sampling",
+    "SegmentReport": "runs.segment_report",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
     "SkippedImage": "dataset.builder",

@@ -182,7 +182,7 @@ def test_annotations_of_the_stored_frame_are_suspected(make_dataset: MakeDataset
 
 def test_what_cannot_be_ranked_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
     bare = make_dataset([sample(tmp_path, "1.png", [], [detection(0, 0, 20, 20)])])
-    with pytest.raises(DatasetError, match="The prediction 'star' in the field 'predictions' of .*1.png .*has no confidence"):
+    with pytest.raises(DatasetError, match=r"The prediction 'star' in the field 'predictions' of .*1\.png .*has no confidence"):
         evaluate(bare, "predictions", "ground_truth", progress=False)
     with pytest.raises(DatasetError, match="has no confidence"):
         false_positives_per_empty_image(bare, "predictions", "ground_truth", 0.5)

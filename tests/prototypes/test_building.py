@@ -534,6 +534,8 @@ class TestWhatSurrounds:
     ) -> None:
         keys = {reference.id: image_key(reference.image) for reference in references}
         assert built.images == tuple(keys[name] for name in built.reference_ids)
+        names = {reference.id: Path(reference.image).name for reference in references}
+        assert built.image_names == tuple(names[name] for name in built.reference_ids)
         assert len(set(built.images)) == 2
         assert built.background is not None
         assert built.background.shape == (6, reference_vectors.BACKGROUND_VECTORS, models.feature_width)

@@ -29,7 +29,8 @@ from ..matching import (
 from ..models import Models, load_models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, build_prototypes, image_key
-from .average_precision import AveragePrecision, evaluate_results, has_masks
+from .average_precision import evaluate_results, has_masks
+from .figures import AveragePrecision
 from .files import CocoDataset, CocoImage, group_by_image, to_listing, to_results
 from .frame_hints import framed_image
 from .frames import FramedImage, frame_hint

@@ -21,6 +21,8 @@ from ..images import PLAIN, PixelSettings, files_without_range, find_pixels
 from ..index import GRACE, CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings
 from ..models import Models
 from ..names import folder_from
+from ..notebook import facts, page
+from ..printing import as_size
 from ..progress import Progress, Watcher, drain
 from .fields import past_runs
 from .file_states import file_state, still_held
@@ -52,6 +54,15 @@ class DatasetIndex:
     def __init__(self, dataset: Any, index: CandidateIndex) -> None:
         self.dataset = dataset
         self.index = index
+
+    def _repr_html_(self) -> str:
+        """What the tables hold; nobody looks at the dataset's files, see status."""
+        held = {
+            "images": len(self.index.images),
+            "candidates": self.index.num_candidates,
+            "size": as_size(self.index.num_bytes),
+        }
+        return page(f"Index of the dataset {name_of(self.dataset)!r}", facts({**held, "place": self.uri}))
 
     @property
     def uri(self) -> str:

@@ -20,8 +20,9 @@ from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
 from ..index import IndexedImage, Room, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
-from ..printing import counted, listing
-from ..progress import Progress, Watcher, drain
+from ..notebook import BLUE, GREEN, ORANGE, facts, page, skips, stacked
+from ..printing import as_size, counted, listing
+from ..progress import Progress, Watcher, drain, duration
 from .builder import Builder, ImageFile, SkippedImage
 from .file_states import file_state, still_held
 from .index import DatasetIndex, PlannedIndex, index_with_range, plan_index
@@ -63,6 +64,26 @@ class IndexReport:
     seconds: float
     vanished: tuple[str, ...] = ()
     vanished_names: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """A bar of the images that were computed now, and what the index takes."""
+        # What was computed here and taken out again by others counts as new and is not there.
+        parts = max(0, self.num_images - self.num_added), self.num_added, len(self.skipped)
+        colors = {"there before": BLUE, "new": GREEN, "skipped": ORANGE}
+        return page(
+            "Index built",
+            stacked(colors, {counted(self.num_images + len(self.skipped), "image"): parts}),
+            facts(
+                {
+                    "candidates": self.num_candidates,
+                    "size": f"{as_size(self.num_bytes)}, {as_size(self.bytes_per_image)} an image",
+                    "time": duration(self.seconds),
+                    "place": self.uri,
+                }
+            ),
+            vanished_line(self.vanished_names or self.vanished) if self.vanished else None,
+            skips(self.skipped),
+        )
 
     def __str__(self) -> str:
         lines = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bson import ObjectId
@@ -29,25 +29,10 @@ from .labels import (
     objects_of,
     require_object_field,
 )
-from .sampling import draw_one_each, is_whole
+from .sampling import Place, SampledReferences, draw_one_each, is_whole
 from .views import image_dataset, image_view, name_of, require_samples, whole_of
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SampledReferences:
-    """What sample_references drew.
-
-    Attributes:
-        label_ids: for each class the ids of the labels drawn, now tagged.
-        short: for each class with too few suitable objects, how many were found.
-        left_out: id of each label that cannot be read, and in words what it is and why.
-    """
-
-    label_ids: dict[str, list[str]]
-    short: dict[str, int]
-    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def collect_references(
@@ -250,7 +235,7 @@ def sample_references(
     require_samples(view)
     require_object_field(view, field)
     left_out: list[tuple[str, str]] = []
-    suitable = _suitable(view, field, min_side, border, left_out)
+    suitable, places = _suitable(view, field, min_side, border, left_out)
     names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)
     drawn: dict[str, list[str]] = {}
     short: dict[str, int] = {}
@@ -264,7 +249,8 @@ def sample_references(
     every = [label_id for ids in drawn.values() for label_id in ids]
     if every:
         tag_references(view, every, field, tag)
-    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out))
+    kept = {label_id: places[label_id] for label_id in every}
+    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out), kept)
 
 
 def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -> list[Reference]:
@@ -346,9 +332,13 @@ def _label_path(view: Any, field: str) -> str:
 
 def _suitable(
     view: Any, field: str, min_side: float, border: float, left_out: list[tuple[str, str]]
-) -> dict[str, dict[str, list[str]]]:
-    """For each class and sample id the ids of the objects large enough, whole and not a crowd; left_out gets the unreadable."""
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, Place]]:
+    """For each class and sample id the ids of the objects large enough, whole and not a crowd, and the place of each object.
+
+    What cannot be read goes to left_out.
+    """
     found: dict[str, dict[str, list[str]]] = {}
+    places: dict[str, Place] = {}
     for sample in view.select_fields(field).iter_samples(progress=False):
         labels = _single_objects(sample.filepath, objects_of(sample[field]))
         if not labels:
@@ -367,7 +357,10 @@ def _suitable(
                 continue
             if is_whole(box, (height, width), min_side, border):
                 found.setdefault(label.label, {}).setdefault(sample.id, []).append(label.id)
-    return found
+                x0, y0, x1, y1 = box
+                shares = x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height
+                places[label.id] = sample.filepath, shares
+    return found, places
 
 
 def _clear_tag(view: Any, field: str, tag: str, classes: Sequence[str]) -> None:

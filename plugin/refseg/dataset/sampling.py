@@ -1,16 +1,63 @@
-"""The rule by which the published few-shot benchmark draws references (method.md), wherever the objects lie."""
+"""The rule by which the published few-shot benchmark draws references (method.md), wherever the objects lie; what was drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from ..images import crop_picture
+from ..notebook import PICTURES, bars, details, gallery, page
+from ..printing import counted
+
 V = TypeVar("V")
+Place: TypeAlias = tuple[str, tuple[float, float, float, float]]
+"""Path of an image, and x, y, width, height in it as shares of the upright image."""
 
 ROUNDING = 1e-6
 """Pixels by which a relative box may fall short of the whole pixels it was made from."""
+
+
+@dataclass(frozen=True)
+class SampledReferences:
+    """What sample_references drew.
+
+    Attributes:
+        label_ids: for each class the ids of the labels drawn, now tagged.
+        short: for each class with too few suitable objects, how many were found.
+        left_out: id of each label that cannot be read, and in words what it is and why.
+        places: for the id of each label drawn the path of its image, and its box: x, y, width, height as shares of the upright
+            image.
+    """
+
+    label_ids: dict[str, list[str]]
+    short: dict[str, int]
+    left_out: tuple[tuple[str, str], ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict, repr=False)
+
+    def _repr_html_(self) -> str:
+        """Crops of what was drawn, as many of each class."""
+        # A row of each class's first, then of each one's second: all classes are seen where not all references are.
+        rows = zip_longest(*([(label, one) for one in ids] for label, ids in self.label_ids.items()))
+        drawn = [pair for row in rows for pair in row if pair is not None]
+        pictures = []
+        for label, label_id in drawn[:PICTURES]:
+            path, box = self.places.get(label_id, ("", None))
+            pictures.append(crop_picture(path, box, label, os.path.basename(path) or label_id))
+        lacking = [
+            f"{label!r} has {counted(number, 'suitable object')}, fewer than asked for" for label, number in self.short.items()
+        ]
+        return page(
+            f"{counted(len(drawn), 'reference')} of {counted(len(self.label_ids), 'class')} drawn and tagged",
+            gallery(pictures, len(drawn)),
+            bars({label: len(ids) for label, ids in self.label_ids.items()}) if len(drawn) > PICTURES else None,
+            *lacking[:PICTURES],
+            details(f"{counted(len(self.left_out), 'label')} left out", [f"{why} ({one})" for one, why in self.left_out]),
+        )
 
 
 def is_whole(box: Sequence[float], image_hw: tuple[int, int], min_side: float, border: float) -> bool:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from ..coco import (
     AveragePrecision,
     format_table,
+    precision_page,
 )
+from ..notebook import PICTURES, details, facts, page
+from ..printing import counted, listing
 
 LISTED = 10
 """Labels left out that a printed report names."""
@@ -71,6 +74,23 @@ class EvaluationReport:
     without_references: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hint: str = ""
+
+    def _repr_html_(self) -> str:
+        """The figures of masks and boxes as a table, and those of each class as bars."""
+        masks = {} if self.mask_ap is None else {"masks": self._figures("mask")}
+        counts = {"predictions": self.num_predictions, "objects": self.num_ground_truth, "images": self.num_images}
+        remarks = [*self.notes, *([self.hint] if self.hint else [])]
+        if self.without_references:
+            remarks.insert(0, f"Without a reference, so never found: {listing(self.without_references)}")
+        left_out = [f"{path}: {why} ({one})" for path, one, why in self.left_out]
+        return page(
+            "Evaluation by COCO's rules",
+            precision_page({**masks, "boxes": self._figures("box")}),
+            facts({**counts, "FiftyOne's mask mAP": self.fiftyone_mask_ap, "evaluation": self.eval_key}),
+            *remarks[:PICTURES],
+            details(f"{counted(len(self.skipped), 'image')} skipped", [f"{path}: {why}" for path, why in self.skipped]),
+            details(f"{counted(len(self.left_out), 'label')} left out", left_out),
+        )
 
     def __str__(self) -> str:
         masks = None if self.mask_ap is None else self._figures("mask")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..images import crop_picture
+from ..notebook import facts, facts_of, gallery, page, plain_page
 from ..printing import object_name, one_line
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class ClassReport:
     similarity: float | None
     threshold: float | None
     f1: float | None
+
+    _repr_html_ = plain_page
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class ReferenceReport:
     filepath: str = ""
     box: tuple[float, float, float, float] | None = None
     image_name: str = ""
+
+    def _repr_html_(self) -> str:
+        """The reference in its image, and what is known of it."""
+        picture = crop_picture(self.filepath, self.box, self.label, self.problem or "")
+        return page(self.name, gallery([picture]) if self.filepath else None, facts(facts_of(self)))
 
     @property
     def place(self) -> str:
@@ -137,6 +146,11 @@ class Suggestion:
     mask: NDArray[np.bool_] = field(repr=False, compare=False)
 
     __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """The candidate in its image, and why it is suggested."""
+        picture = crop_picture(self.filepath, self.box, f"{self.label}?", self.reason, self.mask)
+        return page(self.name, gallery([picture]), facts(facts_of(self, "mask", "reason")))
 
     @property
     def name(self) -> str:

@@ -26,7 +26,8 @@ from .cohort import Cohort
 from .files import read_file, write_file
 from .means import class_prototypes
 from .negatives import Negatives, joined_looks
-from .surroundings import Surroundings
+from .pages import prototypes_page
+from .surroundings import Surroundings, joined_surroundings
 from .vectors import ReferenceVector
 
 FILE_VERSION = 4
@@ -95,6 +96,9 @@ class Prototypes:
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped")
         return f"Prototypes({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return prototypes_page(self)
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -246,7 +250,7 @@ class Prototypes:
             kept.negatives.add(other.negatives) if kept.negatives and other.negatives else kept.negatives or other.negatives,
             images if len(images) == len(rows) else (),
             None if kept.background is None or other.background is None else torch.cat([kept.background, other.background]),
-            _joined(kept.surroundings, other.surroundings),
+            joined_surroundings(kept.surroundings, other.surroundings),
             PixelSettings(self.pixels.pixel_range or other.pixels.pixel_range, self.pixels.channels or other.pixels.channels),
             joined_looks((kept.looks, len(kept.labels)), (other.looks, len(other.labels))),
             other.cohort or self.cohort,
@@ -362,12 +366,6 @@ def require_prototypes(**given: object) -> None:
 def _each(looks: Tensor | None, number: int) -> list[Tensor | None]:
     """The second look of each of so many objects; None where it is unknown."""
     return [None] * number if looks is None else [own if bool(own.any()) else None for own in looks.float()]
-
-
-def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:
-    if surroundings is None or others is None:
-        return others if surroundings is None else surroundings
-    return surroundings.add(others)
 
 
 def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes:

@@ -9,7 +9,7 @@ from .known_images import iter_mine_negatives as iter_mine_negatives
 from .known_images import iter_use_known as iter_use_known
 from .report_fields import suggestion_patches as suggestion_patches
 from .report_fields import write_fields as write_fields
-from .segmenting import SegmentReport as SegmentReport
+from .segment_report import SegmentReport as SegmentReport
 from .segmenting import iter_segment as iter_segment
 from .segmenting import segment as segment
 from .settings import SegmentSettings as SegmentSettings

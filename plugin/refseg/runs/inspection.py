@@ -24,10 +24,24 @@ from ..checks import names_or_none, require_items, require_whole
 from ..dataset import image_view, named_prototypes, references_by_id
 from ..dataset.sources import models_for
 from ..errors import DatasetError, ImageError
-from ..images import COLORS, INK, PAPER, PixelSettings, encoder_pixels, fit, line_of_text, paragraph, read_image, sheet
+from ..images import (
+    COLORS,
+    INK,
+    PAPER,
+    PixelSettings,
+    as_data_uri,
+    as_jpeg,
+    encoder_pixels,
+    fit,
+    line_of_text,
+    paragraph,
+    read_image,
+    sheet,
+)
 from ..insight import ReferenceQuality, principal_colors, reference_quality
 from ..models import Models
-from ..printing import object_name, one_line
+from ..notebook import CROP_SIDE, PICTURES, Html, Picture, details, gallery, page
+from ..printing import counted, object_name, one_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, find_clusters, mask_of_box, nearest
 
@@ -72,6 +86,16 @@ class InspectedReference:
 
     __repr__ = one_line
 
+    def _repr_html_(self) -> str:
+        """The crop, its features and its parts beside each other."""
+        return page(object_name(self.label, self.image, self.id), gallery(self._pictures()))
+
+    def _pictures(self) -> list[Picture]:
+        problem = "" if self.quality is None else self.quality.problem or ""
+        said = "a negative" if self.is_negative else f"it is {problem}" if problem else ""
+        shown = (("what is shown", self.crop, said), ("features", self.pca, ""), ("parts", self.parts, ""))
+        return [_picture(title, picture, text) for title, picture, text in shown]
+
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
@@ -86,6 +110,17 @@ class Inspection:
     references: tuple[InspectedReference, ...]
     skipped: tuple[tuple[str, str], ...]
     num_left_out: int
+
+    def _repr_html_(self) -> str:
+        """The first references, each as crop, features and parts."""
+        shown = self.references[: PICTURES // 3]
+        rest = len(self.references) + self.num_left_out - len(shown)
+        return page(
+            f"{counted(len(self.references), 'reference')} as the encoder sees them",
+            *(Html(item._repr_html_()) for item in shown),
+            f"and {rest:,} more, see refseg.inspection_sheet" if rest else None,
+            details(f"{counted(len(self.skipped), 'reference')} not shown", [f"{why} ({one})" for one, why in self.skipped]),
+        )
 
 
 def inspect_references(
@@ -321,6 +356,11 @@ def _draw_parts(crop: Image.Image, mask: NDArray[np.bool_], parts: Tensor) -> Im
     tinted = 0.35 * pixels + 0.65 * np.array(COLORS, np.float32)[rows]
     faded = 0.35 * pixels + 0.65 * np.array(PAPER, np.float32)
     return Image.fromarray(np.where(shape[..., None], tinted, faded).astype(np.uint8))
+
+
+def _picture(title: str, picture: Image.Image, text: str) -> Picture:
+    small = fit(picture, CROP_SIDE, CROP_SIDE)
+    return Picture(as_data_uri(as_jpeg(small)), title, text)
 
 
 def _caption(item: InspectedReference) -> Image.Image:

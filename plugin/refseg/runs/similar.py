@@ -40,6 +40,8 @@ from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetErro
 from ..index import Found, make_vector_index, search_all, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
+from ..notebook import histogram, page
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Reference, iter_build_prototypes
 
@@ -71,6 +73,18 @@ class SimilarReport:
     label_ids: tuple[str, ...]
     scores: tuple[float, ...]
     num_left_out: int
+
+    def _repr_html_(self) -> str:
+        """How similar what was found is."""
+        low = min((0.0, *self.scores))
+        steps = [0] * 20
+        for score in self.scores:
+            steps[min(19, int(20 * (score - low) / (1 - low)))] += 1
+        return page(
+            f"{counted(self.num_found, 'candidate')} in the field {self.label_field!r}",
+            histogram(steps, low, 1, "similarity"),
+            f"{counted(self.num_left_out, 'image')} not indexed: build the index to see more." if self.num_left_out else None,
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.num_found} candidates in the field {self.label_field!r}, the most similar first"]

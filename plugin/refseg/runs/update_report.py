@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..calibration import labelled_ids, num_mined
+from ..notebook import Html, facts, page
 from ..prototypes import Prototypes
-from .segmenting import SegmentReport
+from .segment_report import SegmentReport
 
+MAX_REMARKS = 12
+"""Lines beside the figures that a notebook shows."""
 GROWN = 1.5
 """From so many times the images on, what the dataset is full of may be something else."""
 
@@ -53,6 +56,21 @@ class UpdateReport:
     dropped_confidences: Mapping[str, float] = field(default_factory=dict)
     growth: tuple[int, int] | None = None
     interrupted_run: str | None = None
+
+    def _repr_html_(self) -> str:
+        """What was learnt from, and what that changed in the predictions."""
+        learnt = {
+            f"{kind} {change}": len(getattr(self, f"{kind}_{change}"))
+            for kind in ("references", "negatives")
+            for change in ("added", "removed")
+        }
+        said = str(self).removesuffix(str(self.segmentation)).splitlines()[1 : 1 + MAX_REMARKS]
+        return page(
+            f"Prototypes {self.prototypes_name!r} updated",
+            facts({**learnt, "negatives mined": self.num_mined or None, "vectors kept": self.num_reused}),
+            *said,
+            Html(self.segmentation._repr_html_()),
+        )
 
     def __str__(self) -> str:
         lines = [

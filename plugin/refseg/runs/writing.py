@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,7 +34,7 @@ from ..dataset import (
 from ..errors import DatasetError, IndexDamagedError
 from ..failpoints import reach
 from ..matching import Instances, Ranking, crop_instances, semantic_map
-from .changes import SAME_SCORE, Changes, Named, Tally
+from .changes import SAME_SCORE, TENTHS, Changes, Named, Tally, kinds_of
 from .mask_files import MaskFiles
 from .presence import classes_told, write_presence
 from .settings import SegmentSettings
@@ -70,11 +71,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Provisional:
-    """What an image held before a run, and what the run wrote that has still to write another answer; labels and boxes."""
+    """What an image held before a run, and what the run wrote that has still to write another answer; labels, boxes, scores."""
 
     before: list[Named] | None
     now: list[Named]
-    num_instances: int
+    scores: list[float]
 
 
 @dataclass
@@ -116,11 +117,18 @@ class Writer:
     _provisional: dict[str, Provisional] = field(default_factory=dict)
     _written_at: float = field(default_factory=time.monotonic)
     _tally: Tally = field(default_factory=lambda: Tally())
+    _kinds: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     @property
     def changes(self) -> Changes:
         """What was changed so far."""
         return self._tally.changes
+
+    @property
+    def scores(self) -> dict[str, tuple[int, ...]]:
+        """For each class how many of its instances have a score in each tenth from 0 to 1."""
+        labels = sorted({label for (label, _), number in self._kinds.items() if number})
+        return {label: tuple(self._kinds[label, tenth] for tenth in range(TENTHS)) for label in labels}
 
     @cached_property
     def _mask_files(self) -> MaskFiles:
@@ -169,7 +177,7 @@ class Writer:
             instances = self._cut(sample_id, answer, before)
             earlier = None if before is None else [(label, box) for label, *_, box in before]
             if instances is None:
-                self._tell(sample_id, answer, earlier, earlier or [], len(earlier or ()))
+                self._tell(sample_id, answer, earlier, earlier or [], [score for _, _, score, *_ in before or ()])
                 continue
             image_hw = answer.candidates.image_hw
             quality = answer.candidates.predicted_iou[instances.rows].tolist()
@@ -184,7 +192,7 @@ class Writer:
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
             now = [(label["label"], label["bounding_box"]) for label in labels[sample_id]["detections"]]
-            self._tell(sample_id, answer, earlier, now, len(instances))
+            self._tell(sample_id, answer, earlier, now, [label["confidence"] for label in labels[sample_id]["detections"]])
             num_pixels += sum(mask.numel() for mask in instances.masks) if folder is None else 0
             num_pixels += image_hw[0] * image_hw[1] if self.settings.semantic_field else 0
             del instances  # before those of the next image are made: of a large one they take hundreds of megabytes
@@ -224,15 +232,17 @@ class Writer:
             ) from error
         return None if same is not None and _same_boxes(same, instances, candidates.image_hw) else instances
 
-    def _tell(self, sample_id: str, answer: Answer, before: list[Named] | None, now: list[Named], num_instances: int) -> None:
+    def _tell(self, sample_id: str, answer: Answer, before: list[Named] | None, now: list[Named], scores: list[float]) -> None:
         """Count what an answer holds and changes; where one came before it in this run, in place of that."""
         earlier = self._provisional.pop(sample_id, None)
-        self.num_instances += num_instances
+        self.num_instances += len(scores)
+        self._kinds.update(kinds_of(now, scores))
         if earlier is not None:
-            self.num_instances -= earlier.num_instances
+            self.num_instances -= len(earlier.scores)
+            self._kinds.subtract(kinds_of(earlier.now, earlier.scores))
             before = earlier.before
         if not answer.is_final:
-            self._provisional[sample_id] = Provisional(before, now, num_instances)
+            self._provisional[sample_id] = Provisional(before, now, scores)
         elif before is not None and before is not now:
             self._tally.compare(sample_id, before, now)
 
