@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models.loaded import PRESETS, Models, load_models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import image_key
+from tests.insight.angles import make_prototypes as make_angled
 from tests.pipes import WatchedPipe
 from tests.trays import candidates_of
 
@@ -800,6 +802,21 @@ def test_nothing_is_written_over_what_is_read(
     fails(capsys, main(["inspect", str(saved), "--out", str(saved)]), "--out would be written over what the file of prototypes")
     assert saved.read_bytes() == b"prototypes"
     fails(capsys, main(["inspect", str(saved), "--out", str(files["refs"])]), "refs.json exists and is not a PNG")
+
+
+def test_inspect_names_class_and_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four stars one is a tee; an image's name is kept in the file, and where it is not the class is named all the same."""
+    angles = [0.0, 5.0, 88.0, -5.0, 90.0, 85.0, 95.0]
+    mistaken = make_angled(angles, [0, 0, 0, 0, 1, 1, 1], angles, {"i4": 40.0, "i5": 38.0})
+    told = []
+    for names in (tuple(f"tray_{number}.png" for number in range(7)), ()):
+        replace(mistaken, image_names=names).save(tmp_path / "p.safetensors")
+        assert main(["inspect", str(tmp_path / "p.safetensors")]) == 0
+        told.append(capsys.readouterr().out)
+    assert "  'star' in tray_2.png (r2): without it F1 of the other references of 'star' is " in told[0]
+    assert "  'star' in tray_2.png (r2) is more like 'tee'" in told[0]
+    assert told[1] == told[0].replace(" in tray_2.png", "")
+    assert not re.search(r"^\s*r\d", told[0], re.MULTILINE)
 
 
 def test_annotations_of_stored_images_are_hinted_at(
