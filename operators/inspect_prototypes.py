@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,11 +90,12 @@ class InspectPrototypes(RefSegOperator):
             "num_shown": len(found.references),
             "num_left_out": found.num_left_out,
             "quality": quality,
+            "names": {item.id: item.place for item in report.references if item.label in chosen},
             "skipped": [list(pair) for pair in found.skipped],
             "picture": str(picture_path),
             "report": str(report),
             "confused": None if report.confusion is None else str(report.confusion),
-            "hurting": [[item.id, item.label, item.f1_change, why_it_hurts(item)] for item in report.hurting],
+            "hurting": [[item.id, item.label, item.f1_change, why_it_hurts(item), item.place] for item in report.hurting],
             "notes": list(report.notes),
             "suggestions": _suggestion_rows(report),
             "written": None if written is None else asdict(written),
@@ -113,7 +114,7 @@ class InspectPrototypes(RefSegOperator):
                 yield ctx.ops.set_view(view=suggestion_patches(collection(ctx), result["written"]["label_field"]))
         if came_from_app(ctx):
             yield ctx.ops.show_output(*_shown(result))
-        is_fine = not _problems(result["quality"]) and not result["hurting"]
+        is_fine = not _problems(result["quality"], result["names"]) and not result["hurting"]
         yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
 
     def __call__(
@@ -144,11 +145,11 @@ class InspectPrototypes(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`, `path` (of
             the sheet, a PNG file), `num_shown`, `num_left_out` (references beyond the forty of a class that are least like it),
             `quality` (a row for each reference: id, class, similarity to the others of its class, nearest other class,
-            similarity to that, problem; None where there is none) and `skipped` (pairs of an id and a reason). Of the report
-            it holds `picture` (a PNG file), `report` (the whole text), `confused` (a sentence or None), `hurting` (a row for
-            each reference that hurts: id, class, by how much F1 is higher without it, a sentence), `notes`, `suggestions` (a
-            row for each: sample id, class, score, expected change, reason; None where none could be looked for) and `written`
-            (what was written where, or None).
+            similarity to that, problem; None where there is none), `names` (what each is called, by id) and `skipped` (pairs of
+            an id and a reason). Of the report it holds `picture` (a PNG file), `report` (the whole text), `confused` (a
+            sentence or None), `hurting` (a row for each reference that hurts: id, class, by how much F1 is higher without it,
+            a sentence, what it is called), `notes`, `suggestions` (a row for each: sample id, class, score, expected change,
+            reason; None where none could be looked for) and `written` (what was written where, or None).
         """
         return self.call(locals())
 
@@ -170,7 +171,7 @@ def classes_of(ctx: Any, prototypes: str) -> list[str]:
 
 def describe(result: Result) -> str:
     """One or two sentences on the references."""
-    problems = _problems(result["quality"])
+    problems = _problems(result["quality"], result["names"])
     text = f"Prototypes {result['prototypes']!r}: {count(result['num_shown'], 'reference')} shown, "
     if problems:
         verb = "looks" if len(problems) == 1 else "look"
@@ -180,7 +181,7 @@ def describe(result: Result) -> str:
     if result["num_left_out"]:
         text += f" Not shown: {result['num_left_out']:,} that are more like the others of their class."
     if result["skipped"]:
-        reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        reasons = listing([f"{reason} ({label_id})" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
     if result["hurting"]:
         text += f" References that hurt: {listing([_hurting(row) for row in result['hurting']])}."
@@ -190,7 +191,7 @@ def describe(result: Result) -> str:
 
 
 def _hurting(row: Sequence[Any]) -> str:
-    return f"one of {row[1]!r}, {row[3]}"
+    return f"{row[4]}, {row[3]}"
 
 
 def _suggestion_rows(report: PrototypeReport) -> list[list[Any]] | None:
@@ -199,8 +200,8 @@ def _suggestion_rows(report: PrototypeReport) -> list[list[Any]] | None:
     return [[item.sample_id, item.label, item.score, item.expected_change, item.reason] for item in report.suggestions]
 
 
-def _problems(quality: Sequence[Sequence[Any]]) -> list[str]:
-    return [f"one of {row[1]!r} is {row[5]}" for row in quality if row[5]]
+def _problems(quality: Sequence[Sequence[Any]], names: Mapping[str, str]) -> list[str]:
+    return [f"{names.get(row[0]) or f'one of {row[1]!r}'} is {row[5]}" for row in quality if row[5]]
 
 
 def _classes_input(form: Form, prototypes: str | None) -> None:
@@ -234,7 +235,7 @@ def _known_problems(form: Form, prototypes: str) -> None:
     rows = getattr(form.ctx.dataset.get_run_info(prototypes).config, "quality", None)
     if rows is None:
         form.notice("problems", "These prototypes were kept before references were judged: build them again to have that.")
-    elif problems := _problems(rows):
+    elif problems := _problems(rows, {}):
         form.warning("problems", f"Look at {count(len(problems), 'reference')} again: {listing(problems)}.")
     else:
         form.notice("problems", f"None of {count(len(rows), 'reference')} looks like a mistake.")

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from .runs.known_images import calibrate, mine_negatives
     from .runs.prompting import PromptedMask, segment_prompt
     from .runs.report_fields import delete_fields, write_fields
+    from .runs.segment_report import SegmentReport
     from .runs.segmenter import Segmenter
-    from .runs.segmenting import SegmentReport, segment
+    from .runs.segmenting import segment
     from .runs.similar import SimilarReport, find_similar
     from .runs.update_report import UpdateReport
     from .runs.updating import update
@@ -75,7 +76,7 @@ _HOME = {
     "Reference": "prototypes.vectors",
     "ReferenceQuality": "insight.quality",
     "SampledReferences": "dataset.drawn_references",
-    "SegmentReport": "runs.segmenting",
+    "SegmentReport": "runs.segment_report",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
     "SkippedImage": "dataset.builder",

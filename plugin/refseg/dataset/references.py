@@ -246,7 +246,7 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
             box, mask = object_region(label, image_hw)
         except LabelError as error:
             logger.warning("%s: %s", path, error)
-            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=f"{path}: {error.reason}"))
+            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=error.reason))
             continue
         references.append(Reference(label.id, label.label, path, box, mask))
     return references

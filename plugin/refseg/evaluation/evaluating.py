@@ -135,7 +135,8 @@ def evaluate(
         DatasetError: no images, an empty view, a field that is missing or of another type, a prediction without
             confidence, an eval_key that is invalid or taken.
     """
-    return drain(iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes), progress)
+    work = iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes)
+    return drain(work, progress, "evaluating")
 
 
 def false_positives_per_empty_image(

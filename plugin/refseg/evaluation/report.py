@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from ..coco import (
     AveragePrecision,
     format_table,
+    precision_page,
 )
+from ..notebook import PICTURES, details, facts, page
+from ..printing import counted, listing
 
 LISTED = 10
 """Labels left out that a printed report names."""
@@ -37,10 +40,10 @@ class EvaluationReport:
         num_predictions: predictions in them.
         eval_key: of FiftyOne's evaluation; None where FiftyOne cannot compare the two fields.
         skipped: path and reason of each image left out, because neither its file nor its metadata tells its size.
-        left_out: path, label id and reason of each object or prediction left out, because it has no class, no place in its
-            image, or a confidence that is no number.
-        by_box: path, label id and reason of each that counts by its box alone, because it has no mask as others of its field
-            have, or one that cannot be read or holds no pixel.
+        left_out: path, label id, and in words what it is and why, of each object or prediction left out, because it has no
+            class, no place in its image, or a confidence that is no number.
+        by_box: path, label id, and in words what it is and why, of each that counts by its box alone, because it has no mask
+            as others of its field have, or one that cannot be read or holds no pixel.
         without_references: classes of ground truth of which the run that wrote the predictions had no reference; they count as
             never found.
         notes: what else was assumed, a sentence each.
@@ -72,6 +75,23 @@ class EvaluationReport:
     notes: tuple[str, ...] = ()
     hint: str = ""
 
+    def _repr_html_(self) -> str:
+        """The figures of masks and boxes as a table, and those of each class as bars."""
+        masks = {} if self.mask_ap is None else {"masks": self._figures("mask")}
+        counts = {"predictions": self.num_predictions, "objects": self.num_ground_truth, "images": self.num_images}
+        remarks = [*self.notes, *([self.hint] if self.hint else [])]
+        if self.without_references:
+            remarks.insert(0, f"Without a reference, so never found: {listing(self.without_references)}")
+        left_out = [f"{path}: {why} ({one})" for path, one, why in self.left_out]
+        return page(
+            "Evaluation by COCO's rules",
+            precision_page({**masks, "boxes": self._figures("box")}),
+            facts({**counts, "FiftyOne's mask mAP": self.fiftyone_mask_ap, "evaluation": self.eval_key}),
+            *remarks[:PICTURES],
+            details(f"{counted(len(self.skipped), 'image')} skipped", [f"{path}: {why}" for path, why in self.skipped]),
+            details(f"{counted(len(self.left_out), 'label')} left out", left_out),
+        )
+
     def __str__(self) -> str:
         masks = None if self.mask_ap is None else self._figures("mask")
         lines = [
@@ -84,7 +104,7 @@ class EvaluationReport:
             lines.append(f"Without a reference, so never found: {', '.join(self.without_references)}")
         lines += [*self.notes, *([self.hint] if self.hint else [])]
         lines += [f"left out {path}: {reason}" for path, reason in self.skipped]
-        lines += [f"left out the label {label_id} of {path}: {reason}" for path, label_id, reason in self.left_out[:LISTED]]
+        lines += [f"left out of {path} {reason} ({label_id})" for path, label_id, reason in self.left_out[:LISTED]]
         if len(self.left_out) > LISTED:
             lines.append(f"left out {len(self.left_out) - LISTED} more labels, see left_out")
         return "\n".join(lines)

@@ -44,6 +44,7 @@ from .samples import plain_values as plain_values
 from .samples import samples_of as samples_of
 from .thumbnails import as_data_uri as as_data_uri
 from .thumbnails import as_jpeg as as_jpeg
+from .thumbnails import crop_picture as crop_picture
 from .thumbnails import crop_thumbnail as crop_thumbnail
 from .thumbnails import mask_picture as mask_picture
 from .thumbnails import object_picture as object_picture

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
+from ..notebook import CROP_SIDE, Picture
 from .drawing import INK, fit, outline_object
 from .files import decode_part
 from .headers import read_image_hw
@@ -174,6 +175,17 @@ def mask_picture(mask: NDArray[np.bool_], colour: tuple[int, int, int], *, side:
     stream = BytesIO()
     Image.fromarray(picture, "RGBA").save(stream, "PNG")
     return stream.getvalue()
+
+
+def crop_picture(
+    path: str, box: Sequence[float] | None, title: str, text: str = "", mask: NDArray[np.bool_] | None = None
+) -> Picture:
+    """One object for a report in a notebook; words alone where its image cannot be read, or nobody knows where it is."""
+    try:
+        source = as_data_uri(crop_thumbnail(path, box, side=CROP_SIDE, mask=mask)) if path and box is not None else ""
+    except ImageError as error:
+        return Picture("", title, f"{text}: {error.reason}" if text else error.reason)
+    return Picture(source, title, text)
 
 
 def as_data_uri(picture: bytes) -> str:

@@ -29,6 +29,7 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
+from ..notebook import plain_page
 from ..printing import one_line
 from .rows import (
     DECIDED_FIELDS,
@@ -67,6 +68,8 @@ class QueueItem:
     runner_up: str | None
     margin: float
     box: tuple[float, float, float, float]
+
+    _repr_html_ = plain_page
 
 
 def review_queue(

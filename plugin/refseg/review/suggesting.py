@@ -49,6 +49,7 @@ from ..matching import (
     make_matcher,
     settings_for,
 )
+from ..notebook import plain_page
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .places import Prediction, candidate_rows, find_places, read_predictions, shows
@@ -78,6 +79,8 @@ class SuggestedReference:
     similarity: float
     reference_id: str
     reason: str
+
+    _repr_html_ = plain_page
 
 
 def suggest_references(
@@ -137,7 +140,7 @@ def suggest_references(
         accepted_field=accepted_field,
         rejected_field=rejected_field,
     )
-    return drain(work, progress)
+    return drain(work, progress, "suggesting references")
 
 
 def iter_suggest_references(

@@ -13,7 +13,7 @@ from .prompting import prepare_prompts as prepare_prompts
 from .prompting import segment_prompt as segment_prompt
 from .report_fields import suggestion_patches as suggestion_patches
 from .report_fields import write_fields as write_fields
-from .segmenting import SegmentReport as SegmentReport
+from .segment_report import SegmentReport as SegmentReport
 from .segmenting import iter_segment as iter_segment
 from .segmenting import segment as segment
 from .settings import SegmentSettings as SegmentSettings

@@ -14,9 +14,13 @@ from ..dataset import (
     NO_BOX,
     is_box,
 )
+from ..notebook import GREEN, ORANGE, PINK, Html, details, heading, page, stacked
+from ..printing import counted
 
 SAME_SCORE = 1e-6
 """Scores may differ by this much with the company in which they were computed."""
+TENTHS = 10
+"""Into so many steps scores from 0 to 1 are sorted to be counted."""
 SAME_OBJECT_IOU = 0.5
 """Box IoU from which predictions of two runs are taken for one object."""
 
@@ -68,6 +72,10 @@ class Changes:
             "relabelled": [[*labels, number] for labels, number in self.relabelled.items()],
         }
 
+    def _repr_html_(self) -> str:
+        """Bars of what was gained, lost and relabelled, a class each."""
+        return page("Changes", changes_page(self) or "no object gained, lost or relabelled")
+
     def __str__(self) -> str:
         moves = {f"{before} → {now}": number for (before, now), number in self.relabelled.items()}
         kinds = {"gained": self.gained, "lost": self.lost, "relabelled": moves}
@@ -76,6 +84,26 @@ class Changes:
             return "no object gained, lost or relabelled"
         number, rest = parts[0].split(" ", 1)
         return ", ".join([f"{number} object{'' if number == '1' else 's'} {rest}", *parts[1:]])
+
+
+def changes_page(changes: Changes) -> Html | None:
+    """What was gained, lost and relabelled, a class each, as a part of a page; None where nothing was."""
+    if not changes.num_samples:
+        return None
+    # An object that was relabelled counts for what it is now.
+    moved = Counter({now: 0 for _, now in changes.relabelled})
+    for (_, now), number in changes.relabelled.items():
+        moved[now] += number
+    kinds = {"gained": changes.gained, "lost": changes.lost, "relabelled": moved}
+    labels = dict.fromkeys(label for counts in kinds.values() for label in counts)
+    rows = {label: [counts.get(label, 0) for counts in kinds.values()] for label in labels}
+    ordered = dict(sorted(rows.items(), key=lambda item: -sum(item[1])))
+    lines = [f"{before} → {now}: {number:,}" for (before, now), number in changes.relabelled.items()]
+    return Html(
+        heading(f"Since the last run, in {counted(changes.num_samples, 'image')}")
+        + stacked({"gained": GREEN, "lost": ORANGE, "relabelled": PINK}, ordered)
+        + details(f"{counted(changes.num_relabelled, 'object')} relabelled", lines)
+    )
 
 
 def _listing(counts: Mapping[str, int]) -> str:
@@ -120,6 +148,12 @@ class Tally:
 
 def _named(label: str | None) -> str:
     return "unlabelled" if label is None else label
+
+
+def kinds_of(named: Sequence[Named], scores: Sequence[float]) -> list[tuple[str, int]]:
+    """Class and tenth of the score of each instance."""
+    pairs = zip(named, scores, strict=True)
+    return [(label or "unlabelled", min(TENTHS - 1, int(TENTHS * score))) for (label, _), score in pairs]
 
 
 def pair_objects(before: Sequence[Named], now: Sequence[Named]) -> dict[int, int]:

@@ -36,6 +36,8 @@ from ..errors import DatasetError
 from ..images import IMAGES_A_BATCH, LoadedImage, encoder_pixels, load_batches, stack_pixels
 from ..models import BatchKey, Models, in_batches
 from ..names import run_key_from
+from ..notebook import facts, page, skips
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .inspection import check_classes
@@ -69,6 +71,11 @@ class HeatmapReport:
     skipped: tuple[SkippedImage, ...]
     lowest: float | None = None
     highest: float | None = None
+
+    def _repr_html_(self) -> str:
+        """What was written where."""
+        title = f"{counted(self.num_images, 'heatmap')} of {self.label!r}"
+        return page(title, facts({"field": self.field}), skips(self.skipped))
 
     def __str__(self) -> str:
         lines = [f"{self.num_images} heatmaps of {self.label!r} in the field {self.field!r}"]
@@ -107,7 +114,7 @@ def similarity_heatmap(
         PrototypeMismatchError: the model is of another encoder than the one that built the prototypes.
     """
     work = iter_similarity_heatmap(view, prototypes, label, field=field, smooth=smooth, model=model, num_workers=num_workers)
-    return drain(work, progress)
+    return drain(work, progress, "drawing heatmaps")
 
 
 def iter_similarity_heatmap(

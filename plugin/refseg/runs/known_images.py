@@ -107,7 +107,8 @@ def calibrate(
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    return drain(iter_calibrate(dataset, prototypes, empty, SourceSettings(model, index, tiles, num_workers)), progress)
+    work = iter_calibrate(dataset, prototypes, empty, SourceSettings(model, index, tiles, num_workers))
+    return drain(work, progress, "calibrating")
 
 
 def iter_calibrate(
@@ -203,7 +204,8 @@ def mine_negatives(
     """
     settings = SegmentSettings(min_confidence, classes=names_or_none("classes", classes), matching=matching)
     sources = SourceSettings(model, index, tiles, num_workers)
-    return drain(iter_mine_negatives(view, prototypes, settings, sources, max_negatives=max_negatives), progress)
+    work = iter_mine_negatives(view, prototypes, settings, sources, max_negatives=max_negatives)
+    return drain(work, progress, "mining negatives")
 
 
 def iter_mine_negatives(

@@ -45,6 +45,8 @@ from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetErro
 from ..index import Found, make_vector_index, search_all, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
+from ..notebook import histogram, page
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Reference, iter_build_prototypes
 
@@ -80,6 +82,18 @@ class SimilarReport:
     scores: tuple[float, ...]
     num_left_out: int
     label: str | None = None
+
+    def _repr_html_(self) -> str:
+        """How similar what was found is."""
+        low = min((0.0, *self.scores))
+        steps = [0] * 20
+        for score in self.scores:
+            steps[min(19, int(20 * (score - low) / (1 - low)))] += 1
+        return page(
+            f"{counted(self.num_found, 'candidate')} in the field {self.label_field!r}",
+            histogram(steps, low, 1, "similarity"),
+            f"{counted(self.num_left_out, 'image')} not indexed: build the index to see more." if self.num_left_out else None,
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.num_found} candidates in the field {self.label_field!r}, the most similar first"]
@@ -122,7 +136,7 @@ def find_similar(
         IndexMismatchError: the index was built by another encoder than the model has now.
     """
     view = image_view(view)
-    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress)
+    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress, "searching")
     return similar_patches(whole_of(view), report)
 
 
