@@ -29,6 +29,7 @@ from refseg.dataset.index import DatasetIndex
 from refseg.dataset.indexing import IndexReport
 from refseg.dataset.reports import IndexStatus, VerifyReport
 from refseg.dataset.store import StoredPrototypes
+from refseg.evaluation.counts_report import ClassCounts, CountsReport
 from refseg.evaluation.report import EvaluationReport
 from refseg.images.thumbnails import crop_picture
 from refseg.insight.findings import ClassReport, Confusion, ReferenceReport, Suggestion
@@ -59,12 +60,14 @@ from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.vectors import Reference
 from refseg.published.running import BenchmarkReport
 from refseg.review.deciding import Decision, Replaced
+from refseg.review.merge_report import MergeConflict, MergedObject, MergeReport
 from refseg.review.queue import QueueItem
 from refseg.review.suggesting import SuggestedReference
 from refseg.review.summary import ClassReview, ReviewSummary
 from refseg.runs.changes import Changes
 from refseg.runs.heatmaps import HeatmapReport
 from refseg.runs.inspection import InspectedReference, Inspection
+from refseg.runs.prompting import PromptedMask
 from refseg.runs.report_fields import WrittenReport
 from refseg.runs.segment_report import SegmentReport
 from refseg.runs.similar import SimilarReport
@@ -201,6 +204,15 @@ EXAMPLES: dict[type, Callable[[str], Any]] = {
         EVIL, "demo", {EVIL: 2}, 3, 4, 5.0, ((EVIL, EVIL),), ((EVIL, EVIL),), PRECISION, PRECISION, notes=(EVIL,),
         thresholds={EVIL: 0.5}, left_out=(Refusal(EVIL, "5", EVIL, EVIL, EVIL),),
     ),
+    CountsReport: lambda path: CountsReport(
+        "predictions", "c", "a", "s", 0.5, (ClassCounts(EVIL, EVIL, 3, 2, 400.0),), 3, 1, 2, 0, 0, ((EVIL, EVIL, EVIL),),
+        ((EVIL, EVIL, EVIL),), ((EVIL, EVIL),),
+    ),
+    MergeReport: lambda path: MergeReport(
+        "ground_truth", "accepted", [MergedObject("s", "l", "a", EVIL, "d")], 2, 3, 1,
+        [MergeConflict("s", "a", EVIL, "o", EVIL, 0.75, False)], 0, [("s", "l", EVIL)],
+    ),
+    PromptedMask: lambda path: PromptedMask(BOX, np.ones((8, 9), bool), 0.5, "index"),
     Decision: lambda path: Decision("relabel", "predictions", ("a",), ("b",), ("p",), replaced=(REPLACED,), label=EVIL),
     EvaluationReport: lambda path: evaluation_report(),
     HeatmapReport: lambda path: HeatmapReport("heatmap", EVIL, 3, (SkippedImage("s", EVIL, EVIL),)),
@@ -284,7 +296,7 @@ def test_what_comes_from_outside_is_escaped(kind: type, picture: str) -> None:
     value = EXAMPLES[kind](picture)
     assert type(value) is kind
     found = check(value._repr_html_())
-    if kind not in (ReviewSummary,):
+    if kind not in (ReviewSummary, PromptedMask):
         assert "<script>" in "".join([found.text, *(str(attributes) for _, attributes in found.tags)])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..notebook import bars, details, facts, page, table
 from ..printing import counted
 
 LISTED = 10
@@ -75,6 +77,20 @@ class CountsReport:
         """The fields that were written."""
         return tuple(name for name in (self.counts_field, self.areas_field, self.shares_field) if name is not None)
 
+    def _repr_html_(self) -> str:
+        """Objects a class as bars, and their images and areas as a table."""
+        heads = ["class", "objects", "images", *(["area, pixels"] if self.areas_field else [])]
+        rows = [[row.label, row.num_objects, row.num_images, *([row.area] if self.areas_field else [])] for row in self.classes]
+        return page(
+            f"{counted(self.num_objects, 'object')} of {self.field!r} counted in {counted(self.num_images, 'image')}",
+            facts({"fields": ", ".join(self.fields), "minimum score": self.min_confidence}),
+            bars({row.label: row.num_objects for row in self.classes}),
+            table(heads, rows),
+            details(f"{counted(len(self.by_box), 'object')} measured by their boxes", _lines(self.by_box)),
+            details(f"{counted(len(self.not_measured), 'object')} not measured", _lines(self.not_measured)),
+            details(f"{counted(len(self.skipped), 'image')} without areas", [f"{path}: {why}" for path, why in self.skipped]),
+        )
+
     def __str__(self) -> str:
         least = "" if self.min_confidence is None else f" of confidence {self.min_confidence:g} and more"
         lines = [
@@ -104,3 +120,7 @@ class CountsReport:
         if len(self.skipped) > LISTED:
             notes.append(f"areas left out: {len(self.skipped) - LISTED} more images")
         return notes
+
+
+def _lines(objects: Sequence[tuple[str, str, str]]) -> list[str]:
+    return [f"{path}, label {label_id}: {why}" for path, label_id, why in objects]

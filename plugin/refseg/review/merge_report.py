@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checks import require_names
 from ..errors import DatasetError
+from ..notebook import bars, details, page
 from ..printing import counted
 
 LISTED = 10
@@ -124,6 +125,21 @@ class MergeReport:
         if self.left_out:
             parts.append(f"Left out {counted(len(self.left_out), 'label')} without a class or a place.")
         return " ".join(parts)
+
+    def _repr_html_(self) -> str:
+        """Objects added a class as bars, and what was not added as lists."""
+        conflicts = [
+            f"{one.label} lies on {one.other_label} (IoU {one.iou:.2f}) in the image {one.sample_id}"
+            f"{', and was added' if one.is_added else ''}"
+            for one in self.conflicts
+        ]
+        left_out = [f"label {name} of the image {image}: {why}" for image, name, why in self.left_out]
+        return page(
+            self.describe(),
+            bars(self.classes),
+            details(f"{counted(len(conflicts), 'object')} on another class", conflicts),
+            details(f"{counted(len(left_out), 'label')} left out", left_out),
+        )
 
     def __str__(self) -> str:
         lines = [self.describe(), *(f"{name}: {number}" for name, number in self.classes.items())]

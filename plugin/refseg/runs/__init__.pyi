@@ -7,6 +7,7 @@ from .known_images import calibrate as calibrate
 from .known_images import iter_calibrate as iter_calibrate
 from .known_images import iter_mine_negatives as iter_mine_negatives
 from .known_images import iter_use_known as iter_use_known
+from .prompting import MASK_COLOUR as MASK_COLOUR
 from .prompting import Prompt as Prompt
 from .prompting import PromptedMask as PromptedMask
 from .prompting import prepare_prompts as prepare_prompts
