@@ -128,7 +128,7 @@ WANTED = {
         ),
         *("decision", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "looks", "cohort"),
+        *("beside", "looks", "cohort", "image_names"),
     ),
 }
 OTHERWISE = {
