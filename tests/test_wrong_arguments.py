@@ -131,7 +131,7 @@ WANTED = {
         ),
         *("decision", "merged", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "looks", "cohort"),
+        *("beside", "looks", "cohort", "image_names"),
     ),
 }
 OTHERWISE = {

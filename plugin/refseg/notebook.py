@@ -87,9 +87,10 @@ def facts(values: Mapping[str, Any]) -> Html:
         (True, True, '')
     """
     kept = {name: value for name, value in values.items() if value is not None and value != "" and value != ()}
+    name_style = f"{CELL};{TEXT};font-weight:400;white-space:nowrap;{FAINT}"
     rows = (
-        f'<tr style="{ROW}"><th scope="row" style="{CELL};{TEXT};font-weight:400;{FAINT}">{escape(name)}</th>'
-        f'<td style="{CELL};{TEXT}">{_cell(value)}</td></tr>'
+        f'<tr style="{ROW}"><th scope="row" style="{name_style}">{escape(name)}</th>'
+        f'<td style="{CELL};{TEXT};overflow-wrap:anywhere">{_cell(value)}</td></tr>'
         for name, value in kept.items()
     )
     return _table("".join(rows)) if kept else Html()
