@@ -32,6 +32,7 @@ GIVEN_OUT = {
     "ReferenceQuality",
     "SampledReferences",
     "SegmentReport",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -92,7 +93,7 @@ WANTED = {
     "index": ("index",),
     "name": (
         *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field"),
-        *("semantic_field", "presence_field"),
+        *("semantic_field", "presence_field", "changes_field"),
         *("name", "label", "label_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
     ),
     "names": (

@@ -33,6 +33,8 @@ from .acting import (
     send_overview,
     told,
 )
+from .measuring import Measuring
+from .nearest import Nearest
 from .pictures import pictures
 from .reviewing import Reviewing
 from .showing import Showing
@@ -54,7 +56,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, Nearest, Measuring, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property
@@ -141,7 +143,8 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
     @told
     def pictures(self, ctx: Any) -> Any:
         """Pictures of labels by id."""
-        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")))
+        kind = {name: bool(ctx.params.get(name)) for name in ("large", "plain", "sharp")}
+        return pictures(ctx, ctx.params.get("wanted") or (), **kind)
 
     @told
     def watch(self, ctx: Any) -> Any:
@@ -271,7 +274,7 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
 
     @told
     def show(self, ctx: Any) -> Any:
-        """Show in the grid: the head of the queue as patches, the images a run changed, or everything again."""
+        """Show in the grid: the head of the queue as patches, or everything again."""
         settings = panel_settings.read(ctx)
         what = ctx.params["what"]
         view = collection(ctx) if shows_frames(ctx) else None
@@ -282,14 +285,6 @@ class ReferenceSegmentation(Showing, Reviewing, foo.Panel):
                 raise ValueError("There is nothing to review.")
             images = all_images(ctx).select({item.sample_id for item in items})
             view = images.to_patches(settings.label_field).select([item.label_id for item in items], ordered=True)
-        elif what == "changed":
-            from refseg.dataset import newest_run, whole_config
-
-            run = newest_run(ctx.dataset, settings.label_field)
-            ids = [] if run is None else (whole_config(ctx.dataset, run.key).get("changed_ids") or "").split()
-            if not ids:
-                raise ValueError("The last run changed no object.")
-            view = all_images(ctx).select(ids, ordered=True)
         clear_selection(ctx)
         ctx.ops.set_view(view=view)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .review.decisions import accept, fix, reject, relabel, undo
     from .review.queue import QueueItem, review_queue
     from .review.suggesting import SuggestedReference, suggest_references
+    from .runs.changed_objects import ShownChanges, show_changes
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
     from .runs.inspecting import inspect
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
@@ -71,6 +72,7 @@ _HOME = {
     "SegmentReport": "runs.segmenting",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
+    "ShownChanges": "runs.changed_objects",
     "SkippedImage": "dataset.builder",
     "SuggestedReference": "review.suggesting",
     "Suggestion": "insight.findings",
@@ -103,6 +105,7 @@ _HOME = {
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
     "segment_prompt": "runs.prompting",
+    "show_changes": "runs.changed_objects",
     "similarity_heatmap": "runs.heatmaps",
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
@@ -133,6 +136,7 @@ __all__ = [
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -166,6 +170,7 @@ __all__ = [
     "save_prototypes",
     "segment",
     "segment_prompt",
+    "show_changes",
     "similarity_heatmap",
     "suggest_references",
     "tag_references",

@@ -42,6 +42,7 @@ class AveragePrecision:
         medium: over objects of 32² to 96² pixels.
         large: over larger objects.
         per_class: ap of each class.
+        per_class_ap50: ap50 of each class.
     """
 
     ap: float | None
@@ -51,6 +52,7 @@ class AveragePrecision:
     medium: float | None
     large: float | None
     per_class: dict[str, float | None]
+    per_class_ap50: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def evaluate_results(
         mean_precision(precision[..., 2]),
         mean_precision(precision[..., 3]),
         {ground_truth.categories[category_id]: mean_precision(values[..., 0]) for category_id, values in table.items()},
+        {ground_truth.categories[category_id]: mean_precision(values[0, ..., 0]) for category_id, values in table.items()},
     )
 
 

@@ -6,6 +6,7 @@ from .contradictions import box_iou as box_iou
 from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
+from .fields import CHANGING as CHANGING
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
 from .fields import INTERRUPTED as INTERRUPTED
@@ -56,6 +57,7 @@ from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
 from .label_edits import edit_labels as edit_labels
 from .label_edits import images_that_hold as images_that_hold
+from .label_edits import images_with_labels as images_with_labels
 from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
 from .label_edits import write_edits as write_edits

@@ -4,6 +4,8 @@ from .decisions import reject as reject
 from .decisions import undo as undo
 from .kept_review import Review as Review
 from .kept_review import look_at_review as look_at_review
+from .nearest import LikeReferences as LikeReferences
+from .nearest import like_references as like_references
 from .queue import QueueItem as QueueItem
 from .queue import review_queue as review_queue
 from .queue import summarize as summarize
