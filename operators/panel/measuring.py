@@ -109,6 +109,7 @@ class Measuring:
         if not len(view):
             raise ValueError(f"The last run has no object {kind}.")
         _show(ctx, view)
+        ctx.ops.set_active_fields(fields=[field])
         send_overview(ctx)
         return {"field": field, "colours": COLOURS}
 

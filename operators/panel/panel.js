@@ -11,8 +11,8 @@
   const { registerComponent, PluginComponentType } = window.__fop__;
 
   const MODULES = [
-    "app", "calls", "indexing", "names", "panel", "pieces", "references", "results", "review", "segment", "showing",
-    "suggested",
+    "above", "app", "calls", "changes", "confusion", "indexing", "looking", "names", "nearest", "panel", "pieces",
+    "references", "results", "review", "segment", "showing", "suggested",
   ];
   const here = document.currentScript.src;
 

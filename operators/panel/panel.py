@@ -271,6 +271,7 @@ class ReferenceSegmentation(Showing, Reviewing, Nearest, Measuring, foo.Panel):
     def open_image(self, ctx: Any) -> Any:
         """Open an image with one of its objects selected."""
         open_sample(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
+        return True
 
     @told
     def show(self, ctx: Any) -> Any:

@@ -84,8 +84,6 @@ class Reviewing:
                 f"No object of the field {settings.label_field!r} is selected: select some in an image, or press 'Show in "
                 "grid' and select patches."
             )
-        if others := panel_examples.selected_others(ctx, settings):
-            raise ValueError(panel_examples.only_predictions(settings, others))
         replaced = decide_on(ctx, kind, chosen, None, ctx.params.get("label"))
         ctx.ops.notify(f"{DONE[kind]} {count(len(chosen), 'object')}. {replaced}".rstrip(), variant="success")
         clear_selection(ctx)

@@ -3,5 +3,5 @@ export const { createElement: h, useCallback, useEffect, useRef, useState } = wi
 export const mui = window.__mui__;
 export const { usePanelEvent } = window.__foo__;
 export const { usePanelId } = window.__fosp__;
-export const { selectedLabelTypes } = window.__fos__;
-export const { useRecoilValue } = window.recoil;
+export const { colorScheme, selectedLabelTypes } = window.__fos__;
+export const { useRecoilValue, useSetRecoilState } = window.recoil;
