@@ -34,6 +34,7 @@ GIVEN_OUT = {
     "ReferenceQuality",
     "SampledReferences",
     "SegmentReport",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -94,7 +95,7 @@ WANTED = {
     "index": ("index",),
     "name": (
         *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field"),
-        *("semantic_field", "presence_field", "into", "prefix"),
+        *("semantic_field", "presence_field", "changes_field", "into", "prefix"),
         *("name", "label", "label_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
     ),
     "names": (

@@ -23,6 +23,8 @@ from .telling import newest
 
 DECISIONS_KEPT = 50
 """Decisions that can be undone."""
+OBJECTS_KEPT = 50_000
+"""And so many objects in all of them, some 100 bytes each: what is kept together ends at 16 MB."""
 DECIDED = ("review", "references", "suggested")
 """Sections that a decision changes."""
 
@@ -221,7 +223,10 @@ def decide_on(
     else:
         raise ValueError(f"There is no decision {kind!r}.")
     store = ctx.store(panel_settings.STORE)
-    store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+    kept = [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:]
+    while len(kept) > 1 and sum(len(one["prediction_ids"]) for one in kept) > OBJECTS_KEPT:
+        del kept[0]
+    store.set("decisions", kept)
     return decision.describe_replaced()
 
 
@@ -231,8 +236,10 @@ def clear_selection(ctx: Any) -> None:
     ctx.ops.clear_selected_samples()
 
 
-def open_sample(ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None) -> None:
-    """Open an image, with a label selected where one is named."""
-    ctx.ops.open_sample(id=sample_id)
+def open_sample(
+    ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None, *, to_annotate: bool = False
+) -> None:
+    """Open an image, with a label selected where one is named; or with the App's own tools to correct labels."""
+    ctx.trigger("open_sample", {"id": sample_id, "mode": "annotate" if to_annotate else "explore"})
     if label_id is not None:
         ctx.ops.set_selected_labels([{"label_id": label_id, "sample_id": sample_id, "field": field}])

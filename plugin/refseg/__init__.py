@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .review.merging import merge_accepted, undo_merge
     from .review.queue import QueueItem, review_queue
     from .review.suggesting import SuggestedReference, suggest_references
+    from .runs.changed_objects import ShownChanges, show_changes
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
     from .runs.inspecting import inspect
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
@@ -79,6 +80,7 @@ _HOME = {
     "SegmentReport": "runs.segment_report",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
+    "ShownChanges": "runs.changed_objects",
     "SkippedImage": "dataset.builder",
     "SuggestedReference": "review.suggesting",
     "Suggestion": "insight.findings",
@@ -112,6 +114,7 @@ _HOME = {
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
     "segment_prompt": "runs.prompting",
+    "show_changes": "runs.changed_objects",
     "similarity_heatmap": "runs.heatmaps",
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
@@ -146,6 +149,7 @@ __all__ = [
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -180,6 +184,7 @@ __all__ = [
     "save_prototypes",
     "segment",
     "segment_prompt",
+    "show_changes",
     "similarity_heatmap",
     "suggest_references",
     "tag_references",

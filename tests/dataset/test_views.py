@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[[Any, World], Any]] = {
     "similarity_heatmap": lambda given, world: refseg.similarity_heatmap(given, "parts", "star", **QUIET),
     "find_similar": lambda given, world: refseg.find_similar(given, world.label_ids("ground_truth")[0], 2, progress=False),
     "update": lambda given, world: refseg.update(given, calibrates=False, **QUIET),
+    "show_changes": lambda given, world: refseg.show_changes(given),
 }
 """Every public function that takes a dataset or a view, in an order in which each finds what it needs."""
 
@@ -123,16 +124,8 @@ OF_ANY_DATASET = {"save_prototypes", "list_prototypes", "load_prototypes"}
 """What is kept with a dataset, whatever it holds."""
 
 BY_LABEL_IDS = {
-    "tag_references",
-    "accept",
-    "reject",
-    "relabel",
-    "fix",
-    "undo",
-    "undo_merge",
-    "calibrate",
-    "write_fields",
-    "delete_fields",
+    *("tag_references", "accept", "reject", "relabel", "fix", "undo", "undo_merge", "calibrate", "write_fields"),
+    *("delete_fields", "show_changes"),
 }
 """Functions for which a dataset counts as a whole, so that its patches or groups can stand for it."""
 

@@ -4,4 +4,4 @@ export const mui = window.__mui__;
 export const { usePanelEvent } = window.__foo__;
 export const { usePanelId } = window.__fosp__;
 export const { activeFields, colorScheme, selectedLabelTypes } = window.__fos__;
-export const { useRecoilValue } = window.recoil;
+export const { useRecoilValue, useSetRecoilState } = window.recoil;

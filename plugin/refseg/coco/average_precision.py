@@ -88,6 +88,7 @@ def evaluate_results(
         mean_precision(precision[..., 2]),
         mean_precision(precision[..., 3]),
         {ground_truth.categories[category_id]: mean_precision(values[..., 0]) for category_id, values in table.items()},
+        {ground_truth.categories[category_id]: mean_precision(values[0, ..., 0]) for category_id, values in table.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..notebook import Html, bars, heading, page, table
 
@@ -22,6 +22,7 @@ class AveragePrecision:
         medium: over objects of 32² to 96² pixels.
         large: over larger objects.
         per_class: ap of each class.
+        per_class_ap50: ap50 of each class.
     """
 
     ap: float | None
@@ -31,6 +32,7 @@ class AveragePrecision:
     medium: float | None
     large: float | None
     per_class: dict[str, float | None]
+    per_class_ap50: dict[str, float | None] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """The figures as a table, and those of classes as bars."""

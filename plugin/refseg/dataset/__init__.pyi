@@ -9,6 +9,7 @@ from .copies import MERGED_FROM as MERGED_FROM
 from .copies import origin_of as origin_of
 from .drawn_references import sample_references as sample_references
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
+from .fields import CHANGING as CHANGING
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
 from .fields import INTERRUPTED as INTERRUPTED
@@ -68,6 +69,7 @@ from .label_edits import ListEdit as ListEdit
 from .label_edits import collection_of as collection_of
 from .label_edits import edit_labels as edit_labels
 from .label_edits import images_that_hold as images_that_hold
+from .label_edits import images_with_labels as images_with_labels
 from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
 from .label_edits import write_edits as write_edits

@@ -31,6 +31,7 @@ from ..errors import DatasetError, ImageError, LabelError, MaskError
 from ..images import read_orientation
 from ..masks import ImageId, encode_mask
 from ..printing import object_name
+from .confusion import Confusion, find_confusion
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +146,11 @@ class Gathered:
             *(bare, len(self.truth), bare_predictions, len(self.predictions)),
         )
         return None, boxes
+
+    def confusion(self, least: Mapping[str, float], *, masked: bool) -> Confusion:
+        """What was found, missed and taken for something else; see find_confusion."""
+        names = {number: name for name, number in self.class_ids.items()}
+        return find_confusion(self.truth, self.predictions, names, least, masked=masked)
 
     def _count_by_box(self, entry: dict[str, Any], reason: str) -> None:
         entry.pop("segmentation", None)

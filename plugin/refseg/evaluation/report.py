@@ -11,9 +11,45 @@ from ..coco import (
 )
 from ..notebook import PICTURES, details, facts, page
 from ..printing import counted, listing
+from .confusion import Cell
 
 LISTED = 10
 """Labels left out that a printed report names."""
+PAIRS_LISTED = 5
+"""Pairs of classes that a printed report names."""
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What an evaluation says of one class.
+
+    Attributes:
+        name: of the class.
+        mask_ap50: average precision of masks at IoU 0.50; None where it cannot be measured.
+        box_ap50: the same of boxes.
+        num_truth: objects of the class, crowds not counted.
+        num_found: those of them on which a prediction of the class falls, from an IoU of 0.50 on.
+        num_predictions: predictions of the class from `least` on, without those in a crowd.
+        least: the score from which on predictions count: that of the run that wrote them, 0 where none is known.
+    """
+
+    name: str
+    mask_ap50: float | None
+    box_ap50: float | None
+    num_truth: int
+    num_found: int
+    num_predictions: int
+    least: float = 0.0
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the predictions that are right; None without predictions."""
+        return self.num_found / self.num_predictions if self.num_predictions else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the objects that were found; None without objects."""
+        return self.num_found / self.num_truth if self.num_truth else None
 
 
 @dataclass(frozen=True)
@@ -48,6 +84,10 @@ class EvaluationReport:
             never found.
         notes: what else was assumed, a sentence each.
         hint: advice where annotations seem to be made on images as they are stored, not upright; or "".
+        classes: figures of each class of either field, by name.
+        cells: objects by what they are and what they were taken for, the most frequent first.
+        not_compared: objects of ground truth by class that were left out because other classes were asked for.
+        num_outside: images of the dataset that were not in the view.
     """
 
     mask_ap: float | None
@@ -74,6 +114,15 @@ class EvaluationReport:
     without_references: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     hint: str = ""
+    classes: tuple[ClassFigures, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    not_compared: tuple[tuple[str, int], ...] = ()
+    num_outside: int = 0
+
+    @property
+    def confused(self) -> tuple[Cell, ...]:
+        """Pairs of different classes, those most often confused first."""
+        return tuple(cell for cell in self.cells if cell.is_confusion)
 
     def _repr_html_(self) -> str:
         """The figures of masks and boxes as a table, and those of each class as bars."""
@@ -100,6 +149,9 @@ class EvaluationReport:
         ]
         if self.fiftyone_mask_ap is not None:
             lines.append(f"\nFiftyOne's mask mAP: {self.fiftyone_mask_ap:.3f} (evaluation {self.eval_key!r})")
+        if self.confused:
+            pairs = [f"{one.truth} taken for {one.predicted} {one.number}" for one in self.confused]
+            lines.append(f"Most confused: {listing(pairs, PAIRS_LISTED)}")
         if self.without_references:
             lines.append(f"Without a reference, so never found: {', '.join(self.without_references)}")
         lines += [*self.notes, *([self.hint] if self.hint else [])]

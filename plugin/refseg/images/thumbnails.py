@@ -110,6 +110,8 @@ def object_picture(
     width: int = 420,
     height: int = 300,
     context: float = 2.0,
+    most: float = MAX_MAGNIFICATION,
+    outlined: bool = True,
 ) -> bytes:
     """A picture of one object in its surroundings, outlined.
 
@@ -120,6 +122,8 @@ def object_picture(
         width: of the picture in pixels.
         height: of the picture in pixels; the image keeps its proportions, and what it leaves free is dark.
         context: sides of what is shown as multiples of the box's; more where the picture has room, or the object is small.
+        most: pixels of the picture for one of the image, at most.
+        outlined: False leaves the outline out, and shows the same part of the image.
 
     Returns:
         A JPEG file.
@@ -128,7 +132,7 @@ def object_picture(
         ImageError: the file is missing or no image, or the box is not finite.
     """
     outline = np.ones((1, 1), bool) if mask is None else mask
-    return _picture(path, relative_box, outline, _Framing(width, height, context, MAX_MAGNIFICATION))
+    return _picture(path, relative_box, outline if outlined else None, _Framing(width, height, context, most))
 
 
 def whole_picture(path: str | os.PathLike[str], *, side: int = 1280) -> bytes:

@@ -1,3 +1,6 @@
+from .changed_objects import kind_of_change as kind_of_change
+from .changed_objects import show_changes as show_changes
+from .changed_objects import shown_changes as shown_changes
 from .changes import Changes as Changes
 from .heatmaps import iter_similarity_heatmap as iter_similarity_heatmap
 from .inspecting import iter_inspect as iter_inspect

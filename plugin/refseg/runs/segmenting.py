@@ -34,6 +34,7 @@ from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import PRESETS, Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
+from .changed_objects import renew_changes
 from .looking import Looker
 from .ranked import preview_images, segment_images
 from .records import CHANGES_RECORDED, changes_as_config, check_key, configure, recorded, require_probabilities
@@ -157,6 +158,7 @@ class _Work:
         try:
             self.writer.flush()
             self.writer.settle()
+            renew_changes(whole_of(self.writer.view), self.writer.label_field, self.writer.run_key, self.writer.changes.objects)
         finally:
             if self.builder is not None:
                 self.builder.close()

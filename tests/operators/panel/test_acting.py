@@ -23,7 +23,7 @@ class TestDecide:
         press(shelf, "decide", {"kind": "relabel", "item": items[2], "label": "gear"})
         answer = press(shelf, "decide", {"kind": "fix", "item": items[3]})
         assert answer.result is True
-        assert named(answer.messages, "open_sample") == [{"id": items[3]["sample_id"], "group_id": None}]
+        assert named(answer.messages, "open_sample") == [{"id": items[3]["sample_id"], "mode": "annotate"}]
         shown = answer.data["review"]
         counts = [shown[f"num_{name}"] for name in ("open", "accepted", "rejected", "relabelled", "fixed")]
         assert counts == [2, 1, 1, 1, 1]

@@ -1,0 +1,43 @@
+/* Beside the object under review: the references that it is most like, of its class and of the runner-up. */
+import { h, mui, useEffect, useRef, useState } from "./app.js";
+import { usePictures } from "./calls.js";
+import { box, help, text } from "./pieces.js";
+
+/** What is known by label id; `wanted` holds queue items, the first of which is shown. Asked for once each. */
+export function useNearest(call, wanted) {
+  const [known, setKnown] = useState({});
+  const asked = useRef(new Set());
+  const missing = wanted.filter((item) => !asked.current.has(item.label_id));
+  useEffect(() => {
+    if (!missing.length) return;
+    missing.forEach((item) => asked.current.add(item.label_id));
+    const plain = missing.map(({ label_id, sample_id, label, runner_up }) => ({ label_id, sample_id, label, runner_up }));
+    call("nearest", { wanted: plain }).then((found) => {
+      if (!found) plain.forEach((item) => asked.current.delete(item.label_id));
+      else setKnown((before) => ({ ...before, ...found }));
+    });
+  }, [missing.map((item) => item.label_id).join()]);
+  return known;
+}
+
+/** Two rows of crops; their room is kept while they are asked for, so that nothing moves. */
+export function Nearest({ found, call, isOne }) {
+  const items = found ? found.classes.flatMap((entry) => entry.items) : [];
+  const pictures = usePictures(call, items, false);
+  return h("div", { role: "group", "aria-label": "Nearest references", style: { minHeight: 132 } },
+    found ? found.classes.map(({ name, items: own }, number) => box({ key: name, mb: 1 },
+      text(name, { fontWeight: 600, fontSize: 13, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" }),
+      own.length ? box({ display: "flex", gap: 0.75, mt: 0.25 }, own.map((item) => h(mui.Tooltip, {
+        key: item.id, describeChild: true, title: item.similarity === null ? `A reference of ${name}` : `A reference of ${name}, ${item.similarity.toFixed(2)} like it`,
+      },
+      h("button", {
+        "aria-label": `Open the reference of ${name}`, onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }),
+        style: { padding: 0, border: 0, background: "none", cursor: "pointer", textAlign: "center", color: "inherit" },
+      },
+      h("img", {
+        src: pictures[item.id] || undefined, alt: "", width: 48, height: 48,
+        style: { display: "block", objectFit: "cover", borderRadius: 4, border: "1px solid #8888", boxSizing: "border-box", background: "#8884" },
+      }),
+      help(item.similarity === null ? "" : item.similarity.toFixed(2)))))) : help(number ? "No reference of the runner-up." : "No reference to show."))) : null,
+    found ? help(`${found.about}${isOne ? "" : ", and the runner-up’s"}.`) : null);
+}
