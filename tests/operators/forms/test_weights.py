@@ -103,7 +103,9 @@ class TestOperators:
         form = form_of(parts, "build_index", {"model": "demo", "without_download": True, "sam2_path": str(weights)})
         assert problems_of(form)["sam2_path"].startswith("There is no file at")
         # What was typed before the switch was turned off again does not count.
-        (note,) = named(run_in_app(parts, "build_index", {"model": "demo", "without_download": False, "sam2_path": broken}), "notify")
+        (note,) = named(
+            run_in_app(parts, "build_index", {"model": "demo", "without_download": False, "sam2_path": broken}), "notify"
+        )
         assert note["variant"] == "success"
 
 
