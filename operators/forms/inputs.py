@@ -84,7 +84,9 @@ def model_input(form: Form) -> None:
     description = "Larger models find more and take longer. Models are downloaded once."
     form.choice("model", choices, default, "Model", description, "")
     model = form.value("model", default)
-    if form.switch("from_files", False, "Weights from files", "Load them from the server's disk instead of downloading them"):
+    if form.switch(
+        "without_download", False, "Weights from files", "Load them from the server's disk instead of downloading them"
+    ):
         kept = files_of(form.ctx, str(model))
         about = {
             "sam2_path": ("SAM 2 checkpoint", "A .pt or .safetensors file"),

@@ -55,7 +55,7 @@ def keep_given_files(ctx: Any) -> None:
     from refseg.errors import DatasetError
 
     given = {name: ctx.params[name] for name in PLACES_OF_WEIGHTS if ctx.params.get(name) is not None}
-    if not given or ctx.params.get("from_files") is False:
+    if not given or ctx.params.get("without_download") is False:
         # What was typed before the form's switch was turned off again does not count.
         return
     for name in given:

@@ -100,10 +100,12 @@ class TestOperators:
 
     def test_forms_ask_for_them_behind_a_switch(self, parts: fo.Dataset, weights: Path, broken: str) -> None:
         assert "sam2_path" not in form_of(parts, "build_index", {"model": "demo"})
-        form = form_of(parts, "build_index", {"model": "demo", "from_files": True, "sam2_path": str(weights)})
+        form = form_of(parts, "build_index", {"model": "demo", "without_download": True, "sam2_path": str(weights)})
         assert problems_of(form)["sam2_path"].startswith("There is no file at")
         # What was typed before the switch was turned off again does not count.
-        (note,) = named(run_in_app(parts, "build_index", {"model": "demo", "from_files": False, "sam2_path": broken}), "notify")
+        (note,) = named(
+            run_in_app(parts, "build_index", {"model": "demo", "without_download": False, "sam2_path": broken}), "notify"
+        )
         assert note["variant"] == "success"
 
 

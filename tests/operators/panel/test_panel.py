@@ -24,8 +24,6 @@ def test_opening_and_closing(shelf: fo.Dataset) -> None:
     assert answer.operators == ["set_sample_selection_style", "set_label_selection_style"]
     assert (answer.data["overview"]["problem"], answer.data["overview"]["settings"]) == (None, DEFAULTS)
     assert [choice["name"] for choice in section(shelf, "index")["models"]] == list(PRESETS)
-    assert answer.data["overview"]["fields"] == ["ground_truth", "predictions"]
-    assert [name for name, _ in answer.data["overview"]["models"]] == list(PRESETS)
     assert answer.data["overview"]["fields"] == ["ground_truth"]
     answer = press(shelf, "on_unload")
     assert answer.operators == ["clear_sample_selection_style", "clear_label_selection_style"]
