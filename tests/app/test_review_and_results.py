@@ -28,7 +28,7 @@ def test_review(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], sch
     # The object stands beside references of its class and of the runner-up.
     nearest = review.get_by_role("group", name="Nearest references")
     expect(nearest.get_by_role("button", name="Open the reference of").first).to_be_visible()
-    expect(nearest).to_contain_text(re.compile("The references that it is most like"))
+    expect(nearest).to_contain_text("Most like")
     crops = nearest.get_by_role("button").locator("img")
     assert 2 <= crops.count() <= 6
     expect(crops.first).to_have_attribute("src", re.compile("^data:image/jpeg"))
@@ -105,15 +105,20 @@ def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: O
     app = open_panel(open_app, trays)
     trays.reload()
     app.page.get_by_role("checkbox", name="predictions").first.or_(app.page.locator("[data-cy=sidebar]")).first.wait_for()
-    sample = next(sample for sample in trays if len(sample.ground_truth.detections) > 1 and not sample.predictions.detections)\
-        if any(not one.predictions.detections and len(one.ground_truth.detections) > 1 for one in trays)\
+    sample = (
+        next(sample for sample in trays if len(sample.ground_truth.detections) > 1 and not sample.predictions.detections)
+        if any(not one.predictions.detections and len(one.ground_truth.detections) > 1 for one in trays)
         else next(sample for sample in trays if len(sample.ground_truth.detections) > 1)
+    )
     app.open_image(list(trays.values("id")).index(sample.id))
     app.click_object(sample.ground_truth.detections[0])
     app.open_panel_beside_image()
-    expect(app.section("Review").get_by_role("button", name="Reject them").or_(
-        app.section("Review").get_by_text("Accepting and rejecting is for predictions alone")
-    ).first).to_be_visible()
+    expect(
+        app.section("Review")
+        .get_by_role("button", name="Reject them")
+        .or_(app.section("Review").get_by_text("Accepting and rejecting is for predictions alone"))
+        .first
+    ).to_be_visible()
     app.picture("other_labels", "Review")
     app.focus_review()
     app.page.keyboard.press("f")
