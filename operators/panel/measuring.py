@@ -16,7 +16,6 @@ from .telling import newest
 
 MOST_IMAGES = 500
 """Images whose objects of a class are shown as patches."""
-COLOURS = {"gained": "#2e9e5b", "lost": "#d64545", "relabelled": "#e0a030"}
 
 
 class Measuring:
@@ -84,7 +83,7 @@ class Measuring:
 
     @told
     def show_changes(self, ctx: Any) -> Any:
-        """The objects that the last run gained, lost or relabelled, or one kind of them; with the field and its colours."""
+        """The objects that the last run gained, lost or relabelled, or one kind of them; returns the field, to be coloured."""
         import refseg
         from refseg.dataset import newest_run, whole_config
         from refseg.runs import kind_of_change
@@ -103,15 +102,18 @@ class Measuring:
         if not shown.num_samples:
             # A run of an earlier version names the images alone.
             _show(ctx, every_image(ctx).select(ids, ordered=True))
-            return {"field": field, "colours": COLOURS}
-        chosen = F("change").is_in(list(COLOURS)) if kind is None else kind_of_change(kind)
-        view = every_image(ctx).filter_labels(field, chosen)
+            return {"field": field}
+        images = every_image(ctx)
+        if kind is None:
+            view = images.match(F(f"{field}.detections").length() > 0)
+        else:
+            view = images.filter_labels(field, kind_of_change(kind))
         if not len(view):
-            raise ValueError(f"The last run has no object {kind}.")
+            raise ValueError(f"The last run {kind} no object.")
         _show(ctx, view)
         ctx.ops.set_active_fields(fields=[field])
         send_overview(ctx)
-        return {"field": field, "colours": COLOURS}
+        return {"field": field}
 
 
 def _evaluation(ctx: Any) -> dict[str, Any]:

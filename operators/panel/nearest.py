@@ -15,10 +15,11 @@ from .telling import newest
 SHOWN = 3
 """References of a class."""
 BY = {
-    "second look": "The references that it is most like, by a second look at it",
-    "first look": "The references that it is most like",
-    "quality": "It is not in the index, so these are the most typical references",
+    "second look": ("Most like", "The references of its class, and of the runner-up, that it is most like, by a second look"),
+    "first look": ("Most like", "The references of its class, and of the runner-up, that it is most like"),
+    "quality": ("Typical", "The index does not hold this object, so these are the most typical references of its class"),
 }
+"""What stands above the references, and what that means."""
 
 
 class Nearest:
@@ -50,7 +51,8 @@ class Nearest:
             else:
                 by, classes = known.by, list(known.classes)
             answer[item["label_id"]] = {
-                "about": BY[by],
+                "short": BY[by][0],
+                "about": BY[by][1],
                 "classes": [
                     {"name": name, "items": [_shown(tagged[one], similarity) for one, similarity in rows if one in tagged]}
                     for name, rows in classes

@@ -309,7 +309,11 @@ class ReferenceSegmentation(Showing, Reviewing, Nearest, Inspecting, Comparing, 
             images = all_images(ctx).select({item.sample_id for item in items})
             view = images.to_patches(settings.label_field).select([item.label_id for item in items], ordered=True)
         clear_selection(ctx)
-        ctx.ops.set_view(view=view)
+        if view is None:
+            # FiftyOne takes no view for no answer.
+            ctx.ops.clear_view()
+        else:
+            ctx.ops.set_view(view=view)
 
     @told
     def open_frames(self, ctx: Any) -> Any:

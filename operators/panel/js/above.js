@@ -2,11 +2,13 @@
 import { h, mui, useEffect, useState } from "./app.js";
 import { Choice, GREEN, box, button, help, plural, row } from "./pieces.js";
 
+const ALL = "all"; // classes begin with an equals sign, whatever they are called
 const BINS = 25; // bars; the score moves by hundredths
 
 /** Opens below the buttons of the review; `label` is the class shown, `num_open` changes when something was decided. */
 export function AcceptAbove({ call, label, classes, num_open, field, onClose }) {
-  const [whose, setWhose] = useState("");
+  const [whose, setWhose] = useState(ALL);
+  const wanted = whose === ALL ? null : whose.slice(1);
   const [counts, setCounts] = useState(null);
   const [most, setMost] = useState(0);
   const [least, setLeast] = useState(80);
@@ -14,7 +16,7 @@ export function AcceptAbove({ call, label, classes, num_open, field, onClose }) 
   const [said, setSaid] = useState("");
   useEffect(() => {
     let isWanted = true;
-    call("scores", { label: whose || null }).then((found) => {
+    call("scores", { label: wanted }).then((found) => {
       if (found && isWanted) { setCounts(found.counts); setMost(found.most); }
     });
     return () => { isWanted = false; };
@@ -25,12 +27,12 @@ export function AcceptAbove({ call, label, classes, num_open, field, onClose }) 
   const highest = Math.max(1, ...bars);
   const accept = () => {
     setIsAccepting(true);
-    call("accept_above", { label: whose || null, least }).then((done) => {
+    call("accept_above", { label: wanted, least }).then((done) => {
       setIsAccepting(false);
       setSaid(done ? `Accepted ${plural(done.num, "object")} as one decision: Undo takes all of them back.` : "");
     });
   };
-  const names = [["", "every class"], ...classes.map((name) => [name, name === label ? `${name} (shown)` : name])];
+  const names = [[ALL, "every class"], ...classes.map((name) => [`=${name}`, name === label ? `${name} (shown)` : name])];
   return h("div", {
     role: "group", "aria-label": "Accept all above a score", style: { marginTop: 8 },
     onKeyDown: (event) => { if (event.key === "Escape") { event.stopPropagation(); onClose(); } },

@@ -86,10 +86,10 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
     sx: { outline: "none", borderRadius: 1, border: "1px solid", borderColor: "divider", p: 1, "&:focus": { borderColor: "primary.main" } },
   },
   box({ display: "flex", flexWrap: "wrap", columnGap: 1.5, rowGap: 1, mb: 1 },
-    box({ flex: "1 1 320px", minWidth: 0 },
+    box({ flex: "1 1 240px", minWidth: 0 },
       h(Closer, { src: picture, alt: `${item.label}, score ${item.score.toFixed(2)}`, view, onView: setView, isActive, frame },
         pictures[item.label_id] === null ? box({ p: 2, color: "#ddd", position: "absolute", inset: 0 }, "This image cannot be read. Skip it, or reject the object.") : null)),
-    box({ flex: "0 1 168px", minWidth: 168 }, h(Nearest, { found: nearest[item.label_id], call, isOne: !item.runner_up }))),
+    h(Nearest, { found: nearest[item.label_id], call })),
   row({ mb: 1 }, text(item.label, { fontWeight: 600 }), text(`score ${item.score.toFixed(2)}`), text(item.why, { color: "text.secondary", ml: "auto" })),
   relabels
     ? row({}, text("It is:"), classes.map((name, number) => button(number < 9 ? `${name} (${number + 1})` : name, () => decide("relabel", name), { key: name })),
