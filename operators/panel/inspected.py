@@ -8,7 +8,7 @@ from ..forms.constants import PROTOTYPES_METHOD
 from ..forms.inspections import done_since, kept_inspection
 from . import looking
 from .settings import PanelSettings
-from .telling import Section, ago, newest
+from .telling import Section, epoch, newest
 
 
 def inspection(ctx: Any, settings: PanelSettings) -> Section:
@@ -28,7 +28,7 @@ def inspection(ctx: Any, settings: PanelSettings) -> Section:
     return {
         "is_there": True,
         "prototypes": kept["prototypes"],
-        "ago": ago(kept["made_at"]),
+        "at": epoch(kept["made_at"]),
         "is_current": prototypes is not None and prototypes.get("sha256") == kept["sha256"],
         "classes": [
             {"name": name, "num_references": number, "similarity": similarity, "threshold": threshold, "f1": f1}

@@ -2,6 +2,7 @@
 import { h, mui, useEffect, useRef, useState } from "./app.js";
 import { usePictures } from "./calls.js";
 import { AMBER, Crop, Jobs, box, button, help, plural, row, text } from "./pieces.js";
+import { ago } from "./times.js";
 
 const PALE = [236, 242, 250], STRONG = [20, 84, 158];
 const MOST_NUMBERED = 12; // cells of more classes have no room for a number
@@ -160,7 +161,7 @@ export function Inspect({ data, references, call, go, jobs, onBack }) {
     row({ mb: 1 },
       button("Back", onBack, { "aria-label": "Back to the panel" }),
       h(mui.Typography, { ref: heading, tabIndex: -1, variant: "h6", component: "h2", sx: { outline: "none" } }, "Inspect"),
-      text(isThere ? `prototypes “${data.prototypes}”, ${data.ago}` : "", { color: "text.secondary", ml: "auto" })),
+      text(isThere ? `prototypes “${data.prototypes}”, ${ago(data.at)}` : "", { color: "text.secondary", ml: "auto" })),
     h(Jobs, { jobs: [...own, ...learning], call }),
     !data ? text("Loading…") : !isThere && !own.length ? row({}, text("Not inspected yet.", { color: "text.secondary" }), button("Inspect", () => go("inspect"), { primary: true })) : null,
     isThere ? box({},

@@ -95,7 +95,7 @@ class TestWhatIsShown:
         assert "mask" not in shown["suggestions"][0]
         # Another browser, or another day.
         again = section(trays, "inspection")
-        assert again | {"ago": None} == shown | {"ago": None}
+        assert again | {"at": None} == shown | {"at": None}
 
     def test_of_the_operator_too(self, trays: fo.Dataset) -> None:
         messages = run_in_app(trays, "inspect_prototypes", {"num_suggestions": 1})
