@@ -115,7 +115,8 @@ class InspectPrototypes(RefSegOperator):
         if came_from_app(ctx):
             yield ctx.ops.show_output(*_shown(result))
         is_fine = not _problems(result["quality"], result["names"]) and not result["hurting"]
-        yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
+        text = describe(result) if came_from_app(ctx) else describe_briefly(result)
+        yield ctx.ops.notify(text, variant="success" if is_fine else "warning")
 
     def __call__(
         self,
@@ -188,6 +189,15 @@ def describe(result: Result) -> str:
     if result["confused"]:
         text += f" Most confused: {result['confused']}."
     return text
+
+
+def describe_briefly(result: Result) -> str:
+    """The same in one sentence, where the rest is shown beside it."""
+    wrong = {row[0] for row in result["quality"] if row[5]} | {row[0] for row in result["hurting"]}
+    verb = "hurts or looks" if len(wrong) == 1 else "hurt or look"
+    found = f"{count(len(wrong), 'reference')} {verb} like a mistake" if wrong else "no reference hurts"
+    suggested = f", {count(len(result['suggestions']), 'suggestion')}" if result["suggestions"] else ""
+    return f"Inspected the prototypes {result['prototypes']!r}: {found}{suggested}."
 
 
 def _hurting(row: Sequence[Any]) -> str:

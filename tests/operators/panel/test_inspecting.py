@@ -56,7 +56,13 @@ def inspected(trays: fo.Dataset) -> tuple[fo.Dataset, dict[str, Any]]:
     """The dataset, and what the panel shows of its inspection."""
     answer = run_job(trays, "inspect")
     assert "show_output" not in answer.operators, "the panel has a view of its own"
-    return trays, answer.data["inspection"]
+    shown = answer.data["inspection"]
+    ((variant, text),) = answer.notes
+    number, suggested = len(shown["references"]), shown["num_suggested"]
+    hurt = "1 reference hurts or looks" if number == 1 else f"{number} references hurt or look"
+    assert text == f"Inspected the prototypes 'parts': {hurt} like a mistake, {suggested} suggestions."
+    assert variant == "warning"
+    return trays, shown
 
 
 def place(row: dict[str, Any]) -> dict[str, str]:
