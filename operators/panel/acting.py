@@ -192,10 +192,13 @@ def decide_on(
     sample_ids: list[str] | None,
     label: str | None,
     *,
-    as_references: bool | None = None,
+    as_references: bool | str | None = None,
     label_field: str | None = None,
 ) -> str:
-    """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen.
+    """Decide on predictions, and keep the decision so that it can be undone.
+
+    Where nobody says whether accepted ones become references, they do if that is chosen: but for masks of several pieces, which
+    may show several objects, and for what is renamed, which the model has not understood yet.
 
     They are those of the field where predictions go, or of another label_field.
 
@@ -205,10 +208,13 @@ def decide_on(
     import refseg
 
     settings = panel_settings.read(ctx)
+    if as_references is None:
+        chosen = {"accept": "whole", "fix": True}.get(kind, False)
+        as_references = chosen if settings.as_references else False
     where = {"label_field": label_field or settings.label_field, "sample_ids": sample_ids}
     keeps = {
         "accepted_field": settings.accepted_field,
-        "as_references": settings.as_references if as_references is None else as_references,
+        "as_references": as_references,
     }
     if kind == "accept":
         decision = refseg.accept(collection(ctx), label_ids, **where, **keeps)

@@ -7,7 +7,7 @@ section of 100,000 images takes some tenths of a second at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..forms.form import dataset_problem, object_fields
 from ..forms.indexes import find_record, record_pixels
 from ..forms.matching import default_matching
 from ..forms.messages import count, duration
+from ..forms.selection import collection
 from ..forms.weights import files_of
 from ..running.background import can_delegate
 from ..running.failures import kept_failures
@@ -190,6 +191,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
     least = _of_run({} if run is None else run.config)
     is_asked = found is not None and run is not None
     items = found.queue(settings.order, SHOWN_ITEMS) if is_asked else []
+    pieces = _pieces(ctx, settings.label_field, items)
     return {
         "num_open": len(found.open) if is_asked else 0,
         "items": [
@@ -200,6 +202,7 @@ def review(ctx: Any, settings: PanelSettings) -> Section:
                 "score": round(item.score, 3),
                 "why": _why(item, settings, least),
                 "runner_up": item.runner_up,
+                "pieces": pieces.get(item.label_id, 1),
             }
             for item in items
         ],
@@ -244,6 +247,16 @@ SECTIONS = {
     "results": results,
     "inspection": inspection,
 }
+
+
+def _pieces(ctx: Any, label_field: str, items: Sequence[Any]) -> dict[str, int]:
+    """Of how many pieces masks are, by label id; those of one are left out."""
+    from refseg.dataset import read_documents
+
+    sample_ids = {item.sample_id for item in items}
+    found = read_documents(collection(ctx), sample_ids, [label_field], ["_id", "pieces"]) if items else ()
+    labels = [label for _, lists in found for label in lists[label_field] if (label.get("pieces") or 1) > 1]
+    return {str(label["_id"]): int(label["pieces"]) for label in labels}
 
 
 def _example(label: Any) -> Section:

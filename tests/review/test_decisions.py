@@ -99,6 +99,17 @@ class TestAccept:
         assert undo(dataset, again) is True
         assert [label.tags for label in labels_in(dataset, "accepted")] == [["odd"]]
 
+    def test_masks_of_several_pieces_become_no_references(self, dataset: fo.Dataset) -> None:
+        star, tee = ids_of(dataset[:1])
+        sample = dataset.first()
+        sample.predictions.detections[0]["pieces"] = 2
+        sample.save()
+        accept(dataset, [star, tee], as_references="whole")
+        tags = {label.prediction_id: label.tags for label in labels_in(dataset, "accepted")}
+        assert ["reference" in tags[star], "reference" in tags[tee]] == [False, True]
+        with pytest.raises(DatasetError, match="as_references must be True or False, not 'some'"):
+            accept(dataset, [star], as_references="some")
+
     def test_undo_leaves_a_users_own_label(self, dataset: fo.Dataset) -> None:
         sample = dataset.first()
         found = sample.predictions.detections[0]

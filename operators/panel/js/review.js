@@ -25,6 +25,7 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
   const [showsKeys, setShowsKeys] = useState(false);
   const [showsAbove, setShowsAbove] = useState(false);
   const frame = useRef(null);
+  const [renamedTeach, setRenamedTeach] = useState(false);
   const card = useRef(null);
   const items = data ? data.items.filter((item) => !gone.has(item.label_id)) : [];
   const position = Math.min(skipped, Math.max(0, items.length - 1));
@@ -45,7 +46,7 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
     if (!item) return;
     setRelabels(false);
     setGone((before) => new Set([...before, item.label_id]));
-    call("decide", { kind, item: { label_id: item.label_id, sample_id: item.sample_id }, label }).then((done) => {
+    call("decide", { kind, item: { label_id: item.label_id, sample_id: item.sample_id }, label, ...(kind === "relabel" ? { as_references: renamedTeach } : {}) }).then((done) => {
       if (!done) setGone((before) => new Set([...before].filter((id) => id !== item.label_id)));
     });
     if (card.current) card.current.focus({ preventScroll: true });
@@ -91,9 +92,11 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
         pictures[item.label_id] === null ? box({ p: 2, color: "#ddd", position: "absolute", inset: 0 }, "This image cannot be read. Skip it, or reject the object.") : null)),
     h(Nearest, { found: nearest[item.label_id], call })),
   row({ mb: 1 }, text(item.label, { fontWeight: 600 }), text(`score ${item.score.toFixed(2)}`), text(item.why, { color: "text.secondary", ml: "auto" })),
+  item.pieces > 1 && settings.as_references ? text(`Its mask has ${item.pieces} pieces: accepted, it becomes no reference. Fix it to make it one.`, { color: "warning.main", mb: 1 }) : null,
   relabels
     ? row({}, text("It is:"), classes.map((name, number) => button(number < 9 ? `${name} (${number + 1})` : name, () => decide("relabel", name), { key: name })),
       h(Field, { label: "Another (Enter)", value: "", onlyOnEnter: true, sx: { width: 140 }, onKeep: async (name) => { if (name.trim()) decide("relabel", name.trim()); return null; } }),
+      check("It becomes a reference", renamedTeach, setRenamedTeach, "What the model took for something else is a reference only where you say so"),
       button("Back", () => setRelabels(false)))
     : row({},
       button("Accept (A)", keys.a, { primary: isNext, tip: `Copies it to the field ${settings.accepted_field}` }),
@@ -126,7 +129,7 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
       label: "Accepted objects", value: settings.accepted_field, about: "The field they go to", sx: { flex: 1, minWidth: 130 },
       onKeep: (accepted_field) => call("choose", { changes: { accepted_field }, sections: ["suggested", "review", "results"] }),
     }),
-    check("They become references", settings.as_references, (as_references) => call("choose", { changes: { as_references } }), "Otherwise they are kept as labels alone")),
+    check("They become references", settings.as_references, (as_references) => call("choose", { changes: { as_references } }), "Otherwise they are kept as labels alone. Masks of several pieces, and what you rename, become none")),
   references && references.pending && data && (data.num_open || decided)
     ? row({ mt: 1 }, button("Update", () => go("update"), { primary: true, disabled: isRunning, tip: "Learns from what was decided, and segments the same images again as the last run did" }), text(`Not learnt yet: ${references.pending}`, { color: "text.secondary" }))
     : null);

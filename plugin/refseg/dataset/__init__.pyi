@@ -76,6 +76,7 @@ from .label_edits import write_edits as write_edits
 from .labels import LIST_FIELDS as LIST_FIELDS
 from .labels import NO_BOX as NO_BOX
 from .labels import OBJECT_TYPES as OBJECT_TYPES
+from .labels import PIECES as PIECES
 from .labels import has_box as has_box
 from .labels import image_hw_of as image_hw_of
 from .labels import is_box as is_box

@@ -15,6 +15,7 @@ from ..checks import names_of, refused, require_flags, require_names
 from ..dataset import (
     ACCEPTED_FIELD,
     NEGATIVE_TAG,
+    PIECES,
     REFERENCE_TAG,
     REJECTED_FIELD,
     SAME_PLACE,
@@ -29,6 +30,8 @@ from ..errors import DatasetError
 from ..notebook import facts, page, plain_page
 from ..printing import counted
 
+WHOLE = "whole"
+"""What is accepted becomes a reference where its mask is one piece."""
 Kind = Literal["accept", "reject", "relabel", "fix"]
 
 SAID = {"accept": "accepted", "reject": "rejected", "relabel": "renamed", "fix": "accepted to be corrected"}
@@ -156,18 +159,25 @@ class _Request:
     label_field: str
     accepted_field: str
     rejected_field: str
-    as_references: bool
+    as_references: bool | str
 
     def check(self) -> None:
         """Refuse what is no field's name, or neither yes nor no."""
         fields = {name: getattr(self, name) for name in ("label_field", "accepted_field", "rejected_field")}
         require_names(**fields)
-        require_flags(as_references=self.as_references)
+        if not (isinstance(self.as_references, str) and self.as_references == WHOLE):
+            require_flags(as_references=self.as_references)
 
     @property
     def fields(self) -> tuple[str, str, str]:
         """Of predictions, of accepted and of rejected labels."""
         return self.label_field, self.accepted_field, self.rejected_field
+
+    def makes_reference(self, prediction: Mapping[str, Any]) -> bool:
+        """Whether what is accepted becomes a reference, by the prediction's document."""
+        if self.as_references == WHOLE:
+            return int(prediction.get(PIECES) or 1) < 2
+        return bool(self.as_references)
 
     def name_of(self, prediction: Any) -> Any:
         """What the object is called once it is accepted."""
@@ -237,7 +247,7 @@ class _Decided:
         self.replaced = [*replaced, *(replace(one, by=by) for one in self.replaced)]
 
     def _accept(self, prediction: Any, document: dict[str, Any], name: str, request: _Request) -> None:
-        tags = [REFERENCE_TAG] if request.as_references else []
+        tags = [REFERENCE_TAG] if request.makes_reference(document) else []
         for label in self.accepted:
             own = _decision_of(label) is not None
             # A user's own label is no copy: it may be a reference, but is never renamed.

@@ -38,7 +38,7 @@ def accept(
     *,
     accepted_field: str = ACCEPTED_FIELD,
     rejected_field: str = REJECTED_FIELD,
-    as_references: bool = False,
+    as_references: bool | str = False,
     sample_ids: Iterable[str] | None = None,
 ) -> Decision:
     """Copy predictions to the accepted field, as labels without confidence.
@@ -51,7 +51,7 @@ def accept(
         label_field: holds them.
         accepted_field: a new field, or one of Detections that no run writes to.
         rejected_field: from which earlier rejections of the same objects are taken.
-        as_references: also give the copies the label tag `reference`.
+        as_references: also give the copies the label tag `reference`; "whole" gives it to those alone whose mask is one piece.
         sample_ids: the images that hold the predictions, where known: spares looking for them.
 
     Raises:
@@ -97,7 +97,7 @@ def relabel(
     *,
     accepted_field: str = ACCEPTED_FIELD,
     rejected_field: str = REJECTED_FIELD,
-    as_references: bool = False,
+    as_references: bool | str = False,
     sample_ids: Iterable[str] | None = None,
 ) -> Decision:
     """Accept predictions under another name, and keep them as negatives of the name they had.
@@ -109,7 +109,7 @@ def relabel(
         label_field: holds the predictions.
         accepted_field: see `accept`.
         rejected_field: see `reject`.
-        as_references: also give the accepted copies the label tag `reference`.
+        as_references: also give the accepted copies the label tag `reference`; see `accept`.
         sample_ids: the images that hold the predictions, where known: spares looking for them.
 
     Raises:
@@ -129,7 +129,7 @@ def fix(
     *,
     accepted_field: str = ACCEPTED_FIELD,
     rejected_field: str = REJECTED_FIELD,
-    as_references: bool = False,
+    as_references: bool | str = False,
     sample_ids: Iterable[str] | None = None,
 ) -> Decision:
     """Accept a prediction whose outline is wrong; the copy is then edited with the App's annotation tools.
