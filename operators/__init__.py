@@ -15,6 +15,7 @@ from .index_status import IndexStatus
 from .inspect_prototypes import InspectPrototypes
 from .learn import Learn
 from .mark_empty import MarkEmpty
+from .merge_accepted import MergeAccepted
 from .mine_negatives import MineNegatives
 from .panel.panel import ReferenceSegmentation
 from .review import Review
@@ -25,6 +26,7 @@ from .show_heatmap import ShowHeatmap
 from .suggest_references import SuggestReferences
 from .tag_references import TagReferences
 from .update import Update
+from .write_counts import WriteCounts
 
 OPERATORS = (
     *(TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
@@ -32,6 +34,7 @@ OPERATORS = (
     *(InspectPrototypes, ShowHeatmap),
     *(Learn, Review, SuggestReferences, Update),
     *(MarkEmpty, Calibrate, MineNegatives),
+    *(WriteCounts, MergeAccepted),
 )
 
 

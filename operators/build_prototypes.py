@@ -194,6 +194,6 @@ def describe(result: Result) -> str:
     if result["num_learnt"]:
         text += " Scores are probabilities."
     if result["skipped"]:
-        skips = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        skips = listing([f"{reason} ({label_id})" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'object')}: {skips}."
     return text

@@ -131,7 +131,7 @@ def describe(result: Result) -> str:
         skips = listing([f"{path}: {reason}" for path, reason in result["skipped"]], result["num_skipped"])
         text += f" Left out {count(result['num_skipped'], 'image')}: {skips}."
     if result["num_left_out"]:
-        reasons = [f"{label_id} of {path}: {reason}" for path, label_id, reason in result["left_out"]]
+        reasons = [f"in {path} {reason} ({label_id})" for path, label_id, reason in result["left_out"]]
         labels = listing(reasons, result["num_left_out"])
         text += f" Left out {count(result['num_left_out'], 'label')}: {labels}."
     if result["without_references"]:

@@ -14,6 +14,7 @@ from .forms.inputs import no_index
 from .forms.messages import count
 from .forms.selection import all_images, collection, images_of, picked_label_ids
 from .running.base import RefSegOperator, Result, Work, came_from_app
+from .running.in_app import show_fields
 
 
 class FindSimilar(RefSegOperator):
@@ -58,10 +59,11 @@ class FindSimilar(RefSegOperator):
             "label_ids": list(report.label_ids),
             "scores": list(report.scores),
             "num_left_out": report.num_left_out,
+            "label": report.label,
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the candidates as patches, best first; say how alike they are."""
+        """Show the candidates as patches, best first, each with its similarity; say how alike they are."""
         from refseg.runs import SimilarReport, similar_patches
 
         yield ctx.ops.reload_dataset()
@@ -72,8 +74,10 @@ class FindSimilar(RefSegOperator):
             tuple(result["label_ids"]),
             tuple(result["scores"]),
             result["num_left_out"],
+            result["label"],
         )
         yield ctx.ops.set_view(view=similar_patches(collection(ctx), report))
+        yield show_fields(ctx, [report.label_field, f"{report.label_field}.confidence"])
         yield ctx.ops.notify(describe(result), variant="warning" if result["num_left_out"] else "success")
 
     def __call__(
@@ -95,8 +99,8 @@ class FindSimilar(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `label_field`, `num_found`,
-            `label_ids` (of the detections written, most similar first), `scores` (their cosine similarity) and `num_left_out`
-            (images that are not indexed).
+            `label_ids` (of the detections written, most similar first), `scores` (their cosine similarity), `num_left_out`
+            (images that are not indexed) and `label` (class of the objects, None where they are of several).
         """
         return self.call(locals(), in_view=True)
 

@@ -133,5 +133,5 @@ def describe(result: Result) -> dict[str, str]:
 def _describe_verify(verify: Result) -> str:
     if not verify["num_damaged"]:
         return f"every candidate of {count(verify['num_images'], 'image')} is sound"
-    named = listing([f"{sample_id}: {reason}" for sample_id, reason in verify["damaged"]], verify["num_damaged"])
+    named = listing([f"{reason} (sample {sample_id})" for sample_id, reason in verify["damaged"]], verify["num_damaged"])
     return f"{count(verify['num_damaged'], 'image')} damaged, no longer counted as indexed: {named}"

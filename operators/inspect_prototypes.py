@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ import fiftyone.operators.types as types
 
 from .forms.form import Form
 from .forms.inputs import kept_prototypes
+from .forms.inspections import keep_inspection
 from .forms.messages import count, listing
 from .forms.selection import all_images, chosen_classes, collection
-from .running.base import RefSegOperator, Result, Work
+from .running.base import RefSegOperator, Result, Work, came_from_app
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -55,7 +56,7 @@ class InspectPrototypes(RefSegOperator):
 
     def work(self, ctx: Any) -> Work[Result]:
         """Draw the sheet and the report, write both under the dataset's folder, and the report's fields where asked for."""
-        from refseg.dataset import dataset_folder, load_prototypes
+        from refseg.dataset import dataset_folder, load_prototypes, whole_config
         from refseg.insight import reference_quality, why_it_hurts
         from refseg.progress import Progress
         from refseg.runs import inspection_sheet, iter_inspect, iter_inspect_references, write_fields
@@ -78,6 +79,8 @@ class InspectPrototypes(RefSegOperator):
         _save(inspection_sheet(found.references), path)
         _save(report.picture(), picture_path)
         written = write_fields(report, collection(ctx), SUGGESTIONS_FIELD) if ctx.params.get("write_fields") else None
+        sha256 = whole_config(ctx.dataset, name).get("sha256")
+        keep_inspection(ctx, name, sha256, report, {"report": str(picture_path), "references": str(path)})
         yield Progress(1, 1, "sheet")
         chosen = set(classes or prototypes.classes)
         quality = [list(astuple(item)) for item in reference_quality(prototypes) if item.label in chosen]
@@ -87,27 +90,33 @@ class InspectPrototypes(RefSegOperator):
             "num_shown": len(found.references),
             "num_left_out": found.num_left_out,
             "quality": quality,
+            "names": {item.id: item.place for item in report.references if item.label in chosen},
             "skipped": [list(pair) for pair in found.skipped],
             "picture": str(picture_path),
             "report": str(report),
             "confused": None if report.confusion is None else str(report.confusion),
-            "hurting": [[item.id, item.label, item.f1_change, why_it_hurts(item)] for item in report.hurting],
+            "hurting": [[item.id, item.label, item.f1_change, why_it_hurts(item), item.place] for item in report.hurting],
             "notes": list(report.notes),
             "suggestions": _suggestion_rows(report),
             "written": None if written is None else asdict(written),
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes."""
+        """Show the report, the sheet and, where they were written, the suggestions; say which references look like mistakes.
+
+        The pictures are shown where somebody filled the form; the panel has a view of its own for what was found.
+        """
         if result["written"] is not None:
             from refseg.runs import suggestion_patches
 
             yield ctx.ops.reload_dataset()
             if result["suggestions"]:
                 yield ctx.ops.set_view(view=suggestion_patches(collection(ctx), result["written"]["label_field"]))
-        yield ctx.ops.show_output(*_shown(result))
-        is_fine = not _problems(result["quality"]) and not result["hurting"]
-        yield ctx.ops.notify(describe(result), variant="success" if is_fine else "warning")
+        if came_from_app(ctx):
+            yield ctx.ops.show_output(*_shown(result))
+        is_fine = not _problems(result["quality"], result["names"]) and not result["hurting"]
+        text = describe(result) if came_from_app(ctx) else describe_briefly(result)
+        yield ctx.ops.notify(text, variant="success" if is_fine else "warning")
 
     def __call__(
         self,
@@ -137,11 +146,11 @@ class InspectPrototypes(RefSegOperator):
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `prototypes`, `path` (of
             the sheet, a PNG file), `num_shown`, `num_left_out` (references beyond the forty of a class that are least like it),
             `quality` (a row for each reference: id, class, similarity to the others of its class, nearest other class,
-            similarity to that, problem; None where there is none) and `skipped` (pairs of an id and a reason). Of the report
-            it holds `picture` (a PNG file), `report` (the whole text), `confused` (a sentence or None), `hurting` (a row for
-            each reference that hurts: id, class, by how much F1 is higher without it, a sentence), `notes`, `suggestions` (a
-            row for each: sample id, class, score, expected change, reason; None where none could be looked for) and `written`
-            (what was written where, or None).
+            similarity to that, problem; None where there is none), `names` (what each is called, by id) and `skipped` (pairs of
+            an id and a reason). Of the report it holds `picture` (a PNG file), `report` (the whole text), `confused` (a
+            sentence or None), `hurting` (a row for each reference that hurts: id, class, by how much F1 is higher without it,
+            a sentence, what it is called), `notes`, `suggestions` (a row for each: sample id, class, score, expected change,
+            reason; None where none could be looked for) and `written` (what was written where, or None).
         """
         return self.call(locals())
 
@@ -163,7 +172,7 @@ def classes_of(ctx: Any, prototypes: str) -> list[str]:
 
 def describe(result: Result) -> str:
     """One or two sentences on the references."""
-    problems = _problems(result["quality"])
+    problems = _problems(result["quality"], result["names"])
     text = f"Prototypes {result['prototypes']!r}: {count(result['num_shown'], 'reference')} shown, "
     if problems:
         verb = "looks" if len(problems) == 1 else "look"
@@ -173,7 +182,7 @@ def describe(result: Result) -> str:
     if result["num_left_out"]:
         text += f" Not shown: {result['num_left_out']:,} that are more like the others of their class."
     if result["skipped"]:
-        reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        reasons = listing([f"{reason} ({label_id})" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
     if result["hurting"]:
         text += f" References that hurt: {listing([_hurting(row) for row in result['hurting']])}."
@@ -182,8 +191,17 @@ def describe(result: Result) -> str:
     return text
 
 
+def describe_briefly(result: Result) -> str:
+    """The same in one sentence, where the rest is shown beside it."""
+    wrong = {row[0] for row in result["quality"] if row[5]} | {row[0] for row in result["hurting"]}
+    verb = "hurts or looks" if len(wrong) == 1 else "hurt or look"
+    found = f"{count(len(wrong), 'reference')} {verb} like a mistake" if wrong else "no reference hurts"
+    suggested = f", {count(len(result['suggestions']), 'suggestion')}" if result["suggestions"] else ""
+    return f"Inspected the prototypes {result['prototypes']!r}: {found}{suggested}."
+
+
 def _hurting(row: Sequence[Any]) -> str:
-    return f"one of {row[1]!r}, {row[3]}"
+    return f"{row[4]}, {row[3]}"
 
 
 def _suggestion_rows(report: PrototypeReport) -> list[list[Any]] | None:
@@ -192,8 +210,8 @@ def _suggestion_rows(report: PrototypeReport) -> list[list[Any]] | None:
     return [[item.sample_id, item.label, item.score, item.expected_change, item.reason] for item in report.suggestions]
 
 
-def _problems(quality: Sequence[Sequence[Any]]) -> list[str]:
-    return [f"one of {row[1]!r} is {row[5]}" for row in quality if row[5]]
+def _problems(quality: Sequence[Sequence[Any]], names: Mapping[str, str]) -> list[str]:
+    return [f"{names.get(row[0]) or f'one of {row[1]!r}'} is {row[5]}" for row in quality if row[5]]
 
 
 def _classes_input(form: Form, prototypes: str | None) -> None:
@@ -227,7 +245,7 @@ def _known_problems(form: Form, prototypes: str) -> None:
     rows = getattr(form.ctx.dataset.get_run_info(prototypes).config, "quality", None)
     if rows is None:
         form.notice("problems", "These prototypes were kept before references were judged: build them again to have that.")
-    elif problems := _problems(rows):
+    elif problems := _problems(rows, {}):
         form.warning("problems", f"Look at {count(len(problems), 'reference')} again: {listing(problems)}.")
     else:
         form.notice("problems", f"None of {count(len(rows), 'reference')} looks like a mistake.")
@@ -247,8 +265,8 @@ def _save(page: Image.Image, path: Path) -> None:
     draft.replace(path)
 
 
-def _as_shown(path: str) -> str:
-    """A PNG file as a JPEG, which takes a tenth of the size."""
+def as_shown(path: str) -> str:
+    """A PNG file as a JPEG, which takes a tenth of the size, as the address of itself."""
     from PIL import Image
 
     from refseg.images import as_data_uri, as_jpeg
@@ -260,7 +278,7 @@ def _as_shown(path: str) -> str:
 def _shown(result: Result) -> tuple[Any, dict[str, str]]:
     """What the App shows, and its values."""
     outputs = types.Object()
-    values = {"picture": _as_shown(result["picture"]), "sheet": _as_shown(result["path"]), "path": result["path"]}
+    values = {"picture": as_shown(result["picture"]), "sheet": as_shown(result["path"]), "path": result["path"]}
     sentences = {
         "hurting": ("References that hurt", "; ".join(_hurting(row) for row in result["hurting"])),
         "confused": ("Most confused", result["confused"]),

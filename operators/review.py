@@ -116,10 +116,11 @@ class Review(RefSegOperator):
 
 def predicted_fields(ctx: Any) -> list[str]:
     """Fields of detections that runs of RefSeg have filled, the latest first."""
-    from refseg.dataset import PREDICTING, past_runs
+    from refseg.dataset import CHANGING, PREDICTING, past_runs
 
     detections = object_fields(ctx, (fo.Detections,))
-    written = [str(run.config["label_field"]) for run in reversed(past_runs(ctx.dataset, PREDICTING))]
+    methods = [method for method in PREDICTING if method != CHANGING]
+    written = [str(run.config["label_field"]) for run in reversed(past_runs(ctx.dataset, methods))]
     return [name for name in dict.fromkeys(written) if name in detections]
 
 

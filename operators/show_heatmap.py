@@ -15,7 +15,9 @@ from .forms.messages import count, skips
 from .forms.selection import collection, target_images
 from .inspect_prototypes import classes_of, prototypes_input
 from .running.base import RefSegOperator, Result, Work
+from .running.in_app import show_fields
 
+DETAILS = {"smooth": "smoothed", "patches": "on the patch grid, as the encoder sees it"}
 MANY_IMAGES = 500
 """More take minutes on a CPU, and megabytes of the database: the form says so."""
 
@@ -38,6 +40,7 @@ class ShowHeatmap(RefSegOperator):
             if name is not None:
                 form.choice("label", classes, first, "Class", "What to look for", "")
             _field_input(form, form.value("label", first))
+            form.choice("detail", DETAILS, "smooth", "Drawn", "How the values of patches are drawn", "")
             _amount_line(form)
         return form.done()
 
@@ -47,18 +50,26 @@ class ShowHeatmap(RefSegOperator):
 
         name = ctx.params.get("prototypes") or kept_prototypes(ctx)[-1]
         label = ctx.params.get("label") or classes_of(ctx, name)[0]
-        report = yield from iter_similarity_heatmap(target_images(ctx), name, label, field=ctx.params.get("field") or None)
+        report = yield from iter_similarity_heatmap(
+            target_images(ctx),
+            name,
+            label,
+            field=ctx.params.get("field") or None,
+            smooth=(ctx.params.get("detail") or "smooth") == "smooth",
+        )
         return {
             "field": report.field,
             "label": report.label,
             "num_images": report.num_images,
+            "value_range": None if report.lowest is None else [report.lowest, report.highest],
             "num_skipped": len(report.skipped),
             "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
         }
 
     def tell(self, ctx: Any, result: Result) -> Iterator[Any]:
-        """Show the new field; say what was skipped."""
+        """Switch the field on, in colours; say what was skipped."""
         yield ctx.ops.reload_dataset()
+        yield show_fields(ctx, [result["field"]], in_colours=result["field"])
         yield ctx.ops.notify(describe(result), variant="warning" if result["num_skipped"] else "success")
 
     def __call__(
@@ -67,6 +78,7 @@ class ShowHeatmap(RefSegOperator):
         label: str | None = None,
         prototypes: str | None = None,
         field: str | None = None,
+        detail: str = "smooth",
         delegate: bool = False,
         delegation_target: str | None = None,
     ) -> Any:
@@ -77,19 +89,25 @@ class ShowHeatmap(RefSegOperator):
             label: the class; by default the first of the prototypes.
             prototypes: the name under which the dataset keeps them; by default the newest.
             field: where to write; by default `heatmap_` and the class's name.
+            detail: "smooth", or "patches" for one value a patch, as the encoder sees it.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `field`, `label`,
-            `num_images` (that have a heatmap now), `num_skipped` and `skipped` (the first hundred: sample id, path, reason).
+            `num_images` (that have a heatmap now), `value_range` (the least and the greatest of their values, on a scale from 0
+            to 1; None without any), `num_skipped` and `skipped` (the first hundred: sample id, path, reason).
         """
         return self.call(locals())
 
 
 def describe(result: Result) -> str:
     """One or two sentences on the heatmaps."""
-    text = f"Heatmaps of {result['label']!r} for {count(result['num_images'], 'image')} in the field {result['field']!r}."
+    text = f"Heatmaps of {result['label']!r} for {count(result['num_images'], 'image')} in the field {result['field']!r}"
+    if result["value_range"] is not None:
+        least, greatest = result["value_range"]
+        text += f", from {least:.2f} to {greatest:.2f} on a scale from 0 to 1"
+    text += "."
     return text + skips(result["skipped"], result["num_skipped"])
 
 

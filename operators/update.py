@@ -132,7 +132,7 @@ def describe(result: Result) -> str:
     if result["classes_dropped"]:
         text += f" Without references now, so no longer looked for: {listing(list(map(repr, result['classes_dropped'])))}."
     if result["skipped"]:
-        reasons = listing([f"{label_id}: {reason}" for label_id, reason in result["skipped"]])
+        reasons = listing([f"{reason} ({label_id})" for label_id, reason in result["skipped"]])
         text += f" Left out {count(len(result['skipped']), 'reference')}: {reasons}."
     if result["dropped_confidences"]:
         chosen = listing([f"{name} {least:g}" for name, least in result["dropped_confidences"]])

@@ -51,6 +51,7 @@ PURPOSES = {
     "progress": "bars, cancelling",
     "outputs": "files that commands write",
     "checks": "what a public function accepts",
+    "notebook": "reports → HTML",
     "errors": "what is wrong",
     "printing": "values, short",
     "names": "keys, folders",

@@ -120,7 +120,7 @@ def assert_same(found: Prototypes, expected: Prototypes) -> None:
     """Bit for bit, whatever the digests."""
     assert torch.equal(found.vectors, expected.vectors)
     assert torch.equal(found.labels, expected.labels)
-    for name in ("classes", "reference_ids", "model", "fingerprint", "skipped", "images"):
+    for name in ("classes", "reference_ids", "model", "fingerprint", "skipped", "images", "image_names"):
         assert getattr(found, name) == getattr(expected, name)
     assert (found.background is None) == (expected.background is None)
     assert found.background is None or expected.background is None or torch.equal(found.background, expected.background)
@@ -210,6 +210,7 @@ def make_full(
         surroundings=Surroundings(
             torch.cat([seen, strangers]).half(), (*images, *keys, *keys), (*ids, *[""] * (2 * len(keys)))
         ),
+        image_names=tuple(f"{letter}.png" for letter in images),
     )
 
 

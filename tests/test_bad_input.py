@@ -303,7 +303,7 @@ class TestReferences:
     def test_empty_mask_is_skipped_and_the_rest_used(self, trays: fo.Dataset) -> None:
         bad = self.change(trays, 0, "star", mask=np.zeros((20, 20), bool))
         found = build_prototypes(collect_references(trays, "ground_truth"), "demo", progress=False)
-        assert found.skipped == ((bad, "its mask is empty"),)
+        assert found.skipped == ((bad, f"'star' in {Path(trays.first().filepath).name}: its mask is empty"),)
         assert found.shots == {"star": 3, "tee": 4}
         report = run(trays, found)
         assert report.num_images == 4
@@ -343,7 +343,8 @@ class TestReferences:
         assert caught.value.label == "tee"
         message = str(caught.value)
         assert message.startswith("The class 'tee' has no usable reference: ")
-        assert all(f"{label_id}: its mask is empty" in message for label_id in bad)
+        names = [Path(path).name for path in trays.values("filepath")]
+        assert all(f"'tee' in {name}: its mask is empty ({one})" in message for name, one in zip(names, bad, strict=True))
         # Left out, as the message says, the others go on.
         found = build_prototypes(collect_references(trays, "ground_truth", classes=["star"]), "demo", progress=False)
         run(trays, found)
@@ -370,8 +371,9 @@ class TestReferences:
             found = build_prototypes(collect_references(trays, "ground_truth"), "demo", progress=False)
         assert first.filepath in caplog.text
         reasons = dict(found.skipped)
-        assert [reasons[label.id] for label in first.ground_truth.detections] == ["the file does not exist"] * 2
-        assert all(reasons[label.id].startswith("the image cannot be read") for label in second.ground_truth.detections)
+        for sample, words in ((first, "the file does not exist"), (second, "the image cannot be read")):
+            for label in sample.ground_truth.detections:
+                assert reasons[label.id].startswith(f"{label.label!r} in {Path(sample.filepath).name}: {words}")
         assert found.shots == {"star": 2, "tee": 2}
 
 

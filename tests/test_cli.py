@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models.loaded import PRESETS, Models, load_models
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import image_key
+from tests.insight.angles import make_prototypes as make_angled
 from tests.pipes import WatchedPipe
 from tests.trays import candidates_of
 
@@ -623,8 +625,12 @@ def test_bad_images_are_skipped_and_listed(
     report = json.loads(told.read_text())
     assert report["num_images"] == 1
     assert len(report["skipped_images"]) == 4
-    missing = [a["id"] for a in content["annotations"] if a["image_id"] == 13]
-    assert {f"reference {name}" for name in missing} <= {name for name, _ in report["skipped_references"]}
+    reasons = dict(report["skipped_references"])
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == 13:
+            what = f"{CLASSES[annotation['category_id'] - 1]!r} in 3.png: the file does not exist"
+            assert reasons[f"reference {annotation['id']}"] == what
+            assert f"refseg: skipped {what} (reference {annotation['id']})" in lines
     # The same folder without targets: what can be read is segmented, and the ids of the others are not given away.
     assert (
         run(images=folder, references={**content, "images": [content["images"][0]], "annotations": content["annotations"][:2]})
@@ -798,6 +804,21 @@ def test_nothing_is_written_over_what_is_read(
     fails(capsys, main(["inspect", str(saved), "--out", str(files["refs"])]), "refs.json exists and is not a PNG")
 
 
+def test_inspect_names_class_and_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four stars one is a tee; an image's name is kept in the file, and where it is not the class is named all the same."""
+    angles = [0.0, 5.0, 88.0, -5.0, 90.0, 85.0, 95.0]
+    mistaken = make_angled(angles, [0, 0, 0, 0, 1, 1, 1], angles, {"i4": 40.0, "i5": 38.0})
+    told = []
+    for names in (tuple(f"tray_{number}.png" for number in range(7)), ()):
+        replace(mistaken, image_names=names).save(tmp_path / "p.safetensors")
+        assert main(["inspect", str(tmp_path / "p.safetensors")]) == 0
+        told.append(capsys.readouterr().out)
+    assert "  'star' in tray_2.png (r2): without it F1 of the other references of 'star' is " in told[0]
+    assert "  'star' in tray_2.png (r2) is more like 'tee'" in told[0]
+    assert told[1] == told[0].replace(" in tray_2.png", "")
+    assert not re.search(r"^\s*r\d", told[0], re.MULTILINE)
+
+
 def test_annotations_of_stored_images_are_hinted_at(
     run: Run,
     scenes: tuple[Path, dict[str, Any]],
@@ -858,7 +879,7 @@ def test_demo_is_told_where_to_write(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, "refseg.demo.run", module)
     assert main(["demo"]) == 0
     assert main(["demo", "--out", str(tmp_path), "--quiet", "--seed", "101"]) == 0
-    assert calls == [(Path("demo"), None, SEED), (tmp_path, False, 101)]
+    assert calls == [(Path("demo"), True, SEED), (tmp_path, False, 101)]
     assert main(["demo", "--seed", "-1"]) == 2
 
 
@@ -894,7 +915,10 @@ def test_the_installed_command_works_without_fiftyone(
         timeout=300,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # A pipe is no terminal: a line for each part of the work, and no bar.
+    parts = ("building prototypes: 16 of 16 references", "calibrating: 4 of 4 known images", "segmenting: 4 of 4 images")
+    assert [line.partition(" (100 %)")[0] for line in done.stderr.splitlines()] == list(parts)
+    assert done.returncode == 0
     assert f"in {NUM_IMAGES} images written to results.json" in done.stdout
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
     bad = subprocess.run(

@@ -21,7 +21,7 @@ from refseg.candidates.proposing import Candidates
 from refseg.matching.instances import Instances
 from refseg.matching.ranking import match
 from refseg.matching.similarity import Gallery
-from refseg.prototypes.prototypes import class_prototypes
+from refseg.prototypes.means import class_prototypes
 from tests.tolerance import assert_near
 
 CASES = [Path(__file__).parent / "golden" / f"core_case_{number}.npz" for number in (1, 2)]

@@ -20,18 +20,21 @@ from tests.trays import tray_samples
 
 GIVEN_OUT = {
     "BenchmarkReport",
+    "CountsReport",
     "DatasetIndex",
     "EvaluationReport",
     "HeatmapReport",
     "IndexReport",
     "IndexStatus",
     "InspectedReference",
+    "MergeReport",
     "PRESETS",
     "PrototypeReport",
     "QueueItem",
     "ReferenceQuality",
     "SampledReferences",
     "SegmentReport",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -92,7 +95,7 @@ WANTED = {
     "index": ("index",),
     "name": (
         *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field"),
-        *("semantic_field", "presence_field"),
+        *("semantic_field", "presence_field", "changes_field", "into", "prefix"),
         *("name", "label", "label_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
     ),
     "names": (
@@ -101,7 +104,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
-        *("insist", "turned"),
+        *("insist", "turned", "areas", "add_conflicting"),
         *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),
@@ -117,6 +120,7 @@ WANTED = {
     "nothing of these": (
         *(
             "min_confidence",
+            "iou",
             "presence_gate",
             "min_score",
             "pixel_range",
@@ -126,9 +130,9 @@ WANTED = {
             "reuse",
             "dtype",
         ),
-        *("decision", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
+        *("decision", "merged", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "looks", "cohort"),
+        *("beside", "looks", "cohort", "image_names"),
     ),
 }
 OTHERWISE = {
@@ -203,6 +207,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, prototypes: Prototypes) -> I
         "label": "star",
         "shots": 1,
         "name": "parts",
+        "merged": refseg.MergeReport("ground_truth", "accepted"),
         "decision": refseg.Decision("accept", "predictions", (), (), ()),
         "kind": "accept",
         "accepted_ids": (),

@@ -21,6 +21,7 @@ EVAL_KEY = "eval"
 SUGGESTED_STORE = "refseg_suggested"
 """Execution store of suggested references, by the field of the predictions."""
 MAX_DETECTIONS = 100
+MERGE_IOU = 0.5
 NUM_SIMILAR = 25
 NUM_SUGGESTED = 3
 MAX_MINED = 20

@@ -23,6 +23,8 @@ from .telling import newest
 
 DECISIONS_KEPT = 50
 """Decisions that can be undone."""
+OBJECTS_KEPT = 50_000
+"""And so many objects in all of them, some 100 bytes each: what is kept together ends at 16 MB."""
 DECIDED = ("review", "references", "suggested")
 """Sections that a decision changes."""
 
@@ -138,6 +140,8 @@ def job_of(ctx: Any, name: str) -> tuple[str, dict[str, Any]]:
         return "evaluate", {"pred_field": settings.label_field, "classes": panel_sections.classes_asked_for(ctx, settings)}
     if name == "suggest":
         return "suggest_references", {"field": settings.label_field, "accepted_field": settings.accepted_field}
+    if name == "inspect":
+        return "inspect_prototypes", {}
     if name not in ("calibrate", "learn", "preview", "segment"):
         raise ValueError(f"There is no job {name!r}.")
     if name == "calibrate":
@@ -189,8 +193,11 @@ def decide_on(
     label: str | None,
     *,
     as_references: bool | None = None,
+    label_field: str | None = None,
 ) -> str:
     """Decide on predictions, and keep the decision so that it can be undone; None has accepted ones become what is chosen.
+
+    They are those of the field where predictions go, or of another label_field.
 
     Returns:
         What had been decided on them before, in a sentence; empty where nothing was.
@@ -198,7 +205,7 @@ def decide_on(
     import refseg
 
     settings = panel_settings.read(ctx)
-    where = {"label_field": settings.label_field, "sample_ids": sample_ids}
+    where = {"label_field": label_field or settings.label_field, "sample_ids": sample_ids}
     keeps = {
         "accepted_field": settings.accepted_field,
         "as_references": settings.as_references if as_references is None else as_references,
@@ -216,7 +223,10 @@ def decide_on(
     else:
         raise ValueError(f"There is no decision {kind!r}.")
     store = ctx.store(panel_settings.STORE)
-    store.set("decisions", [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:])
+    kept = [*(store.get("decisions") or []), asdict(decision)][-DECISIONS_KEPT:]
+    while len(kept) > 1 and sum(len(one["prediction_ids"]) for one in kept) > OBJECTS_KEPT:
+        del kept[0]
+    store.set("decisions", kept)
     return decision.describe_replaced()
 
 
@@ -226,8 +236,10 @@ def clear_selection(ctx: Any) -> None:
     ctx.ops.clear_selected_samples()
 
 
-def open_sample(ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None) -> None:
-    """Open an image, with a label selected where one is named."""
-    ctx.ops.open_sample(id=sample_id)
+def open_sample(
+    ctx: Any, sample_id: str, label_id: str | None = None, field: str | None = None, *, to_annotate: bool = False
+) -> None:
+    """Open an image, with a label selected where one is named; or with the App's own tools to correct labels."""
+    ctx.trigger("open_sample", {"id": sample_id, "mode": "annotate" if to_annotate else "explore"})
     if label_id is not None:
         ctx.ops.set_selected_labels([{"label_id": label_id, "sample_id": sample_id, "field": field}])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bson import json_util
 
 from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD
 from ..forms.form import object_fields
-from ..forms.messages import count
+from ..forms.messages import count, listing
 from ..forms.selection import all_images, collection
+from .alike import require_named
 from .settings import STORE, PanelSettings
 
 DRAWN, REMOVED = "drawn", "removed"
@@ -149,13 +150,32 @@ def drawn_from(ctx: Any) -> list[str]:
 
 def selected_predictions(ctx: Any, settings: PanelSettings) -> list[str]:
     """Ids of the predictions selected in the App, in images or as patches."""
-    return [
-        label_id
-        for fields in _selected_labels(ctx).values()
-        for field, ids in fields.items()
-        if field == settings.label_field
-        for label_id in ids
-    ]
+    return selected_of(ctx, settings.label_field)
+
+
+def selected_of(ctx: Any, name: str, kinds: Sequence[str] = ("default", "alt")) -> list[str]:
+    """Ids of the labels of a field that are selected in the App, in images or as patches: with Alt, without, or both."""
+    chosen = _selected_labels(ctx)
+    return [label_id for kind in kinds for label_id in chosen.get(kind, {}).get(name, ())]
+
+
+def selected_others(ctx: Any, settings: PanelSettings) -> dict[str, int]:
+    """How many selected labels are no predictions, by field."""
+    found: dict[str, int] = {}
+    for fields in _selected_labels(ctx).values():
+        for field, ids in fields.items():
+            if field != settings.label_field:
+                found[field] = found.get(field, 0) + len(ids)
+    return found
+
+
+def only_predictions(settings: PanelSettings, others: Mapping[str, int]) -> str:
+    """Why nothing can be decided on a selection."""
+    held = listing([f"{count(number, 'object')} of the field {field!r}" for field, number in sorted(others.items())])
+    return (
+        f"Accepting and rejecting is for predictions alone, and the selection holds {held}: select objects of the field "
+        f"{settings.label_field!r} alone."
+    )
 
 
 def _selected_labels(ctx: Any) -> dict[str, dict[str, list[str]]]:
@@ -183,9 +203,12 @@ def _of_kind(items: Sequence[Any], kind: str) -> list[str]:
 
 def _add_labels(ctx: Any, settings: PanelSettings, field: str, ids: Sequence[str], kind: str) -> int:
     import refseg
-    from refseg.dataset import prediction_fields
+    from refseg.dataset import CHANGING, newest_of, prediction_fields
 
+    if newest_of(ctx.dataset, CHANGING, label_field=field) is not None:
+        raise ValueError(f"The objects of the field {field!r} only show what a run has changed: select predictions instead.")
     if field in prediction_fields(ctx.dataset):
+        require_named(ctx, field, ids)
         if kind == "alt":
             refseg.reject(collection(ctx), ids, field, rejected_field=REJECTED_FIELD, accepted_field=settings.accepted_field)
         else:

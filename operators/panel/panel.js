@@ -11,8 +11,8 @@
   const { registerComponent, PluginComponentType } = window.__fop__;
 
   const MODULES = [
-    "app", "calls", "indexing", "names", "panel", "pieces", "references", "results", "review", "segment", "showing",
-    "suggested", "times", "troubles",
+    "above", "app", "calls", "changes", "confusion", "heatmap", "indexing", "inspect", "looking", "names", "nearest", "panel",
+    "pieces", "references", "results", "review", "segment", "showing", "similar", "suggested", "times", "troubles",
   ];
   const here = document.currentScript.src;
 
@@ -28,4 +28,63 @@
   const Panel = lazy(load);
   const component = (props) => createElement(Suspense, { fallback: null }, createElement(Panel, props));
   registerComponent({ name: "RefSegPanel", component, type: PluginComponentType.Component, activator: () => true });
+
+  /*
+   * What operators ask of the App at their end, and none of its own operators does: to switch fields on beside those that are, or
+   * off, and to draw heatmaps in colours. The App does that only where it colours by value; what it coloured by before comes back.
+   */
+  const { Operator, OperatorConfig, registerOperator } = window.__foo__;
+  const { activeFields, colorScheme } = window.__fos__;
+  const { useRecoilCallback } = window.recoil;
+  const STEPS = 256;
+  let colouredBy = null;
+
+  /** STEPS colours, as red, green and blue, along those given. */
+  function spread(colours) {
+    const corners = colours.map((colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16)));
+    return Array.from({ length: STEPS }, (_, step) => {
+      const place = (step / (STEPS - 1)) * (corners.length - 1);
+      const left = Math.min(corners.length - 2, Math.floor(place));
+      return corners[left].map((value, part) => Math.round(value + (place - left) * (corners[left + 1][part] - value)));
+    });
+  }
+
+  function coloured(scheme, { path, colours }) {
+    if (scheme.colorBy !== "value") colouredBy = scheme.colorBy;
+    const rgb = spread(colours);
+    const list = colours.map((color, number) => ({ value: number / (colours.length - 1), color }));
+    const others = (scheme.colorscales || []).filter((one) => one.path !== path);
+    return { ...scheme, colorBy: "value", colorscales: [...others, { path, name: null, list, rgb }] };
+  }
+
+  function uncoloured(scheme, hidden) {
+    const others = (scheme.colorscales || []).filter((one) => !hidden.includes(one.path));
+    const before = colouredBy && !others.length ? colouredBy : scheme.colorBy;
+    if (!others.length) colouredBy = null;
+    return { ...scheme, colorBy: before, colorscales: others };
+  }
+
+  class ShowFields extends Operator {
+    get config() {
+      return new OperatorConfig({ name: "show_fields", label: "Show fields", unlisted: true });
+    }
+
+    useHooks() {
+      return {
+        show: useRecoilCallback(({ snapshot, set }) => async ({ fields = [], hidden = [], scale = null }) => {
+          for (const modal of [false, true]) {
+            const active = await snapshot.getPromise(activeFields({ modal }));
+            set(activeFields({ modal }), [...fields, ...active.filter((path) => !fields.includes(path) && !hidden.includes(path))]);
+          }
+          if (scale) set(colorScheme, (scheme) => coloured(scheme, scale));
+          if (hidden.length) set(colorScheme, (scheme) => uncoloured(scheme, hidden));
+        }),
+      };
+    }
+
+    async execute({ hooks, params }) {
+      await hooks.show(params);
+    }
+  }
+  registerOperator(ShowFields, "@refseg/reference-segmentation");
 })();

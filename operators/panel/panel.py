@@ -34,7 +34,11 @@ from .acting import (
     send_overview,
     told,
 )
+from .comparing import Comparing
 from .files import Files
+from .inspecting import Inspecting
+from .measuring import Measuring
+from .nearest import Nearest
 from .pictures import SIDE, pictures
 from .reviewing import Reviewing
 from .showing import Showing
@@ -56,7 +60,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
+class ReferenceSegmentation(Showing, Reviewing, Nearest, Inspecting, Comparing, Measuring, Files, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property
@@ -143,8 +147,8 @@ class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
     @told
     def pictures(self, ctx: Any) -> Any:
         """Pictures of labels by id."""
-        side = int(ctx.params.get("side") or SIDE)
-        return pictures(ctx, ctx.params.get("wanted") or (), large=bool(ctx.params.get("large")), side=side)
+        kind = {name: bool(ctx.params.get(name)) for name in ("large", "plain", "sharp")}
+        return pictures(ctx, ctx.params.get("wanted") or (), side=int(ctx.params.get("side") or SIDE), **kind)
 
     @told
     def watch(self, ctx: Any) -> Any:
@@ -289,10 +293,11 @@ class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
     def open_image(self, ctx: Any) -> Any:
         """Open an image with one of its objects selected."""
         open_sample(ctx, ctx.params["sample_id"], ctx.params.get("id"), ctx.params.get("field"))
+        return True
 
     @told
     def show(self, ctx: Any) -> Any:
-        """Show in the grid: the head of the queue as patches, the images a run changed, or everything again."""
+        """Show in the grid: the head of the queue as patches, or everything again."""
         settings = panel_settings.read(ctx)
         what = ctx.params["what"]
         view = collection(ctx) if shows_frames(ctx) else None
@@ -303,16 +308,12 @@ class ReferenceSegmentation(Showing, Reviewing, Files, foo.Panel):
                 raise ValueError("There is nothing to review.")
             images = all_images(ctx).select({item.sample_id for item in items})
             view = images.to_patches(settings.label_field).select([item.label_id for item in items], ordered=True)
-        elif what == "changed":
-            from refseg.dataset import newest_run, whole_config
-
-            run = newest_run(ctx.dataset, settings.label_field)
-            ids = [] if run is None else (whole_config(ctx.dataset, run.key).get("changed_ids") or "").split()
-            if not ids:
-                raise ValueError("The last run changed no object.")
-            view = all_images(ctx).select(ids, ordered=True)
         clear_selection(ctx)
-        ctx.ops.set_view(view=view)
+        if view is None:
+            # FiftyOne takes no view for no answer.
+            ctx.ops.clear_view()
+        else:
+            ctx.ops.set_view(view=view)
 
     @told
     def open_frames(self, ctx: Any) -> Any:

@@ -16,11 +16,15 @@ SIDE = 72
 MOST_SIDE = 320
 """Of the largest crop that is made."""
 WIDTH, HEIGHT = 640, 400
+SHARP = 3
+"""So many times more pixels across has a picture that is looked at more closely."""
 MOST = 200
 """Pictures made for one request."""
 
 
-def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool, side: int = SIDE) -> dict[str, str]:
+def pictures(
+    ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool, side: int = SIDE, plain: bool = False, sharp: bool = False
+) -> dict[str, str]:
     """Pictures of labels, by label id; labels and images that are gone or cannot be read are left out.
 
     Args:
@@ -28,6 +32,8 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool, side
         wanted: for each label its `id`, `field` and `sample_id`.
         large: the object outlined in its surroundings, instead of a crop.
         side: of a crop, pixels.
+        plain: of large ones, without the outline.
+        sharp: of large ones, SHARP times as large.
     """
     from refseg.dataset import objects_of
 
@@ -40,19 +46,24 @@ def pictures(ctx: Any, wanted: Iterable[Mapping[str, str]], *, large: bool, side
     for sample in view.iter_samples(progress=False):
         for field in fields:
             for label in objects_of(sample[field]):
-                if label.id in chosen and (picture := _picture(sample, label, large, side)) is not None:
+                if (
+                    label.id in chosen
+                    and (picture := _picture(sample, label, large, side, plain=plain, sharp=sharp)) is not None
+                ):
                     found[label.id] = picture
     return found
 
 
-def _picture(sample: Any, label: Any, large: bool, side: int) -> str | None:
+def _picture(sample: Any, label: Any, large: bool, side: int, *, plain: bool, sharp: bool) -> str | None:
     from refseg.errors import RefSegError
-    from refseg.images import as_data_uri, crop_thumbnail, object_picture
+    from refseg.images import MAX_MAGNIFICATION, as_data_uri, crop_thumbnail, object_picture
 
     try:
         box, mask = _region(sample, label)
         if large:
-            return as_data_uri(object_picture(sample.filepath, box, mask, width=WIDTH, height=HEIGHT))
+            times = SHARP if sharp else 1
+            framing = {"width": times * WIDTH, "height": times * HEIGHT, "outlined": not plain}
+            return as_data_uri(object_picture(sample.filepath, box, mask, most=times * MAX_MAGNIFICATION, **framing))
         return as_data_uri(crop_thumbnail(sample.filepath, box, side=min(side, MOST_SIDE), mask=mask))
     except RefSegError as error:
         logger.info("No picture of the label %s: %s", label.id, error)

@@ -7,11 +7,14 @@ from typing import Any
 from ..forms.messages import count
 from ..forms.selection import collection
 from . import examples as panel_examples
+from . import looking
 from . import settings as panel_settings
 from .acting import DECIDED, clear_selection, decide_on, in_turn, open_sample, send, told
 
 DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
+MOST_AT_ONCE = 10_000
+"""Objects that one press accepts: those of the best scores, in some seconds."""
 
 
 class Reviewing:
@@ -38,9 +41,35 @@ class Reviewing:
         if replaced:
             ctx.ops.notify(replaced, variant="info")
         if kind == "fix":
-            open_sample(ctx, items[0]["sample_id"])
+            open_sample(ctx, items[0]["sample_id"], to_annotate=True)
         send(ctx, *DECIDED)
         return True
+
+    @told
+    def scores(self, ctx: Any) -> Any:
+        """How many open predictions there are of each score, in hundredths, of a class or of all."""
+        found = looking.review(ctx, panel_settings.read(ctx), waits=True)
+        counts = [0] * 101 if found is None else found.open.hundredths(ctx.params.get("label")).tolist()
+        return {"counts": counts, "most": MOST_AT_ONCE}
+
+    @told
+    @in_turn
+    def accept_above(self, ctx: Any) -> Any:
+        """Accept the open predictions of a class, or of all, from a score on, given in hundredths: one decision."""
+        settings, label, least = panel_settings.read(ctx), ctx.params.get("label"), int(ctx.params["least"])
+        found = looking.review(ctx, settings, waits=True)
+        chosen = [] if found is None else found.open.from_hundredth(least, label)[:MOST_AT_ONCE]
+        if found is None or not chosen:
+            whose = f" of the class {label!r}" if label else ""
+            raise ValueError(f"No prediction{whose} that nobody has decided on has a score of {least / 100:.2f} or more.")
+        fields = set(collection(ctx).get_field_schema())
+        sample_ids = [str(found.sample_ids[number]) for _, number in chosen]
+        replaced = decide_on(ctx, "accept", [label_id for label_id, _ in chosen], sample_ids, None)
+        if set(collection(ctx).get_field_schema()) != fields:
+            ctx.ops.reload_dataset()
+        ctx.ops.notify(f"Accepted {count(len(chosen), 'object')}. {replaced}".rstrip(), variant="success")
+        send(ctx, *DECIDED)
+        return {"num": len(chosen)}
 
     @told
     @in_turn

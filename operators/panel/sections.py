@@ -31,8 +31,11 @@ from ..running.background import can_delegate
 from ..running.failures import kept_failures
 from ..running.jobs import running_jobs
 from . import looking
-from .examples import DRAWN, REMOVED, drawn_from, every_image
+from . import settings as panel_settings
+from .alike import found_similar
+from .examples import DRAWN, REMOVED, drawn_from, every_image, only_predictions, selected_others
 from .indexing import index
+from .inspected import inspection
 from .settings import MATCHING, STORE, PanelSettings
 from .suggested import suggested
 from .telling import Section, describe_evaluation, describe_run, newest, queued
@@ -57,6 +60,7 @@ def overview(ctx: Any, settings: PanelSettings) -> Section:
         "current_sample": ctx.current_sample,
         "can_delegate": can_delegate(),
         "selection": selection(ctx),
+        "similar": found_similar(ctx),
         "jobs": jobs(ctx),
         "failures": kept_failures(ctx),
     }
@@ -70,12 +74,23 @@ def selection(ctx: Any) -> Section:
     what = "object" if ctx.selected_labels or ctx.view._is_patches else "image"
     ids = [item["id"] for item in ctx.selected_samples] if what == "image" else []
     return {
+        "refusal": _refusal(ctx) if what == "object" and chosen else None,
         "num_marked": int(every_image(ctx).select(ids).match_tags(EMPTY_TAG).count()) if ids else 0,
         "num_references": len(chosen) - negatives,
         "num_negatives": negatives,
         "what": what,
         "view": count(len(ctx.view), "object" if ctx.view._is_patches else "image") if narrowed else None,
     }
+
+
+def _refusal(ctx: Any) -> str | None:
+    """Why nothing can be decided on the selected objects; None where all are predictions."""
+    settings = panel_settings.read(ctx)
+    try:
+        others = selected_others(ctx, settings)
+    except ValueError as error:
+        return str(error)
+    return only_predictions(settings, others) if others else None
 
 
 def jobs(ctx: Any) -> list[Section]:
@@ -227,6 +242,7 @@ SECTIONS = {
     "suggested": suggested,
     "review": review,
     "results": results,
+    "inspection": inspection,
 }
 
 

@@ -19,7 +19,6 @@ from .examples import every_image
 
 logger = logging.getLogger(__name__)
 
-MASK_COLOUR = (46, 158, 91)
 MOST_MASKS = 5
 """Masks among which a user can change, best first."""
 
@@ -59,6 +58,7 @@ class Showing:
     def point(self, ctx: Any) -> Any:
         """The masks of the object that clicks and a box show, best first, each as a picture to lay over its box."""
         from refseg.images import as_data_uri, mask_picture
+        from refseg.runs import MASK_COLOUR
 
         return {
             "masks": [

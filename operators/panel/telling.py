@@ -12,6 +12,7 @@ from ..forms.form import object_fields
 from ..forms.messages import count
 from ..forms.selection import all_images, collection, labels_path
 from ..running import background
+from .figures import class_rows, confusion_table
 
 if TYPE_CHECKING:
     from refseg.dataset import PastRun
@@ -59,6 +60,11 @@ def describe_evaluation(config: Mapping[str, Any]) -> Section:
     return {
         **{name: config.get(name) for name in names},
         "per_class": config.get("per_class") or [],
+        "classes": class_rows(config),
+        "confusion": confusion_table(config.get("numbers") or ()),
+        "least": sorted({row[6] for row in config.get("classes") or ()}),
+        "not_compared": config.get("not_compared") or [],
+        "num_outside": config.get("num_outside") or 0,
         "without_references": config.get("without_references") or [],
         "num_left_out": config.get("num_left_out") or 0,
         "num_skipped": config.get("num_skipped") or 0,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .dataset.references import collect_references, tag_references
     from .dataset.reports import IndexStatus, VerifyReport
     from .dataset.store import list_prototypes, load_prototypes, save_prototypes
+    from .evaluation.counting import write_counts
+    from .evaluation.counts_report import CountsReport
     from .evaluation.evaluating import evaluate
     from .evaluation.report import EvaluationReport
     from .insight.findings import Suggestion
@@ -34,16 +36,20 @@ if TYPE_CHECKING:
     from .published.running import BenchmarkReport, run_benchmark
     from .review.deciding import Decision
     from .review.decisions import accept, fix, reject, relabel, undo
+    from .review.merge_report import MergeReport
+    from .review.merging import merge_accepted, undo_merge
     from .review.queue import QueueItem, review_queue
     from .review.suggesting import SuggestedReference, suggest_references
+    from .runs.changed_objects import ShownChanges, show_changes
     from .runs.heatmaps import HeatmapReport, similarity_heatmap
     from .runs.inspecting import inspect
     from .runs.inspection import InspectedReference, inspect_references, inspection_sheet
     from .runs.known_images import calibrate, mine_negatives
     from .runs.prompting import PromptedMask, segment_prompt
     from .runs.report_fields import delete_fields, write_fields
+    from .runs.segment_report import SegmentReport
     from .runs.segmenter import Segmenter
-    from .runs.segmenting import SegmentReport, segment
+    from .runs.segmenting import segment
     from .runs.similar import SimilarReport, find_similar
     from .runs.update_report import UpdateReport
     from .runs.updating import update
@@ -53,6 +59,7 @@ __version__ = VERSION
 _HOME = {
     "BenchmarkJob": "published.job",
     "BenchmarkReport": "published.running",
+    "CountsReport": "evaluation.counts_report",
     "DatasetIndex": "dataset.index",
     "Decision": "review.deciding",
     "EvaluationReport": "evaluation.report",
@@ -60,6 +67,7 @@ _HOME = {
     "IndexReport": "dataset.indexing",
     "IndexStatus": "dataset.reports",
     "MatchSettings": "matching.settings",
+    "MergeReport": "review.merge_report",
     "InspectedReference": "runs.inspection",
     "PRESETS": "models.loaded",
     "PromptedMask": "runs.prompting",
@@ -69,9 +77,10 @@ _HOME = {
     "Reference": "prototypes.vectors",
     "ReferenceQuality": "insight.quality",
     "SampledReferences": "dataset.drawn_references",
-    "SegmentReport": "runs.segmenting",
+    "SegmentReport": "runs.segment_report",
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
+    "ShownChanges": "runs.changed_objects",
     "SkippedImage": "dataset.builder",
     "SuggestedReference": "review.suggesting",
     "Suggestion": "insight.findings",
@@ -93,6 +102,7 @@ _HOME = {
     "list_prototypes": "dataset.store",
     "load_models": "models.loaded",
     "load_prototypes": "dataset.store",
+    "merge_accepted": "review.merging",
     "mine_negatives": "runs.known_images",
     "open_index": "dataset.index_finding",
     "reference_quality": "insight.quality",
@@ -104,12 +114,15 @@ _HOME = {
     "save_prototypes": "dataset.store",
     "segment": "runs.segmenting",
     "segment_prompt": "runs.prompting",
+    "show_changes": "runs.changed_objects",
     "similarity_heatmap": "runs.heatmaps",
     "suggest_references": "review.suggesting",
     "tag_references": "dataset.references",
     "undo": "review.decisions",
+    "undo_merge": "review.merging",
     "unload_models": "models.loaded",
     "update": "runs.updating",
+    "write_counts": "evaluation.counting",
     "write_fields": "runs.report_fields",
 }
 
@@ -117,6 +130,7 @@ __all__ = [
     "PRESETS",
     "BenchmarkJob",
     "BenchmarkReport",
+    "CountsReport",
     "DatasetIndex",
     "Decision",
     "EvaluationReport",
@@ -125,6 +139,7 @@ __all__ = [
     "IndexStatus",
     "InspectedReference",
     "MatchSettings",
+    "MergeReport",
     "PromptedMask",
     "PrototypeReport",
     "Prototypes",
@@ -134,6 +149,7 @@ __all__ = [
     "SampledReferences",
     "SegmentReport",
     "Segmenter",
+    "ShownChanges",
     "SimilarReport",
     "SkippedImage",
     "SuggestedReference",
@@ -156,6 +172,7 @@ __all__ = [
     "list_prototypes",
     "load_models",
     "load_prototypes",
+    "merge_accepted",
     "mine_negatives",
     "open_index",
     "reference_quality",
@@ -167,12 +184,15 @@ __all__ = [
     "save_prototypes",
     "segment",
     "segment_prompt",
+    "show_changes",
     "similarity_heatmap",
     "suggest_references",
     "tag_references",
     "undo",
+    "undo_merge",
     "unload_models",
     "update",
+    "write_counts",
     "write_fields",
 ]
 

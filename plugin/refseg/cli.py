@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="for the report and picture (%(default)s)")
     demo.add_argument("--seed", type=whole_number, default=7, metavar="N", help="another one draws other parts (%(default)s)")
-    demo.add_argument("--quiet", action="store_true", help="no progress bar")
+    demo.add_argument("--quiet", action="store_true", help="tell no progress")
     return parser
 
 
@@ -133,7 +133,7 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--max-detections", type=count, default=100, metavar="N", help="an image (%(default)s)")
     output.add_argument("--strict", action="store_true", help=STRICT_HELP)
     output.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
-    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    output.add_argument("--quiet", action="store_true", help="tell no progress")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return run_command(arguments)
     if arguments.command == "plugin":
         return run_plugin(arguments)
-    progress = False if arguments.quiet else None
+    progress = not arguments.quiet
     if arguments.command == "demo":
         from .demo.run import run_demo
 
@@ -177,8 +177,10 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     report = run_coco(job, progress=progress)
     print(report)
-    for name, reason in (*report.skipped_references, *report.skipped_images):
-        print(f"refseg: skipped {name}: {_one_line(reason)}", file=sys.stderr)
+    for name, reason in report.skipped_references:
+        print(f"refseg: skipped {_one_line(reason)} ({name})", file=sys.stderr)
+    for path, reason in report.skipped_images:
+        print(f"refseg: skipped {path}: {_one_line(reason)}", file=sys.stderr)
     return 0
 
 

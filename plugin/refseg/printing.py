@@ -53,6 +53,18 @@ def listing(names: Sequence[str], most: int = LISTED) -> str:
     return first if len(names) <= most else f"{first} and {len(names) - most} more"
 
 
+def object_name(label: str | None, path: str = "", name: str = "") -> str:
+    """What people read of an object: its class and the file of its image, and an id to find it by where that helps.
+
+    Example:
+        >>> object_name("nut", "/data/tray_07.png", "65a1"), object_name("nut"), object_name(None, "tray_07.png")
+        ("'nut' in tray_07.png (65a1)", "'nut'", 'an object without a class in tray_07.png')
+    """
+    text = repr(shorten(label)) if label else "an object without a class"
+    text += f" in {shorten(path.replace(chr(92), '/').rpartition('/')[2])}" if path else ""
+    return f"{text} ({name})" if name else text
+
+
 def counted(number: int, what: str) -> str:
     """A number and what it counts.
 

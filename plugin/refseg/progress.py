@@ -12,6 +12,9 @@ from .checks import refused
 
 Report = TypeVar("Report")
 
+SECONDS_A_LINE = 30.0
+"""Between two lines of progress where nobody sees a bar: a log file, a job of a CI machine, nohup."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -36,18 +39,19 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
-def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | None = None) -> Report:
+def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | None = None, what: str = "") -> Report:
     """Run a generator to its end and return its report.
+
+    Progress is told on stderr: by a bar in a terminal or a notebook; elsewhere, as in a log file, by a line every 30 seconds.
 
     Args:
         work: yields Progress, returns a report.
-        progress: a function called with every Progress; True for a bar on the console, False for silence, None for a bar
-            where the console is a terminal.
+        progress: a function called with every Progress; True to tell it, False for silence; None to tell it too, but to say
+            nothing elsewhere of work that ends before its first line is due.
+        what: the work in a word, such as "indexing", at the beginning of those lines.
     """
     require_progress(progress)
-    watch = progress if callable(progress) else None
-    if watch is None and (progress or (progress is None and sys.stderr.isatty())):
-        watch = ConsoleBar(sys.stderr)
+    watch = progress if callable(progress) else None if progress is False else teller(sys.stderr, what, always=progress is True)
     try:
         while True:
             step = next(work)
@@ -57,8 +61,21 @@ def drain(work: Generator[Progress, None, Report], progress: bool | Watcher | No
         report: Report = end.value
         return report
     finally:
-        if isinstance(watch, ConsoleBar):
+        if isinstance(watch, ConsoleBar | LogLines):
             watch.close()
+
+
+def teller(stream: TextIO, what: str = "", *, always: bool = True) -> ConsoleBar | LogLines:
+    """What tells people on a stream how far work is: a bar where it can be redrawn, else lines.
+
+    Args:
+        stream: such as stderr.
+        what: see drain.
+        always: whether lines tell of work too that ends before the first is due.
+    """
+    # Notebooks redraw a line as terminals do, and do not say so.
+    redraws = stream.isatty() or type(stream).__module__.startswith("ipykernel")
+    return ConsoleBar(stream) if redraws else LogLines(stream, what, always=always)
 
 
 def require_progress(progress: object) -> None:
@@ -112,6 +129,86 @@ class ConsoleBar:
             self._last = None
 
 
+class LogLines:
+    """Lines that stay as they are: one after 30 seconds, then every 30 seconds, and one at the end."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        what: str = "",
+        *,
+        always: bool = True,
+        interval: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to count time.
+
+        Args:
+            stream: where lines go.
+            what: the work in a word; "" for none.
+            always: write the last line even where it is the only one.
+            interval: seconds between two lines; by default SECONDS_A_LINE.
+            clock: seconds since whenever.
+        """
+        self._stream, self._what, self._always = stream, what, always
+        self._interval = SECONDS_A_LINE if interval is None else interval
+        self._clock = clock
+        self._written = clock()
+        self._first: tuple[Progress, float] | None = None
+        self._last: Progress | None = None
+
+    def __call__(self, step: Progress) -> None:
+        """Tell of this step where a line is due."""
+        now = self._clock()
+        if self._first is None or self._first[0].label != step.label or step.done < self._first[0].done:
+            self._first = step, now
+        self._last = step
+        if now - self._written >= self._interval:
+            self._always = True
+            self._write(step, now)
+
+    def close(self) -> None:
+        """Write the last line."""
+        if self._last is not None and self._always:
+            self._write(self._last, self._clock())
+        self._last = None
+
+    def _write(self, step: Progress, now: float) -> None:
+        assert self._first is not None
+        begun, since = self._first
+        self._stream.write(describe_line(step, now - since, self._what, begun.done) + "\n")
+        self._stream.flush()
+        self._written = now
+
+
+def describe_line(step: Progress, seconds: float, what: str = "", begun: int = 0) -> str:
+    """One line that can be read alone: counts, share, speed and time left.
+
+    Args:
+        step: how far the work is.
+        seconds: that the steps since begun took.
+        what: the work in a word; "" for none.
+        begun: steps that were done before, such as by an earlier run.
+
+    Example:
+        >>> describe_line(Progress(120, 2000, "images"), 40.0, "indexing")
+        'indexing: 120 of 2,000 images (6 %), 3.0 images a second, about 10 min left'
+        >>> describe_line(Progress(12, 12, "index: images"), 48.0)
+        'index: 12 of 12 images (100 %), 4.0 s each, in 48 s'
+    """
+    part, _, label = step.label.rpartition(": ")
+    heads = [head for head in (what, part) if head]
+    line = f"{': '.join([*heads, ''])}{step.done:,} of {step.total:,} {label} ({100 * step.fraction:.0f} %)"
+    noun = label.partition(",")[0]
+    number = step.done - begun
+    if number and seconds > 0:
+        rate = number / seconds
+        line += f", {rate:.1f} {noun} a second" if rate >= 1 else f", {duration(1 / rate, 1)} each"
+        if step.done < step.total:
+            line += f", about {duration((step.total - step.done) / rate)} left"
+    return f"{line}, in {duration(seconds)}" if step.done >= step.total else line
+
+
 def describe(step: Progress, seconds: float) -> str:
     """One line: bar, counts, speed and time left after this many seconds.
 
@@ -127,14 +224,20 @@ def describe(step: Progress, seconds: float) -> str:
     return line
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, digits: int = 0) -> str:
     """Seconds for people.
 
+    Args:
+        seconds: any number.
+        digits: after the point, of less than ten seconds.
+
     Example:
-        >>> duration(12), duration(600), duration(9000)
-        ('12 s', '10 min', '2.5 h')
+        >>> duration(12), duration(600), duration(9000), duration(4.25, 1)
+        ('12 s', '10 min', '2.5 h', '4.2 s')
     """
     whole = round(seconds)
+    if seconds < 9.95 and digits:
+        return f"{seconds:.{digits}f} s"
     if whole < 90:
         return f"{whole} s"
     if whole < 5400:

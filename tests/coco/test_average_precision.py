@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from refseg.coco.annotations import MASK_LEFT_OUT
-from refseg.coco.average_precision import AveragePrecision, evaluate_results, format_table, has_masks
+from refseg.coco.average_precision import evaluate_results, has_masks
+from refseg.coco.figures import AveragePrecision, format_table
 from refseg.coco.files import CocoDataset, CocoImage, read_coco
 from refseg.errors import CocoError
 

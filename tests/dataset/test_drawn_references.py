@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fiftyone as fo
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -86,7 +87,13 @@ class TestSample:
         samples = [fo.Sample(plain, objects=fo.Detections(detections=[label])) for label in labels]
         dataset.add_samples(samples, progress=False)
         draws = {seed: sample_references(dataset, "objects", 4, seed=seed).label_ids for seed in (1, 2)}
-        assert sample_references(dataset, "objects", 4, seed=1).label_ids == draws[1]
+        again = sample_references(dataset, "objects", 4, seed=1)
+        assert again.label_ids == draws[1]
+        places = {label.id: (sample.filepath, label.bounding_box) for sample in dataset for label in sample.objects.detections}
+        assert again.places.keys() == {one for ids in again.label_ids.values() for one in ids}
+        for one, (path, box) in again.places.items():
+            assert path == places[one][0]
+            np.testing.assert_allclose(box, places[one][1], rtol=0, atol=1e-9)
         assert draws[1] != draws[2]
         # Another order of the same samples is the same draw.
         assert sample_references(dataset.shuffle(seed=3), "objects", 4, seed=1).label_ids == draws[1]

@@ -8,6 +8,7 @@ import fiftyone as fo
 import pytest
 
 from refseg.dataset.fields import (
+    CHANGING,
     INSPECTING,
     PREDICTING,
     SEGMENTING,
@@ -31,7 +32,7 @@ def dataset(make_dataset: MakeDataset) -> fo.Dataset:
 
 class TestFields:
     def test_names_are_the_runs(self) -> None:
-        assert (records.SEGMENT_METHOD, similar.SIMILAR_METHOD, INSPECTING) == PREDICTING
+        assert (records.SEGMENT_METHOD, similar.SIMILAR_METHOD, INSPECTING, CHANGING) == PREDICTING
         assert SEGMENTING == records.SEGMENT_METHOD
 
     def test_runs(self, dataset: fo.Dataset, make_dataset: MakeDataset) -> None:

@@ -164,7 +164,8 @@ class TestVerify:
         ((sample_id, reason),) = report.damaged
         assert sample_id == bad
         assert DAMAGES[what] in reason
-        assert f"{bad}: {reason}" in str(report)
+        assert reason.startswith(f"{Path(trays[bad].filepath).name}: ")
+        assert f"{reason} (sample {bad})" in str(report)
         assert index.status().num_indexed == 3
         assert build(trays).num_added == 1
         assert computed == [2, 2, 1]
@@ -194,7 +195,10 @@ class TestVerify:
         path.write_bytes(content)
         index = open_index(trays)
         report = index.verify(progress=False)
-        assert [reason for _, reason in report.damaged] in (["a feature is not of unit length"], ["a feature is not finite"])
+        ((_, words),) = report.damaged
+        name, _, reason = words.partition(": ")
+        assert name in {Path(path).name for path in trays.values("filepath")}
+        assert reason in ("a feature is not of unit length", "a feature is not finite")
         assert build(trays).num_added == 1
         assert open_index(trays).verify(progress=False).damaged == ()
 

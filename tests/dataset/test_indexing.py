@@ -326,7 +326,7 @@ class TestReadBack:
         return work
 
     def test_after_a_compaction_that_forgets(self, dataset: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
-        ids = dataset.values("id")
+        ids, paths = dataset.values("id"), dataset.values("filepath")
         work = self.half_way(dataset)
         dataset.delete_samples(ids[1:3])
         open_index(dataset).compact(grace_seconds=0)
@@ -334,7 +334,8 @@ class TestReadBack:
         assert (report.num_images, report.num_added, report.vanished) == (4, 2, (ids[1], ids[2]))
         assert len(open_index(dataset).index.images) == report.num_images
         words = "2 images left the index while it was built, as by deleting or compacting it: build it again to renew them"
-        assert f"{words} (samples {ids[1]}, {ids[2]})" in str(report)
+        assert report.vanished_names == (Path(paths[1]).name, Path(paths[2]).name)
+        assert f"{words} ({Path(paths[1]).name}, {Path(paths[2]).name})" in str(report)
         assert words in caplog.text
 
     def test_after_a_deletion(self, dataset: fo.Dataset) -> None:

@@ -223,7 +223,7 @@ class TestCollect:
         # A label that may be a crowd is none of the references, and nobody is left wondering why.
         assert f"The label {unclear.id} ('star') cannot be used: its attribute iscrowd is 'perhaps'" in caplog.text
         assert plain in caplog.text
-        assert all(reason.startswith(f"{plain}: ") for reason in reasons.values())
+        assert all(reason.startswith(f"'star' in {Path(plain).name}: ") for reason in reasons.values())
         drawn = sample_references(dataset, "ground_truth", 5)
         assert drawn.label_ids == {"star": [good.id]}
         assert dict(drawn.left_out) == reasons
@@ -255,7 +255,10 @@ class TestCollect:
         Path(sample.filepath).unlink()
         prototypes = build_prototypes(collect_references(trays, "ground_truth"), "demo", progress=False)
         assert len(prototypes.reference_ids) == 2 * (len(trays) - 1)
-        assert prototypes.skipped == tuple((label.id, "the file does not exist") for label in sample.ground_truth.detections)
+        assert prototypes.skipped == tuple(
+            (label.id, f"{label.label!r} in {Path(sample.filepath).name}: the file does not exist")
+            for label in sample.ground_truth.detections
+        )
 
     @pytest.mark.parametrize("orientation", [3, 6, 8])
     def test_exif_orientation(self, dataset: fo.Dataset, tmp_path: Path, orientation: int) -> None:

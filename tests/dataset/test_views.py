@@ -48,6 +48,7 @@ class World:
         dataset: that keeps the runs.
         prototypes: of its classes.
         images: the images among it, as a view that can be read; None where it has none.
+        merged: what was merged.
         decision: the last one made.
     """
 
@@ -55,6 +56,7 @@ class World:
     dataset: fo.Dataset | None
     prototypes: Prototypes
     images: Any = None
+    merged: Any = field(default_factory=lambda: refseg.MergeReport("ground_truth", "accepted"))
     decision: Any = field(default_factory=lambda: refseg.Decision("accept", "predictions", ["0" * 24], [], []))
 
     def label_ids(self, name: str = "predictions") -> list[str]:
@@ -69,6 +71,11 @@ class World:
     def decide(self, name: str, place: int, *more: Any) -> None:
         """Decide on a prediction."""
         self.decision = getattr(refseg, name)(self.given, [self.label_ids()[place]], *more)
+
+    def merge(self, given: Any) -> Any:
+        """Merge what is accepted into a field of its own."""
+        self.merged = refseg.merge_accepted(given, "merged", progress=False)
+        return self.merged
 
     def fix(self) -> None:
         """Decide on the last prediction."""
@@ -93,6 +100,9 @@ CALLS: dict[str, Callable[[Any, World], Any]] = {
     "reject": lambda given, world: world.decide("reject", 1),
     "relabel": lambda given, world: world.decide("relabel", 2, "gear"),
     "fix": lambda given, world: world.fix(),
+    "write_counts": lambda given, world: refseg.write_counts(given, progress=False),
+    "merge_accepted": lambda given, world: world.merge(given),
+    "undo_merge": lambda given, world: refseg.undo_merge(given, world.merged),
     "calibrate": lambda given, world: refseg.calibrate(given, "parts", **QUIET),
     "mine_negatives": lambda given, world: refseg.mine_negatives(given, "parts", **QUIET),
     "inspect": lambda given, world: refseg.inspect("parts", given, progress=False),
@@ -102,6 +112,7 @@ CALLS: dict[str, Callable[[Any, World], Any]] = {
     "similarity_heatmap": lambda given, world: refseg.similarity_heatmap(given, "parts", "star", **QUIET),
     "find_similar": lambda given, world: refseg.find_similar(given, world.label_ids("ground_truth")[0], 2, progress=False),
     "update": lambda given, world: refseg.update(given, calibrates=False, **QUIET),
+    "show_changes": lambda given, world: refseg.show_changes(given),
 }
 """Every public function that takes a dataset or a view, in an order in which each finds what it needs."""
 
@@ -112,7 +123,10 @@ WITHOUT_A_DATASET = {
 OF_ANY_DATASET = {"save_prototypes", "list_prototypes", "load_prototypes"}
 """What is kept with a dataset, whatever it holds."""
 
-BY_LABEL_IDS = {"tag_references", "accept", "reject", "relabel", "fix", "undo", "calibrate", "write_fields", "delete_fields"}
+BY_LABEL_IDS = {
+    *("tag_references", "accept", "reject", "relabel", "fix", "undo", "undo_merge", "calibrate", "write_fields"),
+    *("delete_fields", "show_changes"),
+}
 """Functions for which a dataset counts as a whole, so that its patches or groups can stand for it."""
 
 
@@ -218,6 +232,8 @@ def test_works(working: World) -> None:
     assert answers["update"].segmentation.num_images == answers["similarity_heatmap"].num_images == NUM_IMAGES
     assert answers["list_prototypes"] == ["parts"]
     assert answers["undo"] is True
+    assert (answers["write_counts"].num_written, answers["write_counts"].num_objects) == (NUM_IMAGES, 2 * NUM_IMAGES)
+    assert (answers["merge_accepted"].num_added, answers["undo_merge"]) == (2, 2)
     assert answers["calibrate"].surroundings is not None
     assert len(answers["inspect_references"]) == answers["write_fields"].num_references == 4
     assert answers["delete_fields"] is True
@@ -248,10 +264,19 @@ def test_frames_reach_their_videos(
     second = refseg.segment(again, prototypes, min_confidence=0.0, **QUIET)
     assert (second.num_from_index, second.num_written) == (NUM_IMAGES, 0)
     assert [run.is_whole for run in past_runs(dataset, [SEGMENTING])] == [True, True]
+    # Numbers of frames too.
+    refseg.write_counts(again, progress=False)
+    assert refseg.write_counts(dataset.to_frames(), progress=False).num_written == 0
+    for counted in (dataset.values("frames.predictions_counts.star", unwind=True), again.values("predictions_counts.star")):
+        assert counted == [1] * NUM_IMAGES
     # What is decided and taken back, too.
     first, other, *_ = again.values("predictions.detections.id", unwind=True)
     accepted = refseg.accept(again, [first])
     refseg.reject(again, [other])
+    merged = refseg.merge_accepted(again, "merged", progress=False)
+    assert dataset.count("frames.merged.detections") == again.count("merged.detections") == merged.num_added == 1
+    assert refseg.undo_merge(dataset.to_frames(), merged) == 1
+    assert dataset.count("frames.merged.detections") == 0
     counted = [dataset.count(f"frames.{name}.detections") for name in ("accepted", "rejected")]
     assert counted == [1, 1]
     assert len(refseg.review_queue(dataset.to_frames())) == 2 * NUM_IMAGES - 2

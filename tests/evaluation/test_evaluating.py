@@ -16,6 +16,7 @@ from PIL import Image
 from refseg.dataset.fields import SEGMENTING
 from refseg.demo.world import NOVEL_PARTS, draw_family, render_scene
 from refseg.errors import DatasetError
+from refseg.evaluation.confusion import cells_from_text
 from refseg.evaluation.evaluating import EVALUATION_METHOD, evaluate, false_positives_per_empty_image, iter_evaluate
 from refseg.evaluation.report import EvaluationReport
 from refseg.progress import Progress
@@ -338,9 +339,16 @@ class TestRecord:
         assert kept["per_class"] == [["$c", 0.0, 0.0], ["a.b", pytest.approx(1), pytest.approx(1)]]
         assert (kept["pred_field"], kept["gt_field"], kept["num_skipped"]) == ("predictions", "ground_truth", 1)
         assert (kept["num_left_out"], kept["without_references"]) == (0, [])
-        left_out = ("per_class", "skipped", "left_out", "by_box", "without_references", "notes")
+        left_out = (
+            *("per_class", "skipped", "left_out", "by_box", "without_references", "notes"),
+            *("classes", "cells", "not_compared"),
+        )
         expected = {name: value for name, value in asdict(report).items() if name not in left_out}
         assert {name: kept[name] for name in expected} == expected
+        assert kept["classes"] == [["$c", 0.0, 0.0, 1, 0, 0, 0.0, None, 0.0], ["a.b", 1.0, 1.0, 1, 1, 1, 0.0, 1.0, 1.0]]
+        assert kept["numbers"] == [["a.b", "a.b", 1], ["$c", None, 1]]
+        assert cells_from_text(kept["cells"]) == report.cells
+        assert kept["skipped"] == [[dataset.last().id, dataset.last().filepath, report.skipped[0][1]]]
         age = datetime.now(timezone.utc) - datetime.fromisoformat(kept["evaluated_at"])
         assert timedelta(seconds=-1) < age < timedelta(minutes=5)
 

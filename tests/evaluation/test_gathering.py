@@ -33,7 +33,7 @@ def test_objects_without_a_usable_mask_count_by_their_boxes(make_dataset: MakeDa
     reasons = {label_id: reason for _, label_id, reason in report.by_box}
     assert reasons.keys() == by_box.keys()
     assert all(words in reasons[label_id] for label_id, words in by_box.items())
-    assert any(note.startswith("3 labels count by their boxes alone, such as ") for note in report.notes)
+    assert any(note.startswith("3 labels count by their boxes alone, such as, in ") for note in report.notes)
     assert dataset.first()[report.eval_key + "_fn"] == 0
 
 
@@ -43,7 +43,7 @@ def test_lines_thinner_than_a_pixel_count_by_their_boxes(make_dataset: MakeDatas
     dataset = make_dataset([sample(tmp_path, "1.png", [right], [detection(0, 0, 20, 20, confidence=0.9)])])
     dataset.set_values("lines", [fo.Polylines(polylines=[thin, right.to_polyline()])])
     report = evaluate(dataset, "predictions", "lines", progress=False)
-    assert report.by_box == ((dataset.first().filepath, thin.id, "it is smaller than a pixel of its image of 100×100"),)
+    assert report.by_box == ((dataset.first().filepath, thin.id, "'star': it is smaller than a pixel of its image of 100×100"),)
     assert (report.num_ground_truth, report.box_ap50) == (2, pytest.approx(51 / 101))
 
 
@@ -103,8 +103,10 @@ def test_labels_that_cannot_be_used_are_left_out_and_listed(make_dataset: MakeDa
     reasons = {label_id: reason for _, label_id, reason in report.left_out}
     assert reasons.keys() == {label.id for label in (*bad.values(), unsure)}
     assert all(words in reasons[label.id] for words, label in bad.items())
-    assert reasons[unsure.id] == "its confidence is nan"
-    assert f"left out the label {unsure.id} of " in str(report)
+    assert reasons[unsure.id] == f"{unsure.label!r}: its confidence is nan"
+    assert reasons[nameless.id].startswith("an object without a class: it has no class")
+    path = dataset.first().filepath
+    assert f"left out of {path} {unsure.label!r}: its confidence is nan ({unsure.id})" in str(report)
     # What was left out is not judged in the App either.
     assert dataset.first()[report.eval_key + "_fn"] == 0
 
@@ -117,7 +119,8 @@ def test_masks_without_boxes_count_by_their_own_and_that_is_said(make_dataset: M
     report = evaluate(dataset, "predictions", "ground_truth", progress=False)
     assert (report.mask_ap, report.box_ap, report.left_out) == (1, 1, ())
     (note,) = report.notes
-    assert note.startswith(f"1 labels have a mask of the whole image and no box, such as {truth.id} of ")
+    example = f"{truth.label!r} in {dataset.first().filepath} ({truth.id})"
+    assert note.startswith(f"1 labels have a mask of the whole image and no box, such as {example}: ")
     assert note in str(report)
     assert dataset.get_run_info("evaluation_of_predictions").config.notes == [
         "1 labels have a mask of the whole image and no box: its own box was used; FiftyOne's evaluation, which cannot do "
@@ -179,7 +182,7 @@ def test_annotations_of_the_stored_frame_are_suspected(make_dataset: MakeDataset
 
 def test_what_cannot_be_ranked_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
     bare = make_dataset([sample(tmp_path, "1.png", [], [detection(0, 0, 20, 20)])])
-    with pytest.raises(DatasetError, match=f"sample {bare.first().id} .*1.png.* has no confidence"):
+    with pytest.raises(DatasetError, match=r"The prediction 'star' in the field 'predictions' of .*1\.png .*has no confidence"):
         evaluate(bare, "predictions", "ground_truth", progress=False)
     with pytest.raises(DatasetError, match="has no confidence"):
         false_positives_per_empty_image(bare, "predictions", "ground_truth", 0.5)

@@ -81,7 +81,9 @@ class TestWithSurroundings:
         assert mistaken.surroundings is not None
         report = assess(dataclasses.replace(mistaken, surroundings=mistaken.surroundings.remove(["r0"])))
         assert (report.references[0].score, report.references[0].won) == (None, None)
-        assert report.notes == ("no candidate shows 1 of the references: the segmenter does not find such objects whole (r0)",)
+        assert report.notes == (
+            "no candidate shows 1 of the references, such as 'star' (r0): the segmenter does not find such objects whole",
+        )
 
     def test_settings_are_used(self, mistaken: Prototypes) -> None:
         reports = [assess(mistaken, MatchSettings(class_similarity=kind)) for kind in ("mean", "nearest")]

@@ -17,7 +17,7 @@ class TestForms:
         assert lines[1].split()[-2:] == ["0.50", f"{assess(mistaken).classes[0].f1:.2f}"]
         assert "Most confused: 'star' is most often taken for 'tee': 1 of 4 references." in lines
         hurting = lines[lines.index("References that hurt:") + 1]
-        assert hurting.startswith("  r2: without it F1 of the other references of 'star' is 0.")
+        assert hurting.startswith("  'star' (r2): without it F1 of the other references of 'star' is 0.")
         assert hurting.endswith("higher; it is itself taken for 'tee' (0.81)")
 
     def test_rows(self, mistaken: Prototypes) -> None:

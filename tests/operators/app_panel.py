@@ -19,7 +19,7 @@ from tests.operators.helpers import named, uri
 kept_rows.PATIENCE = 60.0
 
 NAME = "reference_segmentation"
-SECTIONS = ("references", "index", "segment", "suggested", "review", "results")
+SECTIONS = ("references", "index", "segment", "suggested", "review", "results", "inspection")
 
 
 @dataclass

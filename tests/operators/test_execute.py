@@ -341,9 +341,9 @@ def test_evaluate_says_what_was_assumed_and_left_out(predicted: fo.Dataset, tmp_
     assert note["variant"] == "warning"
     words = note["message"].partition(" Left out 1 image: ")[2]
     assert words == (
-        f"{path}: this is not an image that can be read. Left out 1 label: {nameless.id} of {second.filepath}: it has no "
-        "class: name it or remove it. The metadata of 1 samples lists another size than their images have, such as that of "
-        f"{first.filepath}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+        f"{path}: this is not an image that can be read. Left out 1 label: in {second.filepath} an object without a class: it "
+        f"has no class: name it or remove it ({nameless.id}). The metadata of 1 samples lists another size than their images "
+        f"have, such as that of {first.filepath}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
     )
 
 

@@ -6,6 +6,7 @@ import fiftyone as fo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
+from operators.running.in_app import SHOW_FIELDS
 from tests.operators.helpers import call, form_of, named, problems_of, run_in_app
 from tests.operators.indexed import notes, picked, records
 
@@ -18,6 +19,7 @@ class TestFindSimilar:
         result = call("find_similar", indexed, [label.id], k=2)
         assert (result["label_field"], result["num_found"], result["num_left_out"]) == ("similar", 2, 1)
         assert result["scores"] == sorted(result["scores"], reverse=True)
+        assert result["label"] == label.label
         indexed.reload()
         # The object itself is its own best likeness.
         assert indexed.first().similar.detections[0].id == result["label_ids"][0]
@@ -35,7 +37,9 @@ class TestFindSimilar:
         assert form_of(indexed, "find_similar", selected_labels=chosen)["selection"]["view"]["label"] == "Selected: 1 object"
         messages = run_in_app(indexed, "find_similar", {"k": 3}, selected_labels=chosen)
         order = [message["operator_uri"] for message in messages if message["operator_uri"] != "set_progress"]
-        assert order == ["reload_dataset", "close_sample", "set_view", "notify"]
+        assert order == ["reload_dataset", "close_sample", "set_view", SHOW_FIELDS, "notify"]
+        # The grid shows how alike each is.
+        assert named(messages, SHOW_FIELDS) == [{"fields": ["similar", "similar.confidence"], "scale": None}]
         indexed.reload()
         view = fo.DatasetView._build(indexed, named(messages, "set_view")[0]["view"])
         scores = view.values("similar.confidence")

@@ -17,7 +17,9 @@ from tests.trays import propose_truth, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
 QUICK = {"prototypes": "parts", "min_confidence": 0.0}
-FORMS = ["build_index", "build_prototypes", "learn", "sample_references", "segment_with_references", "evaluate"]
+FORMS = [
+    *("build_index", "build_prototypes", "learn", "sample_references", "segment_with_references", "evaluate", "write_counts"),
+]
 
 
 @pytest.fixture
@@ -74,6 +76,14 @@ def test_from_python(learnt: fo.Dataset) -> None:
     assert (measured["num_images"], measured["mask_ap"]) == (4, pytest.approx(1, abs=0.15))
     ids = learnt.to_frames().values("predictions.detections.id", unwind=True)
     assert on("review", "accept", ids[:1], as_references=True)["num_predictions"] == 1
+    assert on("write_counts")["num_written"] == 4
+    learnt.reload()
+    assert learnt.values("frames.predictions_counts.star", unwind=True) == [1] * 4
+    assert on("write_counts")["num_written"] == 0
+    merged = on("merge_accepted", "reviewed")
+    assert merged["num_added"] == count_of(learnt, "reviewed") == 1
+    assert on("merge_accepted", "reviewed")["num_there"] == 1
+    assert (on("merge_accepted", written=merged["written"])["num_removed"], count_of(learnt, "reviewed")) == (1, 0)
     written = on("review", "reject", ids[1:2])["written"]
     assert (count_of(learnt, "accepted", tag="reference"), count_of(learnt, "rejected", tag="negative")) == (1, 1)
     assert on("review", "undo", written=written)["undone"] is True

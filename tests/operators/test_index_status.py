@@ -54,14 +54,14 @@ class TestIndexStatus:
 
     def test_damaged_image_is_named(self, indexed: fo.Dataset) -> None:
         index = opened(indexed).index
-        bad = indexed.first().id
+        bad, name = indexed.first().id, Path(indexed.first().filepath).name
         (chunk,) = index.scan([bad])
         packed = chunk.candidates(0)
         index.append([(bad, index.images[bad].file, dataclasses.replace(packed, features=packed.features * 2))])
         (shown,) = named(run_in_app(indexed, "index_status", {"verify": True, "compact": True}), "show_output")
         assert shown["results"]["Indexed"] == "2 of 4 images"
         assert shown["results"]["Verified"] == (
-            f"1 image damaged, no longer counted as indexed: {bad}: a feature is not of unit length"
+            f"1 image damaged, no longer counted as indexed: {name}: a feature is not of unit length (sample {bad})"
         )
         result = call("index_status", indexed, verify=True)
         assert result["verify"] == {"num_images": 2, "num_candidates": 4, "num_damaged": 0, "damaged": []}

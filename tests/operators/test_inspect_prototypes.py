@@ -91,19 +91,21 @@ class TestInspectPrototypes:
         assert shown["outputs"]["type"]["properties"]["sheet"]["view"]["name"] == "ImageView"
         (note,) = named(messages, "notify")
         assert note["variant"] == "warning"
-        assert re.search("looks? like a mistake: one of '", note["message"])
+        assert re.search(r"looks? like a mistake: '\w+' in \w+\.png is ", note["message"])
         assert wrong not in note["message"]
         steps = named(messages, "set_progress")
         assert steps[0] == {"label": "references: 0 of 8", "progress": 0.0}
         assert steps[-1] == {"label": "sheet: 1 of 1", "progress": 1.0}
 
     def test_deleted_label_is_told(self, inspected: fo.Dataset) -> None:
-        gone = inspected.first().ground_truth.detections[0].id
+        sample = inspected.first()
+        gone, label = sample.ground_truth.detections[0].id, sample.ground_truth.detections[0].label
+        name = Path(sample.filepath).name
         inspected.delete_labels(ids=[gone])
         messages = run_in_app(inspected, "inspect_prototypes")
         text = named(messages, "notify")[0]["message"]
         assert "5 references shown" in text
-        assert f"Left out 1 reference: {gone}: its label is not in the dataset any more." in text
+        assert f"Left out 1 reference: {label!r} in {name}: its label is not in the dataset any more ({gone})." in text
 
     def test_delegated(self, inspected: fo.Dataset) -> None:
         done = run_delegated(foo.get_operator(uri("inspect_prototypes"))(inspected, delegate=True))

@@ -259,6 +259,7 @@ def test_defaults_are_the_librarys() -> None:
     assert default(refseg.segment, "max_detections") == constants.MAX_DETECTIONS
     assert default(refseg.find_similar, "k") == constants.NUM_SIMILAR
     assert default(refseg.find_similar, "label_field") == constants.SIMILAR_FIELD
+    assert default(refseg.merge_accepted, "iou") == constants.MERGE_IOU
     assert default(refseg.sample_references, "seed") == constants.SEED
     assert default(refseg.sample_references, "min_side") == constants.MIN_SIDE
     assert default(refseg.sample_references, "border") == constants.BORDER

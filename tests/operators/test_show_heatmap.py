@@ -9,6 +9,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
+from operators.running.in_app import COLOURS, SHOW_FIELDS
 from refseg.demo.world import NOVEL_PARTS
 from tests.operators.helpers import broken, call, form_of, named, problems_of, run_delegated, run_in_app, uri
 
@@ -23,7 +24,19 @@ class TestShowHeatmap:
         assert (result["num_images"], result["num_skipped"]) == (3, 1)
         assert result["skipped"] == [[with_prototypes.last().id, path, "this is not an image that can be read"]]
         with_prototypes.reload()
-        assert len(with_prototypes.exists(result["field"])) == 3
+        maps = [heatmap.map for heatmap in with_prototypes.exists(result["field"]).values(result["field"])]
+        assert len(maps) == 3
+        assert result["value_range"] == pytest.approx([min(one.min() for one in maps), max(one.max() for one in maps)])
+
+    def test_on_the_patch_grid(self, with_prototypes: fo.Dataset) -> None:
+        sides = []
+        for detail in ("smooth", "patches"):
+            call("show_heatmap", with_prototypes[:1], CLASSES[0], detail=detail)
+            with_prototypes.reload()
+            sides.append(with_prototypes.first()[f"heatmap_{CLASSES[0]}"].map.shape[0])
+        assert sides[0] == 4 * sides[1] > 0
+        problem = {"detail": "Drawn must be one of 'smooth', 'patches', not 'blocks'."}
+        assert problems_of(form_of(with_prototypes, "show_heatmap", {"detail": "blocks"})) == problem
 
     def test_first_class_of_a_view(self, with_prototypes: fo.Dataset) -> None:
         result = call("show_heatmap", with_prototypes[:2], field="where")
@@ -33,10 +46,16 @@ class TestShowHeatmap:
         chosen = [with_prototypes.last().id]
         params = {"label": CLASSES[0], "view_target": "SELECTED_SAMPLES"}
         messages = run_in_app(with_prototypes, "show_heatmap", params, selected=chosen)
-        text = f"Heatmaps of '{CLASSES[0]}' for 1 image in the field 'heatmap_{CLASSES[0]}'."
-        assert named(messages, "notify") == [{"message": text, "variant": "success"}]
-        assert "reload_dataset" in [message["operator_uri"] for message in messages]
+        field = f"heatmap_{CLASSES[0]}"
         with_prototypes.reload()
+        shown = with_prototypes.last()[field].map
+        text = f"Heatmaps of '{CLASSES[0]}' for 1 image in the field '{field}', from {shown.min():.2f} to {shown.max():.2f} on "
+        assert named(messages, "notify") == [{"message": f"{text}a scale from 0 to 1.", "variant": "success"}]
+        # Switched on in colours, once the App knows the field.
+        order = [message["operator_uri"] for message in messages if message["operator_uri"] != "set_progress"]
+        assert order == ["reload_dataset", SHOW_FIELDS, "notify"]
+        scale = {"path": field, "colours": list(COLOURS)}
+        assert named(messages, SHOW_FIELDS) == [{"fields": [field], "scale": scale}]
         assert with_prototypes.exists(f"heatmap_{CLASSES[0]}").values("id") == chosen
 
     def test_delegated(self, with_prototypes: fo.Dataset) -> None:

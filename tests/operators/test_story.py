@@ -491,10 +491,11 @@ class TestBadInput:
         self.check(predicted, "update", {}, sentence)
 
     def test_reference_that_is_a_negative_too(self, predicted: fo.Dataset) -> None:
-        label = predicted.first().ground_truth.detections[0]
+        label, name = predicted.first().ground_truth.detections[0], Path(predicted.first().filepath).name
         predicted.select_labels(ids=[label.id]).tag_labels("negative")
         sentence = (
-            f"The object {label.id} ({label.label!r}) is both a reference and a negative: take one of the two tags off it."
+            f"The object {label.label!r} in {name} ({label.id}) is both a reference and a negative: take one of the two tags "
+            "off it."
         )
         self.check(predicted, "update", {}, sentence)
         self.check(predicted, "learn", {"model": "demo"}, sentence)

@@ -40,6 +40,11 @@ EMPTY_MASK = "its mask is empty"
 TOO_SMALL = "it is too small or too thin to cover a single patch"
 
 
+def named(reference: Reference, reason: str) -> str:
+    """What is said of a reference that cannot be used."""
+    return f"{reference.label!r} in {Path(reference.image).name}: {reason}"
+
+
 class TestBuild:
     def test_shapes_and_names(self, built: Prototypes, models: Models) -> None:
         assert built.classes == ("gear", "nut", "ring")
@@ -140,7 +145,7 @@ class TestBuild:
     ) -> None:
         bad = Reference("bad", "gear", references[0].image, box, mask)
         found = build_prototypes([bad, references[0]], models)
-        assert found.skipped == (("bad", reason),)
+        assert found.skipped == (("bad", named(bad, reason)),)
         assert found.reference_ids == ("label-0",)
 
     @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ class TestBuild:
         lost = [Reference(name, "gear", str(path), (0, 0, 9, 9), np.ones((9, 9), bool)) for name in ("one", "two")]
         found = build_prototypes([*lost, references[0]], models)
         assert [name for name, _ in found.skipped] == ["one", "two"]
-        assert all(why in reason for _, reason in found.skipped)
+        assert all(reason.startswith("'gear' in a.jpg: ") and why in reason for _, reason in found.skipped)
         assert found.reference_ids == ("label-0",)
 
     def test_class_without_a_usable_reference_is_named(
@@ -167,7 +172,10 @@ class TestBuild:
         with pytest.raises(ClassWithoutReferencesError, match="'washer' has no usable reference") as caught:
             build_prototypes([*references, gone, empty], models)
         assert caught.value.label == "washer"
-        assert sorted(caught.value.reasons) == ["empty: its mask is empty", "gone: the file does not exist"]
+        assert sorted(caught.value.reasons) == [
+            f"{named(empty, EMPTY_MASK)} (empty)",
+            f"{named(gone, 'the file does not exist')} (gone)",
+        ]
 
     def test_no_references(self, models: Models) -> None:
         with pytest.raises(NoReferencesError, match="There are no references: label an object of each class"):
@@ -251,7 +259,7 @@ class TestBoxOnly:
     def test_empty_answer_is_skipped(self, references: list[Reference], models: Models, answer: Answer) -> None:
         answer(-torch.ones(80, 80))
         bad = Reference("box", "gear", references[0].image, (10, 20, 40, 50))
-        assert build_prototypes([bad, references[0]], models).skipped == (("box", EMPTY_MASK),)
+        assert build_prototypes([bad, references[0]], models).skipped == (("box", named(bad, EMPTY_MASK)),)
 
     def test_the_segmenter_itself_answers_or_says_why(self, references: list[Reference], models: Models) -> None:
         alone = replace(references[0], id="box", mask=None)
@@ -394,7 +402,7 @@ class TestReuse:
         passes.clear()
         found = build_prototypes([own[0], empty, gone], models, reuse=earlier)
         assert passes == ["dinov2"] * LOOKS
-        assert found.skipped == (("empty", EMPTY_MASK),)
+        assert found.skipped == (("empty", named(empty, EMPTY_MASK)),)
         assert torch.equal(vector_of(found, "gone"), vector_of(found, "label-0"))
 
     def test_image_that_cannot_be_read_any_more_spares_what_is_known(
@@ -408,7 +416,9 @@ class TestReuse:
         monkeypatch.setattr(building, "read_image", fail)
         found = build_prototypes([own[0], replace(own[1], label="gear")], models, reuse=earlier)
         assert found.reference_ids == ("label-0",)
-        assert found.skipped == (("label-1", "the image cannot be read (permission denied)"),)
+        assert found.skipped == (
+            ("label-1", named(replace(own[1], label="gear"), "the image cannot be read (permission denied)")),
+        )
 
     def test_after_add_remove_and_a_file(self, own: list[Reference], models: Models, passes: list[str], tmp_path: Path) -> None:
         grown = build_prototypes(own[:4], models).add(build_prototypes(own[3:], models)).remove(["label-1"])
@@ -453,23 +463,27 @@ class TestBuildWithNegatives:
         empty = replace(references[0], id="empty", mask=np.zeros((3, 3), bool))
         found = build_prototypes(references, models, negatives=[gone, empty])
         assert found.negatives is None
-        assert dict(found.skipped) == {"gone": "the file does not exist", "empty": EMPTY_MASK}
+        assert dict(found.skipped) == {
+            "gone": named(gone, "the file does not exist"),
+            "empty": named(empty, EMPTY_MASK),
+        }
 
     def test_do_not_stand_for_a_class(self, references: list[Reference], models: Models) -> None:
         bad = replace(references[0], id="bad", label="nut", mask=np.zeros((3, 3), bool))
         with pytest.raises(
-            ClassWithoutReferencesError, match="'nut' has no usable reference: bad: its mask is empty"
+            ClassWithoutReferencesError, match=r"'nut' has no usable reference: 'nut' in 0\.png: its mask is empty \(bad\)"
         ) as caught:
             build_prototypes([references[0], bad], models, negatives=[references[1]])
-        assert caught.value.reasons == ("bad: its mask is empty",)
+        assert caught.value.reasons == (named(bad, f"{EMPTY_MASK} (bad)"),)
 
     def test_a_blank_class_is_refused(self, references: list[Reference], models: Models) -> None:
-        with pytest.raises(BadReferenceError, match="The reference label-1 has no class: name it, or leave it out"):
+        with pytest.raises(BadReferenceError, match=r"an object without a class in .*\(label-1\): name its class"):
             build_prototypes([references[0], replace(references[1], label=" ")], models)
 
     @pytest.mark.parametrize(("rows", "more"), [([1], ""), ([1, 2], r" \(and 1 more\)")])
     def test_both_at_once_is_refused(self, references: list[Reference], models: Models, rows: list[int], more: str) -> None:
-        words = rf"The object label-1 \('nut'\){more} is both a reference and a negative: take one of the two tags off it\."
+        what = rf"The object 'nut' in {Path(references[1].image).name} \(label-1\){more}"
+        words = rf"{what} is both a reference and a negative: take one of the two tags off it\."
         with pytest.raises(BadReferenceError, match=words):
             build_prototypes(references, models, negatives=[references[row] for row in rows])
 
@@ -520,6 +534,8 @@ class TestWhatSurrounds:
     ) -> None:
         keys = {reference.id: image_key(reference.image) for reference in references}
         assert built.images == tuple(keys[name] for name in built.reference_ids)
+        names = {reference.id: Path(reference.image).name for reference in references}
+        assert built.image_names == tuple(names[name] for name in built.reference_ids)
         assert len(set(built.images)) == 2
         assert built.background is not None
         assert built.background.shape == (6, reference_vectors.BACKGROUND_VECTORS, models.feature_width)

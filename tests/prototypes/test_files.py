@@ -208,9 +208,9 @@ class TestEveryPart:
         assert again.background is not None
         assert again.background.dtype == torch.float16
 
-    @pytest.mark.parametrize("name", ["negatives", "images", "background", "surroundings", "digests"])
+    @pytest.mark.parametrize("name", ["negatives", "images", "background", "surroundings", "digests", "image_names"])
     def test_without_one(self, tmp_path: Path, name: str) -> None:
-        first = replace(make_full("aabbcc"), **{name: () if name in ("images", "digests") else None})
+        first = replace(make_full("aabbcc"), **{name: () if name in ("images", "digests", "image_names") else None})
         first.save(tmp_path / "a.safetensors")
         again = Prototypes.load(tmp_path / "a.safetensors")
         assert_same(again, first)
@@ -284,10 +284,10 @@ class TestEveryPart:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("vectors", "Vectors of references hold a number of 'label-1' that is not finite"),
-            ("background", "Backgrounds of references hold a number of 'label-1'"),
-            ("looks", "Second looks of references hold a number of 'label-1'"),
-            ("negatives", "Vectors of negatives hold a number of 'negative-.*' that is not finite"),
+            ("vectors", "Vectors of references hold a number of 'nut' in .*png \\(label-1\\) that is not finite"),
+            ("background", "Backgrounds of references hold a number of 'nut' in .*png \\(label-1\\)"),
+            ("looks", "Second looks of references hold a number of 'nut' in .*png \\(label-1\\)"),
+            ("negatives", "Vectors of negatives hold a number of 'nut' \\(negative-.*\\) that is not finite"),
             ("surroundings", "Features of surroundings hold a number in row 1 that is not finite"),
             ("cohort", "Features of the cohort hold a number in row 1 that is not finite"),
             ("cohort_looks", "Second looks of the cohort hold a number in row 1 that is not finite"),
@@ -312,6 +312,7 @@ class TestEveryPart:
             ({"classes": ["gear", None]}, "'classes' must be a list of texts"),
             ({"classes": "gn"}, "'classes' must be a list of texts"),
             ({"reference_ids": [1, 2, 3]}, "'reference_ids' must be a list of texts"),
+            ({"image_names": "abc"}, "'image_names' must be a list of texts"),
             ({"images": "abc"}, "'images' must be a list of texts"),
             ({"digests": [1, 2, 3]}, "'digests' must be a list of texts"),
             ({"model": 3}, "model must be a text"),

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from refseg.errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
+from refseg.prototypes.means import class_prototypes
 from refseg.prototypes.negatives import Negatives
-from refseg.prototypes.prototypes import Prototypes, class_prototypes
+from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings
 from tests.synthetic import (
     WIDTH,
@@ -149,9 +150,9 @@ class TestEditing:
         first = make_prototypes([0, 1])
         vectors = first.vectors.clone()
         vectors[1, 2] = value
-        with pytest.raises(PrototypeError, match=r"Vectors of references hold a number of 'label-1' .*NaN or infinite"):
+        with pytest.raises(PrototypeError, match=r"Vectors of references hold a number of 'nut' \(label-1\) .*NaN or infinite"):
             replace(first, vectors=vectors)
-        with pytest.raises(PrototypeError, match=r"Vectors of negatives hold a number of 'n' .*NaN or infinite"):
+        with pytest.raises(PrototypeError, match=r"Vectors of negatives hold a number of 'nut' \(n\) .*NaN or infinite"):
             Negatives(vectors[1:], ("nut",), ("n",), ("",))
         with pytest.raises(PrototypeError, match=r"Features of surroundings hold a number in row 1 .*NaN or infinite"):
             Surroundings(vectors.half(), ("i", "j"), ("", ""))
@@ -238,6 +239,7 @@ class TestWhatSurrounds:
         assert both.surroundings.images == (*"aabbccabcabc", *"ddeedede")
         left = both.remove(["label-1", "label-12"])
         assert left.images == (*"abbcc", *"dde")
+        assert left.image_names == tuple(f"{letter}.png" for letter in left.images)
         assert left.background is not None
         rows = [row for row in range(10) if row not in (1, 8)]
         assert torch.equal(left.background, both.background[rows])
@@ -254,11 +256,11 @@ class TestWhatSurrounds:
         assert torch.equal(both.background, second.background)
         assert first.add(replace(second, images=(), background=None)).images == ()
 
-    @pytest.mark.parametrize("name", ["images", "background", "surroundings"])
+    @pytest.mark.parametrize("name", ["images", "image_names", "background", "surroundings"])
     def test_beside_ones_that_lack_it(self, name: str) -> None:
         """Of some references alone it is of no use, but surroundings are of those images that they are of."""
         first, second = make_full("aabbcc"), make_full("ddee", first=10)
-        unknown = {"images": (), "background": None, "surroundings": None}
+        unknown = {"images": (), "image_names": (), "background": None, "surroundings": None}
         older = replace(second, **{name: unknown[name]})
         for both in (first.add(older), older.add(first)):
             assert set(both.reference_ids) == {*first.reference_ids, *second.reference_ids}
@@ -266,7 +268,7 @@ class TestWhatSurrounds:
                 assert_same_surroundings(both.surroundings, first.surroundings)
             else:
                 assert getattr(both, name) == unknown[name]
-            for other in {"images", "background", "surroundings"} - {name}:
+            for other in unknown.keys() - {name}:
                 assert getattr(both, other) is not None
                 assert len(getattr(both, other)) > 0
         assert getattr(older.remove(["label-10"], keep_classes=False), name) == unknown[name]
@@ -298,6 +300,7 @@ class TestWhatSurrounds:
         ("parts", "words"),
         [
             ({"images": ("a",)}, "one image a reference or none at all, but there are 1 of 3 references"),
+            ({"image_names": ("a.png",)}, "one image name a reference or none at all, but there are 1 of 3 references"),
             ({"background": torch.zeros(2, 8, WIDTH)}, "one background a reference or none at all, but there are 2 of 3 ref"),
             ({"background": torch.zeros(0, 8, WIDTH)}, "one background a reference or none at all, but there are 0 of 3 ref"),
             (

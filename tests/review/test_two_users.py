@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -290,8 +291,8 @@ class TestContradictions:
         with pytest.raises(BadReferenceError) as caught:
             require_no_contradictions(torn, ["accepted", "rejected"], "rejected")
         assert str(caught.value) == (
-            f"The object {label.id} ('star') in the field 'accepted' of the image {torn.first().id} of dataset {torn.name!r} "
-            f"is rejected too, as {other.id} in 'rejected': decide on it again, or delete one of the two labels."
+            f"The object 'star' in {Path(torn.first().filepath).name} ({label.id}) in the field 'accepted' of dataset "
+            f"{torn.name!r} is rejected too, as {other.id} in 'rejected': decide on it again, or delete one of the two labels."
         )
 
     def test_deciding_again_mends_them(self, torn: fo.Dataset) -> None:

@@ -50,6 +50,19 @@ class TestValues:
         expected = F.interpolate(ramp, scale_factor=4, mode="bilinear", align_corners=False)[0, 0].numpy()
         np.testing.assert_allclose(heatmap.map, expected, atol=0.5 / 255 + 1e-3)
 
+    def test_one_value_a_patch(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        refseg.similarity_heatmap(trays, prototypes, "tee", field="fine", num_workers=0, progress=False)
+        report = refseg.similarity_heatmap(trays, prototypes, "tee", smooth=False, num_workers=0, progress=False)
+        side = load_models("demo").patches_side
+        for sample in trays:
+            assert sample.heatmap_tee.map.shape == (side, side)
+            middles = sample.fine.map.reshape(side, 4, side, 4)[:, 1:3, :, 1:3].mean((1, 3))
+            assert np.corrcoef(middles.ravel(), sample.heatmap_tee.map.ravel())[0, 1] > 0.98
+        every = np.stack([sample.heatmap_tee.map for sample in trays])
+        assert (report.lowest, report.highest) == (every.min(), every.max())
+        with pytest.raises(DatasetError, match="smooth"):
+            refseg.similarity_heatmap(trays, prototypes, "tee", smooth="yes", progress=False)
+
     @pytest.mark.parametrize(("label", "other"), [("star", "tee"), ("tee", "star")])
     def test_brightest_on_the_class(self, trays: fo.Dataset, prototypes: Prototypes, label: str, other: str) -> None:
         report = refseg.similarity_heatmap(trays, prototypes, label, num_workers=0, progress=False)

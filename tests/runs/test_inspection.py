@@ -146,10 +146,12 @@ class TestInspectReferences:
 
 class TestGone:
     def test_deleted_label(self, trays: fo.Dataset, prototypes: Prototypes, caplog: pytest.LogCaptureFixture) -> None:
-        gone = trays.first().ground_truth.detections[0].id
+        sample = trays.first()
+        gone, label = sample.ground_truth.detections[0].id, sample.ground_truth.detections[0].label
         trays.delete_labels(ids=[gone])
         report = drain(iter_inspect_references(trays, prototypes), False)
-        assert report.skipped == ((gone, "its label is not in the dataset any more"),)
+        words = f"{label!r} in {Path(sample.filepath).name}: its label is not in the dataset any more"
+        assert report.skipped == ((gone, words),)
         assert len(report.references) == 7
         with caplog.at_level(logging.WARNING, "refseg.runs.inspection"):
             assert len(refseg.inspect_references(trays, prototypes, progress=False)) == 7
@@ -158,7 +160,9 @@ class TestGone:
     def test_deleted_image(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         Path(trays.first().filepath).unlink()
         report = drain(iter_inspect_references(trays, prototypes), False)
-        assert {reason for _, reason in report.skipped} == {"the file does not exist"}
+        name = Path(trays.first().filepath).name
+        expected = {f"{part!r} in {name}: the file does not exist" for part in ("star", "tee")}
+        assert {reason for _, reason in report.skipped} == expected
         assert {name for name, _ in report.skipped} == {label.id for label in trays.first().ground_truth.detections}
 
     def test_mask_emptied_since(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
@@ -167,7 +171,8 @@ class TestGone:
         label.mask = np.zeros_like(label.mask)
         sample.save()
         report = drain(iter_inspect_references(trays, prototypes), False)
-        assert report.skipped == ((label.id, "its mask covers no patch any more"),)
+        what = f"{label.label!r} in {Path(sample.filepath).name}"
+        assert report.skipped == ((label.id, f"{what}: its mask covers no patch any more"),)
 
     def test_all_labels_and_ids_of_no_label(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         trays.clear_sample_field("ground_truth")

@@ -24,6 +24,7 @@ from refseg.progress import Progress, drain
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import Surroundings, image_key
+from refseg.review.merging import merge_accepted
 from refseg.runs.known_images import iter_calibrate, iter_mine_negatives
 from refseg.runs.segmenting import segment
 from refseg.runs.settings import SegmentSettings
@@ -110,6 +111,24 @@ class TestCalibrate:
             sample[field] = fo.Detections(detections=[taken.copy()])
             sample.save()
             assert around(calibrate(trays, prototypes, **QUIET)).shown.count("") == strangers
+
+    @pytest.mark.parametrize("into", ["accepted", "a_truth"])
+    def test_a_merged_copy_is_no_other_object(
+        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, into: str
+    ) -> None:
+        """Beside its reference, or where the copy is the reference."""
+        from refseg.runs import known_images
+
+        merge_accepted(trays[:2], into, accepted_field="ground_truth", progress=False)
+        if into == "a_truth":
+            trays.rename_sample_field("ground_truth", "accepted")
+            prototypes = replace(prototypes, reference_ids=tuple(trays[:2].values(f"{into}.detections.id", unwind=True)))
+        seen: list[list[str]] = []
+        whole = known_images.look_around
+        monkeypatch.setattr(known_images, "look_around", lambda *args: seen.append([one.id for one in args[1]]) or whole(*args))
+        calibrate(trays, prototypes, **QUIET)
+        assert [len(ids) for ids in seen] == [2, 2]
+        assert {name for ids in seen for name in ids} == set(prototypes.reference_ids)
 
     def test_a_box_is_enough(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         for sample in trays.iter_samples(autosave=True):

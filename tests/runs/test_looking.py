@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,21 @@ class TestSegment:
         report = segment(trays, calibrated, **QUIET)
         assert report.num_looked == NUM_TRAYS
         assert "No space left" in str(report)
+
+    def test_scores_are_counted_as_they_are_in_the_end(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
+        """First looks are answers too, and others follow; what stays as it was counts as well."""
+        for again in (False, True):
+            if not again:
+                clear_looks(trays)
+            report = segment(trays, calibrated, min_confidence=0.0, **QUIET)
+            assert report.num_looked == (0 if again else NUM_TRAYS)
+            counted: Counter[tuple[str, int]] = Counter()
+            for sample in trays.iter_samples():
+                counted.update((label.label, min(9, int(10 * label.confidence))) for label in sample.predictions.detections)
+            assert counted == Counter(
+                {(label, tenth): n for label, tenths in report.scores.items() for tenth, n in enumerate(tenths) if n}
+            )
+            assert sum(map(sum, report.scores.values())) == report.num_instances > 0
 
     def test_changes_are_told_once(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
         """The answer that is written first is no answer of an earlier run."""

@@ -188,7 +188,7 @@ def test_a_disk_that_is_full(trays: fo.Dataset, prototypes: Prototypes, folder: 
     run(trays, prototypes, mask_dir=folder)
     before, sample = paths_of(trays), trays.first()
     monkeypatch.setattr("PIL.Image.Image.save", full)
-    words = rf"The masks of the sample {sample.id} cannot be written to the folder {folder}/{sample.id} \(.*No space left"
+    words = rf"The masks of the image {sample.filepath} cannot be written to the folder {folder}/{sample.id} \(.*No space left"
     with pytest.raises(DatasetError, match=words):
         run(trays, prototypes, mask_dir=folder, run_key="full")
     assert (paths_of(trays), files_in(folder)) == (before, before)

@@ -14,6 +14,7 @@ from fiftyone import ViewField
 
 import refseg
 import refseg.runs.similar as similar
+from refseg.dataset import past_runs
 from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, IndexNotFoundError, NoReferencesError
 from refseg.models.loaded import load_models
 from refseg.progress import drain
@@ -123,6 +124,27 @@ class TestFindSimilar:
         tee = next(label for label in trays.first().ground_truth.detections if label.label == "tee")
         view = refseg.find_similar(trays, tee, k=2, progress=False)
         assert len(view) == trays.count("similar.detections") == 2
+
+    def test_what_is_known_of_a_search(self, trays: fo.Dataset) -> None:
+        star, tee = star_of(trays), next(one for one in trays.first().ground_truth.detections if one.label == "tee")
+        for query, label in ((star, "star"), ([star, tee], None)):
+            report = drain(similar.iter_find_similar(trays, query, 3), False)
+            assert report.label == label
+            (run,) = past_runs(trays, [similar.SIMILAR_METHOD])
+            known = {name: run.config[name] for name in ("label", "num_found", "score_range")}
+            assert known == {"label": label, "num_found": 3, "score_range": [report.scores[-1], report.scores[0]]}
+
+    def test_what_was_found_is_named(self, trays: fo.Dataset) -> None:
+        tee = next(one for one in trays.first().ground_truth.detections if one.label == "tee")
+        view = refseg.find_similar(trays, [star_of(trays), tee], k=4, progress=False)
+        ids = view.values("id")
+        similar.name_found(trays, "similar", [*ids[:2], "6" * 24], " gear ")
+        named = dict(zip(*trays.values(["similar.detections.id", "similar.detections.label"], unwind=True), strict=True))
+        assert [named[one] for one in ids] == ["gear", "gear", "similar", "similar"]
+        with pytest.raises(DatasetError, match="cannot name a class"):
+            similar.name_found(trays, "similar", ids, " ")
+        with pytest.raises(DatasetError, match=r"'ground_truth' of dataset .* was not written by find_similar"):
+            similar.name_found(trays, "ground_truth", ids, "gear")
 
     def test_a_view_is_searched_alone(self, trays: fo.Dataset) -> None:
         view = refseg.find_similar(trays[2:4], star_of(trays), k=12, progress=False)

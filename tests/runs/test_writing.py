@@ -80,7 +80,7 @@ class TestLabelsOfOthers:
         sample.save()
         report = run(trays, prototypes)
         assert (report.protected, report.num_written) == ((sample.id,), 3)
-        assert f"1 images stay as they are, such as that of the sample {sample.id}" in str(report)
+        assert f"1 image kept as before, such as {sample.filepath}: no run wrote" in str(report)
         trays.reload()
         assert trays.first().predictions.detections[0].label == "mine"
         assert trays.get_run_info(report.run_key).config.num_protected == 1

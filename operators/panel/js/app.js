@@ -3,5 +3,5 @@ export const { createContext, createElement: h, useCallback, useContext, useEffe
 export const mui = window.__mui__;
 export const { usePanelEvent } = window.__foo__;
 export const { usePanelId } = window.__fosp__;
-export const { selectedLabelTypes } = window.__fos__;
-export const { useRecoilValue } = window.recoil;
+export const { activeFields, colorScheme, selectedLabelTypes } = window.__fos__;
+export const { useRecoilValue, useSetRecoilState } = window.recoil;

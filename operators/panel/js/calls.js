@@ -7,6 +7,16 @@ const READING_MILLISECONDS = 500;
 const PATIENCE_MILLISECONDS = 5000;
 const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
 const PICTURES_A_REQUEST = 48;
+const IMAGE_TAB = "[data-cy=panel-tab-fo-sample-modal-plugin]"; // what FiftyOne calls the open image among its panels
+
+/** Bring the open image to the front of the panels beside it, as soon as it is open. */
+function showImage(tries = 50) {
+  const tab = document.querySelector(`[data-cy=modal] ${IMAGE_TAB}`);
+  if (tab) tab.click();
+  else if (tries) setTimeout(() => showImage(tries - 1), 100);
+}
+
+const TURNS = ["accept_above", "choose", "decide", "decide_selected", "undo", "take_suggestion", "drop_reference", "undo_inspected"];
 
 /** A function that calls a method of the panel and resolves to what it returns; the same one for the panel's life. */
 export function useCall(schema) {
@@ -20,11 +30,13 @@ export function useCall(schema) {
       const { handle: send, panelId: id, view } = latest.current;
       send(id, { operator: view[method], params, callback: (answer) => resolve(answer ? answer.result : undefined) });
     });
-    if (method === "pictures") return ask();
+    if (["pictures", "suggestion_pictures"].includes(method)) return ask();
     // A button pressed while its field is still being left waits until what was typed there is kept, and a decision or its
     // undoing waits for the one before.
     const answer = chosen.current.then(ask);
-    if (["choose", "decide", "decide_selected", "undo"].includes(method)) chosen.current = answer;
+    if (TURNS.includes(method)) chosen.current = answer;
+    // The panel may lie before the image that it opens.
+    if (method === "open_image" || (method === "decide" && params.kind === "fix")) answer.then((done) => { if (done !== undefined && done !== null) showImage(); });
     // Sections that were asked for before a change must not come after it: it waits for them, but not for ever, should the
     // server be gone.
     const patience = () => new Promise((done) => setTimeout(done, PATIENCE_MILLISECONDS));

@@ -2,12 +2,14 @@
 import { h, mui, useCallback, useEffect, useState } from "./app.js";
 import { useCall, useSections, useSelection, useWatch } from "./calls.js";
 import { Index } from "./indexing.js";
+import { Inspect } from "./inspect.js";
 import { SECTIONS, TITLES } from "./names.js";
 import { Jobs, box, button, check, row, text } from "./pieces.js";
 import { References } from "./references.js";
 import { Results } from "./results.js";
 import { Review } from "./review.js";
 import { Segment } from "./segment.js";
+import { Similar } from "./similar.js";
 import { Suggested } from "./suggested.js";
 import { useTicking } from "./times.js";
 import { Trouble, Troubles, isAside, useTroubles } from "./troubles.js";
@@ -38,6 +40,7 @@ export function RefSegPanel({ data = {}, schema }) {
   const [onlyView, setOnlyView] = useState(false);
   const [delegate, setDelegate] = useState(true);
   const [isInModal, setIsInModal] = useState(false);
+  const [isInspecting, setIsInspecting] = useState(false);
   const place = useCallback((node) => { if (node) setIsInModal(Boolean(node.closest("[data-cy=modal]"))); }, []);
   const name = overview && overview.dataset;
   const isUsable = Boolean(overview) && !overview.problem;
@@ -76,7 +79,14 @@ export function RefSegPanel({ data = {}, schema }) {
   const hasSuggested = sections.suggested && sections.suggested.is_possible;
   const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
   // Beside an open image the App's arrows to the next one lie over the panel's edges.
-  return h(mui.Box, { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } },
+  const frame = { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } };
+  if (isInspecting) {
+    return h(mui.Box, frame, ofPanel,
+      h(Inspect, { ...shared("inspection"), references: sections.references, onBack: () => setIsInspecting(false) }),
+      // Its job fails in the section in which it was asked for.
+      [...told("inspection"), ...told("references")].map((trouble) => h(Trouble, trouble)));
+  }
+  return h(mui.Box, frame,
     row({ justifyContent: "flex-end", mb: 1 },
       overview.can_delegate ? check("Long work in the delegated service", delegate, setDelegate, "Queue it for `fiftyone delegated launch`, instead of running it in this server") : null,
       isReading ? row({ mr: "auto" }, h(mui.CircularProgress, { size: 14 }), text("Reading the labels of this dataset…", { color: "text.secondary" })) : null,
@@ -84,7 +94,8 @@ export function RefSegPanel({ data = {}, schema }) {
         h(mui.IconButton, { "aria-label": "Refresh", size: "small", onClick: () => call("load", { anew: true }), sx: { fontSize: 18, width: 30, height: 30 } }, "⟳"))),
     ofPanel,
     h(Troubles.Provider, { value: Object.fromEntries(Object.entries(TITLES).map(([section, title]) => [title, told(section)])) },
-      h(References, shared("references")),
+      overview.similar ? h(Similar, { ...shared("similar"), references: sections.references, review: sections.review }) : null,
+      h(References, { ...shared("references"), onInspect: () => setIsInspecting(true) }),
       h(Index, shared("index")),
       h(Segment, { ...shared("segment"), references: sections.references, start: { onlyView, setOnlyView } }),
       hasSuggested ? h(Suggested, { ...shared("suggested"), review: sections.review }) : null,

@@ -1,6 +1,7 @@
 /* Section 1: objects that show what to look for. */
 import { h, mui, selectedLabelTypes, useRecoilValue, useState } from "./app.js";
 import { usePictures } from "./calls.js";
+import { Legends } from "./heatmap.js";
 import { AMBER, Choice, Crop, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, help, plural, row, text } from "./pieces.js";
 import { ShowObject } from "./showing.js";
 
@@ -33,7 +34,7 @@ function Closer({ examples, about, tone, call }) {
   }));
 }
 
-export function References({ data, overview, call, go, isNext, jobs }) {
+export function References({ data, overview, call, go, isNext, jobs, onInspect }) {
   const { settings, selection } = overview;
   const numImages = selection.what === "image" ? selection.num_references + selection.num_negatives : 0;
   const areMarked = numImages > 0 && selection.num_marked === numImages;
@@ -64,10 +65,11 @@ export function References({ data, overview, call, go, isNext, jobs }) {
     number: 1, title: "References", state, isNext,
     hint: "Objects that show what to look for. Select labels in an image, or images or patches in the grid; hold Alt to select what it is not.",
   },
-  parts.length
+  parts.length && !overview.similar
     ? row({ mb: 1.75 }, button(`Add ${parts.join(", ")}`, () => add(false), { primary: true }),
       selection.num_references ? button(selection.num_negatives ? "Add all as negatives" : "As negatives", () => add(true), { tip: "They look like a class and are none of it" }) : null,
       numImages ? button(areMarked ? "Not empty after all" : numImages === 1 ? "This image is empty" : "These images are empty", () => call("mark_empty", { unmark: areMarked }), { tip: areMarked ? "Takes the mark off" : "They hold no object of any class: whatever is taken for one there is a mistake to learn from" }) : null,
+      selection.what === "object" && selection.num_references ? button("Find similar", () => call("prompt", { operator: "find_similar" }), { tip: "The objects of all indexed images that are most like what is selected" }) : null,
       button("Clear selection", () => call("forget_selection")))
     : null,
   isShowing ? h(ShowObject, { call, current: overview.current_sample, onClose: () => setIsShowing(false) })
@@ -111,10 +113,11 @@ export function References({ data, overview, call, go, isNext, jobs }) {
   data && data.num_references
     ? row({ mt: 1 },
       button("Build prototypes", () => go("learn"), { disabled: (!data.pending && Boolean(data.prototypes)) || jobs.some((job) => job.operator === "learn"), tip: "Learn from the references, to see their quality; segmenting does so by itself" }),
-      button("Inspect", () => call("prompt", { operator: "inspect_prototypes" }), { disabled: !data.prototypes, tip: "Each reference with its features and parts as colours" }),
-      button("Heatmap", () => call("prompt", { operator: "show_heatmap" }), { disabled: !data.prototypes, tip: "How similar each spot of an image is to a class" }),
+      button("Inspect", onInspect, { disabled: !data.prototypes, tip: "What the references are worth, which of them hurt, and what would help next" }),
+      button("Heatmap", () => call("prompt", { operator: "show_heatmap" }), { disabled: !data.prototypes, tip: "How similar each spot of an image is to a class: in colours over the images" }),
       data.pending ? text(`Not learnt yet: ${data.pending}`, { color: "text.secondary" }) : null)
     : null,
+  h(Legends, { call }),
   data ? h(Calibration, { data, call, go, jobs }) : null,
   h(Jobs, { jobs: jobs.filter((job) => ["build_prototypes", "calibrate", "mine_negatives", "inspect_prototypes", "show_heatmap"].includes(job.operator)), call }));
 }

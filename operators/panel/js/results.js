@@ -1,39 +1,88 @@
 /* Section 5: how good predictions are. */
-import { h, mui } from "./app.js";
+import { h, mui, useState } from "./app.js";
+import { Confusion } from "./confusion.js";
 import { GREEN, Jobs, RED, Section, box, button, help, plural, row, text } from "./pieces.js";
 import { numDecided } from "./review.js";
 import { ago } from "./times.js";
 
 const figure = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
+const share = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+const CLASSES_SHOWN = 10;
 
-export function Results({ data, review, call, go, isNext, jobs }) {
+export function Results({ data, review, overview, call, go, isNext, jobs }) {
   const own = jobs.filter((job) => job.operator === "evaluate");
   const measured = data && data.evaluation;
-  const leftOut = measured ? [[measured.num_skipped, "image"], [measured.num_left_out, "label"]].filter(([number]) => number).map(([number, noun]) => plural(number, noun)) : [];
   const decided = numDecided(review);
-  const state = !data ? "…" : measured ? `mask AP ${figure(measured.mask_ap ?? measured.box_ap)}` : decided ? `${Math.round(100 * review.acceptance_rate)} % accepted` : "not measured yet";
-  const cells = (values, sx) => values.map((value, number) => h("td", { key: number, style: { padding: "2px 14px 2px 0", ...sx } }, value));
+  const state = !data ? "…" : measured ? `${measured.mask_ap === null ? "box" : "mask"} AP ${figure(measured.mask_ap ?? measured.box_ap)}` : decided ? `${Math.round(100 * review.acceptance_rate)} % accepted` : "not measured yet";
   return h(Section, {
     number: 5, title: "Results", state, isNext,
     hint: "Against ground truth where there is any; otherwise, how often predictions were right when you reviewed them.",
   },
-  measured ? box({ mb: 1 },
-    h("table", { "aria-label": "Average precision", style: { borderCollapse: "collapse", fontSize: 13 } },
-      h("thead", null, h("tr", { style: { textAlign: "left", opacity: 0.7 } }, cells(["", "mask AP", "AP50", "box AP"]))),
-      h("tbody", null,
-        h("tr", { style: { fontWeight: 600 } }, cells(["all classes", figure(measured.mask_ap), figure(measured.mask_ap50), figure(measured.box_ap)])),
-        measured.per_class.map(([name, masks, boxes]) => h("tr", { key: name }, cells([name, figure(masks), "", figure(boxes)]))))),
-    help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.at ? ago(measured.at) : "earlier"}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}`),
-    measured.without_references.length ? text(`Without a reference, so never found: ${measured.without_references.join(", ")}. Add references of them to have them found.`, { color: "warning.main" }) : null,
-    leftOut.length ? text(`Left out, as they cannot be used: ${leftOut.join(" and ")}. The evaluation's message names them.`, { color: "warning.main" }) : null,
-    [...measured.notes, measured.hint].map((note) => note && text(note, { color: "warning.main", overflowWrap: "anywhere" }, note))) : null,
-  decided ? text(`Reviewed: ${review.num_accepted} accepted, ${review.num_rejected} rejected, ${review.num_relabelled} relabelled, ${review.num_fixed} fixed: ${Math.round(100 * review.acceptance_rate)} % accepted, ${Math.round(review.corrections_per_hundred)} corrections in a hundred objects`, { mb: 1 }) : null,
+  measured ? box({ mb: 1.5 },
+    h(Classes, { measured, call }),
+    h(About, { measured, data, call }),
+    h(Confusion, { table: measured.confusion, call })) : null,
+  decided ? h(Decided, { review, decided }) : null,
   data && data.histogram ? h(Histogram, data) : null,
   row({ mt: 1 },
     button("Evaluate", () => go("evaluate"), { primary: isNext, disabled: !data || !data.histogram || !data.truth_fields.length || own.length > 0, tip: "By COCO's rules, with masks" }),
     button("Open the evaluation", () => call("evaluation"), { disabled: !measured || !measured.eval_key }),
+    button("Counts and areas…", () => call("prompt", { operator: "write_counts", params: {} }), { disabled: !data || !data.histogram, tip: "How many objects of each class an image holds, and how large they are" }),
+    button("Merge accepted into a field…", () => call("prompt", { operator: "merge_accepted", params: {} }), { disabled: !review || !review.num_accepted, tip: `Copies what you accepted, in the field ${overview.settings.accepted_field}, to another one` }),
     data && !data.truth_fields.length ? text("No other field holds objects to compare with.", { color: "text.secondary" }) : null),
   h(Jobs, { jobs: own, call }));
+}
+
+/** A row for each class of ground truth; its name opens its objects. */
+function Classes({ measured, call }) {
+  const [showsAll, setShowsAll] = useState(false);
+  const rows = showsAll ? measured.classes : measured.classes.slice(0, CLASSES_SHOWN);
+  const { num_ground_truth } = measured;
+  const sum = (name) => measured.classes.reduce((total, entry) => total + (entry[name] || 0), 0);
+  const isKnown = measured.classes.some((entry) => entry.num_truth !== null);
+  const all = { ap: measured.mask_ap ?? measured.box_ap, ap50: measured.mask_ap50 ?? measured.box_ap50, precision: isKnown && sum("num_predictions") ? sum("num_found") / sum("num_predictions") : null, recall: isKnown && sum("num_truth") ? sum("num_found") / sum("num_truth") : null };
+  const cell = (content, key, tip) => h("td", { key, title: tip, style: { padding: "2px 12px 2px 0", textAlign: key ? "right" : "left", whiteSpace: "nowrap" } }, content);
+  const figures = (entry) => [
+    cell(figure(entry.ap), 1), cell(figure(entry.ap50), 2),
+    cell(share(entry.precision), 3, entry.num_predictions ? `${entry.num_found} of ${plural(entry.num_predictions, "prediction")} are right` : undefined),
+    cell(share(entry.recall), 4, entry.num_truth ? `${entry.num_found} of ${plural(entry.num_truth, "object")} were found` : undefined),
+  ];
+  const heads = ["", measured.mask_ap === null ? "box AP" : "mask AP", "AP50", "precision", "recall", "objects", "taken for"];
+  return box({ overflowX: "auto" },
+    h("table", { "aria-label": "Average precision", style: { borderCollapse: "collapse", fontSize: 13 } },
+      h("thead", null, h("tr", null, heads.map((name, number) => h("th", { key: name, scope: "col", style: { padding: "2px 12px 2px 0", fontWeight: 400, opacity: 0.8, textAlign: number && number < 6 ? "right" : "left" } }, name)))),
+      h("tbody", null,
+        h("tr", { style: { fontWeight: 600 } }, cell("all classes"), figures(all), cell(num_ground_truth.toLocaleString(), 5), h("td")),
+        rows.map((entry) => h("tr", { key: entry.name },
+          cell(link(entry.name, () => call("show_class", { name: entry.name }), `Show the objects of ${entry.name} as patches`)),
+          figures(entry), cell(entry.num_truth === null ? "–" : entry.num_truth.toLocaleString(), 5),
+          h("td", { style: { whiteSpace: "nowrap" } }, entry.taken_for ? link(`${entry.taken_for[0]} ${entry.taken_for[1]}`, () => call("show_cell", { truth: entry.name, predicted: entry.taken_for[0] }), `Show what is ${entry.name} and was taken for ${entry.taken_for[0]}`) : entry.has_reference ? "" : "has no reference"))),
+        (showsAll || measured.classes.length <= CLASSES_SHOWN ? measured.not_compared : []).map(([name, number]) => h("tr", { key: name, style: { opacity: 0.75 } }, cell(name), cell("–", 1), cell("–", 2), cell("–", 3), cell("–", 4), cell(number.toLocaleString(), 5), h("td", null, "was not looked for"))))),
+    measured.classes.length > CLASSES_SHOWN ? button(showsAll ? "Show fewer classes" : `Show all ${measured.classes.length + measured.not_compared.length} classes`, () => setShowsAll(!showsAll), { sx: { mt: 0.5 } }) : null);
+}
+
+const link = (words, onClick, tip) => h(mui.Link, { component: "button", type: "button", onClick, title: tip, underline: "hover", sx: { fontSize: 13, textAlign: "left", verticalAlign: "baseline" } }, words);
+
+/** What the figures are of, and what they leave out. */
+function About({ measured, data, call }) {
+  const from = measured.least.length === 1 ? ` of ${measured.least[0].toFixed(2)} or more` : measured.least.length ? " from the least score of their class on" : "";
+  const outside = measured.num_outside ? ` ${plural(measured.num_outside, "image")} outside the view that was evaluated ${measured.num_outside === 1 ? "is" : "are"} left out.` : "";
+  const notCompared = measured.not_compared.length ? ` Left out of the means: ${measured.not_compared.map(([name]) => name).join(", ")}, which the last run was not to look for.` : "";
+  return box({ mt: 0.5 },
+    help(`${plural(measured.num_images, "image")} with ${plural(measured.num_ground_truth, "object")} of “${measured.gt_field}”, ${measured.at ? ago(measured.at) : "earlier"}${data.num_reference_images ? `; images that hold references (${data.num_reference_images} now) count too, and flatter the figures` : ""}. Precision and recall are of predictions${from}, at an IoU of 0.5.${outside}${notCompared}`),
+    measured.without_references.length ? text(`Without a reference, so never found: ${measured.without_references.join(", ")}. Add references of them to have them found.`, { color: "warning.main" }) : null,
+    measured.num_skipped ? row({}, text(`Left out, as they cannot be read: ${plural(measured.num_skipped, "image")}.`, { color: "warning.main" }), button("Show these images", () => call("show_left_out"))) : null,
+    measured.num_left_out ? text(`Left out, as they cannot be used: ${plural(measured.num_left_out, "label")}. The evaluation's message names them.`, { color: "warning.main" }) : null,
+    [...measured.notes, measured.hint].map((note) => note && text(note, { color: "warning.main", overflowWrap: "anywhere" }, note)));
+}
+
+/** What the review came to. */
+function Decided({ review, decided }) {
+  const corrected = review.num_rejected + review.num_relabelled + review.num_fixed;
+  const percent = (number) => `${Math.round((100 * number) / decided)} %`;
+  return box({ mb: 1 },
+    text(`Accepted as they were: ${review.num_accepted.toLocaleString()} of ${decided.toLocaleString()} (${percent(review.num_accepted)}). Corrected: ${corrected.toLocaleString()} of ${decided.toLocaleString()} (${percent(corrected)}).`),
+    help(`${review.num_accepted} accepted, ${review.num_rejected} rejected, ${review.num_relabelled} relabelled, ${review.num_fixed} fixed. ${review.num_open ? `${plural(review.num_open, "prediction")} that nobody has decided on ${review.num_open === 1 ? "does" : "do"} not count.` : ""}`));
 }
 
 /**

@@ -1,5 +1,6 @@
 /* Section 3: predictions. */
 import { h, mui, useEffect, useState } from "./app.js";
+import { Changes } from "./changes.js";
 import { SECTIONS } from "./names.js";
 import { Choice, Field, Jobs, Section, box, button, check, help, plural, row, text } from "./pieces.js";
 import { ago } from "./times.js";
@@ -92,23 +93,3 @@ export function Segment({ data, references, overview, call, go, isNext, jobs, st
   h(Jobs, { jobs: own, call }),
   h(Changes, { run, call, isTold: Boolean((overview.failures || {}).segment) }));
 }
-
-/** What the last run changed. */
-function Changes({ run, call, isTold }) {
-  if (run && run.state === "failed" && run.error) return isTold ? null : box({ mt: 1 }, text(`The last run failed: ${run.error}`));
-  const ended = { cancelled: "cancelled", interrupted: "interrupted, because its process ended" }[run && run.state];
-  if (!run || own(run) === 0) return ended ? box({ mt: 1 }, text(`The last run was ${ended}; what it had written is kept.`)) : null;
-  const list = (pairs) => pairs.map(([name, number]) => `${name} ${number}`).join(", ");
-  const total = (rows) => rows.reduce((sum, entry) => sum + entry[entry.length - 1], 0);
-  const moved = run.relabelled.map(([before, after, number]) => `${before} → ${after} ${number}`).join(", ");
-  return h(mui.Alert, {
-    severity: "info", icon: false, sx: { mt: 1, py: 0 }, "aria-label": "What changed",
-    action: button("Show them", () => call("show", { what: "changed" })),
-  },
-  text([
-    run.gained.length ? `${plural(total(run.gained), "object")} gained (${list(run.gained)})` : "none gained",
-    run.lost.length ? `${total(run.lost)} lost (${list(run.lost)})` : "none lost",
-    run.relabelled.length ? `${total(run.relabelled)} relabelled (${moved})` : "none relabelled",
-  ].join(" · ")));
-}
-const own = (run) => run.gained.length + run.lost.length + run.relabelled.length;

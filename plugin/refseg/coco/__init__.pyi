@@ -1,13 +1,14 @@
 from .annotations import MASK_LEFT_OUT as MASK_LEFT_OUT
 from .annotations import BadMasks as BadMasks
 from .annotations import mark_bare as mark_bare
-from .average_precision import AveragePrecision as AveragePrecision
 from .average_precision import Rules as Rules
 from .average_precision import evaluate_results as evaluate_results
-from .average_precision import format_table as format_table
 from .average_precision import has_masks as has_masks
 from .average_precision import mean_precision as mean_precision
 from .average_precision import precision_table as precision_table
+from .figures import AveragePrecision as AveragePrecision
+from .figures import format_table as format_table
+from .figures import precision_page as precision_page
 from .files import Box as Box
 from .files import CocoDataset as CocoDataset
 from .files import CocoImage as CocoImage

@@ -19,6 +19,7 @@ from ..errors import CocoError
 from ..masks import ImageId, annotation_rle, id_order
 from ..masks.run_lengths import run_lengths
 from .annotations import MASK_LEFT_OUT
+from .figures import AveragePrecision
 from .files import CocoDataset, CocoImage
 
 IouType: TypeAlias = Literal["segm", "bbox"]
@@ -28,29 +29,6 @@ CODES_AT_A_TIME = 512
 
 _output_lock = threading.Lock()
 """pycocotools prints; sys.stdout belongs to the whole process, so only one evaluation at a time may redirect it."""
-
-
-@dataclass(frozen=True)
-class AveragePrecision:
-    """COCO's average precision; None where there is nothing to find.
-
-    Attributes:
-        ap: mean over IoU 0.50, 0.55, … 0.95 and the classes.
-        ap50: at IoU 0.50.
-        ap75: at IoU 0.75.
-        small: over objects under 32² pixels.
-        medium: over objects of 32² to 96² pixels.
-        large: over larger objects.
-        per_class: ap of each class.
-    """
-
-    ap: float | None
-    ap50: float | None
-    ap75: float | None
-    small: float | None
-    medium: float | None
-    large: float | None
-    per_class: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -110,6 +88,7 @@ def evaluate_results(
         mean_precision(precision[..., 2]),
         mean_precision(precision[..., 3]),
         {ground_truth.categories[category_id]: mean_precision(values[..., 0]) for category_id, values in table.items()},
+        {ground_truth.categories[category_id]: mean_precision(values[0, ..., 0]) for category_id, values in table.items()},
     )
 
 
@@ -168,34 +147,6 @@ def has_masks(annotations: Iterable[Mapping[str, Any]]) -> bool:
     known = list(annotations)
     masked = [annotation for annotation in known if not annotation.get(MASK_LEFT_OUT)]
     return all(annotation.get("segmentation") for annotation in masked) and (bool(masked) or not known)
-
-
-def format_table(masks: AveragePrecision | None, boxes: AveragePrecision) -> str:
-    """The figures as a table for the console; a dash where there is nothing to find.
-
-    Example:
-        >>> print(format_table(None, AveragePrecision(0.5, 0.75, 0.6, None, 0.4, 0.5, {"star": 0.5})))
-                AP   AP50   AP75  small medium  large
-        box  0.500  0.750  0.600      –  0.400  0.500
-        <BLANKLINE>
-              box AP
-        star   0.500
-    """
-    rows = [("mask", masks), ("box", boxes)]
-    shown = [(name, values) for name, values in rows if values is not None]
-    wide = max(len(name) for name, _ in shown)
-    lines = [" " * wide + "".join(f"{head:>7}" for head in ("AP", "AP50", "AP75", "small", "medium", "large"))]
-    for name, v in shown:
-        lines.append(f"{name:<{wide}}" + "".join(map(_cell, (v.ap, v.ap50, v.ap75, v.small, v.medium, v.large))))
-    wide = max([len(label) for label in boxes.per_class], default=0)
-    lines += ["", " " * wide + "".join(f"{name + ' AP':>8}" for name, _ in shown)]
-    for label in boxes.per_class:
-        lines.append(f"{label:<{wide}}" + "".join(" " + _cell(values.per_class[label]) for _, values in shown))
-    return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return f"{'–':>7}" if value is None else f"{value:>7.3f}"
 
 
 class _Evaluator(COCOeval):  # type: ignore[misc]  # pycocotools has no types

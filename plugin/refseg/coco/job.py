@@ -7,7 +7,10 @@ from pathlib import Path
 
 from ..masks import Refusal, summary_of
 from ..matching import MatchSettings
-from .average_precision import AveragePrecision, format_table
+from ..notebook import PICTURES, details, facts, heading, page, table
+from ..printing import counted
+from ..progress import duration
+from .figures import AveragePrecision, format_table, precision_page
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class CocoReport:
         num_instances: entries of the results file.
         seconds: for calibrating and segmenting, models loaded.
         skipped_images: path and reason of each image that could not be read.
-        skipped_references: annotation id and reason of each reference that could not be used.
+        skipped_references: annotation id of each reference that could not be used, and in words what it is and why.
         mask: scores of masks; None without ground truth masks.
         box: scores of boxes; None without ground truth.
         num_gated: images that the presence gate kept from the segmenter, as a whole or in part.
@@ -108,6 +111,37 @@ class CocoReport:
     left_out: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
     pixel_range: tuple[float, float] | None = None
+
+    def _repr_html_(self) -> str:
+        """What was written, the figures where there is ground truth, and what was skipped."""
+        figures = {name: one for name, one in (("masks", self.mask), ("boxes", self.box)) if one is not None}
+        meaning = "probabilities" if self.calibrated else "similarities"
+        skipped = [f"{path}: {why}" for path, why in self.skipped_images]
+        return page(
+            f"{counted(self.num_instances, 'instance')} in {counted(self.num_images, 'image')}",
+            precision_page(figures) if figures else None,
+            heading("References, and the least score that is written"),
+            table(
+                ("class", "references", "least score"),
+                [(name, number, self.thresholds.get(name)) for name, number in self.shots.items()],
+            ),
+            facts(
+                {
+                    "written to": self.out,
+                    "model": self.model,
+                    "scores": meaning,
+                    "time": duration(self.seconds),
+                    "empty images": self.num_empty or None,
+                    "negatives mined there": self.num_mined or None,
+                }
+            ),
+            *([summary_of(self.left_out), *self.notes][:PICTURES]),
+            details(f"{counted(len(skipped), 'image')} skipped", skipped),
+            details(
+                f"{counted(len(self.skipped_references), 'reference')} skipped",
+                [f"{why} ({one})" for one, why in self.skipped_references],
+            ),
+        )
 
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)

@@ -29,7 +29,8 @@ from ..matching import (
 from ..models import Models, load_models
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, build_prototypes, image_key
-from .average_precision import AveragePrecision, evaluate_results, has_masks
+from .average_precision import evaluate_results, has_masks
+from .figures import AveragePrecision
 from .files import CocoDataset, CocoImage, group_by_image, to_listing, to_results
 from .frame_hints import framed_image
 from .frames import FramedImage, frame_hint
@@ -77,7 +78,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
     shown, blank, refused = _known(job, inputs.references, inputs.crowds, inputs.empty, prototypes, models)
     known = KnownImages(shown, blank, {proposer.path_of(image) for image in inputs.targets.images.values()})
     look = iter_look(known, prototypes, lambda taught: _matcher(job, taught, models, 0.0), proposer)
-    seen = drain(look, progress) if known.paths else Seen()
+    seen = drain(look, progress, "calibrating") if known.paths else Seen()
     prototypes = _taught(job, prototypes, seen, models)
     if job.prototypes is not None:
         prototypes.save(job.prototypes)
@@ -85,7 +86,7 @@ def run_coco(job: CocoJob, *, progress: bool | Watcher | None = None) -> CocoRep
         # Before the first map: the names tell the next run whose maps these are.
         write_names(job.semantic, prototypes.classes)
     work = _work_of(job, inputs, prototypes, _matcher(job, prototypes, models, job.min_score), proposer)
-    found = drain(_iter_segment(work, seen.candidates), progress)
+    found = drain(_iter_segment(work, seen.candidates), progress, "segmenting")
     seconds = time.monotonic() - started
     listed = _write_results(job, inputs, found)
     mask, box = _scores(listed, found.results, sorted(inputs.category_ids.values()))

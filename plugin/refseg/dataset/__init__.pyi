@@ -5,8 +5,11 @@ from .contradictions import SAME_PLACE as SAME_PLACE
 from .contradictions import box_iou as box_iou
 from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
+from .copies import MERGED_FROM as MERGED_FROM
+from .copies import origin_of as origin_of
 from .drawn_references import sample_references as sample_references
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
+from .fields import CHANGING as CHANGING
 from .fields import EMPTY_TAG as EMPTY_TAG
 from .fields import INSPECTING as INSPECTING
 from .fields import INTERRUPTED as INTERRUPTED
@@ -33,6 +36,13 @@ from .fields import seconds_elsewhere as seconds_elsewhere
 from .fields import turned_before as turned_before
 from .fields import whole_config as whole_config
 from .file_states import file_state as file_state
+from .image_numbers import add_numbers as add_numbers
+from .image_numbers import holds_numbers as holds_numbers
+from .image_numbers import known_numbers as known_numbers
+from .image_numbers import name_of_key as name_of_key
+from .image_numbers import number_key as number_key
+from .image_numbers import require_numbers_field as require_numbers_field
+from .image_numbers import write_numbers as write_numbers
 from .index import DatasetIndex as DatasetIndex
 from .index_finding import find_index as find_index
 from .index_finding import open_index as open_index
@@ -56,8 +66,10 @@ from .known_indexes import pixels_of_index as pixels_of_index
 from .label_edits import Document as Document
 from .label_edits import ImageEdit as ImageEdit
 from .label_edits import ListEdit as ListEdit
+from .label_edits import collection_of as collection_of
 from .label_edits import edit_labels as edit_labels
 from .label_edits import images_that_hold as images_that_hold
+from .label_edits import images_with_labels as images_with_labels
 from .label_edits import labels_in as labels_in
 from .label_edits import read_documents as read_documents
 from .label_edits import write_edits as write_edits
@@ -107,6 +119,10 @@ from .store import named_prototypes as named_prototypes
 from .store import reusable_prototypes as reusable_prototypes
 from .store import save_prototypes as save_prototypes
 from .store import write_prototypes as write_prototypes
+from .stored_labels import StoredImage as StoredImage
+from .stored_labels import as_object as as_object
+from .stored_labels import stored_images as stored_images
+from .stored_labels import stored_mask as stored_mask
 from .tagged_labels import TaggedLabel as TaggedLabel
 from .tagged_labels import TaggedLabels as TaggedLabels
 from .tagged_labels import look_at_tagged as look_at_tagged
@@ -124,6 +140,7 @@ from .views import open_collection as open_collection
 from .views import read_detections as read_detections
 from .views import require_samples as require_samples
 from .views import sample_or_none as sample_or_none
+from .views import stored_field as stored_field
 from .views import whole_of as whole_of
 from .views import write_detections as write_detections
 from .views import write_values as write_values

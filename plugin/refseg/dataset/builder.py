@@ -39,6 +39,7 @@ from ..images import (
 )
 from ..index import FileState, Leases
 from ..models import Models
+from ..notebook import plain_page
 from .index import (
     DatasetIndex,
     record_index,
@@ -73,6 +74,8 @@ class SkippedImage:
     sample_id: str
     filepath: str
     reason: str
+
+    _repr_html_ = plain_page
 
 
 @dataclass(frozen=True)

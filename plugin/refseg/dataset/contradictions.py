@@ -7,9 +7,10 @@ from itertools import product
 from typing import Any
 
 from ..errors import BadReferenceError
+from ..printing import object_name
 from .label_edits import Document, images_with_labels, read_documents
 from .labels import is_box
-from .views import name_of
+from .views import name_of, sample_or_none
 
 SAME_PLACE = 0.7
 """IoU of boxes from which on two labels show one object: predictions get new ids when an image is segmented again."""
@@ -50,8 +51,10 @@ def require_no_contradictions(dataset: Any, fields: Sequence[str], rejected_fiel
         for name in others:
             for label, rejected in product(lists[name], lists[rejected_field]):
                 if clashes(label, rejected):
+                    sample = sample_or_none(dataset, sample_id)
+                    path = sample_id if sample is None else sample.filepath
                     raise BadReferenceError(
-                        f"The object {label['_id']} ({label.get('label')!r}) in the field {name!r} of the image {sample_id} of "
+                        f"The object {object_name(label.get('label'), path, str(label['_id']))} in the field {name!r} of "
                         f"dataset {name_of(dataset)!r} is rejected too, as {rejected['_id']} in {rejected_field!r}: decide on "
                         "it again, or delete one of the two labels."
                     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeAlias
 
 from fiftyone import ViewField as F
 
 from ..checks import names_or_none, require_names, require_numbers, require_whole
 from ..errors import ImageError, LabelError
-from ..images import read_image_hw
-from ..printing import counted
+from ..images import crop_picture, read_image_hw
+from ..notebook import PICTURES, bars, details, gallery, page
+from ..printing import counted, object_name
 from .fields import REFERENCE_TAG
 from .labels import LIST_FIELDS, object_box, objects_of, require_object_field
 from .references import single_objects, tag_references
@@ -21,6 +24,9 @@ from .sampling import draw_one_each, unsuitable
 from .views import image_view, require_samples
 
 logger = logging.getLogger(__name__)
+
+Place: TypeAlias = tuple[str, tuple[float, float, float, float]]
+"""Path of an image, and x, y, width, height in it as shares of the upright image."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class SampledReferences:
     Attributes:
         label_ids: for each class the ids of the labels drawn, now tagged.
         short: for each class with too few suitable objects, how many were found.
-        left_out: id of each label that cannot be read, and path and reason.
+        left_out: id of each label that cannot be read, and in words what it is and why.
+        places: for the id of each label drawn the path of its image, and its box: x, y, width, height as shares of the upright
+            image.
         passed_over: for each class how many objects could not serve, by reason: "border", "small", "crowd", "unreadable", or
             "same image", where another of the class in the image could.
     """
@@ -38,7 +46,25 @@ class SampledReferences:
     label_ids: dict[str, list[str]]
     short: dict[str, int]
     left_out: tuple[tuple[str, str], ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict, repr=False)
     passed_over: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """Crops of what was drawn, as many of each class."""
+        # A row of each class's first, then of each one's second: all classes are seen where not all references are.
+        rows = zip_longest(*([(label, one) for one in ids] for label, ids in self.label_ids.items()))
+        drawn = [pair for row in rows for pair in row if pair is not None]
+        pictures = []
+        for label, label_id in drawn[:PICTURES]:
+            path, box = self.places.get(label_id, ("", None))
+            pictures.append(crop_picture(path, box, label, os.path.basename(path) or label_id))
+        return page(
+            f"{counted(len(drawn), 'reference')} of {counted(len(self.label_ids), 'class')} drawn and tagged",
+            gallery(pictures, len(drawn)),
+            bars({label: len(ids) for label, ids in self.label_ids.items()}) if len(drawn) > PICTURES else None,
+            *self.describe_short()[:PICTURES],
+            details(f"{counted(len(self.left_out), 'label')} left out", [f"{why} ({one})" for one, why in self.left_out]),
+        )
 
     def describe_short(self) -> tuple[str, ...]:
         """A sentence for each class that has fewer references than asked for, with the reasons.
@@ -91,7 +117,7 @@ def sample_references(
     require_object_field(view, field)
     left_out: list[tuple[str, str]] = []
     over: dict[str, Counter[str]] = {}
-    suitable = _suitable(view, field, min_side, border, left_out, over)
+    suitable, places = _suitable(view, field, min_side, border, left_out, over)
     names = sorted({str(name) for name in view.distinct(f"{_label_path(view, field)}.label")} if classes is None else classes)
     drawn: dict[str, list[str]] = {}
     short: dict[str, int] = {}
@@ -106,7 +132,8 @@ def sample_references(
     if every:
         tag_references(view, every, field, tag)
     passed_over = {name: dict(over[name]) for name in names if name in over}
-    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out), passed_over)
+    kept = {label_id: places[label_id] for label_id in every}
+    return SampledReferences({name: ids for name, ids in drawn.items() if ids}, short, tuple(left_out), kept, passed_over)
 
 
 def _label_path(view: Any, field: str) -> str:
@@ -134,12 +161,13 @@ def _describe_short(name: str, number: int, passed_over: Mapping[str, int]) -> s
 
 def _suitable(
     view: Any, field: str, min_side: float, border: float, left_out: list[tuple[str, str]], over: dict[str, Counter[str]]
-) -> dict[str, dict[str, list[str]]]:
-    """For each class and sample id the ids of the objects that can serve.
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, Place]]:
+    """For each class and sample id the ids of the objects that can serve, and the place of each of these.
 
     `left_out` gets the labels that cannot be read, `over` counts by class and reason what is passed over.
     """
     found: dict[str, dict[str, list[str]]] = {}
+    places: dict[str, Place] = {}
     for sample in view.select_fields(field).iter_samples(progress=False):
         every = objects_of(sample[field])
         labels = single_objects(sample.filepath, every)
@@ -161,7 +189,7 @@ def _suitable(
                 box = object_box(label, (height, width))
             except LabelError as error:
                 logger.warning("%s: %s", sample.filepath, error)
-                left_out.append((label.id, f"{sample.filepath}: {error.reason}"))
+                left_out.append((label.id, f"{object_name(label.label, sample.filepath)}: {error.reason}"))
                 over.setdefault(label.label, Counter())["unreadable"] += 1
                 continue
             why = unsuitable(box, (height, width), min_side, border)
@@ -169,9 +197,11 @@ def _suitable(
                 over.setdefault(label.label, Counter())["same image"] += 1
             if why is None:
                 found[label.label].setdefault(sample.id, []).append(label.id)
+                x0, y0, x1, y1 = box
+                places[label.id] = sample.filepath, (x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height)
             else:
                 over.setdefault(label.label, Counter())[why] += 1
-    return found
+    return found, places
 
 
 def _clear_tag(view: Any, field: str, tag: str, classes: Sequence[str]) -> None:

@@ -32,13 +32,15 @@ PROTOTYPES_METHOD = "refseg/prototypes"
 SEGMENTING = "refseg/segment"
 INDEX_METHOD = "refseg/index"
 INSPECTING = "refseg/inspect"
-PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING)
+CHANGING = "refseg/changes"
+"""Of what shows the objects that a run gained, lost or relabelled."""
+PREDICTING = (SEGMENTING, "refseg/similar", INSPECTING, CHANGING)
 """Methods of the runs that fill a field with predictions and replace them when they run again."""
 
 
 RUN = "run"
 """Attribute of predictions: the key of the run that wrote them."""
-LONG_LISTS = ("changed_ids", "skipped")
+LONG_LISTS = ("changed_ids", "changed_objects", "cells", "skipped")
 """Settings of runs that are left in the database."""
 RUNNING = "running"
 INTERRUPTED = "interrupted"

@@ -21,6 +21,8 @@ from ..images import PLAIN, PixelSettings, files_without_range, find_pixels
 from ..index import GRACE, CandidateIndex, FileState, IndexChunk, IndexedImage, IndexSettings
 from ..models import Models
 from ..names import folder_from
+from ..notebook import facts, page
+from ..printing import as_size
 from ..progress import Progress, Watcher, drain
 from .fields import INDEX_METHOD, past_runs
 from .file_states import file_state, still_held
@@ -52,6 +54,15 @@ class DatasetIndex:
     def __init__(self, dataset: Any, index: CandidateIndex) -> None:
         self.dataset = dataset
         self.index = index
+
+    def _repr_html_(self) -> str:
+        """What the tables hold; nobody looks at the dataset's files, see status."""
+        held = {
+            "images": len(self.index.images),
+            "candidates": self.index.num_candidates,
+            "size": as_size(self.index.num_bytes),
+        }
+        return page(f"Index of the dataset {name_of(self.dataset)!r}", facts({**held, "place": self.uri}))
 
     @property
     def uri(self) -> str:
@@ -104,7 +115,7 @@ class DatasetIndex:
             IndexNotFoundError: it was deleted.
             IndexDamagedError: the tables cannot be read at all.
         """
-        return drain(self.iter_verify(), progress)
+        return drain(self.iter_verify(), progress, "verifying the index")
 
     def iter_verify(self) -> Generator[Progress, None, VerifyReport]:
         """The generator behind verify."""
@@ -116,7 +127,7 @@ class DatasetIndex:
             for number, image in enumerate(chunk.images):
                 reason = _damage(chunk, number)
                 if reason is not None:
-                    damaged.append((image.sample_id, reason))
+                    damaged.append((image.sample_id, f"{image.file.name}: {reason}"))
             done += len(chunk.images)
             num_candidates += len(chunk.features)
             yield Progress(done, total, "images")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
 from ..index import IndexedImage, Room, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
-from ..printing import counted, listing
-from ..progress import Progress, Watcher, drain
+from ..notebook import BLUE, GREEN, ORANGE, facts, page, skips, stacked
+from ..printing import as_size, counted, listing
+from ..progress import Progress, Watcher, drain, duration
 from .builder import Builder, ImageFile, SkippedImage
 from .file_states import file_state, still_held
 from .index import DatasetIndex, PlannedIndex, index_with_range, plan_index
@@ -50,6 +51,7 @@ class IndexReport:
         skipped: images that could not be read.
         seconds: wall-clock time.
         vanished: sample ids of images that were indexed, and were taken out of the index again by others meanwhile.
+        vanished_names: names of the files of these.
     """
 
     uri: str
@@ -61,6 +63,27 @@ class IndexReport:
     skipped: tuple[SkippedImage, ...]
     seconds: float
     vanished: tuple[str, ...] = ()
+    vanished_names: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """A bar of the images that were computed now, and what the index takes."""
+        # What was computed here and taken out again by others counts as new and is not there.
+        parts = max(0, self.num_images - self.num_added), self.num_added, len(self.skipped)
+        colors = {"there before": BLUE, "new": GREEN, "skipped": ORANGE}
+        return page(
+            "Index built",
+            stacked(colors, {counted(self.num_images + len(self.skipped), "image"): parts}),
+            facts(
+                {
+                    "candidates": self.num_candidates,
+                    "size": f"{as_size(self.num_bytes)}, {as_size(self.bytes_per_image)} an image",
+                    "time": duration(self.seconds),
+                    "place": self.uri,
+                }
+            ),
+            vanished_line(self.vanished_names or self.vanished) if self.vanished else None,
+            skips(self.skipped),
+        )
 
     def __str__(self) -> str:
         lines = [
@@ -69,16 +92,16 @@ class IndexReport:
             f"{self.uri}"
         ]
         if self.vanished:
-            lines.append(vanished_line(self.vanished))
+            lines.append(vanished_line(self.vanished_names or self.vanished))
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
 
 
-def vanished_line(sample_ids: Sequence[str]) -> str:
+def vanished_line(names: Sequence[str]) -> str:
     """What is said of images that others took out of an index while it was built."""
     return (
-        f"{counted(len(sample_ids), 'image')} left the index while it was built, as by deleting or compacting it: build it "
-        f"again to renew them (samples {listing(sample_ids)})"
+        f"{counted(len(names), 'image')} left the index while it was built, as by deleting or compacting it: build it "
+        f"again to renew them ({listing(names)})"
     )
 
 
@@ -134,7 +157,7 @@ def build_index(
     work = iter_build_index(
         view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers, insist=insist
     )
-    return drain(work, progress)
+    return drain(work, progress, "indexing")
 
 
 def iter_build_index(
@@ -177,6 +200,7 @@ def iter_build_index(
     if fitting is not index:
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
+    before = dict(index.index.images)
     builder = Builder(index, models, num_workers, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     if room.needed >= SAID_FROM:
@@ -191,18 +215,24 @@ def iter_build_index(
         builder.close()
     index.index.tidy_if_due()
     index.index.refresh()
-    return _report(index, builder, images, time.monotonic() - started)
+    return _report(index, builder, images, before, time.monotonic() - started)
 
 
-def _report(index: DatasetIndex, builder: Builder, images: ViewImages, seconds: float) -> IndexReport:
+def _report(
+    index: DatasetIndex, builder: Builder, images: ViewImages, before: Mapping[str, IndexedImage], seconds: float
+) -> IndexReport:
     for image in builder.skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)
     skipped = {image.sample_id for image in builder.skipped}
     asked = {name: name in index.index.images for name in images.held}
     asked |= {image.sample_id: index.holds(image.sample_id, image.state, image.path) for image in images.missing}
     vanished = tuple(name for name, is_held in asked.items() if not is_held and name not in skipped)
+    names: tuple[str, ...] = ()
     if vanished:
-        logger.warning("%s", vanished_line(vanished))
+        paths = {image.sample_id: image.path for image in images.missing}
+        paths |= {name: before[name].file.name for name in images.held}
+        names = tuple(os.path.basename(paths[name]) for name in vanished)
+        logger.warning("%s", vanished_line(names))
     size = index.index.num_bytes
     return IndexReport(
         index.uri,
@@ -214,6 +244,7 @@ def _report(index: DatasetIndex, builder: Builder, images: ViewImages, seconds: 
         tuple(builder.skipped),
         seconds,
         vanished,
+        names,
     )
 
 

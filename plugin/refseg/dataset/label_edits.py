@@ -86,7 +86,7 @@ def read_documents(
     A field that holds no list of labels counts as an empty one. Only some attributes are read where they are named.
     """
     paths = [f"{name}.detections{path}" for name in fields for path in ([f".{one}" for one in attributes] or [""])]
-    collection = _collection(dataset)
+    collection = collection_of(dataset)
     chosen = [ObjectId(name) for name in sample_ids]
     for start in range(0, len(chosen), IMAGES_A_READ):
         wanted = {"_id": {"$in": chosen[start : start + IMAGES_A_READ]}}
@@ -104,7 +104,7 @@ def labels_in(document: Mapping[str, Any], field: str) -> list[Document]:
 def images_with_labels(dataset: Any, name: str) -> list[str]:
     """The images that hold any label of a field; dataset as from whole_of."""
     wanted = {f"{name}.detections.0": {"$exists": True}}
-    return [str(found["_id"]) for found in _read(_collection(dataset), wanted, ["_id"])]
+    return [str(found["_id"]) for found in _read(collection_of(dataset), wanted, ["_id"])]
 
 
 def images_that_hold(
@@ -120,7 +120,7 @@ def images_that_hold(
     """
     wanted = {ObjectId(one) for one in label_ids if ObjectId.is_valid(one)}
     path = f"{name}.detections._id"
-    collection = _collection(dataset)
+    collection = collection_of(dataset)
     found: dict[str, list[str]] = {}
     hint = [ObjectId(one) for one in sample_ids or () if ObjectId.is_valid(one)]
     for where in ([{"_id": {"$in": hint}}] if hint else []) + [{}]:
@@ -155,7 +155,7 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
     if not real:
         return set()
     now = datetime.now(timezone.utc)
-    collection = _collection(dataset).with_options(write_concern=DURABLE)
+    collection = collection_of(dataset).with_options(write_concern=DURABLE)
     updates = {name: _update(edit, now) for name, edit in real.items()}
     reach("decision.read")
     try:
@@ -169,12 +169,7 @@ def write_edits(dataset: Any, edits: Mapping[str, ImageEdit]) -> set[str]:
     reach("decision.written")
     late = _not_applied(dataset, real) if written.matched_count < len(real) else set()
     done = [name for name in real if name not in late]
-    if _is_of_frames(dataset):
-        # The frames of a view are a copy, of this process alone.
-        dataset._dataset._bulk_write([UpdateOne({"_id": ObjectId(name)}, updates[name]) for name in done], ids=done)
-        fo.Frame._reload_docs(dataset._root_dataset._frame_collection_name, frame_ids=done)
-    else:
-        fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=done)
+    tell_copies(dataset, {name: updates[name] for name in done})
     return late
 
 
@@ -257,13 +252,24 @@ def _shows(lists: Document, edit: ImageEdit) -> bool:
     return True
 
 
+def tell_copies(dataset: Any, updates: Mapping[str, Any]) -> None:
+    """Let FiftyOne know what was written in collection_of, by sample id: it has samples in memory, and copies of frames."""
+    done = list(updates)
+    if _is_of_frames(dataset):
+        # The frames of a view are a copy, of this process alone.
+        dataset._dataset._bulk_write([UpdateOne({"_id": ObjectId(name)}, updates[name]) for name in done], ids=done)
+        fo.Frame._reload_docs(dataset._root_dataset._frame_collection_name, frame_ids=done)
+    else:
+        fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=done)
+
+
 def _read(collection: Any, wanted: Document, paths: Sequence[str]) -> list[Document]:
     """Documents of which these paths are read, in one piece: what was read in part cannot be read again."""
     return patiently(lambda: list(collection.find(wanted, dict.fromkeys(paths, True))))
 
 
-def _collection(dataset: Any) -> Any:
-    """Where the labels are: of frames the videos' own."""
+def collection_of(dataset: Any) -> Any:
+    """Where the images of a dataset, as from whole_of, are: of frames the videos' own."""
     return dataset._root_dataset._frame_collection if _is_of_frames(dataset) else dataset._sample_collection
 
 

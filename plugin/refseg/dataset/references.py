@@ -13,6 +13,7 @@ from ..checks import names_of, names_or_none, require_names
 from ..errors import ImageError, LabelError, NoReferencesError
 from ..images import files_without_range, read_image_hw
 from ..prototypes import Reference
+from .copies import origins_of, without_copies
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
 from .fields import REFERENCE_TAG as REFERENCE_TAG
 from .fields import REJECTED_FIELD, every_image, label_fields, object_fields
@@ -110,7 +111,7 @@ def collect_negatives(view: Any, fields: str | Sequence[str], tag: str = NEGATIV
 
 
 def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field: str = REJECTED_FIELD) -> list[Reference]:
-    """Every reference of a dataset, from all of its fields of objects.
+    """Every reference of a dataset, from all of its fields of objects; of an object and its copies one.
 
     Args:
         dataset: a dataset or view of images.
@@ -135,7 +136,9 @@ def tagged_references(dataset: Any, tag: str = REFERENCE_TAG, *, rejected_field:
             f"No object of dataset {name_of(dataset)!r} carries the tag {tag!r}{where}: tag some of each class, or accept "
             "predictions as references."
         )
-    return references
+    # An image that is tagged as a whole holds accepted objects, and copies of them that were merged into ground truth.
+    origins = origins_of(dataset, fields, [reference.id for reference in references])
+    return without_copies(references, lambda reference: reference.id, origins)
 
 
 def views_of_labels(dataset: Any, ids: Iterable[str]) -> dict[str, Any]:
@@ -243,7 +246,7 @@ def _references_of(path: str, labels: Sequence[Any]) -> list[Reference]:
             box, mask = object_region(label, image_hw)
         except LabelError as error:
             logger.warning("%s: %s", path, error)
-            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=f"{path}: {error.reason}"))
+            references.append(Reference(label.id, label.label, path, (0, 0, 1, 1), problem=error.reason))
             continue
         references.append(Reference(label.id, label.label, path, box, mask))
     return references

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..notebook import GREEN, GREY, ORANGE, details, facts, page, stacked
+from ..printing import as_size, counted
+
 
 @dataclass(frozen=True)
 class IndexStatus:
@@ -42,6 +45,35 @@ class IndexStatus:
         """Size of the index by the number of its images."""
         return self.num_bytes // max(1, self.num_indexed + self.num_changed + self.num_deleted)
 
+    def _repr_html_(self) -> str:
+        """A bar of the images that are indexed, and what they take."""
+        missing = self.num_samples - self.num_indexed - self.num_changed
+        colors = {"indexed": GREEN, "changed or gone": ORANGE, "not indexed": GREY}
+        kinds = [kind for kind, is_so in (("in tiles", self.tiles), ("near-duplicates kept", self.exact)) if is_so]
+        return page(
+            f"Index for the model {self.model!r}",
+            stacked(
+                colors,
+                {counted(self.num_samples, "image"): (self.num_indexed, self.num_changed, missing)},
+                most=self.num_samples,
+            ),
+            facts(
+                {
+                    "kind": ", ".join(kinds),
+                    "candidates": self.num_candidates,
+                    "second looks": self.num_looks,
+                    "size": f"{as_size(self.num_bytes)}, {as_size(self.bytes_per_image)} an image",
+                    "to be freed by compact": ", ".join(
+                        counted(number, what)
+                        for number, what in ((self.num_deleted, "image"), (self.num_unread_rows, "candidate"))
+                        if number
+                    ),
+                    "place": self.uri,
+                }
+            ),
+            "Build the index again to renew what has changed." if self.num_changed else None,
+        )
+
     def __str__(self) -> str:
         lines = [
             f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
@@ -67,14 +99,24 @@ class VerifyReport:
     Attributes:
         num_images: images looked at.
         num_candidates: candidates looked at.
-        damaged: sample id and reason of each image that is damaged; they count as not indexed from now on.
+        damaged: sample id of each image that is damaged, and file name and reason; they count as not indexed from now on.
     """
 
     num_images: int
     num_candidates: int
     damaged: tuple[tuple[str, str], ...]
 
+    def _repr_html_(self) -> str:
+        """What was read, and what is damaged."""
+        sound = self.num_images - len(self.damaged)
+        return page(
+            "Index verified",
+            stacked({"sound": GREEN, "damaged": ORANGE}, {counted(self.num_images, "image"): (sound, len(self.damaged))}),
+            facts({"candidates": self.num_candidates}),
+            details(f"{counted(len(self.damaged), 'image')} damaged", [f"{why} (sample {one})" for one, why in self.damaged]),
+        )
+
     def __str__(self) -> str:
         lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
-        lines += [f"{sample_id}: {reason}" for sample_id, reason in self.damaged]
+        lines += [f"{reason} (sample {sample_id})" for sample_id, reason in self.damaged]
         return "\n".join(lines)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-import fiftyone as fo
 import fiftyone.core.odm as foo
 from fiftyone.core.fields import flatten_schema
 from fiftyone.core.odm.dataset import SampleFieldDocument
@@ -43,13 +42,23 @@ def refresh(view: Any) -> None:
             _load_anew(dataset)
 
 
-def add_field(dataset: Any, name: str, example: fo.Label, *, of_frames: bool = False) -> None:
-    """Give a dataset a field of labels, with the attributes of an example; one that is there gets those it lacks.
+def add_field(
+    dataset: Any,
+    name: str,
+    example: Any,
+    *,
+    of_frames: bool = False,
+    description: str | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Give a dataset a field of embedded documents, such as labels, with the attributes of an example.
 
-    Of several processes that add fields at once none takes those of the others away.
+    One that is there gets those it lacks, and keeps its description and info. Of several processes that add fields at once
+    none takes those of the others away.
     """
     field = foo.create_implied_field(name, example, dynamic=True)
     field.name = field.db_field = name
+    field.description, field.info = description, None if info is None else dict(info)
     prefix = "frames." if of_frames else ""
     if all(dataset.get_field(prefix + path) is not None for path in flatten_schema({name: field})):
         return

@@ -21,6 +21,7 @@ from ..insight import reference_quality
 from ..matching import settings_for
 from ..models import PRESETS
 from ..names import run_key_from as run_key_from
+from ..notebook import plain_page
 from ..outputs import draft_of, remove_old_drafts
 from ..prototypes import Prototypes, require_prototypes
 from .fields import EMPTY_TAG, PROTOTYPES_METHOD, every_image, past_runs, whole_config
@@ -43,6 +44,8 @@ class StoredPrototypes:
     name: str
     path: str
     sha256: str
+
+    _repr_html_ = plain_page
 
 
 def dataset_folder(dataset: Any) -> Path:

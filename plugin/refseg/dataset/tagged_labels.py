@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..masks import flag_of
 from ..printing import one_line
+from .copies import MERGED_FROM, without_copies
 from .fields import ACCEPTED_FIELD, EMPTY_TAG, NEGATIVE_TAG, REFERENCE_TAG, REJECTED_FIELD, label_fields
 from .kept_rows import Content, KeptRows, Rows, keep_rows
 from .labels import LIST_FIELDS
@@ -75,13 +76,14 @@ def look_at_tagged(
 
 @dataclass(frozen=True, eq=False)
 class _TaggedRows(Rows):
-    """T labels; `is_whole` where it is their image that is tagged."""
+    """T labels; `is_whole` where it is their image that is tagged; `origins` ids of what they were copied from, or None."""
 
     ids: NDArray[np.object_]
     fields: NDArray[np.object_]
     labels: NDArray[np.object_]
     is_negative: NDArray[np.bool_]
     is_whole: NDArray[np.bool_]
+    origins: NDArray[np.object_]
 
     __repr__ = one_line
 
@@ -111,9 +113,10 @@ class _KeptTags(KeptRows):
                     is_negative = NEGATIVE_TAG in (one.get("tags") or ())
                     is_skipped = one.get("label") is None or flag_of(one.get("iscrowd")) is not False
                     if not is_skipped and (is_negative or field != REJECTED_FIELD):
-                        found.append((number, str(one["_id"]), field, str(one["label"]), is_negative, REFERENCE_TAG in tags))
-        columns = list(zip(*found, strict=True)) or [()] * 6
-        kinds = (np.int64, object, object, object, bool, bool)
+                        about = str(one["_id"]), field, str(one["label"])
+                        found.append((number, *about, is_negative, REFERENCE_TAG in tags, one.get(MERGED_FROM)))
+        columns = list(zip(*found, strict=True)) or [()] * 7
+        kinds = (np.int64, object, object, object, bool, bool, object)
         rows = _TaggedRows(*(np.fromiter(column, kind) for column, kind in zip(columns, kinds, strict=True)))
         return rows, Rows(np.array(empty, np.int64))
 
@@ -126,7 +129,7 @@ def _tagged(field: str, inner: str | None) -> Any:
     own = {"$setIntersection": [{"$ifNull": ["$$one.tags", []]}, [REFERENCE_TAG, NEGATIVE_TAG]]}
     is_whole = {"$in": [REFERENCE_TAG, {"$ifNull": ["$tags", []]}]}
     chosen = {"$filter": {"input": listed, "as": "one", "cond": {"$or": [{"$ne": [own, []]}, is_whole]}}}
-    parts = {name: f"$$one.{name}" for name in ("_id", "label", "tags", "iscrowd")}
+    parts = {name: f"$$one.{name}" for name in ("_id", "label", "tags", "iscrowd", MERGED_FROM)}
     return {"$map": {"input": chosen, "as": "one", "in": parts}}
 
 
@@ -135,11 +138,18 @@ def _listed(content: Content, fields: Sequence[str]) -> TaggedLabels:
     places = {name: number for number, name in enumerate(fields)}
     order = np.fromiter((places.get(name, -1) for name in rows.fields), np.int64, len(rows.fields))
     chosen = np.lexsort((rows.numbers, rows.is_whole, order))
-    labels = tuple(
+    labels = [
         TaggedLabel(
             rows.ids[row], str(content.ids[rows.numbers[row]]), rows.fields[row], rows.labels[row], bool(rows.is_negative[row])
         )
         for row in chosen.tolist()
         if order[row] >= 0
-    )
-    return TaggedLabels(labels, len(empty.numbers))
+    ]
+    origins = {rows.ids[row]: str(rows.origins[row]) for row in chosen.tolist() if rows.origins[row] is not None}
+    # As `tagged_references` has it: an object that was merged into ground truth counts once.
+    one_each = {one.label_id for one in without_copies([one for one in labels if not one.is_negative], _id_of, origins)}
+    return TaggedLabels(tuple(one for one in labels if one.is_negative or one.label_id in one_each), len(empty.numbers))
+
+
+def _id_of(label: TaggedLabel) -> str:
+    return label.label_id

@@ -210,10 +210,18 @@ def read_detections(
             yield str(found["_id"]), value
 
 
-def add_labels_field(dataset: Any, name: str, example: fo.Label) -> None:
-    """Add a field of labels like this one, where it is not there already; dataset as from whole_of."""
+def add_labels_field(
+    dataset: Any, name: str, example: Any, *, description: str | None = None, info: Mapping[str, Any] | None = None
+) -> None:
+    """Add a field of labels, or of other embedded documents, like this one, or what it lacks; dataset as from whole_of."""
     for holder, path in _holders(dataset, name):
-        add_field(holder, name, example, of_frames=path != name)
+        add_field(holder, name, example, of_frames=path != name, description=description, info=info)
+
+
+def stored_field(dataset: Any, name: str) -> Any:
+    """A field of images as it is stored, of frames that of the videos; None where there is none. dataset as from whole_of."""
+    holder, path = _holders(dataset, name)[-1]
+    return holder.get_field(path)
 
 
 def delete_labels_fields(dataset: Any, names: Collection[str]) -> None:

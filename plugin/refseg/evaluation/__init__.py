@@ -1,4 +1,4 @@
-"""Two fields of a dataset come in; COCO's figures go out, by pycocotools and by FiftyOne.
+"""Two fields of a dataset come in; COCO's figures go out, by pycocotools and by FiftyOne. One comes in; counts go out.
 
 Imports `dataset`, `coco` and what lies below them.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..dataset import (
     LIST_FIELDS,
     claim,
     count_samples,
+    every_image,
     image_view,
     newest_run,
     objects_of,
@@ -34,13 +35,16 @@ from ..dataset import (
 )
 from ..errors import DatasetError
 from ..progress import Progress, Watcher, drain
+from .confusion import CELLS_KEPT, cells_as_text
 from .fiftyone_evaluation import check_key, default_key, iter_evaluate_in_fiftyone
 from .gathering import Gathered, confidence_of
-from .report import EvaluationReport
+from .report import ClassFigures, EvaluationReport
 
 logger = logging.getLogger(__name__)
 
 EVALUATION_METHOD = "refseg/evaluation"
+SKIPPED_KEPT = 1000
+"""Images left out that the dataset keeps the ids of."""
 
 
 def iter_evaluate(
@@ -59,8 +63,9 @@ def iter_evaluate(
     kind = _check_fields(view, pred_field, gt_field)
     key = default_key(whole_of(view), pred_field) if eval_key is None else eval_key
     check_key(whole_of(view), key, pred_field, gt_field)
+    not_compared: tuple[tuple[str, int], ...] = ()
     if classes is not None:
-        view = _only_classes(view, (pred_field, gt_field), classes)
+        view, not_compared = _only_classes(view, (pred_field, gt_field), classes)
     comparable = kind is fo.Detections
     if not comparable:
         logger.warning(
@@ -79,10 +84,11 @@ def iter_evaluate(
         path, reason = gathered.skipped[0]
         raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
-    known = _known_classes(whole_of(view), pred_field)
+    about = _About(_known_classes(whole_of(view), pred_field), _least_scores(whole_of(view), pred_field), not_compared)
+    about.num_outside = max(0, count_samples(every_image(whole_of(view))) - num_images)
     if not comparable or not boxes.per_class or gathered.boxless:
         yield Progress(total, total, "evaluation steps")
-        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known), gathered)
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, about), gathered)
     try:
         mean = yield from iter_evaluate_in_fiftyone(
             gathered.usable(view, pred_field, gt_field, masked=masks is not None),
@@ -98,9 +104,9 @@ def iter_evaluate(
         logger.warning("FiftyOne's own evaluation failed", exc_info=error)
         gathered.failure = f"FiftyOne's own evaluation failed ({type(error).__name__}: {error}), so the App shows none."
         yield Progress(total, total, "evaluation steps")
-        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, known), gathered)
+        return _recorded(view, pred_field, gt_field, _report(masks, boxes, gathered, None, None, about), gathered)
     yield Progress(total, total, "evaluation steps")
-    report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key, known)
+    report = _report(masks, boxes, gathered, mean if masks is not None and mean >= 0 else None, key, about)
     return _recorded(view, pred_field, gt_field, report, gathered)
 
 
@@ -135,7 +141,8 @@ def evaluate(
         DatasetError: no images, an empty view, a field that is missing or of another type, a prediction without
             confidence, an eval_key that is invalid or taken.
     """
-    return drain(iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes), progress)
+    work = iter_evaluate(view, pred_field, gt_field, eval_key=eval_key, classes=classes)
+    return drain(work, progress, "evaluating")
 
 
 def false_positives_per_empty_image(
@@ -177,17 +184,39 @@ def _check_fields(view: Any, pred_field: str, gt_field: str) -> type:
     return require_object_field(view, gt_field)
 
 
-def _only_classes(view: Any, fields: Sequence[str], classes: Sequence[str]) -> Any:
-    """The view with the labels of these classes alone, all of its samples kept."""
+@dataclass
+class _About:
+    """What is known of the fields apart from their labels.
+
+    Attributes:
+        known_classes: of which the run that wrote the predictions had references; None where no run is known.
+        least: the score from which on that run wrote each class.
+        not_compared: classes of ground truth that were left out, with their objects.
+        num_outside: images of the dataset that are not compared.
+    """
+
+    known_classes: set[str] | None
+    least: Mapping[str, float]
+    not_compared: tuple[tuple[str, int], ...]
+    num_outside: int = 0
+
+
+def _only_classes(view: Any, fields: tuple[str, str], classes: Sequence[str]) -> tuple[Any, tuple[tuple[str, int], ...]]:
+    """The view with the labels of these classes alone, all of its samples kept, and how many objects of others it had."""
     known: set[str] = set()
+    others: dict[str, int] = {}
     for name in fields:
         inner = LIST_FIELDS.get(require_object_field(view, name).__name__)
-        known |= {str(label) for label in view.distinct(f"{name}.{inner}.label" if inner else f"{name}.label")}
+        numbers = view.count_values(f"{name}.{inner}.label" if inner else f"{name}.label")
+        held = {str(label): number for label, number in numbers.items() if label is not None}
+        known |= set(held)
+        others = {label: number for label, number in held.items() if label not in classes}
         view = view.filter_labels(name, F("label").is_in(list(classes)), only_matches=False)
     if not known & set(classes):
         listed = ", ".join(sorted(map(repr, known))) or "none at all"
         raise DatasetError(f"None of the classes {', '.join(map(repr, classes))} is in the view, which holds {listed}.")
-    return view
+    # Of the last field, which is that of ground truth.
+    return view, tuple(sorted(others.items()))
 
 
 def _known_classes(dataset: Any, pred_field: str) -> set[str] | None:
@@ -196,10 +225,19 @@ def _known_classes(dataset: Any, pred_field: str) -> set[str] | None:
     return None if run is None else set(map(str, run.config.get("classes") or ()))
 
 
+def _least_scores(dataset: Any, pred_field: str) -> dict[str, float]:
+    """The score from which on the run that wrote a field wrote each class; empty where no run is known."""
+    run = newest_run(dataset, pred_field)
+    return {} if run is None else {str(name): float(least) for name, least in run.config.get("min_confidences") or ()}
+
+
 def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationReport, gathered: Gathered) -> EvaluationReport:
     """The report, after its figures were kept with the dataset in place of earlier ones of the same predictions."""
     dataset = whole_of(view)
-    lists = ("per_class", "skipped", "left_out", "by_box", "notes", "without_references")
+    lists = (
+        *("per_class", "skipped", "left_out", "by_box", "notes", "without_references"),
+        *("classes", "cells", "not_compared"),
+    )
     figures = {name: value for name, value in asdict(report).items() if name not in lists}
     config = dataset.init_run(
         method=EVALUATION_METHOD,
@@ -207,7 +245,15 @@ def _recorded(view: Any, pred_field: str, gt_field: str, report: EvaluationRepor
         gt_field=gt_field,
         # Pairs, not a mapping: class names may hold dots and dollar signs, which MongoDB refuses in keys.
         per_class=[[name, scores["mask_ap"], scores["box_ap"]] for name, scores in report.per_class.items()],
+        classes=[[*astuple(one), one.precision, one.recall] for one in report.classes],
+        numbers=[[cell.truth, cell.predicted, cell.number] for cell in report.cells[:CELLS_KEPT]],
+        cells=cells_as_text(report.cells),
+        not_compared=[list(pair) for pair in report.not_compared],
         num_skipped=len(report.skipped),
+        skipped=[
+            [sample_id, path, reason]
+            for sample_id, (path, reason) in zip(gathered.skipped_ids[:SKIPPED_KEPT], report.skipped, strict=False)
+        ],
         num_left_out=len(report.left_out),
         without_references=list(report.without_references),
         # For the panel, which shows neither paths nor ids.
@@ -226,9 +272,12 @@ def _report(
     gathered: Gathered,
     fiftyone_ap: float | None,
     key: str | None,
-    known_classes: set[str] | None,
+    about: _About,
 ) -> EvaluationReport:
-    m = masks or AveragePrecision(None, None, None, None, None, None, dict.fromkeys(boxes.per_class))
+    empty = dict.fromkeys(boxes.per_class)
+    m = masks or AveragePrecision(None, None, None, None, None, None, empty, empty)
+    confusion = gathered.confusion(about.least, masked=masks is not None)
+    known_classes = about.known_classes
     return EvaluationReport(
         *(m.ap, m.ap50, m.ap75, m.small, m.medium, m.large),
         *(boxes.ap, boxes.ap50, boxes.ap75, boxes.small, boxes.medium, boxes.large),
@@ -244,4 +293,17 @@ def _report(
         without_references=() if known_classes is None else tuple(sorted(gathered.true_classes - known_classes)),
         notes=gathered.notes(names_one=True),
         hint=frame_hint(gathered.framed) or "",
+        classes=tuple(
+            ClassFigures(
+                name,
+                m.per_class_ap50[name],
+                boxes.per_class_ap50[name],
+                *confusion.of_class(name),
+                about.least.get(name, 0.0),
+            )
+            for name in sorted(boxes.per_class)
+        ),
+        cells=confusion.cells,
+        not_compared=about.not_compared,
+        num_outside=about.num_outside,
     )

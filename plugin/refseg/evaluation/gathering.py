@@ -30,6 +30,8 @@ from ..dataset import (
 from ..errors import DatasetError, ImageError, LabelError, MaskError
 from ..images import read_orientation
 from ..masks import ImageId, encode_mask
+from ..printing import object_name
+from .confusion import Confusion, find_confusion
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,9 @@ class Gathered:
     by_box: list[tuple[str, str, str]] = field(default_factory=list)
     framed: list[FramedImage] = field(default_factory=list)
     misstated: list[str] = field(default_factory=list)
-    boxless: list[tuple[str, str]] = field(default_factory=list)
+    boxless: list[tuple[str, str, str]] = field(default_factory=list)
     failure: str = ""
+    _class_names: dict[int, str] = field(default_factory=dict)
 
     def add(self, sample: Any, pred_field: str, gt_field: str) -> None:
         """Take the labels of one sample, once.
@@ -92,8 +95,8 @@ class Gathered:
                 "images' own was used; dataset.compute_metadata(overwrite=True) renews it."
             )
         if self.boxless:
-            path, label_id = self.boxless[0]
-            example = f", such as {label_id} of {path}" if names_one else ""
+            path, label_id, label = self.boxless[0]
+            example = f", such as {label!r} in {path} ({label_id})" if names_one else ""
             notes.append(
                 f"{len(self.boxless)} labels have a mask of the whole image and no box{example}: its own box was used; "
                 "FiftyOne's evaluation, which cannot do without, was left out."
@@ -101,7 +104,7 @@ class Gathered:
         if self.by_box:
             path, label_id, reason = self.by_box[0]
             what = "labels count by their boxes" if len(self.by_box) > 1 else "label counts by its box"
-            example = f", such as {label_id} of {path}: {reason}" if names_one else ", without a mask that can be used"
+            example = f", such as, in {path}, {reason} ({label_id})" if names_one else ", without a mask that can be used"
             notes.append(
                 f"{len(self.by_box)} {what} alone{example}. FiftyOne's own figure of masks takes what is found there for wrong."
             )
@@ -144,10 +147,16 @@ class Gathered:
         )
         return None, boxes
 
+    def confusion(self, least: Mapping[str, float], *, masked: bool) -> Confusion:
+        """What was found, missed and taken for something else; see find_confusion."""
+        names = {number: name for name, number in self.class_ids.items()}
+        return find_confusion(self.truth, self.predictions, names, least, masked=masked)
+
     def _count_by_box(self, entry: dict[str, Any], reason: str) -> None:
         entry.pop("segmentation", None)
         entry[MASK_LEFT_OUT] = True
-        self.by_box.append((self.images[entry["image_id"]].file_name, entry["id"], reason))
+        label = self._class_names[entry["category_id"]]
+        self.by_box.append((self.images[entry["image_id"]].file_name, entry["id"], _of_class(label, reason)))
 
     def _dataset(self, annotations: Sequence[dict[str, Any]], names: dict[int, str]) -> CocoDataset:
         return CocoDataset("the view", self.images, names, tuple(annotations))
@@ -161,11 +170,11 @@ class Gathered:
                 check(label)
                 entry = self._entry(label, sample, image_hw)
             except LabelError as error:
-                self.left_out.append((sample.filepath, error.label_id, error.reason))
+                self.left_out.append((sample.filepath, error.label_id, _of_class(error.label, error.reason)))
                 logger.warning("Left out of the evaluation: %s in the field %r of %s", error, name, sample.filepath)
                 continue
             if not has_box(label):
-                self.boxless.append((sample.filepath, label.id))
+                self.boxless.append((sample.filepath, label.id, label.label))
             yield label, entry
 
     def _frame(
@@ -194,10 +203,12 @@ class Gathered:
                 raise
             box, reason = object_box(label, image_hw), error.reason
         x0, y0, x1, y1 = box
+        category_id = self.class_ids.setdefault(label.label, len(self.class_ids) + 1)
+        self._class_names[category_id] = label.label
         entry: dict[str, Any] = {
             "id": label.id,
             "image_id": sample.id,
-            "category_id": self.class_ids.setdefault(label.label, len(self.class_ids) + 1),
+            "category_id": category_id,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
         }
         if mask is not None:
@@ -205,6 +216,10 @@ class Gathered:
         elif reason:
             self._count_by_box(entry, reason)
         return entry
+
+
+def _of_class(label: str | None, reason: str) -> str:
+    return f"{object_name(label)}: {reason}"
 
 
 def _check_confidence(label: Any) -> None:
@@ -220,7 +235,7 @@ def confidence_of(label: Any, sample: Any, pred_field: str) -> float:
     """
     if label.confidence is None:
         raise DatasetError(
-            f"The prediction {label.id} in the field {pred_field!r} of sample {sample.id} ({sample.filepath}) has no "
-            "confidence, which ranks predictions: are these predictions, and not ground truth?"
+            f"The prediction {label.label!r} in the field {pred_field!r} of {sample.filepath} ({label.id}) has no confidence, "
+            "which ranks predictions: are these predictions, and not ground truth?"
         )
     return float(label.confidence)

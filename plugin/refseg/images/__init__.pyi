@@ -42,8 +42,10 @@ from .samples import Samples as Samples
 from .samples import in_machine_order as in_machine_order
 from .samples import plain_values as plain_values
 from .samples import samples_of as samples_of
+from .thumbnails import MAX_MAGNIFICATION as MAX_MAGNIFICATION
 from .thumbnails import as_data_uri as as_data_uri
 from .thumbnails import as_jpeg as as_jpeg
+from .thumbnails import crop_picture as crop_picture
 from .thumbnails import crop_thumbnail as crop_thumbnail
 from .thumbnails import mask_picture as mask_picture
 from .thumbnails import object_picture as object_picture

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
+from ..notebook import CROP_SIDE, Picture
 from .drawing import INK, fit, outline_object
 from .files import decode_part
 from .headers import read_image_hw
@@ -109,6 +110,8 @@ def object_picture(
     width: int = 420,
     height: int = 300,
     context: float = 2.0,
+    most: float = MAX_MAGNIFICATION,
+    outlined: bool = True,
 ) -> bytes:
     """A picture of one object in its surroundings, outlined.
 
@@ -119,6 +122,8 @@ def object_picture(
         width: of the picture in pixels.
         height: of the picture in pixels; the image keeps its proportions, and what it leaves free is dark.
         context: sides of what is shown as multiples of the box's; more where the picture has room, or the object is small.
+        most: pixels of the picture for one of the image, at most.
+        outlined: False leaves the outline out, and shows the same part of the image.
 
     Returns:
         A JPEG file.
@@ -127,7 +132,7 @@ def object_picture(
         ImageError: the file is missing or no image, or the box is not finite.
     """
     outline = np.ones((1, 1), bool) if mask is None else mask
-    return _picture(path, relative_box, outline, _Framing(width, height, context, MAX_MAGNIFICATION))
+    return _picture(path, relative_box, outline if outlined else None, _Framing(width, height, context, most))
 
 
 def whole_picture(path: str | os.PathLike[str], *, side: int = 1280) -> bytes:
@@ -174,6 +179,17 @@ def mask_picture(mask: NDArray[np.bool_], colour: tuple[int, int, int], *, side:
     stream = BytesIO()
     Image.fromarray(picture, "RGBA").save(stream, "PNG")
     return stream.getvalue()
+
+
+def crop_picture(
+    path: str, box: Sequence[float] | None, title: str, text: str = "", mask: NDArray[np.bool_] | None = None
+) -> Picture:
+    """One object for a report in a notebook; words alone where its image cannot be read, or nobody knows where it is."""
+    try:
+        source = as_data_uri(crop_thumbnail(path, box, side=CROP_SIDE, mask=mask)) if path and box is not None else ""
+    except ImageError as error:
+        return Picture("", title, f"{text}: {error.reason}" if text else error.reason)
+    return Picture(source, title, text)
 
 
 def as_data_uri(picture: bytes) -> str:

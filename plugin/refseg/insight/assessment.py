@@ -143,11 +143,13 @@ def _reference_reports(
     if found is not None:
         won = dict(zip(found.shown, zip(found.scores.tolist(), found.labels.tolist(), strict=True), strict=True))
     reports = []
-    for item, change in zip(quality, changes, strict=True):
+    names = prototypes.image_names or ("",) * len(quality)
+    for item, change, image_name in zip(quality, changes, names, strict=True):
         score, row = won.get(item.id, (None, -1))
         winner = prototypes.classes[row] if score else None
         hurts = None if change is None else change > LEAST_SHARE / (prototypes.shots[item.label] - 1)
-        reports.append(ReferenceReport(item.id, item.label, item.similarity, score, winner, change, hurts, item.problem))
+        found_so = score, winner, change, hurts, item.problem
+        reports.append(ReferenceReport(item.id, item.label, item.similarity, *found_so, image_name=image_name))
     return tuple(reports)
 
 
@@ -156,9 +158,9 @@ def _notes(prototypes: Prototypes, scored: Scored | None, threshold: float | Non
         return (CALIBRATE,)
     if threshold is None:
         return ("no class has references in two images: label objects in more images",)
-    unseen = [name for name in prototypes.reference_ids if name not in scored.shown]
+    shown = set(scored.shown)
+    unseen = [prototypes.name_of(row) for row, name in enumerate(prototypes.reference_ids) if name not in shown]
     if not unseen:
         return ()
-    more = ", …" if len(unseen) > 1 else ""
-    text = f"no candidate shows {len(unseen)} of the references: the segmenter does not find such objects whole "
-    return (f"{text}({unseen[0]}{more})",)
+    text = f"no candidate shows {len(unseen)} of the references, such as {unseen[0]}"
+    return (f"{text}: the segmenter does not find such objects whole",)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..printing import one_line
+from ..images import crop_picture
+from ..notebook import facts, facts_of, gallery, page, plain_page
+from ..printing import object_name, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +37,8 @@ class ClassReport:
     threshold: float | None
     f1: float | None
 
+    _repr_html_ = plain_page
+
 
 @dataclass(frozen=True)
 class ReferenceReport:
@@ -54,6 +58,7 @@ class ReferenceReport:
         problem: why it looks like a mistake, see `refseg.insight.quality.reference_quality`; None where it does not.
         filepath: of its image; "" where no dataset was given, or where its label is gone.
         box: x, y, width, height as shares of the upright image; None where filepath is "".
+        image_name: name of the file of its image, without the folder; "" where nobody noted it.
     """
 
     id: str
@@ -66,6 +71,22 @@ class ReferenceReport:
     problem: str | None
     filepath: str = ""
     box: tuple[float, float, float, float] | None = None
+    image_name: str = ""
+
+    def _repr_html_(self) -> str:
+        """The reference in its image, and what is known of it."""
+        picture = crop_picture(self.filepath, self.box, self.label, self.problem or "")
+        return page(self.name, gallery([picture]) if self.filepath else None, facts(facts_of(self)))
+
+    @property
+    def place(self) -> str:
+        """What people read of it: its class and, where that is known, the file of its image."""
+        return object_name(self.label, self.filepath or self.image_name)
+
+    @property
+    def name(self) -> str:
+        """The same, and the id of its label to find it by."""
+        return f"{self.place} ({self.id})"
 
 
 @dataclass(frozen=True)
@@ -125,6 +146,16 @@ class Suggestion:
     mask: NDArray[np.bool_] = field(repr=False, compare=False)
 
     __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """The candidate in its image, and why it is suggested."""
+        picture = crop_picture(self.filepath, self.box, f"{self.label}?", self.reason, self.mask)
+        return page(self.name, gallery([picture]), facts(facts_of(self, "mask", "reason")))
+
+    @property
+    def name(self) -> str:
+        """What people read of it: the class that it may be of, the file of its image, and the id of that."""
+        return object_name(self.label, self.filepath, f"sample {self.sample_id}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..notebook import plain_page
 from ..prototypes import Prototypes, class_prototypes, require_prototypes
 
 MIN_SHOTS = 3
@@ -42,6 +43,8 @@ class ReferenceQuality:
     nearest_class: str | None
     nearest_similarity: float | None
     problem: str | None
+
+    _repr_html_ = plain_page
 
 
 def reference_quality(prototypes: Prototypes) -> tuple[ReferenceQuality, ...]:

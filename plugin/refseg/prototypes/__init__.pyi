@@ -6,9 +6,9 @@ from .cohort import MAX_COHORT as MAX_COHORT
 from .cohort import SHRINKAGE as SHRINKAGE
 from .cohort import Cohort as Cohort
 from .files import require_own as require_own
+from .means import class_prototypes as class_prototypes
 from .negatives import Negatives as Negatives
 from .prototypes import Prototypes as Prototypes
-from .prototypes import class_prototypes as class_prototypes
 from .prototypes import require_prototypes as require_prototypes
 from .surroundings import KnownObject as KnownObject
 from .surroundings import Shapes as Shapes

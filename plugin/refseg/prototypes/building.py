@@ -5,6 +5,7 @@ A reference costs one encoder pass over its crop, eight where it is turned; a bo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +18,7 @@ from ..checks import require_items, require_kind
 from ..errors import BadReferenceError, ClassWithoutReferencesError, ImageError, NoReferencesError
 from ..images import PLAIN, PixelSettings, find_pixels, pixel_settings, read_image
 from ..models import Models, load_models, require_model
+from ..printing import object_name
 from ..progress import Progress, Watcher, drain
 from .negatives import Negatives, joined_looks
 from .prototypes import Prototypes, require_prototypes
@@ -66,7 +68,7 @@ def iter_build_prototypes(
         outcomes = _image_vectors(members, vectors, models, pixels, turned)
         for item, (_, digest), outcome in zip(members, keys, outcomes, strict=True):
             if isinstance(outcome, str):
-                skipped.append((item.id, outcome))
+                skipped.append((item.id, f"{object_name(item.label, item.image)}: {outcome}"))
             else:
                 used.append(_Used(item, outcome, digest))
             done += 1
@@ -89,6 +91,7 @@ def iter_build_prototypes(
         pixels=pixels,
         looks=_looks_of(shown),
         turned=turned,
+        image_names=tuple(os.path.basename(item.reference.image) for item in shown),
     )
 
 
@@ -130,7 +133,8 @@ def build_prototypes(
         DatasetError: a range of pixels or channels that cannot be.
     """
     pixels = pixel_settings(pixel_range, channels)
-    return drain(iter_build_prototypes(references, model, reuse, negatives, pixels=pixels, turned=turned), progress)
+    work = iter_build_prototypes(references, model, reuse, negatives, pixels=pixels, turned=turned)
+    return drain(work, progress, "building prototypes")
 
 
 def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: PixelSettings) -> PixelSettings:
@@ -145,7 +149,8 @@ def _pixels_of(objects: Sequence[Reference], reuse: Prototypes | None, given: Pi
 def _check_named(references: Sequence[Reference]) -> None:
     nameless = next((reference for reference in references if not reference.label.strip()), None)
     if nameless is not None:
-        raise BadReferenceError(f"The reference {nameless.id} has no class: name it, or leave it out.")
+        where = object_name(None, nameless.image, nameless.id)
+        raise BadReferenceError(f"Among the references is {where}: name its class, or leave it out.")
 
 
 def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]) -> None:
@@ -153,9 +158,9 @@ def _check_apart(references: Sequence[Reference], negatives: Sequence[Reference]
     both = [negative for negative in negatives if negative.id in ids]
     if both:
         more = f" (and {len(both) - 1} more)" if len(both) > 1 else ""
+        first = object_name(both[0].label, both[0].image, both[0].id)
         raise BadReferenceError(
-            f"The object {both[0].id} ({both[0].label!r}){more} is both a reference and a negative: take one of the two tags "
-            "off it."
+            f"The object {first}{more} is both a reference and a negative: take one of the two tags off it."
         )
 
 
@@ -170,7 +175,7 @@ def _classes_of(
     for name in classes:
         if name not in usable:
             of_class = {reference.id for reference in references if reference.label == name}
-            raise ClassWithoutReferencesError(name, [f"{i}: {why}" for i, why in skipped if i in of_class])
+            raise ClassWithoutReferencesError(name, [f"{why} ({i})" for i, why in skipped if i in of_class])
     return tuple(classes)
 
 

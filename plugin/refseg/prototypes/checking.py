@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from ..checks import require_kind
 from ..errors import PrototypeError
 
 
-def require_finite(tensors: Mapping[str, Tensor | None], ids: Sequence[str] = ()) -> None:
+def require_finite(tensors: Mapping[str, Tensor | None], name_of: Callable[[int], str] | None = None) -> None:
     """Refuse tensors of anything but finite floating-point numbers.
 
     Args:
         tensors: by what they are called; None is passed over.
-        ids: of what each row belongs to, for the message; () where rows have no names.
+        name_of: gives what a row belongs to, for the message; None where rows have no names.
 
     Raises:
         PrototypeError: there is one; the message names it, and the first row of it.
@@ -32,7 +32,7 @@ def require_finite(tensors: Mapping[str, Tensor | None], ids: Sequence[str] = ()
         finite = torch.isfinite(tensor)
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0][0]) if tensor.ndim else 0
-            owner = f"of {ids[row]!r}" if row < len(ids) else f"in row {row}"
+            owner = f"in row {row}" if name_of is None or not tensor.ndim else f"of {name_of(row)}"
             raise PrototypeError(
                 f"{name} hold a number {owner} that is not finite (NaN or infinite): build the prototypes again, without what "
                 "it came from."

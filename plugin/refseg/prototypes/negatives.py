@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..printing import listing
+from ..printing import listing, object_name
 from .checking import listed_names, require_finite
 
 
@@ -68,10 +68,13 @@ class Negatives:
             raise ShapeError(f"Negatives need one image each or none at all, but {len(self.ids)} have {len(self.images)}.")
         if self.looks is not None and len(self.looks) != len(self.ids):
             raise ShapeError(f"Negatives need one second look each or none at all, but {len(self.ids)} have {len(self.looks)}.")
-        require_finite({"Vectors of negatives": self.vectors, "Second looks of negatives": self.looks}, self.ids)
+        require_finite({"Vectors of negatives": self.vectors, "Second looks of negatives": self.looks}, self._name_of)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _name_of(self, row: int) -> str:
+        return object_name(self.names[row], name=self.ids[row])
 
     def rows(self, classes: Sequence[str]) -> Tensor:
         """(Q,) int64: the row of the class of each one's name, -1 where no class has it.

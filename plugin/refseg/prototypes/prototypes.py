@@ -14,19 +14,20 @@ from types import NoneType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..candidates import LOOK_VERSION
 from ..checks import names_of, path_of, require_flags, require_kind
 from ..errors import ClassWithoutReferencesError, PrototypeError, PrototypeMismatchError, ShapeError
 from ..images import PLAIN, PixelSettings
-from ..printing import counted, listing
+from ..printing import counted, listing, object_name
 from .checking import listed_names, require_class_names, require_finite
 from .cohort import Cohort
 from .files import read_file, write_file
+from .means import class_prototypes
 from .negatives import Negatives, joined_looks
-from .surroundings import Surroundings
+from .pages import prototypes_page
+from .surroundings import Surroundings, joined_surroundings
 from .vectors import ReferenceVector
 
 FILE_VERSION = 4
@@ -62,6 +63,7 @@ class Prototypes:
             where nobody has looked again.
         cohort: a sample of the candidates of the dataset; None before `refseg.calibrate`.
         turned: whether references and negatives were looked at turned and mirrored too.
+        image_names: name of the file that holds each reference, without its folder; () where unknown.
     """
 
     classes: tuple[str, ...]
@@ -80,6 +82,7 @@ class Prototypes:
     looks: Tensor | None = None
     cohort: Cohort | None = None
     turned: bool = False
+    image_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         parts = [
@@ -94,6 +97,9 @@ class Prototypes:
             parts.append(f"{len(self.skipped)} skipped")
         return f"Prototypes({'; '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        return prototypes_page(self)
+
     def __post_init__(self) -> None:
         self._check_kinds()
         if not len(self.vectors) == len(self.labels) == len(self.reference_ids):
@@ -104,6 +110,7 @@ class Prototypes:
         for what, values in (
             ("digest", self.digests or None),
             ("image", self.images or None),
+            ("image name", self.image_names or None),
             ("background", self.background),
             ("second look", self.looks),
         ):
@@ -129,7 +136,7 @@ class Prototypes:
             if not number:
                 raise ClassWithoutReferencesError(name, ())
         own = {"Vectors": self.vectors, "Backgrounds": self.background, "Second looks": self.looks}
-        require_finite({f"{what} of references": tensor for what, tensor in own.items()}, self.reference_ids)
+        require_finite({f"{what} of references": tensor for what, tensor in own.items()}, self.name_of)
 
     def _check_kinds(self) -> None:
         require_kind(tuple, "a tuple of names", error=PrototypeError, classes=self.classes, reference_ids=self.reference_ids)
@@ -143,6 +150,7 @@ class Prototypes:
             )
         require_kind(str, "a text", error=PrototypeError, model=self.model, fingerprint=self.fingerprint)
         require_kind(tuple, "a tuple", error=PrototypeError, skipped=self.skipped, digests=self.digests, images=self.images)
+        require_kind(tuple, "a tuple", error=PrototypeError, image_names=self.image_names)
         others: dict[str, tuple[type, Any]] = {
             "background": (Tensor, self.background),
             "negatives": (Negatives, self.negatives),
@@ -165,6 +173,11 @@ class Prototypes:
         """Number of references of each class."""
         counts = torch.bincount(self.labels, minlength=len(self.classes))
         return {name: int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+    def name_of(self, row: int) -> str:
+        """What people read of one reference: its class, the file of its image where that is known, and its id."""
+        path = self.image_names[row] if self.image_names else ""
+        return object_name(self.classes[int(self.labels[row])], path, self.reference_ids[row])
 
     @property
     def known_vectors(self) -> dict[tuple[str, str], ReferenceVector]:
@@ -221,12 +234,12 @@ class Prototypes:
             )
         newer = other.reference_ids + (other.negatives.ids if other.negatives is not None else ())
         kept = self.remove(newer, keep_classes=False)
-        names = list(self.classes) + [name for name in other.classes if name not in self.classes]
-        rows = [names.index(owner.classes[row]) for owner in (kept, other) for row in owner.labels.tolist()]
+        classes = list(self.classes) + [name for name in other.classes if name not in self.classes]
+        rows = [classes.index(owner.classes[row]) for owner in (kept, other) for row in owner.labels.tolist()]
         used = sorted(set(rows))
-        images = kept.images + other.images
+        images, names = kept.images + other.images, kept.image_names + other.image_names
         return Prototypes(
-            tuple(names[row] for row in used),
+            tuple(classes[row] for row in used),
             torch.cat([kept.vectors, other.vectors]),
             torch.tensor([used.index(row) for row in rows], dtype=torch.int64),
             kept.reference_ids + other.reference_ids,
@@ -237,11 +250,12 @@ class Prototypes:
             kept.negatives.add(other.negatives) if kept.negatives and other.negatives else kept.negatives or other.negatives,
             images if len(images) == len(rows) else (),
             None if kept.background is None or other.background is None else torch.cat([kept.background, other.background]),
-            _joined(kept.surroundings, other.surroundings),
+            joined_surroundings(kept.surroundings, other.surroundings),
             PixelSettings(self.pixels.pixel_range or other.pixels.pixel_range, self.pixels.channels or other.pixels.channels),
             joined_looks((kept.looks, len(kept.labels)), (other.looks, len(other.labels))),
             other.cohort or self.cohort,
             self.turned or other.turned,
+            names if len(names) == len(rows) else (),
         )
 
     def remove(self, reference_ids: Iterable[str], *, keep_classes: bool = True) -> Prototypes:
@@ -281,6 +295,7 @@ class Prototypes:
             None if self.looks is None else self.looks[keep],
             self.cohort,
             self.turned,
+            tuple(self.image_names[row] for row in keep) if self.image_names else (),
         )
 
     def save(self, path: str | Path) -> None:
@@ -320,6 +335,8 @@ class Prototypes:
             about |= {"version": VERSION_WITH_LOOKS, "look_version": LOOK_VERSION}
         if self.turned:
             about["turned"] = True
+        if self.image_names:
+            about["image_names"] = self.image_names
         if self.looks is not None:
             tensors["looks"] = self.looks
         if self.cohort is not None:
@@ -351,12 +368,6 @@ def _each(looks: Tensor | None, number: int) -> list[Tensor | None]:
     return [None] * number if looks is None else [own if bool(own.any()) else None for own in looks.float()]
 
 
-def _joined(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:
-    if surroundings is None or others is None:
-        return others if surroundings is None else surroundings
-    return surroundings.add(others)
-
-
 def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes:
     """Parts that earlier versions did not write are as unknown, and so are second looks of another version."""
     if about.get("look_version", LOOK_VERSION) != LOOK_VERSION:
@@ -379,16 +390,5 @@ def _from_parts(about: dict[str, Any], tensors: dict[str, Tensor]) -> Prototypes
         tensors.get("looks"),
         None if cohort is None or "cohort_looks" not in tensors else Cohort.from_parts(cohort, tensors),
         bool(about.get("turned", False)),
+        listed_names("image_names", about.get("image_names", [])),
     )
-
-
-def class_prototypes(vectors: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """(K, C) unit vectors: the mean of each class's un-normalised instance vectors (method.md B3).
-
-    Args:
-        vectors: (R, C) float32.
-        labels: (R,) int64 in [0, K).
-        num_classes: K.
-    """
-    members = F.one_hot(labels, num_classes).to(vectors.dtype)  # (R, K)
-    return F.normalize(members.T @ vectors / members.sum(0)[:, None], dim=-1)

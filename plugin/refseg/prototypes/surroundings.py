@@ -206,6 +206,13 @@ class Surroundings:
         )
 
 
+def joined_surroundings(surroundings: Surroundings | None, others: Surroundings | None) -> Surroundings | None:
+    """Those of both, see Surroundings.add; None where neither is known."""
+    if surroundings is None or others is None:
+        return others if surroundings is None else surroundings
+    return surroundings.add(others)
+
+
 @dataclass(frozen=True, eq=False)
 class KnownObject:
     """An object of an image whose candidates are looked at.

@@ -35,9 +35,10 @@ from ..candidates import (
 )
 from ..checks import refused, require_kind, require_list_of_numbers
 from ..errors import BadReferenceError, ImageError
-from ..images import PLAIN, PixelSettings, encoder_pixels, read_header, segmenter_pixels
+from ..images import PLAIN, PixelSettings, crop_picture, encoder_pixels, read_header, read_image_hw, segmenter_pixels
 from ..models import Models
-from ..printing import one_line, shorten
+from ..notebook import facts, gallery, page
+from ..printing import object_name, one_line, shorten
 from .clusters import find_clusters
 
 VECTOR_VERSION = 2
@@ -97,6 +98,21 @@ class Reference:
     def whole_mask(self, image_hw: tuple[int, int]) -> Tensor | None:
         """(H, W) bool in the image of this height and width; None for a box alone."""
         return None if self.mask is None else paste_mask(self.mask, self.extent, image_hw)
+
+    def _repr_html_(self) -> str:
+        """The object in its image, outlined where its mask is known."""
+        picture = crop_picture(self.image, self._share_of_image(), self.label, self.problem, self.mask)
+        about = {"id": self.id, "image": self.image, "known by": "its box" if self.mask is None else "its mask"}
+        return page(object_name(self.label, self.image), gallery([picture]), facts(about))
+
+    def _share_of_image(self) -> tuple[float, float, float, float] | None:
+        """X, y, width, height as shares of the upright image; None where that cannot be read."""
+        try:
+            height, width = read_image_hw(self.image)
+        except ImageError:
+            return None
+        x0, y0, x1, y1 = self.extent
+        return x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height
 
     def __repr__(self) -> str:
         box = ", ".join(f"{value:g}" for value in self.box)

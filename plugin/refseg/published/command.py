@@ -91,7 +91,7 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--workers", type=whole_number, metavar="N", help="threads that decode images; 0 for none")
     parser.add_argument("--processes", type=whole_number, metavar="N", help="that match and score; by default one a core")
     parser.add_argument("--insist", action="store_true", help="begin even where there seems to be too little room on the disk")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="tell no progress")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -111,7 +111,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     print(describe_plan(plan), flush=True)
     if arguments.check:
         return 0
-    print(drain(iter_benchmark(plan), False if arguments.quiet else None))
+    print(drain(iter_benchmark(plan), not arguments.quiet))
     return 0
 
 

@@ -35,6 +35,7 @@ from .episodes import iter_episodes
 from .job import BenchmarkJob, Plan, Run, group_of
 from .joining import RESULTS_FILE
 from .ledger import Ledger
+from .pages import benchmark_page
 from .planning import make_plan, settings_of
 from .plots import draw_shots
 from .scoring import Scores, ground_truth_file, score
@@ -67,6 +68,10 @@ class BenchmarkReport:
     def datasets(self) -> list[str]:
         """Names of the FiftyOne datasets, to be opened."""
         return list(self.results["datasets"])
+
+    def _repr_html_(self) -> str:
+        """Our figures beside the published ones, and how they grow with the number of references."""
+        return benchmark_page(str(self), self.out / PLOT_FILE)
 
     def __str__(self) -> str:
         lines = [as_table(self.results), f"Written to {self.out}: {RESULTS_FILE}, {TABLE_FILE}, {PLOT_FILE}, pictures/"]

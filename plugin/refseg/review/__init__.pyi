@@ -4,6 +4,12 @@ from .decisions import reject as reject
 from .decisions import undo as undo
 from .kept_review import Review as Review
 from .kept_review import look_at_review as look_at_review
+from .merge_report import MergeReport as MergeReport
+from .merging import iter_merge_accepted as iter_merge_accepted
+from .merging import merge_accepted as merge_accepted
+from .merging import undo_merge as undo_merge
+from .nearest import LikeReferences as LikeReferences
+from .nearest import like_references as like_references
 from .queue import QueueItem as QueueItem
 from .queue import review_queue as review_queue
 from .queue import summarize as summarize

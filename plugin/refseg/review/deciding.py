@@ -26,6 +26,7 @@ from ..dataset import (
     with_own_mask,
 )
 from ..errors import DatasetError
+from ..notebook import facts, page, plain_page
 from ..printing import counted
 
 Kind = Literal["accept", "reject", "relabel", "fix"]
@@ -61,6 +62,8 @@ class Replaced:
     is_gone: bool
     values: str
     now: str = ""
+
+    _repr_html_ = plain_page
 
     @property
     def is_decision(self) -> bool:
@@ -113,6 +116,21 @@ class Decision:
             raise refused("pairs", "a list of two ids each", self.pairs)
         object.__setattr__(self, "pairs", tuple(names_of("pairs", pair, like="ids") for pair in self.pairs))
         object.__setattr__(self, "replaced", tuple(map(_as_replaced, self.replaced)))
+
+    def _repr_html_(self) -> str:
+        """How many objects were decided on, what was written where, and what that replaced."""
+        decided = f"{counted(len(self.prediction_ids), 'object')} {SAID[self.kind]}"
+        return page(
+            f"{decided} to {self.label!r}" if self.label else decided,
+            facts(
+                {
+                    "images": len(self.sample_ids),
+                    f"written to {self.accepted_field!r}": len(self.accepted_ids) or None,
+                    f"written to {self.rejected_field!r}": len(self.rejected_ids) or None,
+                }
+            ),
+            self.describe_replaced(),
+        )
 
     def describe_replaced(self) -> str:
         """What was decided before on the same objects, in a sentence; empty where nothing was.

@@ -155,7 +155,7 @@ def undo(dataset: Any, decision: Decision) -> bool:
     for name in {one.field for one in decision.replaced if one.is_gone} & written.keys():
         # Somebody may have deleted the field meanwhile.
         add_labels_field(dataset, name, copy_example(decision.kind))
-    names = [name for name in written if _holds_detections(dataset, name)]
+    names = [name for name in written if holds_detections(dataset, name)]
     images = {*decision.sample_ids, *(one.sample_id for one in decision.replaced)}
     if not decision.sample_ids:
         # Decisions of earlier versions did not tell.
@@ -186,7 +186,7 @@ def _decide(dataset: Any, label_ids: Iterable[str], request: _Request, sample_id
             add_labels_field(dataset, name, copy_example(request.kind))
     # What a user keeps under the name of a field that this decision does not write is none of its business. One that is not
     # there yet may be added by another process at this moment.
-    names = [name for name in request.fields if dataset.get_field(name) is None or _holds_detections(dataset, name)]
+    names = [name for name in request.fields if dataset.get_field(name) is None or holds_detections(dataset, name)]
     decided: dict[str, _Decided] = {}
 
     def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
@@ -252,5 +252,6 @@ def _targets(request: _Request) -> list[str]:
     return accepts + ([request.rejected_field] if request.kind in ("reject", "relabel") else [])
 
 
-def _holds_detections(dataset: Any, name: str) -> bool:
+def holds_detections(dataset: Any, name: str) -> bool:
+    """Whether a field of a dataset or view is there and holds Detections."""
     return getattr(dataset.get_field(name), "document_type", None) is fo.Detections

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -62,11 +62,17 @@ def read_predictions(dataset: Any, label_field: str) -> dict[str, list[Predictio
     found: dict[str, list[Prediction]] = {}
     for document in dataset._aggregate(post_pipeline=[{"$project": projection(label_field, attributes)}]):
         for one in labels_in(document, label_field):
-            box, sample_id = one.get("bounding_box"), str(document["_id"])
-            place: Box = (box[0], box[1], box[2], box[3]) if is_box(box) else NO_BOX
-            about = one.get("confidence") or 0.0, place, one.get("predicted_iou"), int(one.get("pieces") or 1)
-            found.setdefault(sample_id, []).append(Prediction(str(one["_id"]), sample_id, str(one.get("label")), *about))
+            sample_id = str(document["_id"])
+            found.setdefault(sample_id, []).append(as_prediction(sample_id, one))
     return found
+
+
+def as_prediction(sample_id: str, label: Mapping[str, Any]) -> Prediction:
+    """A prediction as MongoDB holds it."""
+    box = label.get("bounding_box")
+    place: Box = (box[0], box[1], box[2], box[3]) if is_box(box) else NO_BOX
+    about = label.get("confidence") or 0.0, place, label.get("predicted_iou"), int(label.get("pieces") or 1)
+    return Prediction(str(label["_id"]), sample_id, str(label.get("label")), *about)
 
 
 def find_places(dataset: Any, prototypes: Prototypes, rejected_field: str) -> dict[str, list[Place]]:

@@ -29,6 +29,7 @@ from ..dataset import (
     whole_of,
 )
 from ..errors import DatasetError
+from ..notebook import plain_page
 from ..printing import one_line
 from .rows import (
     DECIDED_FIELDS,
@@ -67,6 +68,8 @@ class QueueItem:
     runner_up: str | None
     margin: float
     box: tuple[float, float, float, float]
+
+    _repr_html_ = plain_page
 
 
 def review_queue(
@@ -151,6 +154,29 @@ class OpenPredictions:
         """Those of these ids that are open."""
         return {one for one in self.predictions.ids[self.rows].tolist() if one in label_ids}
 
+    def hundredths(self, label: str | None = None) -> NDArray[np.int64]:
+        """(101,) how many of a class, or of all, have a score of 0.00 to 0.01, 0.01 to 0.02, …, and of 1."""
+        counts: NDArray[np.int64] = np.bincount(_hundredths(self.predictions.scores[self._of(label)]), minlength=101)
+        return counts
+
+    def from_hundredth(self, least: int, label: str | None = None) -> list[tuple[str, int]]:
+        """Id and number of the sample of those of a class, or of all, whose score is at least this, the best first.
+
+        Args:
+            least: in hundredths, 0 to 100: as many as `hundredths` counts from there on.
+            label: of the class; None for all.
+        """
+        rows = self._of(label)
+        rows = rows[_hundredths(self.predictions.scores[rows]) >= least]
+        rows = rows[np.argsort(-np.nan_to_num(self.predictions.scores[rows]), kind="stable")]
+        return [(self.predictions.ids[row], int(self.predictions.numbers[row])) for row in rows.tolist()]
+
+    def _of(self, label: str | None) -> NDArray[np.int64]:
+        if label is None:
+            return self.rows
+        is_own = np.array([name == label for name in self.names], bool)
+        return self.rows[is_own[self.predictions.labels[self.rows]]] if len(is_own) else self.rows
+
     def items(self, sample_ids: Sequence[Any], order: str, number: int | None = None) -> list[QueueItem]:
         """The first so many, or all, in an order of `review_queue`; sample_ids are what the predictions' numbers count."""
         all_of = self.predictions
@@ -174,6 +200,12 @@ class OpenPredictions:
             )
             for row in rows.tolist()
         ]
+
+
+def _hundredths(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    # 0.29 times a hundred is a little less than 29.
+    hundredths: NDArray[np.int64] = np.floor(np.nan_to_num(scores).clip(0, 1) * 100 + 1e-6).astype(np.int64)
+    return hundredths
 
 
 def find_open(predictions: PredictionRows, names: Names, decided: DecidedRows, run: PastRun | None) -> OpenPredictions:

@@ -49,6 +49,7 @@ from ..matching import (
     make_matcher,
     settings_for,
 )
+from ..notebook import plain_page
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .places import Prediction, candidate_rows, find_places, read_predictions, shows
@@ -78,6 +79,8 @@ class SuggestedReference:
     similarity: float
     reference_id: str
     reason: str
+
+    _repr_html_ = plain_page
 
 
 def suggest_references(
@@ -137,7 +140,7 @@ def suggest_references(
         accepted_field=accepted_field,
         rejected_field=rejected_field,
     )
-    return drain(work, progress)
+    return drain(work, progress, "suggesting references")
 
 
 def iter_suggest_references(
@@ -168,7 +171,7 @@ def iter_suggest_references(
     predictions = read_predictions(every_image(dataset), label_field)
     index, sample_ids = _indexed(dataset, prototypes, run, predictions)
     places = find_places(every_image(dataset), prototypes, rejected_field)
-    matcher, least = _matcher_of(prototypes, run)
+    matcher, least = matcher_of(prototypes, run)
     # Where a reference shows itself, its own prediction would be the nearest, and no other could ever be. Those of references
     # that nobody has learnt from yet, and what is known to be wrong, stay the nearest to others, and are not suggested.
     learnt = {sample_id: [place for place in own if place.kind == "learnt"] for sample_id, own in places.items()}
@@ -194,7 +197,7 @@ def _indexed(
     dataset: Any, prototypes: Prototypes, run: PastRun, predictions: Collection[str]
 ) -> tuple[DatasetIndex, list[str]]:
     """The index for these prototypes, and of the images that have predictions those that it holds."""
-    index = _index_of(dataset, prototypes, run)
+    index = index_of(dataset, prototypes, run)
     held = [] if index is None else images_of(every_image(dataset), index).held
     sample_ids = [sample_id for sample_id in held if sample_id in predictions]
     if index is None or (predictions and not sample_ids):
@@ -207,7 +210,7 @@ def _indexed(
     return index, sample_ids
 
 
-def _index_of(dataset: Any, prototypes: Prototypes, run: PastRun) -> DatasetIndex | None:
+def index_of(dataset: Any, prototypes: Prototypes, run: PastRun) -> DatasetIndex | None:
     """The index that a run has used; where it used none, or that is gone or another now, the default one."""
     if run.config.get("index_uri"):
         with suppress(IndexNotFoundError, IndexMismatchError):
@@ -217,7 +220,7 @@ def _index_of(dataset: Any, prototypes: Prototypes, run: PastRun) -> DatasetInde
     return find_index(dataset, prototypes.model, prototypes.fingerprint, run.config.get("tiles"))
 
 
-def _matcher_of(prototypes: Prototypes, run: PastRun) -> tuple[Matcher, dict[str, float]]:
+def matcher_of(prototypes: Prototypes, run: PastRun) -> tuple[Matcher, dict[str, float]]:
     """Prototypes made ready as a run had them, and the least score of each class that is suggested.
 
     Raises:

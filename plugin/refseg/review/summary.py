@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..notebook import BLUE, GREEN, GREY, ORANGE, PINK, facts, page, plain_page, stacked
+
+COLORS = {"accepted": GREEN, "rejected": ORANGE, "relabelled": PINK, "corrected by hand": BLUE, "open": GREY}
+
 
 @dataclass(frozen=True)
 class ClassReview:
@@ -24,6 +28,8 @@ class ClassReview:
     num_rejected: int
     num_relabelled: int
     num_fixed: int
+
+    _repr_html_ = plain_page
 
     @property
     def num_decided(self) -> int:
@@ -100,6 +106,19 @@ class ReviewSummary:
     def _total(self) -> ClassReview:
         counts = (self.num_open, self.num_accepted, self.num_rejected, self.num_relabelled, self.num_fixed)
         return ClassReview("", *counts)
+
+    def _repr_html_(self) -> str:
+        """What was decided and what is open, a bar for each class."""
+        rows = {
+            row.label: (row.num_accepted, row.num_rejected, row.num_relabelled, row.num_fixed, row.num_open)
+            for row in self.classes
+        }
+        each = self.corrections_per_hundred
+        return page(
+            f"Review: {self.num_decided:,} decided, {self.num_open:,} open",
+            stacked(COLORS, rows),
+            facts({"corrections in a hundred objects": None if each is None else round(each)}),
+        )
 
     def __str__(self) -> str:
         decided = f"{self.num_accepted} accepted, {self.num_rejected} rejected, {self.num_relabelled} relabelled"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..candidates import encode_patches, patch_similarity
-from ..checks import require_names, require_whole
+from ..checks import require_flags, require_names, require_whole
 from ..dataset import (
     SkippedImage,
     check_name,
@@ -36,6 +36,8 @@ from ..errors import DatasetError
 from ..images import IMAGES_A_BATCH, LoadedImage, encoder_pixels, load_batches, stack_pixels
 from ..models import BatchKey, Models, in_batches
 from ..names import run_key_from
+from ..notebook import facts, page, skips
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
 from .inspection import check_classes
@@ -44,7 +46,7 @@ from .writing import create_fields
 logger = logging.getLogger(__name__)
 
 TIMES_FINER = 4
-"""A heatmap's side as a multiple of the patch grid's: the App draws its values as hard-edged squares."""
+"""A smooth heatmap's side as a multiple of the patch grid's: the App draws its values as hard-edged squares."""
 LEVELS = 255
 """Steps of a heatmap's values in [0, 1]: a map takes a quarter of the space in the database that all digits would."""
 IMAGES_A_WRITE = 64
@@ -59,12 +61,21 @@ class HeatmapReport:
         label: the class they show.
         num_images: images that have one now.
         skipped: images that could not be read.
+        lowest: value of all these maps, of their scale from 0 to 1; None where there is no map.
+        highest: value of them, likewise.
     """
 
     field: str
     label: str
     num_images: int
     skipped: tuple[SkippedImage, ...]
+    lowest: float | None = None
+    highest: float | None = None
+
+    def _repr_html_(self) -> str:
+        """What was written where."""
+        title = f"{counted(self.num_images, 'heatmap')} of {self.label!r}"
+        return page(title, facts({"field": self.field}), skips(self.skipped))
 
     def __str__(self) -> str:
         lines = [f"{self.num_images} heatmaps of {self.label!r} in the field {self.field!r}"]
@@ -77,14 +88,14 @@ def similarity_heatmap(
     label: str,
     *,
     field: str | None = None,
+    smooth: bool = True,
     model: str | Models | None = None,
     num_workers: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> HeatmapReport:
     """Show where in each image the encoder sees a class: the cosine of each patch of the image and the class's prototype.
 
-    Values lie in [0, 1], those below 0 are 0; maps have four times as many rows and columns as the image has patches. Negatives
-    do not count. An image that cannot be read is skipped and reported.
+    Values lie in [0, 1], those below 0 are 0. Negatives do not count. An image that cannot be read is skipped and reported.
 
     Args:
         view: a dataset or view of images.
@@ -92,6 +103,8 @@ def similarity_heatmap(
         label: the class.
         field: where to write `Heatmap` labels: a new field, or one of heatmaps, whose maps of these images are replaced; by
             default `heatmap_` and the class's name.
+        smooth: maps have four times as many rows and columns as the image has patches, with values between those of the
+            patches; False for one value a patch, as the encoder sees it.
         model: preset's name or loaded models; by default the preset that built the prototypes.
         num_workers: threads that decode images; 0 for none.
         progress: see `refseg.progress.drain`.
@@ -100,8 +113,8 @@ def similarity_heatmap(
         DatasetError: no images, an empty view, unknown prototypes, a class they do not have, or a field of another type.
         PrototypeMismatchError: the model is of another encoder than the one that built the prototypes.
     """
-    work = iter_similarity_heatmap(view, prototypes, label, field=field, model=model, num_workers=num_workers)
-    return drain(work, progress)
+    work = iter_similarity_heatmap(view, prototypes, label, field=field, smooth=smooth, model=model, num_workers=num_workers)
+    return drain(work, progress, "drawing heatmaps")
 
 
 def iter_similarity_heatmap(
@@ -110,12 +123,14 @@ def iter_similarity_heatmap(
     label: str,
     *,
     field: str | None = None,
+    smooth: bool = True,
     model: str | Models | None = None,
     num_workers: int | None = None,
 ) -> Generator[Progress, None, HeatmapReport]:
     """The generator behind similarity_heatmap: yields after each batch; what is written when it is closed stays."""
     require_names(label=label)
     require_names(or_none=True, field=field)
+    require_flags(smooth=smooth)
     require_whole(0, or_none=True, num_workers=num_workers)
     view = image_view(view)
     require_samples(view)
@@ -130,6 +145,7 @@ def iter_similarity_heatmap(
     ids, paths = view.values(["id", "filepath"])
     maps: dict[str, fo.Heatmap] = {}
     skipped: list[SkippedImage] = []
+    values: list[float] = []
     done = 0
     yield Progress(0, len(ids), "images")
     device = models.device.type
@@ -138,7 +154,9 @@ def iter_similarity_heatmap(
     for batch in load_batches(
         paths, models.segmenter_side, batch_size=size, num_workers=num_workers, device=device, reading=pixels
     ):
-        found = iter(_similarities(batch, prototype, models))
+        fresh = _similarities(batch, prototype, models, smooth)
+        values += [value for one in fresh for value in (float(one.min()), float(one.max()))]
+        found = iter(fresh)
         for image in batch:
             if image.error is None:
                 maps[ids[image.index]] = fo.Heatmap(map=next(found), range=[0, 1])
@@ -150,7 +168,9 @@ def iter_similarity_heatmap(
             write_values(view, name, maps)
             maps = {}
         yield Progress(done, len(ids), "images")
-    return HeatmapReport(name, label, len(ids) - len(skipped), tuple(skipped))
+    return HeatmapReport(
+        name, label, len(ids) - len(skipped), tuple(skipped), min(values, default=None), max(values, default=None)
+    )
 
 
 def _check_field(dataset: Any, name: str) -> None:
@@ -163,7 +183,7 @@ def _check_field(dataset: Any, name: str) -> None:
 
 
 @torch.inference_mode()
-def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Models) -> list[NDArray[np.float32]]:
+def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Models, smooth: bool) -> list[NDArray[np.float32]]:
     """A heatmap for each good image of a batch."""
     if all(image.pixels is None for image in batch):
         return []
@@ -175,6 +195,7 @@ def _similarities(batch: Sequence[LoadedImage], prototype: Tensor, models: Model
     with models.lock:
         features = torch.cat(in_batches(pixels, BatchKey.of("images", models), len(pixels), encode))
     side = models.patches_side
-    grid = patch_similarity(features, prototype[None]).view(-1, 1, side, side)  # (B, 1, G, G)
-    fine = F.interpolate(grid.clamp(0, 1), scale_factor=TIMES_FINER, mode="bilinear", align_corners=False)[:, 0]
-    return list(((fine * LEVELS).round() / LEVELS).numpy())
+    grid = patch_similarity(features, prototype[None]).view(-1, 1, side, side).clamp(0, 1)  # (B, 1, G, G)
+    if smooth:
+        grid = F.interpolate(grid, scale_factor=TIMES_FINER, mode="bilinear", align_corners=False)
+    return list(((grid[:, 0] * LEVELS).round() / LEVELS).numpy())

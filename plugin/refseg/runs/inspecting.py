@@ -64,7 +64,7 @@ def inspect(
         DatasetError: no images, unknown prototypes or fields, a name without a dataset, or a negative number.
     """
     work = iter_inspect(prototypes, dataset, matching=matching, num_suggestions=num_suggestions, label_fields=label_fields)
-    return drain(work, progress)
+    return drain(work, progress, "inspecting")
 
 
 def iter_inspect(

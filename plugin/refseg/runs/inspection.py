@@ -24,10 +24,24 @@ from ..checks import names_or_none, require_items, require_whole
 from ..dataset import image_view, named_prototypes, references_by_id
 from ..dataset.sources import models_for
 from ..errors import DatasetError, ImageError
-from ..images import COLORS, INK, PAPER, PixelSettings, encoder_pixels, fit, line_of_text, paragraph, read_image, sheet
+from ..images import (
+    COLORS,
+    INK,
+    PAPER,
+    PixelSettings,
+    as_data_uri,
+    as_jpeg,
+    encoder_pixels,
+    fit,
+    line_of_text,
+    paragraph,
+    read_image,
+    sheet,
+)
 from ..insight import ReferenceQuality, principal_colors, reference_quality
 from ..models import Models
-from ..printing import one_line
+from ..notebook import CROP_SIDE, PICTURES, Html, Picture, details, gallery, page
+from ..printing import counted, object_name, one_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, Reference, find_clusters, mask_of_box, nearest
 
@@ -72,6 +86,16 @@ class InspectedReference:
 
     __repr__ = one_line
 
+    def _repr_html_(self) -> str:
+        """The crop, its features and its parts beside each other."""
+        return page(object_name(self.label, self.image, self.id), gallery(self._pictures()))
+
+    def _pictures(self) -> list[Picture]:
+        problem = "" if self.quality is None else self.quality.problem or ""
+        said = "a negative" if self.is_negative else f"it is {problem}" if problem else ""
+        shown = (("what is shown", self.crop, said), ("features", self.pca, ""), ("parts", self.parts, ""))
+        return [_picture(title, picture, text) for title, picture, text in shown]
+
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
@@ -79,13 +103,24 @@ class Inspection:
 
     Attributes:
         references: class by class, those least like their class first; negatives last.
-        skipped: id of each reference that cannot be shown any more, and why.
+        skipped: id of each reference that cannot be shown any more, and in words what it is and why.
         num_left_out: references beyond the most that were asked for.
     """
 
     references: tuple[InspectedReference, ...]
     skipped: tuple[tuple[str, str], ...]
     num_left_out: int
+
+    def _repr_html_(self) -> str:
+        """The first references, each as crop, features and parts."""
+        shown = self.references[: PICTURES // 3]
+        rest = len(self.references) + self.num_left_out - len(shown)
+        return page(
+            f"{counted(len(self.references), 'reference')} as the encoder sees them",
+            *(Html(item._repr_html_()) for item in shown),
+            f"and {rest:,} more, see refseg.inspection_sheet" if rest else None,
+            details(f"{counted(len(self.skipped), 'reference')} not shown", [f"{why} ({one})" for one, why in self.skipped]),
+        )
 
 
 def inspect_references(
@@ -122,7 +157,7 @@ def inspect_references(
     work = iter_inspect_references(
         dataset, prototypes, classes=classes, num_parts=num_parts, max_references=max_references, model=model
     )
-    return list(drain(work, progress).references)
+    return list(drain(work, progress, "inspecting").references)
 
 
 def iter_inspect_references(
@@ -144,6 +179,7 @@ def iter_inspect_references(
     labels = references_by_id(dataset, [name for group in groups for name in group.ids])
     models = models_for(prototypes, model)
     quality = {item.id: item for item in reference_quality(prototypes)}
+    image_names = dict(zip(prototypes.reference_ids, prototypes.image_names, strict=False))
     total, done = sum(len(group.ids) for group in groups), 0
     inspected: list[InspectedReference] = []
     skipped: list[tuple[str, str]] = []
@@ -155,8 +191,9 @@ def iter_inspect_references(
                 _look(labels[name], models, prototypes.pixels) if name in labels else "its label is not in the dataset any more"
             )
             if isinstance(look, str):
-                skipped.append((name, look))
-                logger.warning("The reference %s is not shown: %s", name, look)
+                what = object_name(group.name, labels[name].image if name in labels else image_names.get(name, ""))
+                skipped.append((name, f"{what}: {look}"))
+                logger.warning("A reference is not shown: %s: %s (%s)", what, look, name)
             else:
                 looks.append(look)
             done += 1
@@ -319,6 +356,11 @@ def _draw_parts(crop: Image.Image, mask: NDArray[np.bool_], parts: Tensor) -> Im
     tinted = 0.35 * pixels + 0.65 * np.array(COLORS, np.float32)[rows]
     faded = 0.35 * pixels + 0.65 * np.array(PAPER, np.float32)
     return Image.fromarray(np.where(shape[..., None], tinted, faded).astype(np.uint8))
+
+
+def _picture(title: str, picture: Image.Image, text: str) -> Picture:
+    small = fit(picture, CROP_SIDE, CROP_SIDE)
+    return Picture(as_data_uri(as_jpeg(small)), title, text)
 
 
 def _caption(item: InspectedReference) -> Image.Image:

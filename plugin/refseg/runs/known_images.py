@@ -47,6 +47,7 @@ from ..dataset import (
     named_prototypes,
     object_region,
     objects_of,
+    origin_of,
     require_samples,
     sample_or_none,
     save_prototypes,
@@ -106,7 +107,8 @@ def calibrate(
         PrototypeMismatchError: the model or the index is of another encoder than the one that built the prototypes.
         IndexDamagedError: the dataset's index cannot be read.
     """
-    return drain(iter_calibrate(dataset, prototypes, empty, SourceSettings(model, index, tiles, num_workers)), progress)
+    work = iter_calibrate(dataset, prototypes, empty, SourceSettings(model, index, tiles, num_workers))
+    return drain(work, progress, "calibrating")
 
 
 def iter_calibrate(
@@ -202,7 +204,8 @@ def mine_negatives(
     """
     settings = SegmentSettings(min_confidence, classes=names_or_none("classes", classes), matching=matching)
     sources = SourceSettings(model, index, tiles, num_workers)
-    return drain(iter_mine_negatives(view, prototypes, settings, sources, max_negatives=max_negatives), progress)
+    work = iter_mine_negatives(view, prototypes, settings, sources, max_negatives=max_negatives)
+    return drain(work, progress, "mining negatives")
 
 
 def iter_mine_negatives(
@@ -324,15 +327,21 @@ def _without_references(view: Any, prototypes: Prototypes, classes: Sequence[str
 def _objects(
     sample: Any, fields: Iterable[str], reference_ids: Collection[str], candidates: Candidates | PackedCandidates
 ) -> list[KnownObject]:
-    """Every labelled object of a sample, those that are no reference without their id."""
+    """Every labelled object of a sample, of an object and its copies one, those that are no reference without their id."""
     objects = []
-    for label in (label for field in fields for label in objects_of(sample[field])):
+    labels = [label for field in fields for label in objects_of(sample[field])]
+    # A copy beside its reference would seem to be another object, which is none.
+    known = {origin_of(label) for label in labels if label.id in reference_ids}
+    for label in labels:
+        if label.id not in reference_ids and origin_of(label) in known:
+            continue
+        known.add(origin_of(label))
         try:
             box, mask = object_region(label, candidates.image_hw)
         except DatasetError as error:
             logger.warning("%s", error)
             continue
-        known = known_object(label.id if label.id in reference_ids else "", box, mask, candidates)
-        if known is not None:
-            objects.append(known)
+        found = known_object(label.id if label.id in reference_ids else "", box, mask, candidates)
+        if found is not None:
+            objects.append(found)
     return objects

@@ -35,10 +35,11 @@ from ..dataset import (
     sample_or_none,
 )
 from ..errors import CandidateIndexError, DatasetError, ImageError
-from ..images import PLAIN, load_image
+from ..images import PLAIN, as_data_uri, load_image, mask_picture
 from ..index import FileState
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
+from ..notebook import Picture, facts, gallery, page
 from ..printing import one_line
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ BOX_IOU = 0.75
 """A mask of the index is what a box shows where their boxes overlap by so much."""
 INDEX, MODEL = "index", "model"
 DEFAULT_MODEL = "large"
+MASK_COLOUR = (46, 158, 91)
 
 Point = tuple[float, float]
 
@@ -104,6 +106,13 @@ class PromptedMask:
     origin: str
 
     __repr__ = one_line
+
+    def _repr_html_(self) -> str:
+        """The mask as a picture."""
+        height, width = self.mask.shape
+        picture = Picture(as_data_uri(mask_picture(self.mask, MASK_COLOUR)), f"{width} × {height} pixels")
+        of = "the index" if self.origin == INDEX else "the model"
+        return page(f"A mask of {of}", facts({"predicted IoU": self.predicted_iou, "pieces": self.pieces}), gallery([picture]))
 
     @property
     def pieces(self) -> int:

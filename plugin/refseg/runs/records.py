@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -33,7 +34,7 @@ from ..names import run_key_from
 from ..processes import Process
 from ..progress import Progress
 from ..prototypes import Prototypes
-from .changes import Changes
+from .changes import ChangedObject, Changes
 from .settings import SegmentSettings
 
 logger = logging.getLogger(__name__)
@@ -158,8 +159,35 @@ def require_probabilities(settings: SegmentSettings, preset: Preset | None, prot
 
 
 def changes_as_config(changes: Changes) -> dict[str, Any]:
-    """Classes in lists: MongoDB takes no class name as a key. Ids in one text: FiftyOne walks lists when runs are listed."""
-    return {"changes": changes.as_lists(), "changed_ids": " ".join(changes.sample_ids[:CHANGES_RECORDED])}
+    """Classes in lists: MongoDB takes no class name as a key. Ids and objects in one text: FiftyOne walks lists of runs."""
+    return {
+        "changes": changes.as_lists(),
+        "changed_ids": " ".join(changes.sample_ids[:CHANGES_RECORDED]),
+        "changed_objects": objects_as_text(changes.objects),
+    }
+
+
+def objects_as_text(objects: Sequence[ChangedObject]) -> str:
+    """Changed objects as JSON: some 80 bytes each, and boxes to a hundred-thousandth of the image."""
+    rows = [[one.change, one.label, one.before, one.box and [round(value, 5) for value in one.box]] for one in objects]
+    of_images: dict[str, list[Any]] = {}
+    for one, row in zip(objects, rows, strict=True):
+        of_images.setdefault(one.sample_id, []).append(row)
+    return json.dumps(of_images, ensure_ascii=False, separators=(",", ":"))
+
+
+def objects_from_text(text: str) -> tuple[ChangedObject, ...]:
+    """The inverse of objects_as_text.
+
+    Example:
+        >>> objects_from_text(objects_as_text([ChangedObject("1", "lost", "nut", None, (0.25, 0.5, 0.1, 0.2))]))
+        (ChangedObject(sample_id='1', change='lost', label='nut', before=None, box=(0.25, 0.5, 0.1, 0.2)),)
+    """
+    return tuple(
+        ChangedObject(sample_id, change, label, before, tuple(box) if box else None)
+        for sample_id, rows in json.loads(text).items()
+        for change, label, before, box in rows
+    )
 
 
 def configure(

@@ -32,6 +32,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError
 from ..insight import PrototypeReport, Suggestion
+from ..notebook import plain_page
 
 SUGGESTIONS_FIELD = "suggestions"
 ATTRIBUTES = ("loo_score", "loo_similarity", "hurts")
@@ -54,6 +55,8 @@ class WrittenReport:
     paths: tuple[str, ...]
     num_references: int
     num_gone: int
+
+    _repr_html_ = plain_page
 
 
 def write_fields(report: PrototypeReport, dataset: Any, label_field: str = SUGGESTIONS_FIELD) -> WrittenReport:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..calibration import calibrator_for, default_thresholds
@@ -34,87 +34,15 @@ from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import PRESETS, Models, Preset
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes
-from .changes import Changes
+from .changed_objects import renew_changes
 from .looking import Looker
 from .ranked import preview_images, segment_images
 from .records import CHANGES_RECORDED, changes_as_config, check_key, configure, recorded, require_probabilities
+from .segment_report import SegmentReport
 from .settings import SegmentSettings, check_mask_folder
 from .writing import Writer, check_fields, create_fields
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SegmentReport:
-    """What a run of segment did.
-
-    Attributes:
-        run_key: of the FiftyOne run that holds its settings.
-        label_field: where the predictions are.
-        num_images: images segmented; of a preview, images ranked.
-        num_instances: instances found in them; of a preview, instances written.
-        num_written: images whose predictions or presence were written; those of all others were the same already.
-        num_from_index: images whose candidates came from the index.
-        num_left_out: images that a preview left out because they are not indexed.
-        skipped: images that could not be read; their earlier predictions stay as they are.
-        seconds: wall-clock time, writing included.
-        best: of a preview, sample id and best score of each image written, best first.
-        index_trouble: why candidates could not be kept in the index, or None.
-        changes: what differs from earlier predictions in the same field.
-        num_gated: images that the presence gate kept from the segmenter, as a whole or in part; the index does not keep them.
-        protected: ids of samples that stay as they are: somebody has labelled objects in the field that no run wrote.
-        num_looked: images at whose best candidates this run looked a second time.
-        num_unseen: images answered by the first look alone, because nobody could look again.
-        look_trouble: why nobody could, or why second looks could not be kept; None where all is well.
-    """
-
-    run_key: str
-    label_field: str
-    num_images: int
-    num_instances: int
-    num_written: int
-    num_from_index: int
-    num_left_out: int
-    skipped: tuple[SkippedImage, ...]
-    seconds: float
-    best: tuple[tuple[str, float], ...] = ()
-    index_trouble: str | None = None
-    changes: Changes = field(default_factory=Changes)
-    num_gated: int = 0
-    protected: tuple[str, ...] = ()
-    num_looked: int = 0
-    num_unseen: int = 0
-    look_trouble: str | None = None
-
-    def __str__(self) -> str:
-        rate = 1000 * self.seconds / max(1, self.num_images)
-        lines = [
-            f"{self.num_instances} instances in {self.num_images} images in the field {self.label_field!r} "
-            f"({self.seconds:.1f} s, {rate:.1f} ms an image; run {self.run_key!r})",
-            f"{self.num_from_index} images came from the index; the answers of {self.num_written} images were written, "
-            "all others are as they were",
-        ]
-        if self.changes.num_samples:
-            lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
-        if self.protected:
-            lines.append(
-                f"{len(self.protected)} images stay as they are, such as that of the sample {self.protected[0]}: no run wrote "
-                "some of their labels in this field; move those to another field, or pass overwrite=True to lose them"
-            )
-        if self.num_left_out:
-            lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
-        if self.num_gated:
-            lines.append(f"{self.num_gated} images were spared by the presence gate, as a whole or in part, and are not kept")
-        if self.num_looked:
-            lines.append(f"Candidates of {self.num_looked} images were looked at again")
-        if self.num_unseen:
-            lines.append(f"{self.num_unseen} images are answered by the first look alone: nobody could look at them again")
-        if self.look_trouble:
-            lines.append(f"Second looks: {self.look_trouble}")
-        if self.index_trouble:
-            lines.append(f"Candidates were not kept: {self.index_trouble}")
-        lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
-        return "\n".join(lines)
 
 
 def gate_of(prototypes: Prototypes, settings: SegmentSettings) -> PresenceGate | None:
@@ -230,6 +158,7 @@ class _Work:
         try:
             self.writer.flush()
             self.writer.settle()
+            renew_changes(whole_of(self.writer.view), self.writer.label_field, self.writer.run_key, self.writer.changes.objects)
         finally:
             if self.builder is not None:
                 self.builder.close()
@@ -280,6 +209,8 @@ class _Work:
             num_looked=self.looker.num_looked,
             num_unseen=self.looker.num_unseen,
             look_trouble=self.looker.trouble,
+            first_protected=self.writer.first_protected,
+            scores=self.writer.scores,
         )
 
 
@@ -367,7 +298,7 @@ def segment(
     )
     sources = SourceSettings(model, index, tiles, num_workers, pixel_settings(pixel_range, channels))
     work = iter_segment(view, prototypes, label_field, settings=settings, sources=sources, run_key=run_key, overwrite=overwrite)
-    return drain(work, progress)
+    return drain(work, progress, "segmenting")
 
 
 def matcher_for(prototypes: Prototypes, preset: Preset, settings: SegmentSettings) -> Matcher:

@@ -7,7 +7,7 @@ vector index answers, which misses a few (`make bench` measures how many).
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,17 +20,22 @@ from ..checks import refused, require_names, require_whole
 from ..dataset import (
     OBJECT_TYPES,
     DatasetIndex,
+    ImageEdit,
+    ListEdit,
     add_labels_field,
     check_name,
     claim,
     clear_labels,
     collect_references,
+    edit_labels,
     every_image,
     image_view,
     images_of,
+    images_that_hold,
     name_of,
     open_index,
     past_runs,
+    read_documents,
     require_samples,
     to_detections,
     whole_of,
@@ -40,12 +45,16 @@ from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetErro
 from ..index import Found, make_vector_index, search_all, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
+from ..notebook import histogram, page
+from ..printing import counted
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Reference, iter_build_prototypes
 
 logger = logging.getLogger(__name__)
 
 SIMILAR_METHOD = "refseg/similar"
+UNNAMED = "similar"
+"""What candidates are called that are like objects of several classes."""
 EXACT_UP_TO = 1_000_000
 """Candidates of a view; more are searched by the vector index."""
 MAX_SHARE = 0.5
@@ -64,6 +73,7 @@ class SimilarReport:
         label_ids: of the detections, most similar first.
         scores: their cosine similarity to the object.
         num_left_out: images of the view that are not indexed.
+        label: class of the object, which the candidates bear too; None where objects of several classes were compared with.
     """
 
     label_field: str
@@ -71,6 +81,19 @@ class SimilarReport:
     label_ids: tuple[str, ...]
     scores: tuple[float, ...]
     num_left_out: int
+    label: str | None = None
+
+    def _repr_html_(self) -> str:
+        """How similar what was found is."""
+        low = min((0.0, *self.scores))
+        steps = [0] * 20
+        for score in self.scores:
+            steps[min(19, int(20 * (score - low) / (1 - low)))] += 1
+        return page(
+            f"{counted(self.num_found, 'candidate')} in the field {self.label_field!r}",
+            histogram(steps, low, 1, "similarity"),
+            f"{counted(self.num_left_out, 'image')} not indexed: build the index to see more." if self.num_left_out else None,
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.num_found} candidates in the field {self.label_field!r}, the most similar first"]
@@ -90,9 +113,9 @@ def find_similar(
 ) -> Any:
     """Find the k candidates of a view that are most like one object, or most like the mean of several.
 
-    They are written as detections to a field of their own, whose earlier content is replaced: with mask, the object's class,
-    and their similarity as confidence. A candidate that lies by half in a more similar one of its image is left out. The object
-    itself is found too where its image is in the view.
+    They are written as detections to a field of their own, whose earlier content is replaced: with mask, the object's class
+    (`similar` where there are objects of several classes), and their similarity as confidence. A candidate that lies by half in
+    a more similar one of its image is left out. The object itself is found too where its image is in the view.
 
     Args:
         view: a dataset or view of images; those not indexed are left out.
@@ -113,7 +136,7 @@ def find_similar(
         IndexMismatchError: the index was built by another encoder than the model has now.
     """
     view = image_view(view)
-    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress)
+    report = drain(iter_find_similar(view, query, k, label_field=label_field, model=model), progress, "searching")
     return similar_patches(whole_of(view), report)
 
 
@@ -136,7 +159,7 @@ def iter_find_similar(
     vector = yield from _describe(references, index, model)
     found = yield from _search(index, images.held, vector, k)
     names = {reference.label for reference in references}
-    report = _write(dataset, label_field, found, names.pop() if len(names) == 1 else "similar", len(images.missing))
+    report = _write(dataset, label_field, found, names.pop() if len(names) == 1 else None, len(images.missing))
     yield Progress(1, 1, "writing")
     return report
 
@@ -144,6 +167,40 @@ def iter_find_similar(
 def similar_patches(dataset: Any, report: SimilarReport) -> Any:
     """The patches of a report's candidates, most similar first."""
     return every_image(dataset).to_patches(report.label_field).sort_by(f"{report.label_field}.confidence", reverse=True)
+
+
+def name_found(dataset: Any, label_field: str, label_ids: Iterable[str], label: str) -> None:
+    """Name the class of candidates that find_similar wrote; whoever accepts them accepts them as that.
+
+    Args:
+        dataset: a FiftyOne dataset, or a view of it.
+        label_field: that find_similar wrote.
+        label_ids: of the candidates; those that were replaced meanwhile are left out.
+        label: the class.
+
+    Raises:
+        DatasetError: a blank name, or a field that find_similar did not write.
+    """
+    require_names(label_field=label_field, label=label)
+    whole = whole_of(dataset)
+    if label_field not in _own_fields(whole):
+        raise DatasetError(
+            f"The field {label_field!r} of dataset {name_of(whole)!r} was not written by find_similar: choose one that was."
+        )
+    if not label.strip():
+        raise DatasetError(f"{label!r} cannot name a class: give the name of what the objects are.")
+    by_image = images_that_hold(whole, label_field, label_ids)
+
+    def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
+        edits = {}
+        for sample_id, lists in read_documents(whole, ids, [label_field], ["_id", "label", "decision"]):
+            wanted = set(by_image[sample_id])
+            there = [one for one in lists[label_field] if str(one["_id"]) in wanted and one.get("label") != label.strip()]
+            changed = {one["_id"]: {"label": label.strip()} for one in there}
+            edits[sample_id] = ImageEdit({label_field: ListEdit(lists[label_field], changed=changed)})
+        return edits
+
+    edit_labels(whole, by_image, edits_of)
 
 
 def _references(dataset: Any, query: Any) -> list[Reference]:
@@ -225,7 +282,7 @@ def _thin_out(found: Sequence[Found]) -> list[Found]:
     return sorted(kept, key=lambda item: -item.score)
 
 
-def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, num_left_out: int) -> SimilarReport:
+def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str | None, num_left_out: int) -> SimilarReport:
     if dataset.has_field(label_field):
         clear_labels(dataset, label_field)
     else:
@@ -237,15 +294,16 @@ def _write(dataset: Any, label_field: str, found: Sequence[Found], label: str, n
         one = Ranking(first, first, score, margins=score, runners_up=first - 1)
         candidate: PackedCandidates = item.candidate
         instances = crop_instances(candidate, one, 1)
-        detections = to_detections(instances, [label], candidate.predicted_iou.tolist(), candidate.image_hw, "similar")
+        detections = to_detections(
+            instances, [label or UNNAMED], candidate.predicted_iou.tolist(), candidate.image_hw, "similar"
+        )
         by_image.setdefault(item.image.sample_id, []).extend(detections.detections)
         written += [(item.score, detection.id) for detection in detections.detections]
     values = {sample_id: fo.Detections(detections=labels) for sample_id, labels in by_image.items()}
     write_values(dataset, label_field, values, dynamic=True)
-    _record(dataset, label_field)
-    return SimilarReport(
-        label_field, len(written), tuple(name for _, name in written), tuple(score for score, _ in written), num_left_out
-    )
+    scores = tuple(score for score, _ in written)
+    _record(dataset, label_field, label, scores)
+    return SimilarReport(label_field, len(written), tuple(name for _, name in written), scores, num_left_out, label)
 
 
 def _check_field(dataset: Any, label_field: str) -> None:
@@ -262,6 +320,7 @@ def _own_fields(dataset: Any) -> set[str]:
     return {str(run.config["label_field"]) for run in past_runs(dataset, [SIMILAR_METHOD])}
 
 
-def _record(dataset: Any, label_field: str) -> None:
+def _record(dataset: Any, label_field: str, label: str | None, scores: Sequence[float]) -> None:
     own = {"method": SIMILAR_METHOD, "label_field": label_field}
-    claim(dataset, f"similar_{label_field}", dataset.init_run(**own), replaces=own)
+    about = {"label": label, "num_found": len(scores), "score_range": [min(scores), max(scores)] if scores else None}
+    claim(dataset, f"similar_{label_field}", dataset.init_run(**own, **about), replaces=own)

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..calibration import labelled_ids, num_mined
+from ..notebook import Html, facts, page
 from ..prototypes import Prototypes
-from .segmenting import SegmentReport
+from .segment_report import SegmentReport
 
+MAX_REMARKS = 12
+"""Lines beside the figures that a notebook shows."""
 GROWN = 1.5
 """From so many times the images on, what the dataset is full of may be something else."""
 
@@ -54,6 +57,21 @@ class UpdateReport:
     growth: tuple[int, int] | None = None
     interrupted_run: str | None = None
 
+    def _repr_html_(self) -> str:
+        """What was learnt from, and what that changed in the predictions."""
+        learnt = {
+            f"{kind} {change}": len(getattr(self, f"{kind}_{change}"))
+            for kind in ("references", "negatives")
+            for change in ("added", "removed")
+        }
+        said = str(self).removesuffix(str(self.segmentation)).splitlines()[1 : 1 + MAX_REMARKS]
+        return page(
+            f"Prototypes {self.prototypes_name!r} updated",
+            facts({**learnt, "negatives mined": self.num_mined or None, "vectors kept": self.num_reused}),
+            *said,
+            Html(self.segmentation._repr_html_()),
+        )
+
     def __str__(self) -> str:
         lines = [
             f"Prototypes {self.prototypes_name!r}: references +{len(self.references_added)} −{len(self.references_removed)}, "
@@ -77,7 +95,7 @@ class UpdateReport:
                 f"the index has grown from {self.growth[0]:,} other images to {self.growth[1]:,}: what the dataset is full of "
                 "was looked at anew, and scores may have moved"
             )
-        lines += [f"left out {label_id}: {reason}" for label_id, reason in self.skipped]
+        lines += [f"left out {reason} ({label_id})" for label_id, reason in self.skipped]
         return "\n".join([*lines, str(self.segmentation)])
 
 

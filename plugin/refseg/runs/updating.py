@@ -117,7 +117,7 @@ def update(
     """
     tags = TagSettings(tag, negative_tag, rejected_field)
     work = iter_update(view, label_field, tags, calibrates=calibrates, model=model, num_workers=num_workers)
-    return drain(work, progress)
+    return drain(work, progress, "updating")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from ..dataset import (
     needs_files,
     prediction_example,
     read_detections,
+    sample_or_none,
     to_document,
     whole_of,
     write_detections,
@@ -32,7 +34,7 @@ from ..dataset import (
 from ..errors import DatasetError, IndexDamagedError
 from ..failpoints import reach
 from ..matching import Instances, Ranking, crop_instances, semantic_map
-from .changes import SAME_SCORE, Changes, Named, Tally
+from .changes import SAME_SCORE, TENTHS, Changes, Named, Tally, kinds_of
 from .mask_files import MaskFiles
 from .presence import classes_told, write_presence
 from .settings import SegmentSettings
@@ -69,11 +71,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Provisional:
-    """What an image held before a run, and what the run wrote that has still to write another answer; labels and boxes."""
+    """What an image held before a run, and what the run wrote that has still to write another answer; labels, boxes, scores."""
 
     before: list[Named] | None
     now: list[Named]
-    num_instances: int
+    scores: list[float]
 
 
 @dataclass
@@ -115,11 +117,18 @@ class Writer:
     _provisional: dict[str, Provisional] = field(default_factory=dict)
     _written_at: float = field(default_factory=time.monotonic)
     _tally: Tally = field(default_factory=lambda: Tally())
+    _kinds: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     @property
     def changes(self) -> Changes:
         """What was changed so far."""
         return self._tally.changes
+
+    @property
+    def scores(self) -> dict[str, tuple[int, ...]]:
+        """For each class how many of its instances have a score in each tenth from 0 to 1."""
+        labels = sorted({label for (label, _), number in self._kinds.items() if number})
+        return {label: tuple(self._kinds[label, tenth] for tenth in range(TENTHS)) for label in labels}
 
     @cached_property
     def _mask_files(self) -> MaskFiles:
@@ -168,7 +177,7 @@ class Writer:
             instances = self._cut(sample_id, answer, before)
             earlier = None if before is None else [(label, box) for label, *_, box in before]
             if instances is None:
-                self._tell(sample_id, answer, earlier, earlier or [], len(earlier or ()))
+                self._tell(sample_id, answer, earlier, earlier or [], [score for _, _, score, *_ in before or ()])
                 continue
             image_hw = answer.candidates.image_hw
             quality = answer.candidates.predicted_iou[instances.rows].tolist()
@@ -177,13 +186,13 @@ class Writer:
                 labels[sample_id] = to_document(instances, self.classes, quality, image_hw, self.run_key, folder)
             except OSError as error:
                 raise DatasetError(
-                    f"The masks of the sample {sample_id} cannot be written to the folder {folder} ({error}): make room there, "
-                    "or name another mask_dir."
+                    f"The masks of the image {self._path_of(sample_id)} cannot be written to the folder {folder} ({error}): "
+                    "make room there, or name another mask_dir."
                 ) from error
             if self.settings.semantic_field:
                 maps[sample_id] = fo.Segmentation(mask=semantic_map(instances, image_hw, self.map_threshold))
             now = [(label["label"], label["bounding_box"]) for label in labels[sample_id]["detections"]]
-            self._tell(sample_id, answer, earlier, now, len(instances))
+            self._tell(sample_id, answer, earlier, now, [label["confidence"] for label in labels[sample_id]["detections"]])
             num_pixels += sum(mask.numel() for mask in instances.masks) if folder is None else 0
             num_pixels += image_hw[0] * image_hw[1] if self.settings.semantic_field else 0
             del instances  # before those of the next image are made: of a large one they take hundreds of megabytes
@@ -218,20 +227,22 @@ class Writer:
             instances = crop_instances(candidates, ranking, limit)
         except ValueError as error:
             raise IndexDamagedError(
-                f"The candidates of the sample {sample_id} are damaged ({error}): let refseg.open_index(dataset).verify() find "
-                "all such samples, and build the index again."
+                f"The candidates of the image {self._path_of(sample_id)} are damaged ({error}): let "
+                "refseg.open_index(dataset).verify() find all such images, and build the index again."
             ) from error
         return None if same is not None and _same_boxes(same, instances, candidates.image_hw) else instances
 
-    def _tell(self, sample_id: str, answer: Answer, before: list[Named] | None, now: list[Named], num_instances: int) -> None:
+    def _tell(self, sample_id: str, answer: Answer, before: list[Named] | None, now: list[Named], scores: list[float]) -> None:
         """Count what an answer holds and changes; where one came before it in this run, in place of that."""
         earlier = self._provisional.pop(sample_id, None)
-        self.num_instances += num_instances
+        self.num_instances += len(scores)
+        self._kinds.update(kinds_of(now, scores))
         if earlier is not None:
-            self.num_instances -= earlier.num_instances
+            self.num_instances -= len(earlier.scores)
+            self._kinds.subtract(kinds_of(earlier.now, earlier.scores))
             before = earlier.before
         if not answer.is_final:
-            self._provisional[sample_id] = Provisional(before, now, num_instances)
+            self._provisional[sample_id] = Provisional(before, now, scores)
         elif before is not None and before is not now:
             self._tally.compare(sample_id, before, now)
 
@@ -254,6 +265,15 @@ class Writer:
         found = read_detections(self.view, self.label_field, sample_ids, names)
         # Labels of others, and of earlier versions, lack some of these.
         return {sample_id: [tuple(map(label.get, names)) for label in labels] for sample_id, labels in found}
+
+    def _path_of(self, sample_id: str) -> str:
+        sample = sample_or_none(self.view, sample_id)
+        return sample_id if sample is None else str(sample.filepath)
+
+    @property
+    def first_protected(self) -> str:
+        """Path of the first image that stays as it is; "" where there is none."""
+        return next((self._path_of(sample_id) for sample_id in self.protected), "")
 
     def _mask_folder(self, sample_id: str, instances: Instances) -> Path | None:
         folder = self.settings.mask_folder

@@ -24,7 +24,10 @@ from tests.operators.helpers import app_request, form_of, problems_of, uri
 
 PART = NOVEL_PARTS[0]
 LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index", "learn"]
-ALL = ["mark_empty", "calibrate", "mine_negatives", "tag_references", "index_status", "delete_index", "find_similar", *LONG]
+ALL = [
+    *("mark_empty", "calibrate", "mine_negatives", "tag_references", "index_status", "delete_index", "find_similar"),
+    *("write_counts", "merge_accepted", *LONG),
+]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ class TestDecide:
         press(shelf, "decide", {"kind": "relabel", "item": items[2], "label": "gear"})
         answer = press(shelf, "decide", {"kind": "fix", "item": items[3]})
         assert answer.result is True
-        assert named(answer.messages, "open_sample") == [{"id": items[3]["sample_id"], "group_id": None}]
+        assert named(answer.messages, "open_sample") == [{"id": items[3]["sample_id"], "mode": "annotate"}]
         shown = answer.data["review"]
         counts = [shown[f"num_{name}"] for name in ("open", "accepted", "rejected", "relabelled", "fixed")]
         assert counts == [2, 1, 1, 1, 1]
@@ -160,3 +160,57 @@ class TestDecideSelected:
         answer = press(shelf, "decide_selected", {"kind": "accept"}, selected_labels=chosen)
         assert "is not in the field 'predictions'" in answer.error
         assert kept(shelf, "accepted") == []
+
+
+def scores_of(dataset: fo.Dataset) -> list[float]:
+    """Scores of the predictions that were accepted."""
+    scores = dict(
+        zip(*dataset.values(["predictions.detections.id", "predictions.detections.confidence"], unwind=True), strict=True)
+    )
+    return sorted(scores[label.prediction_id] for label in kept(dataset, "accepted"))
+
+
+class TestAcceptAbove:
+    @pytest.fixture
+    def scored(self, shelf: fo.Dataset) -> fo.Dataset:
+        for sample in shelf:
+            for label, score in zip(sample.predictions.detections, (0.29, 0.58, 1.0), strict=True):
+                label.confidence = score
+            sample.save()
+        return shelf
+
+    def test_as_many_as_the_histogram_counts(self, scored: fo.Dataset) -> None:
+        counts = press(scored, "scores").result["counts"]
+        assert {number: count for number, count in enumerate(counts) if count} == {29: 2, 58: 2, 100: 2}
+        answer = press(scored, "accept_above", {"least": 58})
+        assert (answer.result, answer.notes) == ({"num": 4}, [("success", "Accepted 4 objects.")])
+        assert answer.data["review"]["num_open"] == 2
+        assert scores_of(scored) == [0.58, 0.58, 1.0, 1.0]
+        assert sum(press(scored, "scores").result["counts"]) == 2
+
+        # One decision.
+        assert press(scored, "undo").data["review"]["num_open"] == 6
+        assert kept(scored, "accepted") == []
+
+    def test_of_one_class(self, scored: fo.Dataset) -> None:
+        assert sum(press(scored, "scores", {"label": "$c"}).result["counts"]) == 2
+        assert press(scored, "accept_above", {"label": "$c", "least": 0}).result == {"num": 2}
+        assert {label.label for label in kept(scored, "accepted")} == {"$c"}
+        text = "No prediction of the class '$c' that nobody has decided on has a score of 0.00 or more."
+        assert press(scored, "accept_above", {"label": "$c", "least": 0}).error == text
+        assert sum(press(scored, "scores", {"label": "nope"}).result["counts"]) == 0
+
+    def test_the_best_where_there_are_too_many(self, scored: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loaded("reviewing"), "MOST_AT_ONCE", 2)
+        assert press(scored, "scores").result["most"] == 2
+        assert press(scored, "accept_above", {"least": 0}).result == {"num": 2}
+        assert scores_of(scored) == [1.0, 1.0]
+
+    def test_decisions_that_are_kept_have_an_end(self, scored: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Kept together they must fit into one document: of the oldest the objects stay decided."""
+        monkeypatch.setattr(loaded("acting"), "OBJECTS_KEPT", 3)
+        press(scored, "accept_above", {"least": 58})
+        press(scored, "accept_above", {"least": 0})
+        assert press(scored, "undo").data["review"]["num_open"] == 2
+        assert press(scored, "undo").error == "There is no decision to take back."
+        assert len(kept(scored, "accepted")) == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -560,13 +560,13 @@ class TestFieldsThatChanged:
 
 
 class TestSelection:
-    def shown(self, dataset: fo.Dataset, **request: Any) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = press(dataset, "on_change_selected", **request).data["overview.selection"]
+    def shown(self, dataset: fo.Dataset, **request: Any) -> dict[str, Any]:
+        found: dict[str, Any] = press(dataset, "on_change_selected", **request).data["overview.selection"]
         return found
 
     def test_images_and_labels(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", []), ("b", [])], [("a", [])])
-        none = {"num_marked": 0, "num_references": 0, "num_negatives": 0, "what": "image", "view": None}
+        none = {"num_marked": 0, "num_references": 0, "num_negatives": 0, "what": "image", "view": None, "refusal": None}
         assert self.shown(dataset) == none
         kinds = [
             {"id": sample_id, "type": kind} for sample_id, kind in zip(dataset.values("id"), ("default", "alt"), strict=True)
@@ -578,7 +578,15 @@ class TestSelection:
         picked = [
             {"label_id": label.id, "sample_id": sample.id, "field": "ground_truth"} for label in sample.ground_truth.detections
         ]
-        assert self.shown(dataset, selected_labels=picked) == none | {"num_references": 2, "what": "object"}
+        sentence = (
+            "Accepting and rejecting is for predictions alone, and the selection holds 2 objects of the field 'ground_truth': "
+            "select objects of the field 'predictions' alone."
+        )
+        expected = none | {"num_references": 2, "what": "object", "refusal": sentence}
+        assert self.shown(dataset, selected_labels=picked) == expected
+        both = [*picked, {"label_id": "0" * 24, "sample_id": sample.id, "field": "predictions"}]
+        assert self.shown(dataset, selected_labels=both)["refusal"] == sentence
+        assert self.shown(dataset, selected_labels=both[2:])["refusal"] is None
 
     def test_views(self, labelled: Callable[..., fo.Dataset]) -> None:
         dataset = labelled([("a", []), ("b", [])], [("a", [])])
@@ -586,6 +594,7 @@ class TestSelection:
         patches = dataset.to_patches("ground_truth")
         chosen = [{"id": patches.first().id, "type": "alt"}]
         shown = self.shown(dataset, view=patches, selected_samples=chosen)
+        assert shown.pop("refusal").startswith("Accepting and rejecting is for predictions alone")
         assert shown == {"num_marked": 0, "num_references": 0, "num_negatives": 1, "what": "object", "view": "3 objects"}
         # Patches are of images, so everything can be done.
         answer = press(dataset, "load", view=patches)
