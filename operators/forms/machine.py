@@ -22,14 +22,14 @@ SECONDS_ON_CPU = {
     "demo": 0.76,
     "demo-fast": 0.40,
     "tiny": 19.7,
-    "small": 20.4,
-    "base": 24.0,
-    "large": 40.0,
-    "paper": 40.0,
-    "tiny-fast": 12.2,
-    "small-fast": 12.8,
-    "base-fast": 16.0,
-    "large-fast": 30.0,
+    "small": 20.3,
+    "base": 23.2,
+    "large": 35.7,
+    "paper": 35.7,
+    "tiny-fast": 15.2,
+    "small-fast": 15.8,
+    "base-fast": 18.7,
+    "large-fast": 31.1,
 }
 """Seconds an image on two cores of an AMD EPYC: docs/speed.md, "What the presets take"."""
 

@@ -25,8 +25,8 @@ _SECTIONS = {
     **dict.fromkeys(("segment", "segment_with_references", "learn"), "segment"),
     "suggest_references": "suggested",
     "update": "review",
-    "review": "review",
-    "evaluate": "results",
+    **dict.fromkeys(("review", "merge_accepted"), "review"),
+    **dict.fromkeys(("evaluate", "write_counts"), "results"),
 }
 OTHERS = "others"
 """Where the reasons of all other operators are told: below the sections."""
