@@ -16,6 +16,8 @@ from .telling import newest
 
 MOST_IMAGES = 500
 """Images whose objects of a class are shown as patches."""
+GRID = "Samples"
+"""What FiftyOne calls the grid among its panels."""
 
 
 class Measuring:
@@ -44,7 +46,7 @@ class Measuring:
             ctx.ops.notify(
                 f"These are the objects in the first {MOST_IMAGES} images that hold any of {name!r}.", variant="info"
             )
-        _show(ctx, patches)
+        _show(ctx, patches, *fields)
         return True
 
     @told
@@ -67,7 +69,7 @@ class Measuring:
             raise ValueError("These objects are not there any more, since predictions were written again: evaluate again.")
         if number < cell.number:
             ctx.ops.notify(f"These are {number:,} of {count(cell.number, 'object')}.", variant="info")
-        _show(ctx, view)
+        _show(ctx, view, own, other)
         return True
 
     @told
@@ -94,11 +96,8 @@ class Measuring:
         if not ids:
             raise ValueError("The last run changed no object.")
         field = _changes_field(ctx, settings.label_field)
-        is_new = not collection(ctx).has_field(field)
         shown = refseg.show_changes(collection(ctx), settings.label_field, field)
         ctx.dataset.reload()
-        if is_new:
-            ctx.ops.reload_dataset()
         if not shown.num_samples:
             # A run of an earlier version names the images alone.
             _show(ctx, every_image(ctx).select(ids, ordered=True))
@@ -110,8 +109,8 @@ class Measuring:
             view = images.filter_labels(field, kind_of_change(kind))
         if not len(view):
             raise ValueError(f"The last run {kind} no object.")
-        _show(ctx, view)
-        ctx.ops.set_active_fields(fields=[field])
+        # The App learns of a new field with the view: to reload the dataset at the same moment would be a race.
+        _show(ctx, view, field)
         send_overview(ctx)
         return {"field": field}
 
@@ -147,6 +146,11 @@ def _changes_field(ctx: Any, label_field: str) -> str:
     return f"changes_of_{label_field}" if is_taken else "changes"
 
 
-def _show(ctx: Any, view: Any) -> None:
+def _show(ctx: Any, view: Any, *fields: str) -> None:
+    """Show a view in the grid, which may lie behind another panel, with the labels of these fields alone."""
     clear_selection(ctx)
     ctx.ops.set_view(view=view)
+    if fields:
+        ctx.ops.set_active_fields(fields=list(fields))
+    if ctx.current_sample is None:
+        ctx.ops.open_panel(GRID, is_active=True)
