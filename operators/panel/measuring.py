@@ -51,7 +51,7 @@ class Measuring:
 
     @told
     def show_cell(self, ctx: Any) -> Any:
-        """The objects of one class that were taken for one class, as patches, beside what is really there."""
+        """The objects of one class that were taken for one class, as patches: of what was not found the objects themselves."""
         from refseg.dataset import whole_config
         from refseg.evaluation import cells_from_text
 
@@ -60,16 +60,16 @@ class Measuring:
         cell = next((one for one in cells_from_text(text) if (one.truth, one.predicted) == wanted), None)
         if cell is None or not cell.places:
             raise ValueError("The evaluation does not name these objects: evaluate again.")
-        fields = config["pred_field"], config["gt_field"]
-        own, other = reversed(fields) if cell.predicted is None else fields
+        field = config["gt_field" if cell.predicted is None else "pred_field"]
         images = every_image(ctx).select([sample_id for sample_id, _ in cell.places])
-        view = images.to_patches(own, other_fields=[other]).select([label_id for _, label_id in cell.places])
+        # Without other fields: FiftyOne crops a patch to all labels that are shown, of which theirs would be everywhere.
+        view = images.to_patches(field).select([label_id for _, label_id in cell.places])
         number = len(view)
         if not number:
             raise ValueError("These objects are not there any more, since predictions were written again: evaluate again.")
         if number < cell.number:
             ctx.ops.notify(f"These are {number:,} of {count(cell.number, 'object')}.", variant="info")
-        _show(ctx, view, own, other)
+        _show(ctx, view, field)
         return True
 
     @told

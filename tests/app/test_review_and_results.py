@@ -123,6 +123,10 @@ def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: O
     app.page.keyboard.press("f")
     expect(app.page.locator("[data-cy=annotate]")).to_be_visible()
     expect(app.page.locator("[data-cy=modal] [data-cy=modal-looker-container]")).to_be_visible()
+    # The image itself is drawn, not the frame alone.
+    looker = app.page.locator("[data-cy=modal] [data-cy=modal-looker-container] canvas").first
+    expect(looker).to_be_visible()
+    app.page.wait_for_timeout(3000)
     app.picture("fix_beside")
     assert app.errors == []
 
