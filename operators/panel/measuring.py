@@ -16,6 +16,8 @@ from .telling import newest
 
 MOST_IMAGES = 500
 """Images whose objects of a class are shown as patches."""
+GRID = "Samples"
+"""What FiftyOne calls the grid among its panels."""
 
 
 class Measuring:
@@ -44,12 +46,12 @@ class Measuring:
             ctx.ops.notify(
                 f"These are the objects in the first {MOST_IMAGES} images that hold any of {name!r}.", variant="info"
             )
-        _show(ctx, patches)
+        _show(ctx, patches, *fields)
         return True
 
     @told
     def show_cell(self, ctx: Any) -> Any:
-        """The objects of one class that were taken for one class, as patches, beside what is really there."""
+        """The objects of one class that were taken for one class, as patches: of what was not found the objects themselves."""
         from refseg.dataset import whole_config
         from refseg.evaluation import cells_from_text
 
@@ -58,16 +60,16 @@ class Measuring:
         cell = next((one for one in cells_from_text(text) if (one.truth, one.predicted) == wanted), None)
         if cell is None or not cell.places:
             raise ValueError("The evaluation does not name these objects: evaluate again.")
-        fields = config["pred_field"], config["gt_field"]
-        own, other = reversed(fields) if cell.predicted is None else fields
+        field = config["gt_field" if cell.predicted is None else "pred_field"]
         images = every_image(ctx).select([sample_id for sample_id, _ in cell.places])
-        view = images.to_patches(own, other_fields=[other]).select([label_id for _, label_id in cell.places])
+        # Without other fields: FiftyOne crops a patch to all labels that are shown, of which theirs would be everywhere.
+        view = images.to_patches(field).select([label_id for _, label_id in cell.places])
         number = len(view)
         if not number:
             raise ValueError("These objects are not there any more, since predictions were written again: evaluate again.")
         if number < cell.number:
             ctx.ops.notify(f"These are {number:,} of {count(cell.number, 'object')}.", variant="info")
-        _show(ctx, view)
+        _show(ctx, view, field)
         return True
 
     @told
@@ -94,11 +96,8 @@ class Measuring:
         if not ids:
             raise ValueError("The last run changed no object.")
         field = _changes_field(ctx, settings.label_field)
-        is_new = not collection(ctx).has_field(field)
         shown = refseg.show_changes(collection(ctx), settings.label_field, field)
         ctx.dataset.reload()
-        if is_new:
-            ctx.ops.reload_dataset()
         if not shown.num_samples:
             # A run of an earlier version names the images alone.
             _show(ctx, every_image(ctx).select(ids, ordered=True))
@@ -110,8 +109,8 @@ class Measuring:
             view = images.filter_labels(field, kind_of_change(kind))
         if not len(view):
             raise ValueError(f"The last run {kind} no object.")
-        _show(ctx, view)
-        ctx.ops.set_active_fields(fields=[field])
+        # The App learns of a new field with the view: to reload the dataset at the same moment would be a race.
+        _show(ctx, view, field)
         send_overview(ctx)
         return {"field": field}
 
@@ -147,6 +146,11 @@ def _changes_field(ctx: Any, label_field: str) -> str:
     return f"changes_of_{label_field}" if is_taken else "changes"
 
 
-def _show(ctx: Any, view: Any) -> None:
+def _show(ctx: Any, view: Any, *fields: str) -> None:
+    """Show a view in the grid, which may lie behind another panel, with the labels of these fields alone."""
     clear_selection(ctx)
     ctx.ops.set_view(view=view)
+    if fields:
+        ctx.ops.set_active_fields(fields=list(fields))
+    if ctx.current_sample is None:
+        ctx.ops.open_panel(GRID, is_active=True)

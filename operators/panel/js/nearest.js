@@ -36,7 +36,7 @@ export function Nearest({ found, call }) {
     style: { display: "block", objectFit: "cover", borderRadius: 4, border: "1px solid #8888", boxSizing: "border-box", background: "#8884" },
   }),
   help(item.similarity === null ? "" : item.similarity.toFixed(2))));
-  return h("div", { role: "group", "aria-label": "Nearest references", style: { minHeight: 216, width: 108 } },
+  return h("div", { role: "group", "aria-label": "Nearest references", style: { minHeight: 96, width: 108 } },
     found ? h(mui.Tooltip, { title: found.about, describeChild: true }, h("div", { tabIndex: 0 }, help(found.short))) : null,
     found ? box({ display: "grid", gridTemplateColumns: "repeat(2, 50px)", columnGap: 1, alignItems: "start" }, found.classes.map(({ name, items: own }) => box({ key: name, display: "grid", rowGap: 0.5 },
       h("div", { title: name, style: { fontSize: 12, fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis", whiteSpace: "nowrap" } }, name),

@@ -61,7 +61,7 @@ function Classes({ measured, call }) {
     measured.classes.length > CLASSES_SHOWN ? button(showsAll ? "Show fewer classes" : `Show all ${measured.classes.length + measured.not_compared.length} classes`, () => setShowsAll(!showsAll), { sx: { mt: 0.5 } }) : null);
 }
 
-const link = (words, onClick, tip) => h(mui.Link, { component: "button", type: "button", onClick, title: tip, underline: "hover", sx: { fontSize: 13, textAlign: "left", verticalAlign: "baseline" } }, words);
+const link = (words, onClick, tip) => h(mui.Link, { component: "button", type: "button", onClick, title: tip, underline: "always", sx: { color: "text.primary", textDecorationColor: "currentColor", fontSize: 13, textAlign: "left", verticalAlign: "baseline" } }, words);
 
 /** What the figures are of, and what they leave out. */
 function About({ measured, data, call }) {
