@@ -29,6 +29,7 @@ GIVEN_OUT = {
     "InspectedReference",
     "MergeReport",
     "PRESETS",
+    "PromptedMask",
     "PrototypeReport",
     "QueueItem",
     "ReferenceQuality",
@@ -96,7 +97,7 @@ WANTED = {
     "name": (
         *("label_field", "pred_field", "gt_field", "field", "accepted_field", "rejected_field"),
         *("semantic_field", "presence_field", "changes_field", "into", "prefix"),
-        *("name", "label", "label_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
+        *("name", "label", "label_id", "sample_id", "tag", "negative_tag", "run_key", "eval_key", "device"),
     ),
     "names": (
         *("classes", "label_fields", "tags", "label_ids", "sample_ids", "reference_ids", "only"),
@@ -104,7 +105,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
-        *("insist", "turned", "areas", "add_conflicting"),
+        *("insist", "turned", "areas", "add_conflicting", "is_negative"),
         *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),
@@ -132,7 +133,7 @@ WANTED = {
         ),
         *("decision", "merged", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "looks", "cohort", "image_names"),
+        *("beside", "looks", "cohort", "image_names", "points", "bounding_box"),
     ),
 }
 OTHERWISE = {
@@ -158,6 +159,7 @@ OTHERWISE = {
 
 
 MAY_BE_EMPTY = {("inspection_sheet", "inspected"), ("build_prototypes", "negatives"), ("BenchmarkJob", "shots")}
+MAY_BE_EMPTY |= {("segment_prompt", "beside"), ("segment_prompt", "points")}
 
 
 def targets() -> dict[str, Callable[..., Any]]:
@@ -203,6 +205,8 @@ def given(tmp_path_factory: pytest.TempPathFactory, prototypes: Prototypes) -> I
         "label_field": "predictions",
         "label_ids": [label_id],
         "label_id": label_id,
+        "sample_id": dataset.first().id,
+        "bounding_box": (0.1, 0.1, 0.2, 0.2),
         "query": label_id,
         "label": "star",
         "shots": 1,

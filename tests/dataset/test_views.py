@@ -64,6 +64,11 @@ class World:
         found = [] if self.images is None else self.images.values(f"{name}.detections.id", unwind=True)
         return list(found) or ["0" * 24] * 8
 
+    @property
+    def first_id(self) -> str:
+        """Of an image, or one that none has."""
+        return "0" * 24 if self.images is None else str(self.images.first().id)
+
     def report(self) -> Any:
         """A report on the prototypes, with no suggestions."""
         return refseg.inspect(self.prototypes, progress=False)
@@ -113,6 +118,8 @@ CALLS: dict[str, Callable[[Any, World], Any]] = {
     "find_similar": lambda given, world: refseg.find_similar(given, world.label_ids("ground_truth")[0], 2, progress=False),
     "update": lambda given, world: refseg.update(given, calibrates=False, **QUIET),
     "show_changes": lambda given, world: refseg.show_changes(given),
+    "segment_prompt": lambda given, world: refseg.segment_prompt(given, world.first_id, [(0.5, 0.5)], model="demo"),
+    "add_reference": lambda given, world: refseg.add_reference(given, world.first_id, "star", (0.4, 0.4, 0.2, 0.2)),
 }
 """Every public function that takes a dataset or a view, in an order in which each finds what it needs."""
 
@@ -125,7 +132,7 @@ OF_ANY_DATASET = {"save_prototypes", "list_prototypes", "load_prototypes"}
 
 BY_LABEL_IDS = {
     *("tag_references", "accept", "reject", "relabel", "fix", "undo", "undo_merge", "calibrate", "write_fields"),
-    *("delete_fields", "show_changes"),
+    *("delete_fields", "show_changes", "segment_prompt", "add_reference"),
 }
 """Functions for which a dataset counts as a whole, so that its patches or groups can stand for it."""
 

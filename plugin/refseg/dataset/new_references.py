@@ -9,7 +9,7 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import require_list_of_numbers, require_names
+from ..checks import require_flags, require_list_of_numbers, require_names
 from ..errors import DatasetError
 from ..masks import as_mask
 from .fields import NEGATIVE_TAG, REFERENCE_TAG, every_image, require_own_field
@@ -52,6 +52,7 @@ def add_reference(
         refseg.add_reference(dataset, sample_id, "bolt", found[0].bounding_box, found[0].mask)
     """
     require_names(sample_id=sample_id, label=label, field=field)
+    require_flags(is_negative=is_negative)
     require_list_of_numbers(4, bounding_box=bounding_box)
     whole = image_dataset(dataset)
     require_own_field(whole, field)

@@ -52,6 +52,8 @@ INDEX, MODEL = "index", "model"
 DEFAULT_MODEL = "large"
 MASK_COLOUR = (46, 158, 91)
 
+PAIRS = "pairs of x and y, as shares of the image"
+
 Point = tuple[float, float]
 
 
@@ -74,11 +76,14 @@ class Prompt:
 
     points: Sequence[Point] = ()
     beside: Sequence[Point] = ()
-    box: tuple[float, float, float, float] | None = None
+    box: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("points", "beside"):
-            object.__setattr__(self, name, tuple(_point(name, point) for point in getattr(self, name)))
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple):
+                raise refused(name, PAIRS, given)
+            object.__setattr__(self, name, tuple(_point(name, point) for point in given))
         if self.box is not None:
             require_list_of_numbers(4, box=self.box)
             x, y, w, h = (float(number) for number in self.box)
@@ -152,15 +157,18 @@ def segment_prompt(
         found = refseg.segment_prompt(dataset, dataset.first().id, [(0.4, 0.6)])
         refseg.add_reference(dataset, dataset.first().id, "bolt", found[0].bounding_box, found[0].mask)
     """
-    prompt = Prompt(points, beside, None if box is None else tuple(box))  # type: ignore[arg-type]
-    image = _open(dataset, sample_id, model)
+    require_names(sample_id=sample_id)
+    require_model(model, or_none=True)
+    whole = image_dataset(dataset)
+    prompt = Prompt(points, beside, box)
+    image = _open(whole, sample_id, model)
     with image.lock:
         return image.among_candidates(prompt) or image.by_model(prompt)
 
 
 def prepare_prompts(dataset: Any, sample_id: str, model: str | Models | None = None) -> None:
     """Do ahead what the first prompt in an image would wait for; arguments and errors are those of segment_prompt."""
-    image = _open(dataset, sample_id, model)
+    image = _open(image_dataset(dataset), sample_id, model)
     with image.lock:
         image.prepare()
 
@@ -234,11 +242,8 @@ _kept: OrderedDict[tuple[Any, ...], _OpenImage] = OrderedDict()
 _keeping = threading.Lock()
 
 
-def _open(given: Any, sample_id: str, model: str | Models | None) -> _OpenImage:
+def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImage:
     """The image, from memory where it and the index are as they were."""
-    require_names(sample_id=sample_id)
-    require_model(model, or_none=True)
-    dataset = image_dataset(given)
     sample = sample_or_none(every_image(dataset), sample_id)
     if sample is None:
         raise DatasetError(f"The dataset {name_of(dataset)!r} holds no image {sample_id!r}: look at the present ones.")
@@ -301,7 +306,7 @@ def _point(name: str, point: Any) -> Point:
     try:
         x, y = (float(number) for number in point)
     except (TypeError, ValueError):
-        raise refused(name, "pairs of x and y, as shares of the image", point) from None
+        raise refused(name, PAIRS, point) from None
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise DatasetError(f"{name} must be x and y between 0 and 1, as shares of the image, not {point!r}.")
     return x, y
