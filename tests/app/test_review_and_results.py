@@ -182,6 +182,13 @@ def test_changes_and_results(open_app: OpenApp, trays: fo.Dataset, size: tuple[i
     if app._pictures:
         app.page.screenshot(path=app._pictures / f"confusion_{name}.png")
 
+    # However narrow the panel is, no table runs out of it.
+    section = app.section("Results").bounding_box()
+    for shown in (table, confusion):
+        area = shown.bounding_box()
+        assert section["x"] <= area["x"]
+        assert area["x"] + area["width"] <= section["x"] + section["width"]
+
     # A class, and a cell of the table, as patches.
     first = config.classes[0]
     table.get_by_role("button", name=first[0], exact=True).first.click()

@@ -41,27 +41,31 @@ function Classes({ measured, call }) {
   const sum = (name) => measured.classes.reduce((total, entry) => total + (entry[name] || 0), 0);
   const isKnown = measured.classes.some((entry) => entry.num_truth !== null);
   const all = { ap: measured.mask_ap ?? measured.box_ap, ap50: measured.mask_ap50 ?? measured.box_ap50, precision: isKnown && sum("num_predictions") ? sum("num_found") / sum("num_predictions") : null, recall: isKnown && sum("num_truth") ? sum("num_found") / sum("num_truth") : null };
-  const cell = (content, key, tip) => h("td", { key, title: tip, style: { padding: "2px 12px 2px 0", textAlign: key ? "right" : "left", whiteSpace: "nowrap" } }, content);
+  const cell = (content, key, tip) => h("td", { key, title: tip, style: { padding: key ? "2px 0 2px 10px" : "2px 0", textAlign: key ? "right" : "left", whiteSpace: key ? "nowrap" : "normal", verticalAlign: "top", overflowWrap: "anywhere" } }, content);
   const figures = (entry) => [
     cell(figure(entry.ap), 1), cell(figure(entry.ap50), 2),
     cell(share(entry.precision), 3, entry.num_predictions ? `${entry.num_found} of ${plural(entry.num_predictions, "prediction")} are right` : undefined),
     cell(share(entry.recall), 4, entry.num_truth ? `${entry.num_found} of ${plural(entry.num_truth, "object")} were found` : undefined),
   ];
-  const heads = ["", measured.mask_ap === null ? "box AP" : "mask AP", "AP50", "precision", "recall", "objects", "taken for"];
-  return box({ overflowX: "auto" },
-    h("table", { "aria-label": "Average precision", style: { borderCollapse: "collapse", fontSize: 13 } },
-      h("thead", null, h("tr", null, heads.map((name, number) => h("th", { key: name, scope: "col", style: { padding: "2px 12px 2px 0", fontWeight: 400, opacity: 0.8, textAlign: number && number < 6 ? "right" : "left" } }, name)))),
+  const heads = ["class, objects", measured.mask_ap === null ? "box AP" : "mask AP", "AP50", "precision", "recall"];
+  const named = (name, number) => h("span", null, name, number === null ? "" : h("span", { style: { opacity: 0.8 } }, ` ${number.toLocaleString()}`));
+  const below = (entry) => (entry.taken_for
+    ? h("div", null, link(`taken for ${entry.taken_for[0]} ${entry.taken_for[1]}`, () => call("show_cell", { truth: entry.name, predicted: entry.taken_for[0] }), `Show what is ${entry.name} and was taken for ${entry.taken_for[0]}`, 12))
+    : entry.has_reference ? null : help("has no reference"));
+  const others = showsAll || measured.classes.length <= CLASSES_SHOWN ? measured.not_compared : [];
+  return box({},
+    h("table", { "aria-label": "Average precision", style: { borderCollapse: "collapse", fontSize: 13, maxWidth: "100%" } },
+      h("thead", null, h("tr", null, heads.map((name, number) => h("th", { key: name, scope: "col", style: { padding: number ? "2px 0 2px 10px" : "2px 0", fontWeight: 400, fontSize: 12, opacity: 0.8, textAlign: number ? "right" : "left" } }, name)))),
       h("tbody", null,
-        h("tr", { style: { fontWeight: 600 } }, cell("all classes"), figures(all), cell(num_ground_truth.toLocaleString(), 5), h("td")),
+        h("tr", { style: { fontWeight: 600 } }, cell(named("all classes", num_ground_truth)), figures(all)),
         rows.map((entry) => h("tr", { key: entry.name },
-          cell(link(entry.name, () => call("show_class", { name: entry.name }), `Show the objects of ${entry.name} as patches`)),
-          figures(entry), cell(entry.num_truth === null ? "–" : entry.num_truth.toLocaleString(), 5),
-          h("td", { style: { whiteSpace: "nowrap" } }, entry.taken_for ? link(`${entry.taken_for[0]} ${entry.taken_for[1]}`, () => call("show_cell", { truth: entry.name, predicted: entry.taken_for[0] }), `Show what is ${entry.name} and was taken for ${entry.taken_for[0]}`) : entry.has_reference ? "" : "has no reference"))),
-        (showsAll || measured.classes.length <= CLASSES_SHOWN ? measured.not_compared : []).map(([name, number]) => h("tr", { key: name, style: { opacity: 0.75 } }, cell(name), cell("–", 1), cell("–", 2), cell("–", 3), cell("–", 4), cell(number.toLocaleString(), 5), h("td", null, "was not looked for"))))),
+          cell(h("div", null, named(link(entry.name, () => call("show_class", { name: entry.name }), `Show the objects of ${entry.name} as patches`), entry.num_truth), below(entry))),
+          figures(entry))),
+        others.map(([name, number]) => h("tr", { key: name, style: { opacity: 0.8 } }, cell(h("div", null, named(name, number), help("was not looked for"))), [1, 2, 3, 4].map((column) => cell("–", column)))))),
     measured.classes.length > CLASSES_SHOWN ? button(showsAll ? "Show fewer classes" : `Show all ${measured.classes.length + measured.not_compared.length} classes`, () => setShowsAll(!showsAll), { sx: { mt: 0.5 } }) : null);
 }
 
-const link = (words, onClick, tip) => h(mui.Link, { component: "button", type: "button", onClick, title: tip, underline: "always", sx: { color: "text.primary", textDecorationColor: "currentColor", fontSize: 13, textAlign: "left", verticalAlign: "baseline" } }, words);
+const link = (words, onClick, tip, fontSize = 13) => h(mui.Link, { component: "button", type: "button", onClick, title: tip, underline: "always", sx: { color: "text.primary", textDecorationColor: "currentColor", fontSize, textAlign: "left", verticalAlign: "baseline" } }, words);
 
 /** What the figures are of, and what they leave out. */
 function About({ measured, data, call }) {
