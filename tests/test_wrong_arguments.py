@@ -101,7 +101,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
-        *("insist", "turned"),
+        *("insist", "smooth", "turned"),
         *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),
