@@ -105,7 +105,7 @@ WANTED = {
     ),
     "flag": (
         *("preview", "tiles", "exact", "content_hash", "calibrates", "overwrite", "as_references", "keep_classes", "strict"),
-        *("insist", "turned", "areas", "add_conflicting", "is_negative"),
+        *("insist", "turned", "areas", "add_conflicting", "is_negative", "smooth"),
         *("background", "scenes", "calibrated", "whiten"),
     ),
     "progress": ("progress",),

@@ -76,8 +76,9 @@
             const active = await snapshot.getPromise(activeFields({ modal }));
             set(activeFields({ modal }), [...fields, ...active.filter((path) => !fields.includes(path) && !hidden.includes(path))]);
           }
-          if (scale) set(colorScheme, (scheme) => coloured(scheme, scale));
-          if (hidden.length) set(colorScheme, (scheme) => uncoloured(scheme, hidden));
+          const scheme = await snapshot.getPromise(colorScheme);
+          if (scale) set(colorScheme, coloured(scheme, scale));
+          else if (hidden.length) set(colorScheme, uncoloured(scheme, hidden));
         }),
       };
     }

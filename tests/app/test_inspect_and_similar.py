@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from tests.app.datasets import predict
@@ -129,9 +133,18 @@ def switched_on(app: AppPage, field: str) -> Locator:
     return app.page.locator(f"[data-cy=checkbox-{field}] input").first
 
 
+def thumbnail(app: AppPage) -> NDArray[np.float64]:
+    """What the grid shows of an image with objects."""
+    app.page.mouse.move(2, 2)
+    app.page.wait_for_timeout(1500)
+    with Image.open(BytesIO(app.page.locator("[data-cy=looker]").nth(1).screenshot())) as picture:
+        return np.asarray(picture.convert("RGB").resize((48, 36)), float)
+
+
 def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)
+    before = thumbnail(app)
     app.button("References", "Heatmap").click()
     app.page.locator("[data-cy=operators-prompt-modal]").wait_for()
     app.picture("heatmap_form")
@@ -141,12 +154,15 @@ def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Datase
     field = re.search(r"heatmap_\w+", legend.get_attribute("aria-label"))[0]
     expect(switched_on(app, field)).to_be_checked()
     expect(switched_on(app, "ground_truth")).to_be_checked()
+    assert np.abs(thumbnail(app) - before).mean() > 10
     app.picture("heatmap")
     app.button("References", f"Switch {field} off").click()
     expect(legend).to_have_count(0)
     expect(switched_on(app, field)).not_to_be_checked()
     expect(switched_on(app, "ground_truth")).to_be_checked()
     app.picture("heatmap_off")
+    # The labels have their own colours again.
+    assert np.abs(thumbnail(app) - before).mean() < 3
     assert app.errors == []
 
 

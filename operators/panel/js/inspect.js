@@ -56,7 +56,7 @@ function Classes({ classes }) {
 /** How alike the classes are to the encoder: what is dark beside the diagonal is confused. */
 function Matrix({ classes, between }) {
   const isNumbered = classes.length <= MOST_NUMBERED;
-  const side = isNumbered ? 38 : Math.max(9, Math.min(26, Math.floor(420 / classes.length)));
+  const side = classes.length <= 8 ? 54 : isNumbered ? 38 : Math.max(9, Math.min(26, Math.floor(420 / classes.length)));
   const cell = (value, rowName, columnName) => {
     const share = Math.min(1, Math.max(0, value));
     const rgb = PALE.map((part, number) => Math.round(part + share * (STRONG[number] - part)));
@@ -82,7 +82,7 @@ function Hurting({ items, call, onDone, isWorking }) {
   return h("div", { role: "list", "aria-label": "References that hurt" }, items.map((item) => h(mui.Box, { key: item.id, role: "listitem", sx: { display: "flex", alignItems: "center", gap: 1, mb: 0.75 } },
     box({ flex: "none", lineHeight: 0 }, h(Crop, { picture: pictures[item.id], alt: `Reference of ${item.label}`, side: 64, edge: `2px solid ${AMBER}`, onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }) })),
     box({ flex: 1, minWidth: 0 }, text(item.label, { fontWeight: 600 }), help(item.why)),
-    button("Remove", () => onDone("drop_reference", { id: item.id, field: item.field, sample_id: item.sample_id }), { disabled: isWorking, "aria-label": `Remove this reference of ${item.label}`, tip: "Takes the tag off; the label stays" }))));
+    button("Remove", () => onDone(call("drop_reference", { id: item.id, field: item.field, sample_id: item.sample_id })), { disabled: isWorking, "aria-label": `Remove this reference of ${item.label}`, tip: "Takes the tag off; the label stays" }))));
 }
 
 /** Pictures of suggestions by id, asked for once each. */
@@ -117,8 +117,8 @@ function Suggestions({ items, isPrimary, call, onDone, isWorking }) {
     row({ mb: 0.5 }, text(`${item.label}?`, { fontWeight: 600 }), text(`score ${item.score.toFixed(2)}`), text(`${at + 1} of ${items.length}`, { color: "text.secondary", ml: "auto" })),
     box({ mb: 1 }, help(item.reason)),
     row({},
-      button("Accept as reference", () => onDone("take_suggestion", place), { primary: isPrimary, disabled: isWorking, tip: `It is a ${item.label}: labels it, and makes it a reference` }),
-      button("Not this", () => onDone("take_suggestion", { ...place, is_negative: true }), { disabled: isWorking, tip: `It is no ${item.label}: keeps it as a negative` }),
+      button("Accept as reference", () => onDone(call("take_suggestion", place)), { primary: isPrimary, disabled: isWorking, tip: `It is a ${item.label}: labels it, and makes it a reference` }),
+      button("Not this", () => onDone(call("take_suggestion", { ...place, is_negative: true })), { disabled: isWorking, tip: `It is no ${item.label}: keeps it as a negative` }),
       button("Next", () => setPosition((at + 1) % items.length), { disabled: items.length < 2 })));
 }
 
@@ -140,7 +140,7 @@ export function Inspect({ data, references, call, go, jobs, onBack }) {
     // Pressing "Inspect" is asking for it: where nothing is there yet, it begins.
     if (data && !data.is_there && !own.length && !isAsked.current) { isAsked.current = true; go("inspect"); }
   }, [data]);
-  const onDone = (method, params) => { setIsWorking(true); call(method, params).then(() => setIsWorking(false)); };
+  const onDone = (answer) => { setIsWorking(true); answer.then(() => setIsWorking(false)); };
   const save = (which) => call("inspection_file", { which }).then((file) => {
     if (!file) return;
     const link = document.createElement("a");
@@ -168,7 +168,7 @@ export function Inspect({ data, references, call, go, jobs, onBack }) {
       row({ minHeight: 34 },
         pending ? button("Build prototypes", () => go("learn"), { primary: true, disabled: learning.length > 0, tip: "Learn from the references as they are now; then inspect again" }) : null,
         again,
-        data.can_undo ? button("Undo", () => onDone("undo_inspected"), { disabled: isWorking, tip: "Takes the last of these changes back" }) : null,
+        data.can_undo ? button("Undo", () => onDone(call("undo_inspected")), { disabled: isWorking, tip: "Takes the last of these changes back" }) : null,
         text(pending ? `Not learnt yet: ${pending}` : isOld ? "The prototypes were built anew since." : "", { color: "text.secondary" })),
       done.length ? h("div", { role: "status" }, help(`Since this inspection: ${done.join(", ")}.`)) : null,
       h(Heading, { about: "Candidates without a label that would teach the prototypes most." }, "What would help next"),
@@ -180,7 +180,7 @@ export function Inspect({ data, references, call, go, jobs, onBack }) {
         : text(data.num_scored ? "No reference hurts." : "Too few references to tell.", { color: "text.secondary" }),
       h(Heading, { about: "Each reference left out and looked for; and how alike the references of a class are." }, "Quality of the classes"),
       h(Classes, { classes: data.classes }),
-      h(Heading, { about: "To the encoder, from 0 to 1. What is dark beside the diagonal is easily taken for each other." }, "How alike the classes are"),
+      h(Heading, { about: "To the encoder: 1 is the same, 0 and less is unlike. What is dark beside the diagonal is easily taken for each other." }, "How alike the classes are"),
       h(Matrix, { classes: data.classes, between: data.between }),
       data.num_classes > data.classes.length ? help(`The ${data.classes.length} of ${data.num_classes} classes that are most like another.`) : null,
       data.confused ? text(`Most confused: ${data.confused}.`, { mt: 1 }) : null,
