@@ -13,8 +13,8 @@ from .acting import DECIDED, clear_selection, decide_on, in_turn, open_sample, s
 
 DONE = {"accept": "Accepted", "reject": "Rejected", "relabel": "Relabelled"}
 """What can be decided of several objects at once, and how that is told."""
-MOST_AT_ONCE = 10_000
-"""Objects that one press accepts: those of the best scores, in some seconds."""
+MOST_AT_ONCE = 3_000
+"""Objects that one press accepts: those of the best scores, in some seconds, in which no other decision is taken."""
 
 
 class Reviewing:

@@ -52,5 +52,5 @@ export function AcceptAbove({ call, label, classes, num_open, field, onClose }) 
     button(`Accept ${plural(number, "object")} of ${(least / 100).toFixed(2)} or more`, accept, { disabled: !number || isAccepting, tip: "One decision, which Undo takes back" }),
     button("Close", onClose),
     above > number ? help(`These are the best of ${above.toLocaleString()}; press again for more.`) : null),
-  h("div", { role: "status" }, said ? help(said) : null));
+  h("div", { role: "status" }, isAccepting ? help("Accepting…") : said ? help(said) : null));
 }
