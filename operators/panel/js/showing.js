@@ -91,8 +91,9 @@ export function ShowObject({ call, current, onClose }) {
   const [name, setName] = useState("");
   const [said, setSaid] = useState("");
   const latest = useRef(0);
+  const wantsKeep = useRef(false); // Enter was pressed before the answer was there
   const field = useRef(null);
-  const begin = () => { latest.current += 1; setPrompt(NOTHING); setMasks([]); setChoice(0); setIsWaiting(false); };
+  const begin = () => { latest.current += 1; wantsKeep.current = false; setPrompt(NOTHING); setMasks([]); setChoice(0); setIsWaiting(false); };
   const show = (params) => call("scene", params).then((found) => {
     if (!found) return;
     begin();
@@ -103,6 +104,7 @@ export function ShowObject({ call, current, onClose }) {
   useEffect(() => { show({ sample_id: current }); }, [current]);
   const ask = (next) => {
     const number = latest.current += 1;
+    wantsKeep.current = false;
     setPrompt(next);
     setSaid("");
     setIsWaiting(true);
@@ -114,6 +116,7 @@ export function ShowObject({ call, current, onClose }) {
     });
   };
   const keep = (is_negative = false) => {
+    if (isWaiting && prompt !== NOTHING) wantsKeep.current = true;
     if (!masks.length || isWaiting) return;
     if (!name.trim()) { if (field.current) field.current.focus(); return; }
     setIsWaiting(true);
@@ -125,6 +128,7 @@ export function ShowObject({ call, current, onClose }) {
       setSaid(is_negative ? `Kept: it is not ${name.trim()}.` : `Kept as a reference of ${name.trim()}. Show another one, or segment.`);
     });
   };
+  useEffect(() => { if (wantsKeep.current && masks.length) { wantsKeep.current = false; keep(); } }, [masks]);
   const another = () => { if (masks.length > 1) setChoice((choice + 1) % masks.length); };
   const onKey = (event) => {
     const act = { Enter: () => keep(), Escape: begin, Tab: masks.length > 1 ? another : null }[event.key];
