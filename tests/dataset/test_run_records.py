@@ -134,14 +134,17 @@ class TestRegister:
         assert records_of(dataset) == {}
 
     def test_an_answer_that_was_lost(self, dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        lose_answers(monkeypatch)
-        assert register(dataset, "one", config(dataset, number=1))
-        assert register(dataset, "one", config(dataset, number=2), replaces={"method": METHOD})
-        update_run(dataset, "one", {"more": 3})
+        with monkeypatch.context() as patch:
+            lose_answers(patch)
+            assert register(dataset, "one", config(dataset, number=1))
+            assert register(dataset, "one", config(dataset, number=2), replaces={"method": METHOD})
+            update_run(dataset, "one", {"more": 3})
         known = whole_config(dataset, "one")
         assert (known["number"], known["more"]) == (2, 3)
         assert_whole(dataset)
-        remove_run(dataset, "one")
+        with monkeypatch.context() as patch:
+            lose_answers(patch)
+            remove_run(dataset, "one")
         assert records_of(dataset) == {}
         assert pointers_of(dataset) == {}
 
