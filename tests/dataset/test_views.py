@@ -132,9 +132,12 @@ OF_ANY_DATASET = {"save_prototypes", "list_prototypes", "load_prototypes"}
 
 BY_LABEL_IDS = {
     *("tag_references", "accept", "reject", "relabel", "fix", "undo", "undo_merge", "calibrate", "write_fields"),
-    *("delete_fields", "show_changes", "segment_prompt", "add_reference"),
+    *("delete_fields", "segment_prompt", "add_reference"),
 }
 """Functions for which a dataset counts as a whole, so that its patches or groups can stand for it."""
+
+OF_A_WHOLE = {"open_index", "show_changes"}
+"""The same, of what must have been built or run before."""
 
 
 def test_every_function_is_walked() -> None:
@@ -316,19 +319,19 @@ REFUSED: dict[str, tuple[str, set[str]]] = {
     "samples": (r"^A FiftyOne dataset, a view of one, or a dataset's name is needed, not list", set()),
     "patches": (
         r"holds patches, .* dataset\.select\(view\.distinct\('sample_id'\)\)",
-        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
+        OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE,
     ),
-    "evaluation patches": (r"holds patches, ", OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}),
+    "evaluation patches": (r"holds patches, ", OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE),
     "patches of frames": (
         r"holds patches, .*to_frames\(sample_frames=True\)\.select\(view\.distinct\('frame_id'\)\)",
-        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
+        OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE,
     ),
     "clips": (r"holds clips of videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
     "videos": (r"holds videos, .*view\.to_frames\(sample_frames=True\)", OF_ANY_DATASET),
     "points": (r"holds media of type 'point-cloud'", OF_ANY_DATASET),
     "groups": (
         r"is grouped: .*view\.select_group_slices\(media_type='image'\)",
-        OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"},
+        OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE,
     ),
     "groups of videos": (r"is grouped and holds media of type 'video' alone", OF_ANY_DATASET),
 }
@@ -397,7 +400,7 @@ def test_labels_named_by_their_ids(refused: tuple[str, World], monkeypatch: pyte
     propose_truth(monkeypatch, world.images)
     refseg.build_index(world.images, "demo", **QUIET)
     for name, call in CALLS.items():
-        if name in OF_ANY_DATASET | BY_LABEL_IDS | {"open_index"}:
+        if name in OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE:
             call(world.given, world)
     assert world.dataset is not None
     assert world.dataset.list_runs(method="refseg/prototypes") == ["parts"]
@@ -444,7 +447,7 @@ class TestAdvice:
             image_view("refseg-dor-parts")
 
 
-EMPTY_IS_FINE = {*OF_ANY_DATASET, *BY_LABEL_IDS, "open_index", "review_queue"}
+EMPTY_IS_FINE = {*OF_ANY_DATASET, *BY_LABEL_IDS, *OF_A_WHOLE, "review_queue"}
 
 
 def test_empty_view(make_dataset: MakeDataset, tmp_path: Path, prototypes: Prototypes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def test_masks_in_files_count_like_masks_in_the_document(make_dataset: MakeDatas
                 label.export_mask(str(tmp_path / f"mask{number}.png"), update=True)
                 assert label.mask is None
         dataset = make_dataset([sample(tmp_path, "1.png", [truth], [found])])
-        reports.append(evaluate(dataset, "predictions", "ground_truth", progress=False))
+        report = evaluate(dataset, "predictions", "ground_truth", progress=False)
+        # Of another dataset the ids are others.
+        reports.append(replace(report, cells=tuple(replace(cell, places=()) for cell in report.cells)))
     assert reports[0] == reports[1]
     assert reports[0].mask_ap == pytest.approx(0.7, abs=0.15)
 
