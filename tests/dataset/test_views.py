@@ -400,8 +400,11 @@ def test_labels_named_by_their_ids(refused: tuple[str, World], monkeypatch: pyte
     propose_truth(monkeypatch, world.images)
     refseg.build_index(world.images, "demo", **QUIET)
     for name, call in CALLS.items():
-        if name in OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE:
+        if name in (OF_ANY_DATASET | BY_LABEL_IDS | OF_A_WHOLE) - {"show_changes"}:
             call(world.given, world)
+    # It takes them too, and asks for a run.
+    with pytest.raises(DatasetError, match="No run of RefSeg has written to the field 'predictions'"):
+        CALLS["show_changes"](world.given, world)
     assert world.dataset is not None
     assert world.dataset.list_runs(method="refseg/prototypes") == ["parts"]
     path = "frames.{}.detections" if kind == "patches of frames" else "{}.detections"
