@@ -93,7 +93,8 @@ class Inspecting:
     @told
     def inspection_file(self, ctx: Any) -> Any:
         """A picture that the inspection drew, as a file to save."""
-        path = (kept_inspection(ctx) or {}).get("files", {}).get(ctx.params["which"], "")
+        kept = kept_inspection(ctx) or {"files": {}}
+        path = kept["files"].get(ctx.params["which"], "")
         try:
             content = as_shown(path)
         except OSError:
