@@ -229,13 +229,18 @@ def image() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def predictor(models: Models, image: Image.Image) -> Any:
+    return predictor_for(models, image)
+
+
+def predictor_for(models: Models, image: Image.Image) -> Any:
+    """The sam2 package's own predictor, with a square image set."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it scripts its resize, which torch discourages by now
         predictor = SAM2ImagePredictor(models.sam2)
     # The package writes the sizes for an input of 1024 pixels into the class.
-    predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
+    predictor._bb_feat_sizes = [(image.width // scale, image.width // scale) for scale in (4, 8, 16)]
     predictor.set_image(np.array(image))
     return predictor
 

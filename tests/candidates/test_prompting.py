@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from refseg.candidates.decoding import embed_images
 from refseg.candidates.prompting import decode_prompt
 from refseg.images.reading import segmenter_pixels
 from refseg.models.loaded import Models, load_models
+from tests.candidates.test_decoding import predictor_for
 from tests.candidates.test_proposing import make_image
 from tests.tolerance import assert_near
 
@@ -36,15 +36,7 @@ def models() -> Models:
 
 @pytest.fixture(scope="module")
 def predictor(models: Models, image: Image.Image) -> Any:
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it scripts its resize, which torch discourages by now
-        predictor = SAM2ImagePredictor(models.sam2)
-    # The package writes the sizes for an input of 1024 pixels into the class.
-    predictor._bb_feat_sizes = [(SIDE // scale, SIDE // scale) for scale in (4, 8, 16)]
-    predictor.set_image(np.array(image))
-    return predictor
+    return predictor_for(models, image)
 
 
 @pytest.mark.parametrize(
