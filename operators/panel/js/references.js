@@ -76,7 +76,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
     : row({ mb: 1.5 },
       button("Show an object", () => setIsShowing(true), { primary: isNext && !parts.length, tip: "Click on it in a picture: it needs no label" }),
       text("in a picture, without any label", { color: "text.secondary" })),
-  row({ mb: 1.5, alignItems: "flex-start" },
+  overview.fields.length ? row({ mb: 1.5, alignItems: "flex-start" },
     h(Choice, {
       label: "Draw from", value: overview.fields.includes(settings.field) ? settings.field : "", choices: overview.fields.map((name) => [name, name]), sx: { minWidth: 130, flex: 1 },
       about: "Or let some be drawn from a labelled field", onChoose: (field) => call("choose", { changes: { field } }),
@@ -85,10 +85,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
       label: "Shots", type: "number", value: settings.shots, about: "A class", sx: { width: 84 }, inputProps: { min: 1, step: 1 },
       onKeep: (value) => call("choose", { changes: { shots: Number(value) } }),
     }),
-    button("Draw", () => call("draw"), {
-      disabled: !overview.fields.length, sx: { mt: 0.5 },
-      tip: "At random, at most one of a class from an image; replaces this field's references",
-    })),
+    button("Draw", () => call("draw"), { sx: { mt: 0.5 }, tip: "At random, at most one of a class from an image; replaces this field's references" })) : null,
   rows.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr auto", columnGap: 1, alignItems: "center" },
     box({ minWidth: 0 },
       h("button", {
