@@ -7,20 +7,21 @@ import { SECTIONS, TITLES } from "./names.js";
 import { Jobs, box, button, check, row, text } from "./pieces.js";
 import { References } from "./references.js";
 import { Results } from "./results.js";
-import { Review } from "./review.js";
+import { Review, numDecided } from "./review.js";
 import { Segment } from "./segment.js";
 import { Similar } from "./similar.js";
 import { Suggested } from "./suggested.js";
 import { useTicking } from "./times.js";
 import { Trouble, Troubles, isAside, useTroubles } from "./troubles.js";
 
-/** The section whose button is to be pressed next. */
-function nextOf({ references, index, segment, review }) {
+/** The section whose button is to be pressed next, and the only one that is filled; "update" is the second of the review. */
+function nextOf({ references, index, segment, review }, selection) {
   if (!references || !index || !segment || !review) return null;
-  if (!references.num_references) return "references";
+  if (!references.num_references || selection.num_references || selection.num_negatives) return "references";
   if (index.num_indexed < index.num_images && !segment.run) return "index";
   if (!segment.run || segment.run.preview) return "segment";
-  return review.num_open ? "review" : "results";
+  if (review.num_open) return "review";
+  return references.pending && numDecided(review) ? "update" : "results";
 }
 
 const PANEL = "panel"; // errors of what belongs to no section
@@ -65,7 +66,7 @@ export function RefSegPanel({ data = {}, schema }) {
     const answer = await call("start", params, () => go(job));
     if (answer) follow(answer.id);
   };
-  const next = nextOf(sections);
+  const next = nextOf(sections, selection);
   const shared = (section) => ({ overview, call: callOf(section), go: goOf(section), jobs, data: sections[section], isNext: next === section });
   const failures = overview.failures || {};
   const told = (section) => {
@@ -99,7 +100,7 @@ export function RefSegPanel({ data = {}, schema }) {
       h(Index, shared("index")),
       h(Segment, { ...shared("segment"), references: sections.references, start: { onlyView, setOnlyView } }),
       hasSuggested ? h(Suggested, { ...shared("suggested"), review: sections.review }) : null,
-      h(Review, { ...shared("review"), references: sections.references }),
+      h(Review, { ...shared("review"), isNext: ["review", "update"].includes(next), isUpdateNext: next === "update", references: sections.references }),
       h(Results, { ...shared("results"), review: sections.review })),
     h(Jobs, { jobs: others, call }),
     [...told("others"), ...(hasSuggested ? [] : told("suggested"))].map((trouble) => h(Trouble, trouble)));

@@ -14,7 +14,7 @@ const KEYS = [
 
 export const numDecided = (review) => (review ? review.num_accepted + review.num_rejected + review.num_relabelled + review.num_fixed : 0);
 
-export function Review({ data, references, overview, call, go, isNext, jobs }) {
+export function Review({ data, references, overview, call, go, isNext, isUpdateNext, jobs }) {
   const { settings } = overview;
   const [gone, setGone] = useState(new Set());
   const [relabels, setRelabels] = useState(false);
@@ -131,6 +131,6 @@ export function Review({ data, references, overview, call, go, isNext, jobs }) {
     }),
     check("They become references", settings.as_references, (as_references) => call("choose", { changes: { as_references } }), "Otherwise they are kept as labels alone. Masks of several pieces, and what you rename, become none")),
   references && references.pending && data && (data.num_open || decided)
-    ? row({ mt: 1 }, button("Update", () => go("update"), { primary: true, disabled: isRunning, tip: "Learns from what was decided, and segments the same images again as the last run did" }), text(`Not learnt yet: ${references.pending}`, { color: "text.secondary" }))
+    ? row({ mt: 1 }, button("Update", () => go("update"), { primary: isUpdateNext, disabled: isRunning, tip: "Learns from what was decided, and segments the same images again as the last run did" }), text(`Not learnt yet: ${references.pending}`, { color: "text.secondary" }))
     : null);
 }
