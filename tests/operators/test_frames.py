@@ -257,7 +257,7 @@ def test_frames_that_do_not_lie_on_disk_are_refused(make_dataset: MakeDataset, t
     view = dataset.to_frames(sample_frames=sampled)
     problem = problems_of(form_of(dataset, "segment", view=view))["dataset_problem"]
     assert problem.endswith("write them with dataset.to_frames(sample_frames=True), or set their filepath, and pass that view.")
-    assert press(dataset, "on_load", view=view).data["overview"] == {"problem": problem}
+    assert press(dataset, "on_load", view=view).data["overview"] == {"problem": problem, "way_out": "frames"}
 
 
 def test_an_object_is_shown_in_a_frame(videos: fo.Dataset) -> None:

@@ -185,4 +185,4 @@ def test_bad_values(tagged: fo.Dataset, params: dict[str, Any], field: str, word
 def test_only_prototypes_asks_for_no_field(tagged: fo.Dataset) -> None:
     form = form_of(tagged, "learn", {"only_prototypes": True, "label_field": "ground_truth"})
     assert problems_of(form) == {}
-    assert set(form) == {"view_target", "model", "calibrates", "turned", "only_prototypes"}
+    assert set(form) == {"view_target", "model", "without_download", "calibrates", "turned", "only_prototypes"}
