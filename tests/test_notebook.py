@@ -61,9 +61,11 @@ from refseg.prototypes.vectors import Reference
 from refseg.published.running import BenchmarkReport
 from refseg.review.deciding import Decision, Replaced
 from refseg.review.merge_report import MergeConflict, MergedObject, MergeReport
+from refseg.review.nearest import LikeReferences
 from refseg.review.queue import QueueItem
 from refseg.review.suggesting import SuggestedReference
 from refseg.review.summary import ClassReview, ReviewSummary
+from refseg.runs.changed_objects import ShownChanges
 from refseg.runs.changes import Changes
 from refseg.runs.heatmaps import HeatmapReport
 from refseg.runs.inspection import InspectedReference, Inspection
@@ -212,6 +214,8 @@ EXAMPLES: dict[type, Callable[[str], Any]] = {
         "ground_truth", "accepted", [MergedObject("s", "l", "a", EVIL, "d")], 2, 3, 1,
         [MergeConflict("s", "a", EVIL, "o", EVIL, 0.75, False)], 0, [("s", "l", EVIL)],
     ),
+    LikeReferences: lambda path: LikeReferences("features", ((EVIL, ((EVIL, 0.5),)),)),
+    ShownChanges: lambda path: ShownChanges(EVIL, EVIL, {"gained": 2, "lost": 1, "relabelled": 0}, 2, (EVIL,)),
     PromptedMask: lambda path: PromptedMask(BOX, np.ones((8, 9), bool), 0.5, "index"),
     Decision: lambda path: Decision("relabel", "predictions", ("a",), ("b",), ("p",), replaced=(REPLACED,), label=EVIL),
     EvaluationReport: lambda path: evaluation_report(),

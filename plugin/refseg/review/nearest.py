@@ -20,6 +20,7 @@ from ..checks import require_names, require_whole
 from ..dataset import DatasetIndex, PastRun, image_dataset, newest_run, read_documents
 from ..errors import DatasetError, RefSegError
 from ..matching import Looked, Matcher
+from ..notebook import page, table
 from ..printing import one_line
 from ..prototypes import Prototypes
 from .places import Prediction, as_prediction, candidate_rows
@@ -41,6 +42,11 @@ class LikeReferences:
 
     by: By
     classes: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+
+    def _repr_html_(self) -> str:
+        """Each class with its references, the most like first."""
+        rows = [(name, label_id, cosine) for name, found in self.classes for label_id, cosine in found]
+        return page(f"Most alike by {self.by}", table(["class", "reference", "cosine"], rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,8 @@ from ..dataset import (
     write_values,
 )
 from ..errors import DatasetError
+from ..notebook import bars, facts, page
+from ..printing import counted
 from .changes import GAINED, LOST, RELABELLED, ChangedObject
 from .records import objects_from_text
 
@@ -59,9 +61,14 @@ class ShownChanges:
     num_samples: int
     saved_views: tuple[str, ...]
 
+    def _repr_html_(self) -> str:
+        """Objects of each kind as bars."""
+        about = {"field": self.label_field, "run": self.run_key, "saved views": ", ".join(self.saved_views)}
+        return page(f"Changes in {counted(self.num_samples, 'image')}", bars(self.counts), facts(about))
+
     def __str__(self) -> str:
         told = ", ".join(f"{number} {kind}" for kind, number in self.counts.items())
-        return f"{told}, in {self.num_samples} images, in the field {self.label_field!r} (run {self.run_key!r})"
+        return f"{told}, in {counted(self.num_samples, 'image')}, in the field {self.label_field!r} (run {self.run_key!r})"
 
 
 def show_changes(dataset: Any, label_field: str = "predictions", changes_field: str = CHANGES_FIELD) -> ShownChanges:
