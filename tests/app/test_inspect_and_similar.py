@@ -134,11 +134,16 @@ def switched_on(app: AppPage, field: str) -> Locator:
 
 
 def thumbnail(app: AppPage) -> NDArray[np.float64]:
-    """What the grid shows of an image with objects."""
+    """What the grid shows of an image with objects, once it does not change any more."""
     app.page.mouse.move(2, 2)
-    app.page.wait_for_timeout(1500)
-    with Image.open(BytesIO(app.page.locator("[data-cy=looker]").nth(1).screenshot())) as picture:
-        return np.asarray(picture.convert("RGB").resize((48, 36)), float)
+    seen: list[NDArray[np.float64]] = []
+    for _ in range(20):
+        app.page.wait_for_timeout(1500)
+        with Image.open(BytesIO(app.page.locator("[data-cy=looker]").nth(1).screenshot())) as picture:
+            seen.append(np.asarray(picture.convert("RGB").resize((48, 36)), float))
+        if len(seen) > 1 and np.abs(seen[-1] - seen[-2]).mean() < 0.5:
+            break
+    return seen[-1]
 
 
 def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Dataset) -> None:
