@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 OpenApp = Callable[..., AppPage]
 
+LOOKS = [((1400, 900), "dark"), ((1000, 700), "light")][: 2 if os.environ.get("REFSEG_PICTURES") else 1]
+"""Sizes and themes of a window: both where somebody wants to look at pictures."""
 ANY_OBJECTS = re.compile(r"\d+ objects? in \d+ images")
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.app, pytest.mark.slow]
 
-NUM_IMAGES = 14
-STORY_IMAGES = int(os.environ.get("REFSEG_STORY_IMAGES", "14"))
+NUM_IMAGES = 11
+STORY_IMAGES = int(os.environ.get("REFSEG_STORY_IMAGES", "5"))
 """With 100 the time that is printed is the one in docs/speed.md."""
 MOST_ACTIONS = 8
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.app.page import AppPage
-from tests.app.story import OpenApp, draw, open_panel
+from tests.app.story import LOOKS, OpenApp, draw, open_panel
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -38,7 +38,7 @@ def toasts(app: AppPage) -> Locator:
     return app.page.get_by_role("alert").locator("visible=true").filter(has=app.page.get_by_label("close"))
 
 
-@pytest.mark.parametrize(("size", "scheme"), [((1400, 900), "dark"), ((1000, 700), "light")])
+@pytest.mark.parametrize(("size", "scheme"), LOOKS)
 def test_what_models_take_here(open_app: OpenApp, few_trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
     app = open_panel(open_app, few_trays, size=size, scheme=scheme)
     app.use_theme(scheme)
