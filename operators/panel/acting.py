@@ -236,6 +236,15 @@ def decide_on(
     return decision.describe_replaced()
 
 
+def show_labels(ctx: Any, *, has_new_field: bool) -> None:
+    """Let the App read labels again that were added, changed or taken away; it does not know a field that is new."""
+    if has_new_field:
+        ctx.ops.reload_dataset()
+        ctx.dataset.reload()
+    else:
+        ctx.ops.reload_samples()
+
+
 def clear_selection(ctx: Any) -> None:
     """Select nothing."""
     ctx.ops.clear_selected_labels()

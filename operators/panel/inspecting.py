@@ -11,7 +11,7 @@ from ..forms.inspections import done_since, keep_done, kept_inspection, mask_of
 from ..forms.selection import collection
 from ..inspect_prototypes import as_shown
 from . import examples as panel_examples
-from .acting import in_turn, send, told
+from .acting import in_turn, send, show_labels, told
 from .pictures import HEIGHT, WIDTH
 from .settings import STORE
 
@@ -125,12 +125,7 @@ def _take_back(ctx: Any, action: Mapping[str, Any]) -> None:
 
 
 def _show_changes(ctx: Any, *, is_new: bool = False) -> None:
-    if is_new:
-        # The grid does not know the field of the first one yet.
-        ctx.ops.reload_dataset()
-        ctx.dataset.reload()
-    else:
-        ctx.ops.reload_samples()
+    show_labels(ctx, has_new_field=is_new)
     send(ctx, *CHANGED)
 
 

@@ -14,7 +14,7 @@ from ..forms.form import object_fields
 from ..forms.selection import all_images, collection, images_of
 from ..forms.weights import using_files
 from . import settings as panel_settings
-from .acting import send, send_overview, told
+from .acting import send, send_overview, show_labels, told
 from .examples import every_image
 
 logger = logging.getLogger(__name__)
@@ -76,22 +76,18 @@ class Showing:
     def keep(self, ctx: Any) -> Any:
         """Label the object, as a reference or as a negative."""
         import refseg
+        from refseg.dataset import SHOWN_FIELD
 
         name = str(ctx.params.get("label") or "").strip()
         if not name:
             raise ValueError("Name the object first: type what it is, or choose a class.")
         found = _found(ctx)[int(ctx.params.get("choice") or 0)]
         sample_id, is_negative = ctx.params["sample_id"], bool(ctx.params.get("is_negative"))
-        is_new = not collection(ctx).has_field("references")
+        is_new = not collection(ctx).has_field(SHOWN_FIELD)
         label_id = refseg.add_reference(
             collection(ctx), sample_id, name, found.bounding_box, found.mask, is_negative=is_negative
         )
-        if is_new:
-            # The grid does not know the field of the first one yet.
-            ctx.ops.reload_dataset()
-            ctx.dataset.reload()
-        else:
-            ctx.ops.reload_samples()
+        show_labels(ctx, has_new_field=is_new)
         send_overview(ctx)
         send(ctx, "references", "segment")
         sample = every_image(ctx)[sample_id]
@@ -150,7 +146,7 @@ def _known(ctx: Any, sample: Any) -> list[dict[str, Any]]:
 
 
 def _classes(ctx: Any) -> list[str]:
-    """Names that references have already, and those of the prototypes."""
+    """Names that references and negatives have already."""
     from . import looking
 
     tagged = looking.tagged_labels(ctx, panel_settings.read(ctx), waits=True)

@@ -134,6 +134,17 @@ def require_items(kind: type, wanted: str, *, error: type[RefSegError] = Dataset
             raise refused(argument, wanted, value, error)
 
 
+def class_name(label: str) -> str:
+    """What a class is called, without blanks around it.
+
+    Raises:
+        DatasetError: nothing is left.
+    """
+    if not label.strip():
+        raise DatasetError(f"{label!r} cannot name a class: give the name of what the object is.")
+    return label.strip()
+
+
 def refused(argument: str, wanted: str, value: object, error: type[RefSegError] = DatasetError) -> RefSegError:
     """The error for an argument that cannot be.
 

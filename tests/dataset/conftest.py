@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import fiftyone as fo
 
 ORIENTATION = 0x0112
+SIZE = 200, 160
+"""Width and height of plain images."""
 
 
 @pytest.fixture
@@ -41,3 +43,11 @@ def photos(make_dataset: Callable[..., fo.Dataset], tmp_path: Path) -> fo.Datase
         objects = [fo.Detection.from_mask(mask, label="part") for mask in scene.masks]
         samples.append(fo.Sample(str(tmp_path / f"{number}.jpg"), ground_truth=fo.Detections(detections=objects)))
     return make_dataset(samples)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> str:
+    """An image without anything on it: for tests that are about labels alone."""
+    path = tmp_path / "plain.png"
+    Image.new("RGB", SIZE, (90, 120, 60)).save(path)
+    return str(path)

@@ -14,7 +14,7 @@ from PIL import Image
 from refseg.dataset.drawn_references import sample_references
 from refseg.dataset.references import collect_references
 from refseg.errors import DatasetError
-from tests.dataset.test_references import SIZE, boxed, ids_of, square
+from tests.dataset.test_references import boxed, ids_of, square
 from tests.trays import PARTS, tray_samples
 
 MakeDataset = Callable[..., fo.Dataset]
@@ -23,14 +23,6 @@ MakeDataset = Callable[..., fo.Dataset]
 @pytest.fixture
 def trays(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
     return make_dataset(tray_samples(tmp_path))
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> str:
-    """An image without anything on it: for tests that are about labels alone."""
-    path = tmp_path / "plain.png"
-    Image.new("RGB", SIZE, (90, 120, 60)).save(path)
-    return str(path)
 
 
 class TestSample:

@@ -21,23 +21,15 @@ from refseg.dataset.references import (
 from refseg.errors import DatasetError, NoReferencesError
 from refseg.images.reading import read_image
 from refseg.prototypes.building import build_prototypes
+from tests.dataset.conftest import SIZE
 from tests.trays import IMAGE_HW, PARTS, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
-SIZE = 200, 160  # width, height of the plain images below
 
 
 @pytest.fixture
 def trays(make_dataset: MakeDataset, tmp_path: Path) -> fo.Dataset:
     return make_dataset(tray_samples(tmp_path))
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> str:
-    """An image without anything on it: for tests that are about labels alone."""
-    path = tmp_path / "plain.png"
-    Image.new("RGB", SIZE, (90, 120, 60)).save(path)
-    return str(path)
 
 
 def box_of(x0: float, y0: float, x1: float, y1: float) -> list[float]:

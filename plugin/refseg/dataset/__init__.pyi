@@ -139,6 +139,7 @@ from .views import image_view as image_view
 from .views import name_of as name_of
 from .views import open_collection as open_collection
 from .views import read_detections as read_detections
+from .views import require_image as require_image
 from .views import require_samples as require_samples
 from .views import sample_or_none as sample_or_none
 from .views import stored_field as stored_field

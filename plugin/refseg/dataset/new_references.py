@@ -9,13 +9,13 @@ import fiftyone as fo
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import require_flags, require_list_of_numbers, require_names
+from ..checks import class_name, require_flags, require_list_of_numbers, require_names
 from ..errors import DatasetError
 from ..masks import as_mask
-from .fields import NEGATIVE_TAG, REFERENCE_TAG, every_image, require_own_field
+from .fields import NEGATIVE_TAG, REFERENCE_TAG, require_own_field
 from .label_edits import ImageEdit, ListEdit, edit_labels, read_documents
 from .labels import relative_box
-from .views import add_labels_field, image_dataset, name_of, sample_or_none
+from .views import add_labels_field, image_dataset, require_image
 
 SHOWN_FIELD = "references"
 
@@ -56,12 +56,9 @@ def add_reference(
     require_list_of_numbers(4, bounding_box=bounding_box)
     whole = image_dataset(dataset)
     require_own_field(whole, field)
-    if not label.strip():
-        raise DatasetError(f"{label!r} cannot name a class: give the name of what the object is.")
-    if sample_or_none(every_image(whole), sample_id) is None:
-        raise DatasetError(f"The dataset {name_of(whole)!r} holds no image {sample_id!r}: look at the present ones.")
+    require_image(whole, sample_id)
     shown = fo.Detection(
-        label=label.strip(),
+        label=class_name(label),
         bounding_box=[float(number) for number in bounding_box],
         tags=[NEGATIVE_TAG if is_negative else REFERENCE_TAG],
     )

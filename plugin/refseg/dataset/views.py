@@ -140,6 +140,18 @@ def sample_or_none(view: Any, sample_id: str) -> Any:
         return None
 
 
+def require_image(dataset: Any, sample_id: str) -> Any:
+    """An image of a dataset; of a grouped one, from any slice. Dataset as from image_dataset.
+
+    Raises:
+        DatasetError: it holds no such image.
+    """
+    found = sample_or_none(every_image(dataset), sample_id)
+    if found is None:
+        raise DatasetError(f"The dataset {name_of(dataset)!r} holds no image {sample_id!r}: look at the present ones.")
+    return found
+
+
 def write_values(view: Any, field: str, values: Mapping[str, Any], *, dynamic: bool = False) -> None:
     """Write one value of a field for each sample id, whatever the view hides; those of frames reach their videos."""
     if values:

@@ -63,7 +63,7 @@ def draw_objects(image: Image.Image, objects: Sequence[DrawnObject]) -> Image.Im
         region = canvas[y0:y1, x0:x1]
         mask = item.mask[: region.shape[0], : region.shape[1]]
         region[mask] = (region[mask] * 0.55 + color * 0.45).astype(np.uint8)
-        region[_outline(mask)] = color
+        region[inner_edge(mask)] = color
     picture = Image.fromarray(canvas)
     for item in objects:
         if item.caption:
@@ -92,7 +92,7 @@ def draw_outlines(
         )
         region = canvas[top:bottom, left:right]
         mask = np.asarray(shape)[: region.shape[0], : region.shape[1]] > 127
-        line = _outline(mask)
+        line = inner_edge(mask)
         if item.dashed:
             y, x = np.indices(line.shape)
             line &= (x + y) // DASH % 2 == 0
@@ -175,10 +175,10 @@ def paragraph(text: str, width: int, size: int = 14, color: tuple[int, int, int]
     return page
 
 
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The two outermost pixels of a mask."""
+def inner_edge(mask: NDArray[np.bool_], width: int = 2) -> NDArray[np.bool_]:
+    """The outermost pixels of a mask, so many of them."""
     padded = Image.fromarray(np.pad(mask, 3).astype(np.uint8) * 255)
-    core = np.asarray(padded.filter(ImageFilter.MinFilter(5)))[3:-3, 3:-3] > 0
+    core = np.asarray(padded.filter(ImageFilter.MinFilter(2 * width + 1)))[3:-3, 3:-3] > 0
     return np.asarray(mask & ~core)
 
 

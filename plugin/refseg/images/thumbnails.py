@@ -26,7 +26,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..notebook import CROP_SIDE, Picture
-from .drawing import INK, fit, outline_object
+from .drawing import INK, fit, inner_edge, outline_object
 from .files import decode_part
 from .headers import read_image_hw
 from .parts import Box, Wanted
@@ -168,14 +168,11 @@ def mask_picture(mask: NDArray[np.bool_], colour: tuple[int, int, int], *, side:
     height, width = mask.shape
     scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # A ring of one pixel, so that an edge along the box shows too.
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
     inside = np.asarray(grey) >= 128
-    padded = np.pad(inside, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     picture = np.zeros((*inside.shape, 4), np.uint8)
     picture[inside] = (*colour, 90)
-    picture[inside & ~core] = (*colour, 255)
+    picture[inner_edge(inside, 1)] = (*colour, 255)
     stream = BytesIO()
     Image.fromarray(picture, "RGBA").save(stream, "PNG")
     return stream.getvalue()

@@ -12,7 +12,7 @@ from typing import Any
 
 import fiftyone as fo
 
-from ..checks import names_of, names_or_none, require_kind, require_names
+from ..checks import class_name, names_of, names_or_none, require_kind, require_names
 from ..dataset import (
     ACCEPTED_FIELD,
     REJECTED_FIELD,
@@ -116,9 +116,7 @@ def relabel(
         DatasetError: a blank name, a prediction that is not there, no images, or a field that cannot serve.
     """
     require_kind(str, "a class's name", label=label)
-    if not label.strip():
-        raise DatasetError(f"{label!r} cannot name a class: give the name of what the object is.")
-    request = _Request("relabel", label.strip(), label_field, accepted_field, rejected_field, as_references)
+    request = _Request("relabel", class_name(label), label_field, accepted_field, rejected_field, as_references)
     return _decide(dataset, label_ids, request, sample_ids)
 
 

@@ -23,16 +23,14 @@ from ..checks import refused, require_list_of_numbers, require_names
 from ..dataset import (
     IndexPlace,
     box_iou,
-    every_image,
     file_state,
     id_of,
     image_dataset,
     index_records,
-    name_of,
     open_index,
     pixels_before,
     pixels_for,
-    sample_or_none,
+    require_image,
 )
 from ..errors import CandidateIndexError, DatasetError, ImageError
 from ..images import PLAIN, as_data_uri, load_image, mask_picture
@@ -244,9 +242,7 @@ _keeping = threading.Lock()
 
 def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImage:
     """The image, from memory where it and the index are as they were."""
-    sample = sample_or_none(every_image(dataset), sample_id)
-    if sample is None:
-        raise DatasetError(f"The dataset {name_of(dataset)!r} holds no image {sample_id!r}: look at the present ones.")
+    sample = require_image(dataset, sample_id)
     name = model.preset.name if isinstance(model, Models) else model
     records = [record for record in index_records(dataset) if name in (None, record["model"])]
     newest = records[-1] if records else {"model": DEFAULT_MODEL, "uri": None, "updated_at": None}

@@ -16,7 +16,7 @@ import torch
 from bson import ObjectId
 
 from ..candidates import PackedCandidates, join
-from ..checks import refused, require_names, require_whole
+from ..checks import class_name, refused, require_names, require_whole
 from ..dataset import (
     OBJECT_TYPES,
     DatasetIndex,
@@ -187,16 +187,15 @@ def name_found(dataset: Any, label_field: str, label_ids: Iterable[str], label: 
         raise DatasetError(
             f"The field {label_field!r} of dataset {name_of(whole)!r} was not written by find_similar: choose one that was."
         )
-    if not label.strip():
-        raise DatasetError(f"{label!r} cannot name a class: give the name of what the objects are.")
+    name = class_name(label)
     by_image = images_that_hold(whole, label_field, label_ids)
 
     def edits_of(ids: Iterable[str]) -> dict[str, ImageEdit]:
         edits = {}
         for sample_id, lists in read_documents(whole, ids, [label_field], ["_id", "label", "decision"]):
             wanted = set(by_image[sample_id])
-            there = [one for one in lists[label_field] if str(one["_id"]) in wanted and one.get("label") != label.strip()]
-            changed = {one["_id"]: {"label": label.strip()} for one in there}
+            there = [one for one in lists[label_field] if str(one["_id"]) in wanted and one.get("label") != name]
+            changed = {one["_id"]: {"label": name} for one in there}
             edits[sample_id] = ImageEdit({label_field: ListEdit(lists[label_field], changed=changed)})
         return edits
 
