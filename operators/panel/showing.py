@@ -49,7 +49,8 @@ class Showing:
         from refseg.runs import prepare_prompts
 
         try:
-            prepare_prompts(collection(ctx), ctx.params["sample_id"], panel_settings.read(ctx).model)
+            with using_files(ctx):
+                prepare_prompts(collection(ctx), ctx.params["sample_id"], panel_settings.read(ctx).model)
         except RefSegError as error:
             logger.info("The image cannot be prepared: %s", error)
         return True

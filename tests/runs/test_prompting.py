@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import refseg
 from refseg.dataset.index_finding import open_index
 from refseg.errors import DatasetError, ImageError, ModelUnavailableError
+from refseg.models.local_files import local_weights
 from refseg.runs import prompting
 from refseg.runs.prompting import Prompt, PromptedMask, prepare_prompts, segment_prompt
 from tests.dataset.building import build
@@ -146,6 +147,16 @@ class TestByTheModel:
         prepare_prompts(trays, sample.id, "demo")
         monkeypatch.setattr("refseg.runs.prompting.load_image", lambda *a, **k: pytest.fail("the image was read again"))
         assert segment_prompt(trays, sample.id, [middle(sample.ground_truth.detections[0])], model="demo")
+
+    def test_other_weights_look_again(self, trays: fo.Dataset, tmp_path: Path) -> None:
+        sample = trays.first()
+        point = middle(sample.ground_truth.detections[0])
+        segment_prompt(trays, sample.id, [point], model="demo")
+        with (
+            local_weights({"demo": (tmp_path / "gone.safetensors", None)}),
+            pytest.raises(ModelUnavailableError, match="There is no SAM 2 checkpoint"),
+        ):
+            segment_prompt(trays, sample.id, [point], model="demo")
 
     def test_without_weights(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(*_: Any, **__: Any) -> None:

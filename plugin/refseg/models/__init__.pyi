@@ -10,6 +10,7 @@ from .loaded import move_sam2 as move_sam2
 from .loaded import parse_device as parse_device
 from .loaded import register_preset as register_preset
 from .loaded import require_model as require_model
+from .local_files import files_for as files_for
 from .local_files import local_weights as local_weights
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset

@@ -36,7 +36,7 @@ from ..errors import CandidateIndexError, DatasetError, ImageError
 from ..images import PLAIN, as_data_uri, load_image, mask_picture
 from ..index import FileState
 from ..matching import Ranking, crop_instances
-from ..models import Models, load_models, require_model
+from ..models import Models, files_for, load_models, require_model
 from ..notebook import Picture, facts, gallery, page
 from ..printing import one_line
 
@@ -248,11 +248,14 @@ def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImag
     newest = records[-1] if records else {"model": DEFAULT_MODEL, "uri": None, "updated_at": None}
     state = file_state(sample.filepath)
     whose = (id_of(dataset), sample.id, sample.filepath, state)
-    key = (*whose, name or newest["model"], newest["uri"], newest["updated_at"])
+    preset = name or str(newest["model"])
+    # What was looked at with other weights is looked at again.
+    weights = tuple(model.revisions.items()) if isinstance(model, Models) else files_for(preset)
+    key = (*whose, preset, weights, newest["uri"], newest["updated_at"])
     with _keeping:
         if key not in _kept:
             candidates = None if newest["uri"] is None or state is None else _candidates(dataset, name, sample, state)
-            _kept[key] = _OpenImage(dataset, sample.filepath, candidates, model or str(newest["model"]))
+            _kept[key] = _OpenImage(dataset, sample.filepath, candidates, model or preset)
         _kept.move_to_end(key)
         while len(_kept) > OPEN_IMAGES:
             _kept.popitem(last=False)

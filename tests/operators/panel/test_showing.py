@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from base64 import b64decode
 from collections.abc import Callable
 from io import BytesIO
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.operators as foo
 import numpy as np
 import pytest
 from PIL import Image
 
 from refseg.dataset import box_iou
+from refseg.models.presets import DEMO_WEIGHTS
 from tests.dataset.building import build
 from tests.operators.app_panel import choose, press, section
 from tests.runs.test_prompting import middle
@@ -128,3 +131,17 @@ def test_preparing_tells_nothing(trays: fo.Dataset) -> None:
     choose(trays, model="demo")
     assert press(trays, "prepare", {"sample_id": "0" * 24}).notes == []
     assert press(trays, "prepare", {"sample_id": trays.first().id}).result is True
+
+
+def test_preparing_loads_the_files_that_the_first_click_wants(
+    trays: fo.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(trays, model="demo")
+    own = shutil.copyfile(DEMO_WEIGHTS / "sam2.safetensors", tmp_path / "own.safetensors")
+    ctx = foo.ExecutionContext(request_params={"dataset_name": trays.name})
+    ctx.store("refseg_weights").set("demo", {"sam2_path": str(own), "dinov2_path": None, "since": 0.0})
+    sample = trays.first()
+    press(trays, "prepare", {"sample_id": sample.id})
+    monkeypatch.setattr("refseg.runs.prompting.load_image", lambda *a, **k: pytest.fail("the image was looked at again"))
+    label = sample.ground_truth.detections[0]
+    assert press(trays, "point", {"sample_id": sample.id, "points": [middle(label)]}).result["masks"]
