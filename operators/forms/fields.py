@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 
+from ..running.failures import PANEL_JOB
 from .constants import (
     LABEL_FIELD,
     SEGMENT_METHOD,
 )
-from .selection import collection
-
-if TYPE_CHECKING:
-    pass
 from .form import Form, object_fields
+from .selection import collection
 
 
 def label_field_input(form: Form) -> None:
@@ -74,7 +72,9 @@ def _loss_of_labels(form: Form, field: Any) -> str | None:
     """What is wrong with writing to a field where nobody has said that its labels may be lost."""
     if form.value("overwrite_labels", False) or not _is_foreign(form, field):
         return None
-    return f"The labels in the field {field!r} are not RefSeg's: choose another field, or tick 'Replace labels'."
+    # The panel has no such tick: there a slip would cost somebody's labels.
+    way_out = "name another field" if PANEL_JOB in form.ctx.params else "choose another field, or tick 'Replace labels'"
+    return f"The labels in the field {field!r} are not RefSeg's: {way_out}."
 
 
 def _replace_labels_input(form: Form, field: str) -> None:

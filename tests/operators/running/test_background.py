@@ -230,8 +230,7 @@ class TestInAThread:
     @pytest.mark.parametrize("job", ["segment", "preview", "learn", "index", "evaluate"])
     def test_what_its_form_refuses_is_not_started(self, trays: fo.Dataset, job: str) -> None:
         refused = {
-            "segment": "The labels in the field 'ground_truth' are not RefSeg's: choose another field, or tick 'Replace "
-            "labels'.",
+            "segment": "The labels in the field 'ground_truth' are not RefSeg's: name another field.",
             "preview": "A preview looks at indexed images alone, and none of these is indexed yet: run 'Build index' first.",
             "evaluate": "No field but 'ground_truth' holds objects, so there is nothing to compare the predictions with.",
         }
