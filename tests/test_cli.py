@@ -38,6 +38,7 @@ from refseg.images.reading import read_image, segmenter_pixels
 from refseg.masks.rle import annotation_rle, decode_mask
 from refseg.matching.settings import PUBLISHED, MatchSettings, settings_for
 from refseg.models.loaded import PRESETS, Models, load_models
+from refseg.printing import counted
 from refseg.prototypes.prototypes import Prototypes
 from refseg.prototypes.surroundings import image_key
 from tests.insight.angles import make_prototypes as make_angled
@@ -226,7 +227,7 @@ def test_targets_without_annotations_are_not_scored(
 ) -> None:
     targets = {"images": content["images"][:1], "categories": content["categories"]}
     assert run("--min-score", "1", targets=targets) == 0
-    assert "0 instances in 1 images" in capsys.readouterr().out
+    assert "0 instances in 1 image " in capsys.readouterr().out
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
@@ -392,7 +393,7 @@ class TestKnownImages:
         assert negatives is not None
         assert (report["num_empty"], report["num_mined"]) == (1, len(negatives))
         assert report["num_mined"] > 0
-        assert f"{len(negatives)} negatives were mined from 1 images known to be empty" in out
+        assert f"{counted(len(negatives), 'negative was', 'negatives were')} mined from 1 image known to be empty" in out
         assert all(name.startswith("mined ") and "2.png" in name for name in negatives.ids)
         assert "1.png: it shows a reference, so it is not empty" in err
         # The same by a folder, beside an object that is labelled as a negative, whose id a reference has too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -80,6 +81,7 @@ EVIL = """<script>alert("1")</script> & 'co'"""
 BOX = (0.25, 0.25, 0.5, 0.5)
 VOID = {"img", "br"}
 """Tags that nothing ends."""
+NOUNS = "images|objects|classes|references|candidates|samples|masks|labels|instances|predictions|negatives|decisions|looks"
 GIVEN = {"BenchmarkJob", "MatchSettings", "Segmenter", "Models"}
 """Public classes that nobody looks at in a notebook: what users make, or hold."""
 
@@ -302,6 +304,18 @@ def test_what_comes_from_outside_is_escaped(kind: type, picture: str) -> None:
     found = check(value._repr_html_())
     if kind not in (ReviewSummary, PromptedMask):
         assert "<script>" in "".join([found.text, *(str(attributes) for _, attributes in found.tags)])
+
+
+@pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
+def test_one_is_not_many(kind: type, picture: str) -> None:
+    """No "1 images", in print or in a notebook."""
+    example = EXAMPLES[kind](picture)
+    if dataclasses.is_dataclass(example):
+        numbers = [field.name for field in dataclasses.fields(example) if type(getattr(example, field.name)) is int]
+        with contextlib.suppress(TypeError, ValueError):
+            example = dataclasses.replace(example, **dict.fromkeys(numbers, 1))
+    for text in (str(example), re.sub("<[^>]*>", "|", example._repr_html_())):
+        assert re.search(rf"(?<![\d.,])1 ({NOUNS})\b", text) is None, text
 
 
 @pytest.mark.parametrize("kind", [PrototypeReport, Reference, ReferenceReport, SampledReferences, Suggestion])

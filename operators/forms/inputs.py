@@ -16,6 +16,7 @@ from .constants import (
 from .form import Form, object_fields
 from .indexes import IndexRecord, index_records
 from .machine import fitting_model
+from .messages import count
 from .models import model_choices
 from .selection import selected_label_ids
 from .weights import files_of, problem_of
@@ -62,7 +63,7 @@ def source_input(form: Form) -> str:
     chosen = len(selected_label_ids(form.ctx, form.value("field", reference_field(form.ctx))) or ())
     choices = {"tag": "Objects with a tag", "all": "Every object"}
     if chosen:
-        choices = {"selection": f"The selection ({chosen} objects)", **choices}
+        choices = {"selection": f"The selection ({count(chosen, 'object')})", **choices}
     default = default_source(form.ctx)
     form.choice("source", choices, default, "References", "Which objects show what to look for", "")
     source = str(form.value("source", default))

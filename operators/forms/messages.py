@@ -18,9 +18,9 @@ def count(number: int, noun: str) -> str:
         >>> count(1, "image"), count(2, "image"), count(2, "class")
         ('1 image', '2 images', '2 classes')
     """
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}es" if noun.endswith("s") else f"{number:,} {noun}s"
+    from refseg.printing import counted
+
+    return counted(number, noun)
 
 
 def listing(items: Sequence[str], total: int | None = None) -> str:

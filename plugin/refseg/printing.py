@@ -65,14 +65,28 @@ def object_name(label: str | None, path: str = "", name: str = "") -> str:
     return f"{text} ({name})" if name else text
 
 
-def counted(number: int, what: str) -> str:
-    """A number and what it counts.
+def counted(number: int, what: str, many: str | None = None) -> str:
+    """A number and what it counts, with the verb that goes with it where `many` says it of several.
 
     Example:
         >>> counted(1, "image"), counted(2, "class"), counted(0, "mask")
         ('1 image', '2 classes', '0 masks')
+        >>> counted(1, "image was", "images were"), counted(3, "image was", "images were")
+        ('1 image was', '3 images were')
     """
-    return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"
+    if many is None:
+        many = f"{what}{'es' if what.endswith('s') else 's'}"
+    return f"{number:,} {what if number == 1 else many}"
+
+
+def left_out_line(number: int, advice: str = "build the index to see them too") -> str:
+    """What is said of images without candidates.
+
+    Example:
+        >>> left_out_line(1)
+        '1 image is not indexed and was left out: build the index to see them too'
+    """
+    return f"{counted(number, 'image is', 'images are')} not indexed and {'was' if number == 1 else 'were'} left out: {advice}"
 
 
 def describe_candidates(

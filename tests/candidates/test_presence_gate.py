@@ -197,7 +197,7 @@ class TestSegment:
     ) -> None:
         report = run(three, prototypes, "first", model=models, presence_gate=between)
         assert (report.num_images, report.num_gated, report.skipped) == (3, 1, ())
-        assert "1 images were spared by the presence gate" in str(report)
+        assert "1 image was spared by the presence gate" in str(report)
         config = three.get_run_info("first").config
         assert (config.num_gated, config.presence_gate, config.tiles) == (1, between, False)
         counts = three.values("predictions.detections.label")

@@ -73,7 +73,7 @@ def test_a_mask_is_cut_at_the_border(write: Callable[..., Path], folder: Path) -
 def test_crowds_are_left_out_and_logged(write: Callable[..., Path], folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write({"bbox": [0, 0, 5, 5]}, {"bbox": [0, 0, 9, 9], "iscrowd": 1}, {"bbox": [1, 1, 5, 5], "category_id": 5})
     assert [(r.id, r.label) for r in read_references(path, folder)] == [("11", "star"), ("13", "tee")]
-    assert "1 crowd annotations are left out" in caplog.text
+    assert "1 crowd annotation is left out" in caplog.text
 
 
 def test_only_crowds_or_nothing_is_no_references(write: Callable[..., Path], folder: Path) -> None:

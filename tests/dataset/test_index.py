@@ -144,7 +144,7 @@ class TestVerify:
         steps: list[Progress] = []
         report = open_index(trays).verify(steps.append)
         assert (report.num_images, report.num_candidates, report.damaged) == (4, 8, ())
-        assert str(report) == "4 images with 8 candidates are read, 0 are damaged"
+        assert str(report) == "4 images read, with 8 candidates: 0 damaged"
         assert [(step.done, step.total, step.label) for step in steps] == [(0, 4, "images"), (4, 4, "images")]
 
     def test_what_the_real_segmenter_gives_is_in_order(self, make_dataset: MakeDataset, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class TestRange:
         with caplog.at_level(logging.WARNING, "refseg"):
             build(deep)
         assert [record.getMessage() for record in caplog.records if "assumed" in record.getMessage()] == [
-            "2 images have pixels of more than 8 bits and do not say what is white: they are assumed to run from 0 to 4095, as "
-            "2 of them do; pixel_range= says otherwise"
+            "2 images have pixels of more than 8 bits without a word on what is white: they are assumed to run from 0 to 4095, "
+            "as those of 2 do; pixel_range= says otherwise"
         ]
         (record,) = index_records(deep)
         assert record["pixels"] == [[0.0, 4095.0], None]

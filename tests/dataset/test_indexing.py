@@ -176,7 +176,7 @@ class TestChangedFiles:
         redraw(path_of(trays, 1))
         status = open_index(trays).status()
         assert (status.num_indexed, status.num_changed) == (3, 1)
-        assert "1 images have changed or are gone: build the index again" in str(status)
+        assert "1 image has changed or is gone: build the index again" in str(status)
         report = build(trays)
         assert (report.num_images, report.num_added, computed) == (4, 1, [2, 2, 1])
         after = held_by(trays)

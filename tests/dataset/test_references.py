@@ -239,7 +239,7 @@ class TestCollect:
         dataset.add_sample(fo.Sample(plain, ground_truth=fo.Detections(detections=[label])))
         (reference,) = collect_references(dataset, "ground_truth")
         assert (reference.box, reference.problem) == ((40, 30, 90, 80), "")
-        assert "The boxes of 1 objects in the field 'ground_truth' are none: their masks' own were used" in caplog.text
+        assert "1 object has a mask and no box in the field 'ground_truth': the mask's own was used" in caplog.text
         assert sample_references(dataset, "ground_truth", 1).label_ids == {"star": [label.id]}
 
     def test_unreadable_image_is_skipped_by_id(self, trays: fo.Dataset) -> None:

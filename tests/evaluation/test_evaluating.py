@@ -304,7 +304,7 @@ def test_no_objects_at_all_is_no_error(make_dataset: MakeDataset, tmp_path: Path
     dataset = make_dataset([sample(tmp_path, "1.png", [], [])])
     report = evaluate(dataset, "predictions", "ground_truth", progress=False)
     assert (report.mask_ap, report.per_class, report.eval_key) == (None, {}, None)
-    assert "0 predictions, 0 objects in 1 images" in str(report)
+    assert "0 predictions, 0 objects in 1 image" in str(report)
 
 
 def test_progress_only_grows_and_ends_at_the_total(make_dataset: MakeDataset, tmp_path: Path) -> None:

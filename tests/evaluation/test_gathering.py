@@ -123,10 +123,10 @@ def test_masks_without_boxes_count_by_their_own_and_that_is_said(make_dataset: M
     assert (report.mask_ap, report.box_ap, report.left_out) == (1, 1, ())
     (note,) = report.notes
     example = f"{truth.label!r} in {dataset.first().filepath} ({truth.id})"
-    assert note.startswith(f"1 labels have a mask of the whole image and no box, such as {example}: ")
+    assert note.startswith(f"1 label has a mask of the whole image and no box, such as {example}: ")
     assert note in str(report)
     assert dataset.get_run_info("evaluation_of_predictions").config.notes == [
-        "1 labels have a mask of the whole image and no box: its own box was used; FiftyOne's evaluation, which cannot do "
+        "1 label has a mask of the whole image and no box: its own box was used; FiftyOne's evaluation, which cannot do "
         "without, was left out."
     ]
     # FiftyOne would place the mask in the box that is none.
@@ -153,7 +153,7 @@ def test_metadata_that_is_wrong_changes_nothing_and_is_said_once(make_dataset: M
     assert str(tmp_path) in note
     (kept,) = datasets[1].get_run_info("evaluation_of_predictions").config.notes
     assert kept == (
-        "The metadata of 2 samples lists another size than their images have: the images' own was used; "
+        "The metadata of 2 samples lists another size than the image has: the image's own was used; "
         "dataset.compute_metadata(overwrite=True) renews it."
     )
 
@@ -206,5 +206,5 @@ def test_a_missing_image_needs_metadata(make_dataset: MakeDataset, tmp_path: Pat
     assert (report.skipped, report.num_images, report.mask_ap50) == ((), 2, pytest.approx(51 / 101))
     samples[1]["metadata"] = None
     samples[1].save()
-    with pytest.raises(DatasetError, match=r"None of the 1 images can be evaluated; the first is .*gone\.png"):
+    with pytest.raises(DatasetError, match=r"No image of 1 can be evaluated; the first is .*gone\.png"):
         evaluate(dataset.skip(1), "predictions", "ground_truth", progress=False)

@@ -15,7 +15,7 @@ def test_the_report_reads_as_a_table(make_dataset: MakeDataset, tmp_path: Path) 
     dataset = make_dataset([sample(tmp_path, "1.png", [detection(0, 0, 20, 20)], found)])
     text = str(evaluate(dataset, "predictions", "ground_truth", progress=False))
     lines = [line.split() for line in text.splitlines()]
-    assert text.startswith("1 predictions, 1 objects in 1 images")
+    assert text.startswith("1 prediction, 1 object in 1 image")
     assert ["mask", "1.000", "1.000", "1.000", "1.000", "–", "–"] in lines
     assert ["box", "1.000", "1.000", "1.000", "1.000", "–", "–"] in lines
     assert ["star", "1.000", "1.000"] in lines

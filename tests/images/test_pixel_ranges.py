@@ -27,8 +27,8 @@ def test_the_brightest_file_decides_for_all(tmp_path: Path, caplog: pytest.LogCa
         found = find_pixels([*paths, str(tmp_path / "eight.png"), str(tmp_path / "gone.png")])
     assert found == PixelSettings((0, 4095))
     assert [record.getMessage() for record in caplog.records] == [
-        "3 images have pixels of more than 8 bits and do not say what is white: they are assumed to run from 0 to 4095, as 3 "
-        "of them do; pixel_range= says otherwise"
+        "3 images have pixels of more than 8 bits without a word on what is white: they are assumed to run from 0 to 4095, as "
+        "those of 3 do; pixel_range= says otherwise"
     ]
 
 

@@ -342,8 +342,8 @@ def test_evaluate_says_what_was_assumed_and_left_out(predicted: fo.Dataset, tmp_
     words = note["message"].partition(" Left out 1 image: ")[2]
     assert words == (
         f"{path}: this is not an image that can be read. Left out 1 label: in {second.filepath} an object without a class: it "
-        f"has no class: name it or remove it ({nameless.id}). The metadata of 1 samples lists another size than their images "
-        f"have, such as that of {first.filepath}: the images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+        f"has no class: name it or remove it ({nameless.id}). The metadata of 1 sample lists another size than the image "
+        f"has, such as that of {first.filepath}: the image's own was used; dataset.compute_metadata(overwrite=True) renews it."
     )
 
 

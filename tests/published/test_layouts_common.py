@@ -167,7 +167,7 @@ def test_sizes_are_of_the_file_where_none_are_listed(tmp_path: Path) -> None:
     sized = with_sizes(tmp_path, CocoDataset("val.json", images, {}, ()), problems)
     assert [image.image_hw for image in sized.images.values()] == [(5, 9), None, HW]
     assert len(problems.found) == 1
-    assert "for 1 images that cannot be read either: b.png (this is not an image that can be read)" in problems.found[0]
+    assert "for 1 image that cannot be read either: b.png (this is not an image that can be read)" in problems.found[0]
 
 
 def test_choices_keep_the_known_order_and_name_what_is_unknown() -> None:

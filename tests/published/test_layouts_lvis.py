@@ -84,8 +84,8 @@ def test_what_the_release_has_and_a_file_lacks_is_named(data: Path) -> None:
         (
             "1 of the 10 target images",
             "'courgette' has the id 1203 and is 'zucchini' there",
-            "lists no 'frequency' (r, c or f) of 1 classes: air_conditioner",
-            "'not_exhaustive_category_ids' of 1 images: 424",
+            "lists no 'frequency' (r, c or f) of 1 class: air_conditioner",
+            "'not_exhaustive_category_ids' of 1 image: 424",
         ),
         problems.found,
         strict=True,

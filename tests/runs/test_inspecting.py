@@ -159,7 +159,7 @@ class TestInspect:
     def test_images_that_are_not_indexed(self, trays: fo.Dataset, prototypes: Prototypes, tmp_path: Path) -> None:
         (tmp_path / "more").mkdir()
         trays.add_samples(tray_samples(tmp_path / "more", 1, seed=5), progress=False)
-        assert report_of(prototypes, trays).notes[-1].startswith("1 images are not indexed and were left out; build the index")
+        assert report_of(prototypes, trays).notes[-1].startswith("1 image is not indexed and was left out: build the index")
 
     def test_refused(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
         with pytest.raises(DatasetError, match="keeps no prototypes named 'none'"):

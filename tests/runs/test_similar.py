@@ -155,7 +155,7 @@ class TestFindSimilar:
         trays.add_samples(tray_samples(tmp_path / "more", 1, seed=5), progress=False)
         report = drain(similar.iter_find_similar(trays, star_of(trays), 3), False)
         assert report.num_left_out == 1
-        assert "1 images are not indexed" in str(report)
+        assert "1 image is not indexed" in str(report)
         assert len(report.label_ids) == len(report.scores) == report.num_found == 3
 
     def test_view_of_patches_can_be_sorted_and_exported(self, trays: fo.Dataset) -> None:

@@ -23,7 +23,7 @@ from ..masks import (
     whole_number_of,
 )
 from ..matching import Instances
-from ..printing import one_line
+from ..printing import counted, one_line
 from .annotations import BadMasks, mark_bare, read_annotations
 from .json_files import collecting_no_garbage, read_json
 
@@ -284,7 +284,7 @@ def _read_images(source: str, entries: Sequence[dict[str, Any]], notes: list[str
         images[image_id] = CocoImage(image_id, name, image_hw)
     if odd:
         notes.append(
-            f"{source}: the width or height of {len(odd)} images is no number of pixels, their files are asked instead; "
+            f"{source}: the width or height of {counted(len(odd), 'image')} is no number of pixels, the file is asked instead; "
             f"the first is {odd[0]}."
         )
     return images

@@ -146,17 +146,19 @@ class CocoReport:
     def __str__(self) -> str:
         each = self.seconds / max(1, self.num_images)
         text = (
-            f"{self.num_instances} instances in {self.num_images} images written to {self.out} "
+            f"{counted(self.num_instances, 'instance')} in {counted(self.num_images, 'image')} written to {self.out} "
             f"({self.seconds:.1f} s, {each:.2f} s an image)"
         )
         if self.num_gated:
-            text += f"; {self.num_gated} of them were spared by the presence gate, as a whole or in part"
+            gated = counted(self.num_gated, "of them was", "of them were")
+            text += f"; {gated} spared by the presence gate, as a whole or in part"
         least = ", ".join(f"{name} {value:.2f}" for name, value in self.thresholds.items())
         text += f"\n{'Scores are probabilities; least' if self.calibrated else 'Least'} scores: {least}"
         if self.pixel_range is not None:
             text += f"\nPixels of more than 8 bits run from {self.pixel_range[0]:g} to {self.pixel_range[1]:g}"
         if self.num_empty:
-            text += f"\n{self.num_mined} negatives were mined from {self.num_empty} images known to be empty"
+            mined = counted(self.num_mined, "negative was", "negatives were")
+            text += f"\n{mined} mined from {counted(self.num_empty, 'image')} known to be empty"
         for line in (summary_of(self.left_out), *self.notes):
             text += f"\n{line}" if line else ""
         return text if self.box is None else f"{text}\n\n{format_table(self.mask, self.box)}"

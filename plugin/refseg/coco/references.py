@@ -18,6 +18,7 @@ from ..masks import (
     decode_parts,
     summary_of,
 )
+from ..printing import counted
 from ..prototypes import Reference
 from .files import Box, CocoDataset, checked_size, read_coco, with_file_sizes
 
@@ -48,7 +49,8 @@ def references_in(coco: CocoDataset, image_dir: str | Path) -> list[Reference]:
     references = objects_of(coco, image_dir, [entry for entry in coco.annotations if not entry.get("iscrowd")])
     crowds = len(coco.annotations) - len(references)
     if crowds:
-        logger.warning("%s: %d crowd annotations are left out, a crowd shows no single object", coco.source, crowds)
+        some = counted(crowds, "crowd annotation is", "crowd annotations are")
+        logger.warning("%s: %s left out, a crowd shows no single object", coco.source, some)
     if not references:
         unusable = f" {summary_of(coco.left_out)}" if coco.left_out else ""
         raise NoReferencesError(

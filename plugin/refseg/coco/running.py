@@ -219,7 +219,7 @@ def _iter_segment(work: _Work, proposed: Mapping[str, PackedCandidates]) -> Gene
             yield Progress(done, len(images), "images")
     if not found.sizes:
         path, reason = found.skipped[0]
-        raise CocoError(f"None of the {len(images)} images can be segmented; the first is {path}: {reason}.")
+        raise CocoError(f"No image of {len(images)} can be segmented; the first is {path}: {reason}.")
     order = {image.id: row for row, image in enumerate(images)}
     found.results.sort(key=lambda result: order[result["image_id"]])
     found.sizes = dict(sorted(found.sizes.items(), key=lambda item: order[item[0]]))

@@ -126,7 +126,8 @@ def sample_references(
         drawn[name] = draw_one_each([sorted(by_sample[sample]) for sample in sorted(by_sample)], shots, (seed, number))
         if len(drawn[name]) < shots:
             short[name] = len(drawn[name])
-            logger.warning("The class %r has %d suitable objects in different images, not %d", name, short[name], shots)
+            found = counted(short[name], "suitable object", "suitable objects in different images")
+            logger.warning("The class %r has %s, not %d", name, found, shots)
     _clear_tag(view, field, tag, names)
     every = [label_id for ids in drawn.values() for label_id in ids]
     if every:

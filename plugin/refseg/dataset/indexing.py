@@ -87,9 +87,9 @@ class IndexReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.num_images} images in the index, {self.num_added} of them new ({self.seconds:.1f} s); "
-            f"{self.num_candidates} candidates, {self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; "
-            f"{self.uri}"
+            f"{counted(self.num_images, 'image')} in the index, {self.num_added} of them new ({self.seconds:.1f} s); "
+            f"{counted(self.num_candidates, 'candidate')}, {self.num_bytes / 1e6:.1f} MB, "
+            f"{self.bytes_per_image / 1e3:.1f} KB an image; {self.uri}"
         ]
         if self.vanished:
             lines.append(vanished_line(self.vanished_names or self.vanished))

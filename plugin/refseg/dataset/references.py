@@ -12,6 +12,7 @@ from bson import ObjectId
 from ..checks import names_of, names_or_none, require_names
 from ..errors import ImageError, LabelError, NoReferencesError
 from ..images import files_without_range, read_image_hw
+from ..printing import counted
 from ..prototypes import Reference
 from .copies import origins_of, without_copies
 from .fields import NEGATIVE_TAG as NEGATIVE_TAG
@@ -206,7 +207,8 @@ def _collect(selected: Any, field: str, is_wanted: Callable[[Any, Any], bool]) -
             num_boxless += sum(not (item.problem or has_box(label)) for item, label in zip(found, chosen, strict=True))
             references += found
     if num_boxless:
-        logger.warning("The boxes of %d objects in the field %r are none: their masks' own were used", num_boxless, field)
+        boxless = counted(num_boxless, "object has", "objects have")
+        logger.warning("%s a mask and no box in the field %r: the mask's own was used", boxless, field)
     whole = whole_of(selected)
     pixels = pixels_of_index(whole)
     beside: tuple[str, ...] = ()

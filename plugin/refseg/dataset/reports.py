@@ -76,18 +76,20 @@ class IndexStatus:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.num_indexed} of {self.num_samples} images are indexed for the model {self.model!r}"
+            f"{self.num_indexed} of {counted(self.num_samples, 'image is', 'images are')} indexed for the model {self.model!r}"
             + (", in tiles" if self.tiles else "")
             + (", near-duplicates kept" if self.exact else ""),
-            f"{self.num_candidates} candidates, {self.num_looks} second looks, {self.num_bytes / 1e6:.1f} MB, "
-            f"{self.bytes_per_image / 1e3:.1f} KB an image; {self.uri}",
+            f"{counted(self.num_candidates, 'candidate')}, {counted(self.num_looks, 'second look')}, "
+            f"{self.num_bytes / 1e6:.1f} MB, {self.bytes_per_image / 1e3:.1f} KB an image; {self.uri}",
         ]
         if self.num_changed:
-            lines.append(f"{self.num_changed} images have changed or are gone: build the index again to renew them")
+            changed = counted(self.num_changed, "image has changed or is gone", "images have changed or are gone")
+            lines.append(f"{changed}: build the index again")
         if self.num_deleted or self.num_unread_rows:
+            unread = counted(self.num_unread_rows, "candidate is", "candidates are")
             lines.append(
-                f"{self.num_deleted} images left the dataset and {self.num_unread_rows} candidates are read by nobody: compact "
-                "gives their space back"
+                f"{counted(self.num_deleted, 'image')} left the dataset and {unread} read by nobody: compact gives their space "
+                "back"
             )
         return "\n".join(lines)
 
@@ -117,6 +119,9 @@ class VerifyReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.num_images} images with {self.num_candidates} candidates are read, {len(self.damaged)} are damaged"]
+        lines = [
+            f"{counted(self.num_images, 'image')} read, with {counted(self.num_candidates, 'candidate')}: "
+            f"{len(self.damaged)} damaged"
+        ]
         lines += [f"{reason} (sample {sample_id})" for sample_id, reason in self.damaged]
         return "\n".join(lines)

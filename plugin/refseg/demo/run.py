@@ -13,6 +13,7 @@ from ..dataset import REFERENCE_TAG, collect_references, sample_references, save
 from ..evaluation import evaluate, false_positives_per_empty_image
 from ..matching import HALF
 from ..outputs import replacing, require_json, require_png
+from ..printing import counted
 from ..progress import Watcher
 from ..prototypes import build_prototypes
 from ..runs import calibrate, segment
@@ -56,7 +57,7 @@ def run_demo(
     prototypes = build_prototypes(references, "demo", progress=progress)
     prototypes = calibrate(dataset, prototypes, progress=progress)
     save_prototypes(dataset, prototypes, "demo", overwrite=True)
-    print(f"{len(references)} references of {len(prototypes.classes)} classes. Segmenting…", flush=True)
+    print(f"{counted(len(references), 'reference')} of {counted(len(prototypes.classes), 'class')}. Segmenting…", flush=True)
     run = segment(dataset, prototypes, "predictions", progress=progress)
     again = segment(dataset, prototypes, "predictions", progress=False)
     from_index = again.seconds / max(1, again.num_images)

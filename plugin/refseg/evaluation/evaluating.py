@@ -82,7 +82,7 @@ def iter_evaluate(
         yield Progress(done, total, "evaluation steps")
     if not gathered.images:
         path, reason = gathered.skipped[0]
-        raise DatasetError(f"None of the {num_images} images can be evaluated; the first is {path}: {reason}.")
+        raise DatasetError(f"No image of {num_images} can be evaluated; the first is {path}: {reason}.")
     masks, boxes = gathered.compare(classes)
     about = _About(_known_classes(whole_of(view), pred_field), _least_scores(whole_of(view), pred_field), not_compared)
     about.num_outside = max(0, count_samples(every_image(whole_of(view))) - num_images)

@@ -30,7 +30,7 @@ from ..dataset import (
 from ..errors import DatasetError, ImageError, LabelError, MaskError
 from ..images import read_orientation
 from ..masks import ImageId, encode_mask
-from ..printing import object_name
+from ..printing import counted, object_name
 from .confusion import Confusion, find_confusion
 
 logger = logging.getLogger(__name__)
@@ -91,14 +91,15 @@ class Gathered:
         if self.misstated:
             example = f", such as that of {self.misstated[0]}" if names_one else ""
             notes.append(
-                f"The metadata of {len(self.misstated)} samples lists another size than their images have{example}: the "
-                "images' own was used; dataset.compute_metadata(overwrite=True) renews it."
+                f"The metadata of {counted(len(self.misstated), 'sample')} lists another size than the image has{example}: the "
+                "image's own was used; dataset.compute_metadata(overwrite=True) renews it."
             )
         if self.boxless:
             path, label_id, label = self.boxless[0]
             example = f", such as {label!r} in {path} ({label_id})" if names_one else ""
+            boxless = counted(len(self.boxless), "label has", "labels have")
             notes.append(
-                f"{len(self.boxless)} labels have a mask of the whole image and no box{example}: its own box was used; "
+                f"{boxless} a mask of the whole image and no box{example}: its own box was used; "
                 "FiftyOne's evaluation, which cannot do without, was left out."
             )
         if self.by_box:

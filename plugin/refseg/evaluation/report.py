@@ -144,7 +144,8 @@ class EvaluationReport:
     def __str__(self) -> str:
         masks = None if self.mask_ap is None else self._figures("mask")
         lines = [
-            f"{self.num_predictions} predictions, {self.num_ground_truth} objects in {self.num_images} images",
+            f"{counted(self.num_predictions, 'prediction')}, {counted(self.num_ground_truth, 'object')} in "
+            f"{counted(self.num_images, 'image')}",
             format_table(masks, self._figures("box")),
         ]
         if self.fiftyone_mask_ap is not None:

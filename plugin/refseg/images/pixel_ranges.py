@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
+from ..printing import counted
 from .files import own_range
 from .headers import needs_range, read_header
 from .pixels import PLAIN, PixelSettings
@@ -51,10 +52,11 @@ def find_pixels(paths: Iterable[str], given: PixelSettings = PLAIN) -> PixelSett
     if not ranges:
         return given
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    deep_images = counted(len(deep), "image has", "images have")
     logger.warning(
-        "%d images have pixels of more than 8 bits and do not say what is white: they are assumed to run from %g to %g, as "
-        "%d of them do; pixel_range= says otherwise",
-        *(len(deep), low, high, len(ranges)),
+        "%s pixels of more than 8 bits without a word on what is white: they are assumed to run from %g to %g, as "
+        "those of %d do; pixel_range= says otherwise",
+        *(deep_images, low, high, len(ranges)),
     )
     return replace(given, pixel_range=(low, high))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import IndexSpaceError
 from ..models import Preset
-from ..printing import as_size
+from ..printing import as_size, counted
 
 LEFT_OF_A_PROMPT = 88 / 1024
 """Candidates that a prompt leaves once near-duplicates are dropped, see "Speed and size" in the README."""
@@ -75,8 +75,9 @@ class Room:
         """
         if not self.fits:
             raise IndexSpaceError(
-                f"The index of {self.num_images:,} images will take {self}, at {self.place}: free some space, give another "
-                "place as uri, index a smaller view, or begin anyway with insist=True, which the form of 'Build index' asks."
+                f"The index of {counted(self.num_images, 'image')} will take {self}, at {self.place}: free some space, give "
+                "another place as uri, index a smaller view, or begin anyway with insist=True, which the form of 'Build index' "
+                "asks."
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..images import crop_picture
 from ..notebook import facts, facts_of, gallery, page, plain_page
-from ..printing import object_name, one_line
+from ..printing import counted, object_name, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +114,7 @@ class Confusion:
         if self.margin is None:
             return f"{self.label!r} and {self.other!r} have the prototypes most alike: cosine {self.similarity:.2f}"
         if self.num_taken:
-            share = f"{self.num_taken} of {self.num_scored} references"
+            share = f"{self.num_taken} of {counted(self.num_scored or 0, 'reference')}"
             return f"{self.label!r} is most often taken for {self.other!r}: {share}"
         return f"{self.label!r} is most nearly taken for {self.other!r}: right by {self.margin:.2f} where it is closest"
 

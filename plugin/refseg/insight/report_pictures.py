@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ImageError
 from ..images import COLORS, INK, PAPER, line_of_text, object_picture, paragraph, sheet
+from ..printing import counted
 from .findings import ClassReport, Findings, why_it_hurts
 
 WIDTH = 1000
@@ -140,12 +141,9 @@ def _bars(classes: Sequence[ClassReport]) -> Image.Image:
             x = gutter + round(item.threshold * BAR_WIDTH)
             pen.rectangle([x - 1, y - 2, x + 1, y + BAR_HEIGHT + 2], fill=COLORS[4])
         text = "not known" if item.f1 is None else f"{item.f1:.2f}"
-        pen.text((gutter + BAR_WIDTH + 10, middle), f"{text}   {_count(item.num_references)}", INK, font, anchor="lm")
+        text += f"   {counted(item.num_references, 'reference')}"
+        pen.text((gutter + BAR_WIDTH + 10, middle), text, INK, font, anchor="lm")
     return page
-
-
-def _count(number: int) -> str:
-    return f"{number} reference" if number == 1 else f"{number} references"
 
 
 def _short(name: str, most: int = 18) -> str:

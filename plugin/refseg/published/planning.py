@@ -14,7 +14,7 @@ from ..errors import BenchmarkError, CocoError
 from ..images import find_pixels, pixel_settings, read_image_hw
 from ..masks import summary_of
 from ..models import get_preset, missing_weights, parse_device, wrong_weights
-from ..printing import as_size
+from ..printing import as_size, counted
 from .checking import NAMED, check_disk, check_out, check_references, index_bytes
 from .drawing import Drawer
 from .job import BenchmarkJob, Plan, Run, group_of
@@ -237,9 +237,10 @@ def _shortages(run: Run) -> list[str]:
     fewer = {name: number for name, number in run.draw.short.items() if number}
     if fewer:
         listed = shorten([f"{name} {number}" for name, number in sorted(fewer.items())], most=NAMED)
-        notes.append(f"{where}: fewer than {run.shots} references for {listed}; those there are were used.")
+        notes.append(f"{where}: fewer than {counted(run.shots or 0, 'reference')} for {listed}; those there are were used.")
     if run.draw.relaxed:
-        notes.append(f"{where}: {len(run.draw.relaxed)} classes have no object of the size asked for; smaller ones were drawn.")
+        some = counted(len(run.draw.relaxed), "class has", "classes have")
+        notes.append(f"{where}: {some} no object of the size asked for; smaller ones were drawn.")
     return notes
 
 
@@ -279,10 +280,10 @@ def describe_plan(plan: Plan) -> str:
     classes = [len(split.category_ids) for part in plan.suite.parts for split in part.splits]
     shots = sorted({run.shots for run in plan.runs if run.shots is not None})
     head = [
-        _counted(plan.num_images, "image"),
-        f"{min(classes)} to {max(classes)} classes" if min(classes) < max(classes) else _counted(classes[0], "class"),
-        f"{_counted(len(plan.runs), 'run')} of {', '.join(map(str, shots)) or 'all'} references a class",
-        _counted(len({run.seed for run in plan.runs}), "seed"),
+        counted(plan.num_images, "image"),
+        f"{min(classes)} to {max(classes)} classes" if min(classes) < max(classes) else counted(classes[0], "class"),
+        f"{counted(len(plan.runs), 'run')} of {', '.join(map(str, shots)) or 'all'} references a class",
+        counted(len({run.seed for run in plan.runs}), "seed"),
         f"preset {plan.job.model!r}",
         f"about {as_size(plan.index_bytes)} for the candidate index",
     ]
@@ -297,7 +298,3 @@ def _said_of_pixels(plan: Plan) -> list[str]:
     """How images that need it are read, part by part."""
     said = ((part.key, plan.pixels_of(part)) for part in plan.suite.parts)
     return [f"{f'{key}: ' if key else ''}Images are read with {pixels}." for key, pixels in said if not pixels.is_plain]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}{'es' if what.endswith('s') else 's'}"

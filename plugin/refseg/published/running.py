@@ -217,7 +217,7 @@ def _iter_index(ledger: Ledger, targets: TargetSamples, pixels: PixelSettings) -
     if report.num_images == 0 and report.skipped:
         first = report.skipped[0]
         raise BenchmarkError(
-            f"None of the {len(report.skipped)} target images can be read; the first is {first.filepath}: {first.reason}."
+            f"No target image of {len(report.skipped)} can be read; the first is {first.filepath}: {first.reason}."
         )
     index = open_index(targets.dataset, ledger.models, uri=report.uri)
     facts = next(record for record in index_records(targets.dataset) if record["uri"] == index.uri)

@@ -24,6 +24,7 @@ from ..dataset import label_fields as fields_of_labels
 from ..errors import DatasetError, IndexDamagedError, LabelError
 from ..insight import PrototypeReport, Suggestion, assess, preset_of, settings_of
 from ..matching import MatchSettings
+from ..printing import left_out_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Prototypes, require_prototypes
 from .segmenting import matcher_for
@@ -143,4 +144,4 @@ def _suggest(
     except IndexDamagedError as error:
         return None, (f"nothing is suggested: {error}",)
     missing = len(images.missing)
-    return suggestions, (f"{missing} images are not indexed and were left out; {build}",) if missing else ()
+    return suggestions, (left_out_line(missing, build),) if missing else ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..dataset import SkippedImage
 from ..notebook import bars, facts, histogram, page, skips
-from ..printing import counted
+from ..printing import counted, left_out_line
 from ..progress import duration
 from .changes import Changes, changes_page
 
@@ -83,13 +83,13 @@ class SegmentReport:
     def __str__(self) -> str:
         rate = 1000 * self.seconds / max(1, self.num_images)
         lines = [
-            f"{self.num_instances} instances in {self.num_images} images in the field {self.label_field!r} "
-            f"({self.seconds:.1f} s, {rate:.1f} ms an image; run {self.run_key!r})",
-            f"{self.num_from_index} images came from the index; the answers of {self.num_written} images were written, "
-            "all others are as they were",
+            f"{counted(self.num_instances, 'instance')} in {counted(self.num_images, 'image')} in the field "
+            f"{self.label_field!r} ({self.seconds:.1f} s, {rate:.1f} ms an image; run {self.run_key!r})",
+            f"{counted(self.num_from_index, 'image')} came from the index; the answers of "
+            f"{counted(self.num_written, 'image was', 'images were')} written, all others are as they were",
         ]
         if self.changes.num_samples:
-            lines.append(f"Since the last run: {self.changes}, in {self.changes.num_samples} images")
+            lines.append(f"Since the last run: {self.changes}, in {counted(self.changes.num_samples, 'image')}")
         lines += self._remarks()
         lines += [f"skipped {image.filepath}: {image.reason}" for image in self.skipped]
         return "\n".join(lines)
@@ -103,13 +103,15 @@ class SegmentReport:
                 "this field there; move those to another field, or pass overwrite=True to lose them"
             )
         if self.num_left_out:
-            lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
+            lines.append(left_out_line(self.num_left_out))
         if self.num_gated:
-            lines.append(f"{self.num_gated} images were spared by the presence gate, as a whole or in part, and are not kept")
+            gated = counted(self.num_gated, "image was", "images were")
+            lines.append(f"{gated} spared by the presence gate, as a whole or in part, and not kept")
         if self.num_looked:
-            lines.append(f"Candidates of {self.num_looked} images were looked at again")
+            lines.append(f"Candidates of {counted(self.num_looked, 'image')} were looked at again")
         if self.num_unseen:
-            lines.append(f"{self.num_unseen} images are answered by the first look alone: nobody could look at them again")
+            unseen = counted(self.num_unseen, "image is", "images are")
+            lines.append(f"{unseen} answered by the first look alone: nobody could look there again")
         if self.look_trouble:
             lines.append(f"Second looks: {self.look_trouble}")
         if self.index_trouble:

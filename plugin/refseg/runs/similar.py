@@ -46,7 +46,7 @@ from ..index import Found, make_vector_index, search_all, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
 from ..notebook import histogram, page
-from ..printing import counted
+from ..printing import counted, left_out_line
 from ..progress import Progress, Watcher, drain
 from ..prototypes import Reference, iter_build_prototypes
 
@@ -96,9 +96,9 @@ class SimilarReport:
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.num_found} candidates in the field {self.label_field!r}, the most similar first"]
+        lines = [f"{counted(self.num_found, 'candidate')} in the field {self.label_field!r}, the most similar first"]
         if self.num_left_out:
-            lines.append(f"{self.num_left_out} images are not indexed and were left out: build the index to see them too")
+            lines.append(left_out_line(self.num_left_out))
         return "\n".join(lines)
 
 

@@ -515,7 +515,7 @@ class TestResults:
         assert (measured["num_skipped"], measured["num_left_out"]) == (1, 1)
         # One line, without a path.
         assert measured["notes"] == [
-            "The metadata of 2 samples lists another size than their images have: the images' own was used; "
+            "The metadata of 2 samples lists another size than the image has: the image's own was used; "
             "dataset.compute_metadata(overwrite=True) renews it."
         ]
 

@@ -12,6 +12,7 @@ from ...coco import BadMasks, CocoDataset, mark_bare, read_coco
 from ...errors import CocoError, ImageError
 from ...images import read_image_hw
 from ...masks import Refusal
+from ...printing import counted
 from ..suite import Problems
 
 LeftOut: TypeAlias = dict[str, list[Refusal]]
@@ -149,7 +150,7 @@ def with_sizes(folder: Path, targets: CocoDataset, problems: Problems, left_out:
             unread.append(f"{image.file_name} ({error.reason})")
     if unread:
         problems.add(
-            f"{targets.source} lists no height and width for {len(unread)} images that cannot be read either: "
+            f"{targets.source} lists no height and width for {counted(len(unread), 'image')} that cannot be read either: "
             f"{shorten(unread)}: add the images or their sizes."
         )
     sized = targets.with_sizes(sizes)

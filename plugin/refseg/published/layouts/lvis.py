@@ -10,6 +10,7 @@ from typing import Any
 from ...coco import BadMasks, CocoDataset, parse_coco, read_json
 from ...errors import CocoError
 from ...masks import ImageId, whole_number_of
+from ...printing import counted
 from ..classes import LVIS_GROUPS
 from ..suite import ANY_SHOTS, DrawRule, Federated, Part, Problems, Split, Suite
 from .common import (
@@ -112,7 +113,8 @@ def _groups(content: Mapping[str, Any], source: str, problems: Problems) -> dict
             group.append(category["id"])
     if without:
         problems.add(
-            f"{source} lists no 'frequency' (r, c or f) of {len(without)} classes: {shorten(without)}: take the released file."
+            f"{source} lists no 'frequency' (r, c or f) of {counted(len(without), 'class')}: {shorten(without)}: take the "
+            "released file."
         )
     return {key: tuple(sorted(ids)) for key, ids in groups.items()}
 
@@ -134,7 +136,7 @@ def _federated(content: Mapping[str, Any], source: str, problems: Problems) -> d
             without.append(str(image["id"]))
     if without:
         problems.add(
-            f"{source} lists no 'neg_category_ids' and 'not_exhaustive_category_ids' of {len(without)} images: "
+            f"{source} lists no 'neg_category_ids' and 'not_exhaustive_category_ids' of {counted(len(without), 'image')}: "
             f"{shorten(without)}: take the released file."
         )
     return found
