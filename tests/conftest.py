@@ -31,7 +31,11 @@ PLUGIN_FOLDER = "refseg"
 ABOUT_MODELS = ("benchmarks", "candidates", "demo", "models")
 """Folders of tests in which the models always look for themselves; see `tests/known_answers.py`."""
 
+ANSWERS = "REFSEG_TEST_ANSWERS"
+"""As `tests.known_answers.FOLDER`, which cannot be imported before this session's settings are made."""
+
 _session_folder: Path | None = None
+_answers_folder: str | None = None
 _mongod: PrivateMongod | None = None
 _counter = itertools.count()
 
@@ -41,8 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Each worker of `pytest -n` is a session with a database of its own; the process that hands the tests out needs none.
     """
-    global _session_folder, _mongod
+    global _session_folder, _mongod, _answers_folder
     _share_cores(max(1, len(config.option.tx)) if _hands_out(config) else 1)
+    if ANSWERS not in os.environ:
+        # Workers inherit it, and so does whatever they start.
+        os.environ[ANSWERS] = _answers_folder = tempfile.mkdtemp(prefix="refseg-answers-")
     if _hands_out(config):
         return
     _session_folder = Path(tempfile.mkdtemp(prefix="refseg-tests-"))
@@ -61,8 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the database and remove the session's folder."""
-    global _session_folder, _mongod
+    """Stop the database and remove the session's folders."""
+    global _session_folder, _mongod, _answers_folder
     if _mongod is not None:
         _disconnect()
         _mongod.stop()
@@ -70,6 +77,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _session_folder is not None:
         shutil.rmtree(_session_folder, ignore_errors=True)
         _session_folder = None
+    if _answers_folder is not None:
+        shutil.rmtree(_answers_folder, ignore_errors=True)
+        _answers_folder = None
+        del os.environ[ANSWERS]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,16 +1,20 @@
 """What the models answered in this session to the same numbers, so that tests do not wait for it again.
 
 Most tests show the demo models the same dozen images. The first time a model looks for itself; afterwards its answer, which is
-the same to the last digit, is handed out again. Nothing of RefSeg is skipped: only the forward passes of the two image encoders
-and of the mask decoder. Tests of the models themselves do without, see `conftest.py`.
+the same to the last digit, is handed out again, to every process of the session: workers, the App's server, the delegated
+service. Nothing of RefSeg is skipped: only the forward passes of the two image encoders and of the mask decoder. Tests of the
+models themselves do without, see `conftest.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
@@ -20,6 +24,9 @@ from torch import Tensor, nn
 
 MOST_BYTES = 1 << 29
 """Of answers that are kept; the oldest go first."""
+
+FOLDER = "REFSEG_TEST_ANSWERS"
+"""The environment variable that names the folder in which the processes of a session keep answers for one another."""
 
 Key = tuple[Any, ...]
 
@@ -34,10 +41,15 @@ def digest(*tensors: Tensor) -> bytes:
 
 
 class KnownAnswers:
-    """Answers by what was asked, and of which weights."""
+    """Answers by what was asked, and of which weights.
 
-    def __init__(self) -> None:
+    Args:
+        folder: shared with other processes; None for none.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.num_known = 0
+        self._folder = folder
         self._answers: OrderedDict[Key, Any] = OrderedDict()
         self._num_bytes = 0
         self._weights: WeakKeyDictionary[nn.Module, tuple[int, bytes]] = WeakKeyDictionary()
@@ -50,7 +62,17 @@ class KnownAnswers:
         if key in self._answers:
             self.num_known += 1
             return _copy(self._answers[key])
-        answer = ask()
+        file = None if self._folder is None else self._folder / hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+        if file is not None and file.exists():
+            self.num_known += 1
+            # This session itself has written it.
+            answer = torch.load(file, weights_only=False)
+        else:
+            answer = ask()
+            if file is not None:
+                beside = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+                torch.save(answer, beside)
+                beside.replace(file)
         kept = _copy(answer)
         self._answers[key] = kept
         self._num_bytes += _num_bytes(kept)
@@ -66,7 +88,7 @@ class KnownAnswers:
         return self._weights[module][1]
 
 
-KNOWN = KnownAnswers()
+KNOWN = KnownAnswers(Path(os.environ[FOLDER]) if FOLDER in os.environ else None)
 """Of this session."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_the_second_time_nothing_is_computed_and_nothing_differs(models: Models,
         (second,) = propose([image], models)
         assert known.num_known == len(known) > 2  # both encoders, and the prompts in batches
     assert len(first) > 0
+    assert_same(first, second)
+
+
+def test_another_process_is_told(models: Models, image: Image.Image, tmp_path: Path) -> None:
+    asked, told = KnownAnswers(tmp_path), KnownAnswers(tmp_path)
+    with handed_out(asked):
+        (first,) = propose([image], models)
+    with handed_out(told):
+        (second,) = propose([image], models)
+    assert told.num_known == len(told) == len(asked) == len(list(tmp_path.iterdir()))
     assert_same(first, second)
 
 

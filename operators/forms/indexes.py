@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .constants import INDEX_METHOD, MODELS, MODELS_AS_PUBLISHED, MODELS_THAT_KEEP_DUPLICATES
 from .messages import count, duration, size
 from .selection import chose_whole_dataset, collection, every_sample, target_ids
+from .weights import files_of
 
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
@@ -44,6 +46,7 @@ class IndexRecord:
         num_bytes: its size then.
         seconds_per_image: what computing an image took; None where none was computed yet.
         pixels: how its images were read, as record_pixels reads it; None where nothing was said of it.
+        updated_at: when it was last built or completed, seconds since the epoch.
     """
 
     key: str
@@ -55,6 +58,7 @@ class IndexRecord:
     num_bytes: int
     seconds_per_image: float | None
     pixels: Any = None
+    updated_at: float = 0.0
 
     def describe(self) -> str:
         """One line for a list.
@@ -144,9 +148,9 @@ def index_records(ctx: Any) -> list[IndexRecord]:
         if config["dataset_id"] == str(ctx.dataset._doc.id) and not _is_outdated(config):
             names = ("uri", "model", "encoder", "exact", "num_images", "num_bytes", "seconds_per_image")
             # Records of earlier versions say nothing of pixels.
-            record = IndexRecord(run.key, *(config[name] for name in names), config.get("pixels"))
-            found.append((str(config["updated_at"]), record))
-    return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+            updated_at = datetime.fromisoformat(config["updated_at"]).timestamp()
+            found.append(IndexRecord(run.key, *(config[name] for name in names), config.get("pixels"), updated_at))
+    return sorted(found, key=lambda record: record.updated_at)
 
 
 def record_pixels(record: IndexRecord) -> PixelSettings:
@@ -169,8 +173,12 @@ def find_record(
     encoder: str | None = None,
     exact: bool | None = None,
     records: Sequence[IndexRecord] | None = None,
+    by_files: bool = False,
 ) -> IndexRecord | None:
     """The record of the index for this model, of this encoder and kind where they are given, or None.
+
+    With `by_files` it is one that was built or completed since the model's weights come from where they come from now: another
+    is of other weights, or the next build finds that it is of these after all.
 
     Of two kinds the one that the preset makes by default, as find_index of refseg.dataset does; of one kind one that says
     how pixels are read, and the last used.
@@ -180,8 +188,10 @@ def find_record(
         index_records(ctx) if records is None else records,
         key=lambda record: (record.exact == by_default, record.pixels is not None),
     )
+    since = files_of(ctx, model)["since"] if by_files else 0.0
     for record in records[::-1]:
-        if record.model == model and encoder in (None, record.encoder) and exact in (None, record.exact):
+        is_wanted = encoder in (None, record.encoder) and exact in (None, record.exact)
+        if record.model == model and record.updated_at >= since and is_wanted:
             return record
     return None
 

@@ -42,7 +42,7 @@ def model_choices(ctx: Any, num_images: int | None = None) -> list[ModelChoice]:
     known = {record.model: record.seconds_per_image for record in records if record.seconds_per_image}
     elsewhere, choices = seconds_elsewhere(ctx.dataset), []
     for name, text in MODELS.items():
-        record = find_record(ctx, name, records=records)
+        record = find_record(ctx, name, records=records, by_files=True)
         missing = wanted - (0 if record is None else min(wanted, record.num_images))
         cost = cost_of(name, known, elsewhere)
         megabytes = PRESETS[name].sam2_megabytes + PRESETS[name].dinov2_megabytes

@@ -19,7 +19,7 @@ from .telling import Section
 def index(ctx: Any, settings: PanelSettings) -> Section:
     """How many images are indexed for the chosen model, what the rest takes, and what the other models would."""
     num_images = len(all_images(ctx))
-    record = find_record(ctx, settings.model)
+    record = find_record(ctx, settings.model, by_files=True)
     held = 0 if record is None else min(num_images, record.num_images)
     exact = settings.model in MODELS_THAT_KEEP_DUPLICATES
     room = room_of(record, num_images - held, settings.model, exact=exact)

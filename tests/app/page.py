@@ -37,7 +37,6 @@ class AppPage:
         page.on("pageerror", lambda error: self.errors.append(str(error)) if OUR_CODE in (error.stack or "") else None)
         page.goto(f"{url}/datasets/{dataset}")
         page.locator("[data-cy=action-browse-operations]").first.wait_for(timeout=120_000)
-        self._dismiss_advertisement()
 
     def open_panel(self) -> None:
         """Open the panel beside the grid, unless it is open."""
@@ -203,15 +202,6 @@ class AppPage:
         """All words of the panel."""
         titles = ("References", "Index", "Segment", "Suggested references", "Review", "Results")
         return "\n".join(self.section(title).inner_text() for title in titles)
-
-    def _dismiss_advertisement(self) -> None:
-        # It comes up a moment after the page, once a browser.
-        self.page.wait_for_timeout(1500)
-        for words in ("Maybe later", "Close"):
-            if (shown := self.page.get_by_text(words, exact=True)).count():
-                shown.first.click()
-                break
-        self.page.keyboard.press("Escape")
 
 
 def attributes(locator: Locator, name: str) -> list[Any]:

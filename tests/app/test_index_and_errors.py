@@ -104,7 +104,7 @@ def test_a_failed_job_leaves_its_reason(open_app: OpenApp, few_trays: fo.Dataset
     # Errors of other sections come and go meanwhile.
     app.page.close()
 
-    second = open_app(few_trays)
+    second = open_app(few_trays, has_clock=True)
     second.page.clock.install()
     second.open_panel()
     second.expect_loaded()

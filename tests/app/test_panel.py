@@ -24,6 +24,33 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+SECTIONS = ("References", "Index", "Segment", "Suggested references", "Review", "Results")
+FIND_CUT_OFF = """() => [...document.querySelectorAll('section[aria-label] *')].filter((element) => {
+    const section = element.closest('section[aria-label]').getBoundingClientRect();
+    const own = element.getBoundingClientRect();
+    const isOut = own.right > section.right + 1 || own.left < section.left - 1;
+    // A bar without an end runs through its frame and out of it, where nobody sees it.
+    const isDrawn = element.closest('svg') !== null || element.parentElement.role === 'progressbar';
+    return own.width && !isDrawn && isOut;
+}).map((element) => `cut off: ${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
+FIND_SMALL = """() => [...document.querySelectorAll('section[aria-label] *')].filter((element) => {
+    const hasText = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    return hasText && element.getClientRects().length && parseFloat(getComputedStyle(element).fontSize) < 12;
+}).map((element) => `small: ${getComputedStyle(element).fontSize} ${element.textContent.slice(0, 40)}`)"""
+
+
+def pale(app: AppPage) -> list[str]:
+    """What axe-core finds wrong with our sections: contrast, names, roles."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    violations = Axe().run(app.page, "section[aria-label]", {"runOnly": rules, "resultTypes": ["violations"]}).response
+    return [
+        f"{violation['id']}: {node['target'][0]} {node['html'][:100]} {node['failureSummary'].splitlines()[-1]}"
+        for violation in violations["violations"]
+        for node in violation["nodes"]
+    ]
+
 
 def test_the_whole_story(open_app: OpenApp, trays: fo.Dataset) -> None:
     app = open_panel(open_app, trays)
@@ -340,28 +367,23 @@ def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[.
     expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images:")).to_be_visible()
 
 
-@pytest.mark.parametrize(("size", "scheme"), [((1400, 900), "dark"), ((1000, 700), "light")])
-def test_nothing_is_cut_off(open_app: OpenApp, predicted: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
-    app = open_panel(open_app, predicted, size=size, scheme=scheme)
-    app.use_theme(scheme)
-    # Another test may have asked before.
+def test_looks(open_app: OpenApp, predicted: fo.Dataset) -> None:
+    """In both themes and down to a narrow window: nothing is cut off, nothing is small or pale, and no raw id is shown."""
+    app = open_panel(open_app, predicted)
     app.button("Suggested references", re.compile("Suggest (references|again)")).click()
     expect(app.button("Suggested references", "Suggest again")).to_be_visible()
-    for title in ("References", "Index", "Segment", "Suggested references", "Review", "Results"):
-        app.picture(f"{title.lower().replace(' ', '_')}_{size[0]}_{scheme}", title)
-    too_wide = app.page.evaluate(
-        """() => [...document.querySelectorAll('section[aria-label] *')].filter((element) => {
-            const section = element.closest('section[aria-label]').getBoundingClientRect();
-            const own = element.getBoundingClientRect();
-            const isOut = own.right > section.right + 1 || own.left < section.left - 1;
-            // A bar without an end runs through its frame and out of it, where nobody sees it.
-            const isDrawn = element.closest('svg') !== null || element.parentElement.role === 'progressbar';
-            return own.width && !isDrawn && isOut;
-        }).map((element) => `${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`)"""
-    )
-    assert too_wide == []
-    # No raw ids.
+    found = {}
+    for scheme in ("dark", "light"):
+        app.use_theme(scheme)
+        for size in ((1400, 900), (1000, 700), (700, 900)):
+            app.page.set_viewport_size({"width": size[0], "height": size[1]})
+            app.page.wait_for_timeout(500)
+            for title in SECTIONS:
+                app.picture(f"{title.lower().replace(' ', '_')}_{size[0]}_{scheme}", title)
+            found[scheme, size[0]] = app.page.evaluate(FIND_CUT_OFF) + app.page.evaluate(FIND_SMALL) + pale(app)
+    assert {look: faults for look, faults in found.items() if faults} == {}
     assert re.search(r"\b[0-9a-f]{24}\b", app.words()) is None
+    assert app.errors == []
 
 
 def test_least_scores_are_named(open_app: OpenApp, predicted: fo.Dataset) -> None:

@@ -1,5 +1,7 @@
 """Runs a module or script in which images can be held up on their way to the models, see `service.HeldImage`.
 
+The models answer what they have been asked in this session without looking again, see `tests/known_answers.py`.
+
 python -m tests.operators.held fiftyone.server.main --port 5151
 """
 
@@ -9,12 +11,16 @@ import os
 import runpy
 import sys
 import time
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
+from typing import Any, BinaryIO
 
 HELD, WAITING = ".held", ".waiting"
 """Endings of files beside an image: nobody is to load it; somebody waits for it."""
 SECONDS_BETWEEN_LOOKS = 0.05
+DECODING = "refseg.candidates.decoding"
 
 
 def hold_images() -> None:
@@ -43,8 +49,34 @@ def _is_loading() -> bool:
     return frame is not None
 
 
+def hand_out_once_loaded() -> None:
+    """For the rest of this process, from the moment on that it loads the models' code, which may be never."""
+    sys.meta_path.insert(0, _OnceLoaded())
+
+
+class _OnceLoaded(MetaPathFinder):
+    """Finds one module, and lets answers be handed out when it has been run."""
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == DECODING else None
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_patch(module: ModuleType) -> None:
+            from tests.known_answers import handed_out
+
+            run(module)
+            self._patched = handed_out()
+            self._patched.__enter__()
+
+        spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
+        return spec
+
+
 if __name__ == "__main__":
     hold_images()
+    hand_out_once_loaded()
     del sys.argv[0]
     if os.sep in sys.argv[0]:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -70,6 +70,24 @@ class TestThePanel:
             assert sentence in use(parts, **paths).result["problem"], paths
         assert files_of(context(parts), "demo") == NOTHING
 
+    def test_an_index_of_other_weights_is_not_counted(self, parts: fo.Dataset, weights: Path) -> None:
+        press(parts, "choose", {"changes": {"model": "demo"}})
+
+        def counted() -> tuple[int, int, bool]:
+            shown = section(parts, "index")
+            (label,) = (choice["label"] for choice in shown["models"] if choice["name"] == "demo")
+            return shown["num_indexed"], shown["num_images"], label.endswith("all indexed")
+
+        number = len(parts)
+        assert counted() == (0, number, False)
+        run_job(parts, "index")
+        assert counted() == (number, number, True)
+        use(parts, sam2_path=str(weights / "sam2.safetensors"))
+        assert counted() == (0, number, False)
+        # They are the same weights, in another place.
+        assert run_job(parts, "index").notes[0][0] == "success"
+        assert counted() == (number, number, True)
+
     def test_jobs_load_them(self, parts: fo.Dataset, weights: Path, broken: str) -> None:
         press(parts, "choose", {"changes": {"model": "demo"}})
         use(parts, sam2_path=broken)
