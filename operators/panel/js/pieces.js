@@ -4,6 +4,8 @@ import { TroublesOf } from "./troubles.js";
 
 export const GREEN = "#2e9e5b", RED = "#d64545", AMBER = "#e0a030";
 
+const ON_ORANGE = { color: "#141414", "&:hover": { color: "#141414" } }; // the App's white is too pale on its orange
+
 export const box = ({ key, ...sx }, ...children) => h(mui.Box, { key, sx }, ...children);
 export const row = ({ key, ...sx }, ...children) => box({ key, display: "flex", flexWrap: "wrap", alignItems: "center", gap: 1, ...sx }, ...children);
 export const text = (content, sx = {}, key = undefined) => h(mui.Typography, { key, variant: "body2", component: "div", sx }, content);
@@ -14,7 +16,7 @@ export function button(label, onClick, options = {}) {
   const { primary, tip, sx, ...more } = options;
   const pressed = h(mui.Button, {
     size: "small", variant: primary ? "contained" : "outlined", color: primary ? "primary" : "inherit", onClick,
-    sx: { textTransform: "none", whiteSpace: "nowrap", ...sx }, ...more,
+    sx: { textTransform: "none", whiteSpace: "nowrap", fontSize: 12, ...(primary ? ON_ORANGE : {}), ...sx }, ...more,
   }, label);
   return tip && !more.disabled ? h(mui.Tooltip, { title: tip, key: label, describeChild: true }, pressed) : pressed;
 }
@@ -30,12 +32,12 @@ export function Section({ number, title, state, isNext, hint, children }) {
   };
   return h(mui.Paper, {
     component: "section", "aria-label": title, variant: "outlined",
-    sx: { p: 1.5, mb: 1.5, borderColor: isNext ? "primary.main" : "divider", backgroundImage: "none" },
+    sx: { p: 1.5, mb: 1.5, containerType: "inline-size", borderColor: isNext ? "primary.main" : "divider", backgroundImage: "none" },
   },
   row({ mb: isFolded ? 0 : hint ? 0.25 : 1, "& .refseg-fold:focus-visible": { outline: "2px solid", borderRadius: 0.5 } },
     box({
       width: 22, height: 22, borderRadius: "50%", fontSize: 12, fontWeight: 700, display: "grid", placeItems: "center",
-      bgcolor: isNext ? "primary.main" : "action.selected", color: isNext ? "primary.contrastText" : "text.primary",
+      bgcolor: isNext ? "primary.main" : "action.selected", color: isNext ? ON_ORANGE.color : "text.primary",
     }, number),
     h(mui.Typography, { variant: "subtitle1", component: "h2", sx: { fontWeight: 600 } },
       h("button", { onClick: fold, "aria-expanded": !isFolded, style: { all: "unset", cursor: "pointer" }, className: "refseg-fold" }, title)),
@@ -56,11 +58,12 @@ export function Jobs({ jobs, call, hasBar = true }) {
     }) : null));
 }
 
-/** Helper text no smaller than any other. */
+/** Helper text and labels no smaller than any other text, where a label has moved up too. */
 const ABOUT = { FormHelperTextProps: { sx: { fontSize: 12, lineHeight: 1.35 } } };
+const LABELLED = { "& .MuiInputLabel-shrink": { transform: "translate(14px, -9px) scale(0.86)" }, "& legend": { fontSize: "0.86em" } };
 
 /** A text or number field whose value is kept when it is left; a wrong one keeps its sentence below it. */
-export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
+export function Field({ label, value, about, onKeep, onlyOnEnter, sx, ...more }) {
   const [draft, setDraft] = useState(value);
   const [problem, setProblem] = useState(null);
   useEffect(() => { setDraft(value); setProblem(null); }, [value]);
@@ -70,7 +73,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
     return setProblem(answer && answer.problem ? answer.problem : null);
   };
   return h(mui.TextField, {
-    ...ABOUT, label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
+    ...ABOUT, sx: { ...LABELLED, ...sx }, label, value: draft ?? "", size: "small", error: Boolean(problem), helperText: problem || about,
     onChange: (event) => setDraft(event.target.value), onBlur: onlyOnEnter ? undefined : keep,
     onKeyDown: (event) => { event.stopPropagation(); if (event.key === "Enter") keep(); }, ...more,
   });
@@ -78,7 +81,7 @@ export function Field({ label, value, about, onKeep, onlyOnEnter, ...more }) {
 
 export function Choice({ label, value, choices, about, onChoose, sx }) {
   return h(mui.TextField, {
-    ...ABOUT, select: true, label, value: value ?? "", size: "small", helperText: about, sx, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
+    ...ABOUT, sx: { ...LABELLED, ...sx }, select: true, label, value: value ?? "", size: "small", helperText: about, SelectProps: { MenuProps: { sx: { zIndex: 99999 } } },
     onChange: (event) => onChoose(event.target.value),
   }, choices.map(([name, shown]) => h(mui.MenuItem, { key: name, value: name }, shown)));
 }
@@ -89,13 +92,23 @@ export const check = (label, checked, onChange, about) => h(mui.Tooltip, { title
     label: text(label), sx: { m: 0 },
   }));
 
+/** A grid with other columns where the panel is very narrow. */
+export const columns = (gridTemplateColumns, narrow = "minmax(0, 1fr)") => ({ display: "grid", gridTemplateColumns, "@container (max-width: 280px)": { gridTemplateColumns: narrow } });
+
 export const LIST = { display: "flex", flexWrap: "wrap", gap: 0.75 };
 
 /** A picture of an object, or while it is loaded, and where there is none, an empty place for it: never a broken picture. */
 export function Crop({ picture, alt, side, edge = "1px solid #8888", onClick }) {
   const style = { width: side, height: side, borderRadius: 4, border: edge, boxSizing: "border-box", background: "#8884", cursor: onClick ? "pointer" : "default" };
-  if (picture) return h("img", { src: picture, alt, width: side, height: side, onClick, style: { ...style, objectFit: "cover" } });
-  return h("div", { role: "img", "aria-label": alt, onClick, style: { ...style, display: "grid", placeItems: "center", fontSize: 12 } }, picture === null ? "?" : "");
+  const onKeyDown = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    event.stopPropagation();
+    onClick();
+  };
+  const pressed = onClick ? { role: "button", tabIndex: 0, onClick, onKeyDown } : {};
+  if (picture) return h("img", { src: picture, alt, width: side, height: side, ...pressed, style: { ...style, objectFit: "cover" } });
+  return h("div", { role: "img", "aria-label": alt, ...pressed, style: { ...style, display: "grid", placeItems: "center", fontSize: 12 } }, picture === null ? "?" : "");
 }
 
 /** A crop; pressing it opens its image, the cross takes its tag off. */

@@ -2,7 +2,7 @@
 import { h, mui, selectedLabelTypes, useRecoilValue, useState } from "./app.js";
 import { usePictures } from "./calls.js";
 import { Legends } from "./heatmap.js";
-import { AMBER, Choice, Crop, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, help, plural, row, text } from "./pieces.js";
+import { AMBER, Choice, Crop, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, columns, help, plural, row, text } from "./pieces.js";
 import { ShowObject } from "./showing.js";
 
 /** Where thresholds come from, and the images known to be empty. */
@@ -86,7 +86,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
       onKeep: (value) => call("choose", { changes: { shots: Number(value) } }),
     }),
     button("Draw", () => call("draw"), { sx: { mt: 0.5 }, tip: "At random, at most one of a class from an image; replaces this field's references" })) : null,
-  rows.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr auto", columnGap: 1, alignItems: "center" },
+  rows.map((entry) => box({ key: entry.name, mb: 1, ...columns("84px 1fr auto"), columnGap: 1, alignItems: "center" },
     box({ minWidth: 0 },
       h("button", {
         onClick: () => setOpened(opened === entry.name ? null : entry.name), "aria-expanded": opened === entry.name, "aria-label": `Look closer at ${entry.name}`,

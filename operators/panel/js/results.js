@@ -110,6 +110,7 @@ function Histogram({ histogram, thresholds }) {
     lines.map((line, number) => h(mui.Typography, {
       key: line.value, variant: "caption", component: "div",
       sx: {
+        fontSize: 12,
         gridColumn: 1, gridRow: number + 4, lineHeight: 1.35, px: 0.5, bgcolor: "background.paper", overflowWrap: "anywhere", width: "fit-content",
         ...(isLeft(line) ? { ml: `calc(${100 * line.value}% + 1px)` } : { ml: "auto", mr: `${100 - 100 * line.value}%`, textAlign: "right" }),
       },

@@ -2,7 +2,7 @@
 import { h, mui, useEffect, useState } from "./app.js";
 import { Changes } from "./changes.js";
 import { SECTIONS } from "./names.js";
-import { Choice, Field, Jobs, Section, box, button, check, help, plural, row, text } from "./pieces.js";
+import { Choice, Field, Jobs, Section, box, button, check, columns, help, plural, row, text } from "./pieces.js";
 import { ago } from "./times.js";
 
 const SLIDER = { size: "small", min: 0, max: 1, step: 0.01, valueLabelDisplay: "auto" };
@@ -18,7 +18,7 @@ function Threshold({ entry, onKeep, onReset, onChoose }) {
   const [value, setValue] = useState(entry.threshold);
   useEffect(() => setValue(entry.threshold), [entry.threshold, entry.origin]);
   const [origin, about] = ORIGINS[entry.origin] || [];
-  return box({ display: "grid", gridTemplateColumns: "minmax(60px, 130px) minmax(72px, 1fr) 38px 86px", alignItems: "center", columnGap: 1, minHeight: 30 },
+  return box({ ...columns("minmax(60px, 130px) minmax(72px, 1fr) 38px 86px", "repeat(2, minmax(0, 1fr))"), alignItems: "center", columnGap: 1, minHeight: 30 },
     check(entry.name, entry.chosen, onChoose, "Look for this class"),
     h(mui.Slider, {
       ...SLIDER, value, disabled: !entry.chosen, "aria-label": `Minimum score of ${entry.name}`, onChange: (_, next) => setValue(next),

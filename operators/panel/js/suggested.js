@@ -1,7 +1,7 @@
 /* Predictions that can be taken as references as they are; shown where there is something to suggest from. */
 import { h, mui, useState } from "./app.js";
 import { usePictures } from "./calls.js";
-import { Crop, Jobs, Section, box, button, help, plural, row, text } from "./pieces.js";
+import { Crop, Jobs, Section, box, button, columns, help, plural, row, text } from "./pieces.js";
 import { numDecided } from "./review.js";
 
 /** Predictions that can be taken as references as they are; shown where there is something to suggest from. */
@@ -21,11 +21,11 @@ export function Suggested({ data, review, call, go, jobs }) {
     hint: "Each of these predictions is, of all, the most like a reference of its class. Look before you use them.",
   },
   data.was_asked && !data.num_found ? text("No prediction is sure enough. References that look different from those there are help most.", { mb: 1 }) : null,
-  data.classes.map((entry) => box({ key: entry.name, mb: 1, display: "grid", gridTemplateColumns: "84px 1fr", columnGap: 1, alignItems: "center" },
+  data.classes.map((entry) => box({ key: entry.name, mb: 1, ...columns("84px 1fr"), columnGap: 1, alignItems: "center" },
     box({ minWidth: 0 },
       text(entry.name, { fontWeight: 600, overflow: "hidden", textOverflow: "ellipsis" }),
       help(plural(entry.items.length, "suggestion"))),
-    box({ display: "flex", flexWrap: "wrap", columnGap: 2, rowGap: 0.75 }, entry.items.map((item) => box({ key: item.id, display: "flex", alignItems: "center", gap: 0.75 },
+    box({ display: "flex", flexWrap: "wrap", columnGap: 2, rowGap: 0.75 }, entry.items.map((item) => box({ key: item.id, display: "flex", flexWrap: "wrap", alignItems: "center", gap: 0.75 },
       h(mui.Tooltip, { title: item.reason, describeChild: true }, box({}, h(Crop, {
         picture: pictures[item.id], alt: `Suggested ${entry.name}, score ${item.score.toFixed(2)}`, side: 52,
         onClick: () => call("open_image", { id: item.id, field: item.field, sample_id: item.sample_id }),

@@ -52,7 +52,7 @@ export function Trouble({ text, at, what, again, onDismiss, isNew }) {
     action: [again ? h("span", { key: "again" }, act("Again", again)) : null, h("span", { key: "dismiss" }, act("Dismiss", onDismiss))],
   },
   h(mui.Typography, { variant: "body2", component: "div" }, text),
-  h(mui.Typography, { variant: "caption", component: "div" }, `${what ? `${what}, ` : ""}${ago(at)}`));
+  h(mui.Typography, { variant: "caption", component: "div", sx: { fontSize: 12 } }, `${what ? `${what}, ` : ""}${ago(at)}`));
 }
 
 /** Whatever a section has to tell. */
