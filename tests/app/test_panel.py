@@ -347,6 +347,8 @@ def test_nothing_is_cut_off(open_app: OpenApp, predicted: fo.Dataset, size: tupl
     # Another test may have asked before.
     app.button("Suggested references", re.compile("Suggest (references|again)")).click()
     expect(app.button("Suggested references", "Suggest again")).to_be_visible()
+    app.button("References", "Look closer at").first.click()
+    expect(app.section("References").get_by_role("group", name="Nearest candidates").first).to_be_visible(timeout=120_000)
     for title in ("References", "Index", "Segment", "Suggested references", "Review", "Results"):
         app.picture(f"{title.lower().replace(' ', '_')}_{size[0]}_{scheme}", title)
     too_wide = app.page.evaluate(
