@@ -96,9 +96,9 @@ class Closer:
         ]
         indexed = tuple((record["uri"], str(record["updated_at"])) for record in records)
         key = (str(ctx.dataset._doc.id), shows_frames(ctx), kept["sha256"], name, ids, indexed)
-        own = _own_context(ctx)
+        request = _request_of(ctx)
         about = _About(kept["key"], name, ids, max((record["num_candidates"] for record in records), default=None))
-        found = _asked(key, lambda look: _look_closer(own, about, look.require_asked))
+        found = _asked(key, lambda look: _look_closer(request, about, look.require_asked))
         return {"waits": True} if found is None else {"waits": False, **found}
 
 
@@ -141,22 +141,21 @@ def _asked(key: tuple[Any, ...], work: Callable[[_Look], dict[str, Any] | None])
         return found
 
 
-def _own_context(ctx: Any) -> Any:
-    """A context for the thread, with a dataset object of its own."""
+def _request_of(ctx: Any) -> dict[str, Any]:
+    """What a context of the thread's own is made from: the dataset, or all frames where frames are open."""
     view = collection(ctx)
     stages = view._serialize() if isinstance(view, fo.DatasetView) else []
-    request = {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages}
-    own = foo.ExecutionContext(request, executor=Executor())
-    background.isolate(own)
-    return own
+    return {"dataset_name": ctx.dataset.name, "group_slice": ctx.group_slice, "view": stages}
 
 
-def _look_closer(ctx: Any, about: _About, require_asked: Callable[..., None]) -> dict[str, Any] | None:
-    """The work itself; None where it was given up."""
+def _look_closer(request: dict[str, Any], about: _About, require_asked: Callable[..., None]) -> dict[str, Any] | None:
+    """The work itself, on a dataset object of its own; None where it was given up."""
     from refseg.errors import RefSegError
 
     try:
         require_asked()
+        ctx = foo.ExecutionContext(request, executor=Executor())
+        background.isolate(ctx)
         with using_files(ctx):
             return _found(ctx, about, require_asked)
     except _NobodyAsksError:
