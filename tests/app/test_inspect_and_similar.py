@@ -73,7 +73,8 @@ def look_closer(app: AppPage, dataset: fo.Dataset, name: str) -> None:
     shown = candidates.first.inner_text()
     found = nearest_candidates(dataset, "prototypes", ids_of(dataset, name), progress=False).values()
     expected = {near[0].sample_id for near in found if f"{near[0].similarity:.2f}" == shown}
-    candidates.first.press("Enter")
+    # The App keeps Enter to itself, on every button.
+    candidates.first.press("Space")
     expect(app.page.locator("[data-cy=modal-looker-container]")).to_be_visible()
     assert re.search(r"[?&]id=([0-9a-f]{24})", app.page.url)[1] in expected
     app.close_image()

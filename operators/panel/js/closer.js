@@ -3,7 +3,7 @@ import { h, mui, useEffect, useRef, useState } from "./app.js";
 import { usePictures } from "./calls.js";
 import { Crop, LIST, box, button, help, row } from "./pieces.js";
 
-const CROP_SIDE = 152, NEAR_SIDE = 72;
+const CROP_SIDE = 144, NEAR_SIDE = 72;
 const ASK_MILLISECONDS = 1000;
 
 /**
@@ -75,8 +75,8 @@ export function Closer({ name, examples, about, tone, call, changed }) {
     box({ display: "flex", flexWrap: "wrap", gap: 2, mt: 1 }, examples.map((item) => {
       const place = { id: item.id, field: item.field, sample_id: item.sample_id };
       const seen = looked && looked.found[item.id];
-      return h("div", { key: item.id, role: "group", "aria-label": about(item), style: { width: 2 * CROP_SIDE + 8 } },
-        row({ flexWrap: "nowrap" },
+      return h("div", { key: item.id, role: "group", "aria-label": about(item), style: { width: 2 * CROP_SIDE + 8, maxWidth: "100%" } },
+        row({},
           h(Crop, { picture: pictures[item.id], alt: about(item), side: CROP_SIDE, edge: `2px solid ${tone(item)}`, onClick: () => call("open_image", place) }),
           h(Features, { item, seen, isNew: Boolean(looked && !looked.failed) })),
         help(about(item)),
