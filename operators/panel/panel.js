@@ -11,8 +11,8 @@
   const { registerComponent, PluginComponentType } = window.__fop__;
 
   const MODULES = [
-    "above", "app", "calls", "changes", "confusion", "heatmap", "indexing", "inspect", "looking", "names", "nearest", "panel",
-    "pieces", "references", "results", "review", "segment", "showing", "similar", "suggested", "times", "troubles",
+    "above", "app", "calls", "changes", "closer", "confusion", "heatmap", "indexing", "inspect", "looking", "names", "nearest",
+    "panel", "pieces", "references", "results", "review", "segment", "showing", "similar", "suggested", "times", "troubles",
   ];
   const here = document.currentScript.src;
 

@@ -34,6 +34,7 @@ from .acting import (
     send_overview,
     told,
 )
+from .closer import Closer
 from .comparing import Comparing
 from .files import Files
 from .inspecting import Inspecting
@@ -60,7 +61,7 @@ REVIEWED_IN_GRID = 100
 """Objects of the queue that are shown in the grid."""
 
 
-class ReferenceSegmentation(Showing, Reviewing, Nearest, Inspecting, Comparing, Measuring, Files, foo.Panel):
+class ReferenceSegmentation(Showing, Closer, Reviewing, Nearest, Inspecting, Comparing, Measuring, Files, foo.Panel):
     """Five sections, References, Index, Segment, Review, Results, and before Review suggested references."""
 
     @property

@@ -54,9 +54,47 @@ def inspect(app: AppPage) -> None:
     expect(app.section("Inspect").get_by_label("Quality of classes")).to_be_visible(timeout=240_000)
 
 
+def look_closer(app: AppPage, dataset: fo.Dataset, name: str) -> None:
+    """Open a class's row: features beside the crops, and the nearest candidates, of which one opens its image."""
+    from refseg.runs import nearest_candidates
+
+    references = app.section("References")
+    app.button("References", f"Look closer at {name}").click()
+    expect(references.get_by_alt_text(f"Features of this reference of {name}").first).to_be_visible(timeout=120_000)
+    near = references.get_by_role("group", name=f"Nearest candidates of this reference of {name}").first
+    candidates = near.get_by_role(
+        "button", name=re.compile(rf"^Open candidate \d, -?[01]\.\d\d like this reference of {name}$")
+    )
+    expect(candidates).to_have_count(3)
+    expect(candidates.first.locator("img")).to_be_visible()
+    expect(references.get_by_role("progressbar", name=f"Looking closer at {name}")).to_have_count(0)
+    near.scroll_into_view_if_needed()
+    app.picture("closer")
+    shown = candidates.first.inner_text()
+    found = nearest_candidates(dataset, "prototypes", ids_of(dataset, name), progress=False).values()
+    expected = {near[0].sample_id for near in found if f"{near[0].similarity:.2f}" == shown}
+    # The App keeps Enter to itself, on every button.
+    candidates.first.press("Space")
+    expect(app.page.locator("[data-cy=modal-looker-container]")).to_be_visible()
+    assert re.search(r"[?&]id=([0-9a-f]{24})", app.page.url)[1] in expected
+    app.close_image()
+    app.button("References", f"Look closer at {name}").click()
+    expect(near).to_have_count(0)
+
+
+def ids_of(dataset: fo.Dataset, name: str) -> list[str]:
+    """Ids of the references of a class that the prototypes hold."""
+    import refseg
+
+    prototypes = refseg.load_prototypes(dataset, "prototypes")
+    rows = zip(prototypes.reference_ids, prototypes.labels.tolist(), strict=True)
+    return [one for one, row in rows if prototypes.classes[row] == name]
+
+
 def test_inspection_as_a_view_of_the_panel(open_app: OpenApp, trays: fo.Dataset, tmp_path: Path) -> None:
     mistaken, wrong_id = learn_with_a_mistake(trays)
     app = open_panel(open_app, trays)
+    look_closer(app, trays, mistaken)
     inspect(app)
     shown = app.section("Inspect")
     expect(app.section("References")).to_have_count(0)

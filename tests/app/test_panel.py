@@ -396,6 +396,8 @@ def test_looks(open_app: OpenApp, predicted: fo.Dataset) -> None:
     app = open_panel(open_app, predicted)
     app.button("Suggested references", re.compile("Suggest (references|again)")).click()
     expect(app.button("Suggested references", "Suggest again")).to_be_visible()
+    app.button("References", "Look closer at").first.click()
+    expect(app.section("References").get_by_role("group", name="Nearest candidates").first).to_be_visible(timeout=120_000)
     faults = []
     for scheme in ("dark", "light"):
         app.use_theme(scheme)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from refseg.candidates.packing import PackedCandidates
 from refseg.index.candidate_index import CandidateIndex
-from refseg.index.search import make_vector_index, num_partitions, search_all, search_vectors
+from refseg.index.search import make_vector_index, num_partitions, search_all, search_each, search_vectors
 from refseg.index.tables import FileState, IndexSettings
 from refseg.progress import drain
 
@@ -57,6 +57,21 @@ class TestVectorIndex:
         torch.testing.assert_close(torch.tensor([item.score for item in found]), every.topk(30).values)
         for item in found:
             assert float(item.candidate.features[0] @ vector) == pytest.approx(item.score, abs=1e-6)
+
+    def test_several_vectors_in_one_scan(self, index: CandidateIndex) -> None:
+        vectors = F.normalize(torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(3)), dim=1)
+        wanted = ["s1", "s5", "s20", "s40"]
+        steps: list[int] = []
+        found = drain(search_each(index, vectors, 7, wanted), lambda step: steps.append(step.done))
+        assert [len(near) for near in found] == [7] * 5
+        assert steps == sorted(set(steps)), "one scan"
+        for vector, near in zip(vectors, found, strict=True):
+            alone = drain(search_all(index, vector, 7, wanted), False)
+            assert [item.image for item in near] == [item.image for item in alone]
+            for item, other in zip(near, alone, strict=True):
+                assert item.score == pytest.approx(other.score, abs=1e-6)
+                assert torch.equal(item.candidate.features, other.candidate.features)
+        assert drain(search_each(index, vectors[:0], 7), False) == []
 
     def test_subset(self, index: CandidateIndex) -> None:
         make_vector_index(index)

@@ -1,8 +1,9 @@
 /* Section 1: objects that show what to look for. */
 import { h, mui, selectedLabelTypes, useRecoilValue, useState } from "./app.js";
 import { usePictures } from "./calls.js";
+import { Closer } from "./closer.js";
 import { Legends } from "./heatmap.js";
-import { AMBER, Choice, Crop, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, columns, help, plural, row, text } from "./pieces.js";
+import { AMBER, Choice, Field, GREEN, Jobs, LIST, RED, Section, Thumbnail, box, button, columns, help, plural, row, text } from "./pieces.js";
 import { ShowObject } from "./showing.js";
 
 /** Where thresholds come from, and the images known to be empty. */
@@ -18,20 +19,6 @@ function Calibration({ data, call, go, jobs }) {
   return row({ mt: 1 },
     isWanted ? button("Calibrate", () => go("calibrate"), { disabled: isRunning, tip: "Find the minimum score that suits each class, from what else is to be seen in the images of its references" }) : null,
     parts.length ? help(parts.join(" · ")) : null);
-}
-
-const CROP_SIDE = 160;
-
-/** The references and negatives of a class, large: what they show, how they fit, and what can be done with each. */
-function Closer({ examples, about, tone, call }) {
-  const pictures = usePictures(call, examples, false, 2 * CROP_SIDE);
-  return box({ gridColumn: "1 / -1", display: "flex", flexWrap: "wrap", gap: 1.5, mt: 0.5, mb: 1 }, examples.map((item) => {
-    const place = { id: item.id, field: item.field, sample_id: item.sample_id };
-    return box({ key: item.id, width: CROP_SIDE },
-      h(Crop, { picture: pictures[item.id], alt: about(item), side: CROP_SIDE, edge: `2px solid ${tone(item)}`, onClick: () => call("open_image", place) }),
-      help(about(item)),
-      row({ mt: 0.5 }, button("Open image", () => call("open_image", place)), button("Remove", () => call("remove", place))));
-  }));
 }
 
 export function References({ data, overview, call, go, isNext, jobs, onInspect }) {
@@ -99,7 +86,7 @@ export function References({ data, overview, call, go, isNext, jobs, onInspect }
       box({ width: 56 },
         help(entry.quality.toFixed(2)),
         h(mui.LinearProgress, { variant: "determinate", value: 100 * Math.max(0, entry.quality), "aria-label": `Quality of ${entry.name}`, sx: { height: 6, borderRadius: 3 } }))),
-    opened === entry.name ? h(Closer, { examples: [...entry.examples, ...entry.negatives], about, tone, call }) : null,
+    opened === entry.name ? h(Closer, { name: entry.name, examples: [...entry.examples, ...entry.negatives], about, tone, call, changed: `${jobs.length} ${data.pending}` }) : null,
     box({ gridColumn: "1 / -1" }, entry.short ? help(entry.short) : null, entry.problems.map((problem) => h(mui.Typography, { key: problem, variant: "caption", component: "div", sx: { color: AMBER } }, `Outlier: ${problem}`))))),
   data && data.removed
     ? row({ mb: 1 }, text(`Removed: ${data.removed}.`, { color: "text.secondary" }), button("Undo the removal", () => call("restore")))

@@ -2,7 +2,7 @@
 import { createContext, h, mui, useContext, useEffect, useRef, useState } from "./app.js";
 import { ago } from "./times.js";
 
-const ASIDE = ["load", "pictures", "watch"];
+const ASIDE = ["load", "look_closer", "pictures", "watch"];
 
 /** Whether nobody pressed anything for this. */
 export const isAside = (method) => ASIDE.includes(method);

@@ -3,6 +3,7 @@ from .leases import Leases as Leases
 from .search import Found as Found
 from .search import make_vector_index as make_vector_index
 from .search import search_all as search_all
+from .search import search_each as search_each
 from .search import search_vectors as search_vectors
 from .space import Room as Room
 from .space import bytes_per_image as bytes_per_image

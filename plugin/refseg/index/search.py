@@ -54,39 +54,62 @@ def search_all(
     Returns:
         The nearest, most similar first.
     """
+    (found,) = yield from search_each(index, vector[None], k, sample_ids)
+    return found
+
+
+def search_each(
+    index: CandidateIndex, vectors: Tensor, k: int, sample_ids: Collection[str] | None = None
+) -> Generator[Progress, None, list[list[Found]]]:
+    """Compare every candidate with each of several vectors, all in one scan; yields after each chunk.
+
+    Args:
+        index: an open index.
+        vectors: (V, C) float32, unit length.
+        k: at most so many are returned of each.
+        sample_ids: in which images; None for all.
+
+    Returns:
+        For each vector the nearest, most similar first.
+    """
     total = len(index.images) if sample_ids is None else len(sample_ids)
     while True:
-        rows = yield from _nearest_rows(index, vector, k, sample_ids, total)
-        found = [
-            Found(image, score, chunk.candidates(number).row(row))
-            for chunk in index.scan([image.sample_id for image in rows])
-            for number, image in enumerate(chunk.images)
-            for row, score in rows.get(image, [])
-        ]
-        if len(found) == sum(map(len, rows.values())):
-            return sorted(found, key=lambda item: -item.score)
+        rows = yield from _nearest_rows(index, vectors, k, sample_ids, total)
+        found: list[list[Found]] = [[] for _ in rows]
+        for chunk in index.scan(list(dict.fromkeys(image.sample_id for own in rows for image in own))):
+            for number, image in enumerate(chunk.images):
+                if not any(image in own for own in rows):
+                    continue
+                candidates = chunk.candidates(number)
+                for nearest, own in zip(found, rows, strict=True):
+                    nearest += [Found(image, score, candidates.row(row)) for row, score in own.get(image, [])]
+        if sum(map(len, found)) == sum(len(places) for own in rows for places in own.values()):
+            return [sorted(nearest, key=lambda item: -item.score) for nearest in found]
         # Some of these images were indexed again or forgotten meanwhile: what was near has other rows, or is no more.
 
 
 def _nearest_rows(
-    index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None, total: int
-) -> Generator[Progress, None, dict[IndexedImage, list[tuple[int, float]]]]:
-    """Rows of the nearest candidates of each image, and their similarity."""
-    best = torch.empty(0)
-    places: list[tuple[IndexedImage, int]] = []
+    index: CandidateIndex, vectors: Tensor, k: int, sample_ids: Collection[str] | None, total: int
+) -> Generator[Progress, None, list[dict[IndexedImage, list[tuple[int, float]]]]]:
+    """For each vector rows of the nearest candidates of each image, and their similarity."""
+    best = [torch.empty(0) for _ in vectors]
+    places: list[list[tuple[IndexedImage, int]]] = [[] for _ in vectors]
     done = 0
     for chunk in index.scan(sample_ids, features_only=True):
-        scores = chunk.features @ vector
-        top = scores.topk(min(k, len(scores)))
-        places += [_place(chunk, row) for row in top.indices.tolist()]
-        best, order = torch.cat([best, top.values]).sort(descending=True, stable=True)
-        best, places = best[:k], [places[position] for position in order[:k].tolist()]
+        for number, scores in enumerate((chunk.features @ vectors.T).T):
+            top = scores.topk(min(k, len(scores)))
+            places[number] += [_place(chunk, row) for row in top.indices.tolist()]
+            joined, order = torch.cat([best[number], top.values]).sort(descending=True, stable=True)
+            best[number], places[number] = joined[:k], [places[number][position] for position in order[:k].tolist()]
         done += len(chunk.images)
         yield Progress(done, total, "images")
-    rows: dict[IndexedImage, list[tuple[int, float]]] = {}
-    for (image, row), score in zip(places, best.tolist(), strict=True):
-        rows.setdefault(image, []).append((row, score))
-    return rows
+    found: list[dict[IndexedImage, list[tuple[int, float]]]] = []
+    for near, scored in zip(places, best, strict=True):
+        rows: dict[IndexedImage, list[tuple[int, float]]] = {}
+        for (image, row), score in zip(near, scored.tolist(), strict=True):
+            rows.setdefault(image, []).append((row, score))
+        found.append(rows)
+    return found
 
 
 def search_vectors(index: CandidateIndex, vector: Tensor, k: int, sample_ids: Collection[str] | None = None) -> list[Found]:

@@ -10,6 +10,8 @@ from .known_images import calibrate as calibrate
 from .known_images import iter_calibrate as iter_calibrate
 from .known_images import iter_mine_negatives as iter_mine_negatives
 from .known_images import iter_use_known as iter_use_known
+from .near_candidates import NearCandidate as NearCandidate
+from .near_candidates import nearest_candidates as nearest_candidates
 from .prompting import MASK_COLOUR as MASK_COLOUR
 from .prompting import Prompt as Prompt
 from .prompting import PromptedMask as PromptedMask
@@ -21,6 +23,7 @@ from .segment_report import SegmentReport as SegmentReport
 from .segmenting import iter_segment as iter_segment
 from .segmenting import segment as segment
 from .settings import SegmentSettings as SegmentSettings
+from .similar import EXACT_UP_TO as EXACT_UP_TO
 from .similar import SimilarReport as SimilarReport
 from .similar import iter_find_similar as iter_find_similar
 from .similar import name_found as name_found

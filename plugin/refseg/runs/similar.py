@@ -7,7 +7,7 @@ vector index answers, which misses a few (`make bench` measures how many).
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ from ..dataset import (
     write_values,
 )
 from ..errors import BadReferenceError, ClassWithoutReferencesError, DatasetError, IndexMismatchError, NoReferencesError
-from ..index import Found, make_vector_index, search_all, search_vectors
+from ..index import CandidateIndex, Found, make_vector_index, search_each, search_vectors
 from ..matching import Ranking, crop_instances
 from ..models import Models, load_models, require_model
 from ..notebook import histogram, page
@@ -246,20 +246,49 @@ def _search(
     index: DatasetIndex, sample_ids: Sequence[str], vector: torch.Tensor, k: int
 ) -> Generator[Progress, None, list[Found]]:
     tables = index.index
-    total = sum(tables.images[name].num_candidates for name in sample_ids)
+    if not can_search(tables, sample_ids):
+        yield Progress(0, 1, "vector index, once")
+        make_vector_index(tables)
+    (found,) = yield from search_thinned(tables, sample_ids, vector[None], k)
+    return found
+
+
+def can_search(tables: CandidateIndex, sample_ids: Sequence[str]) -> bool:
+    """Whether the candidates of these images, which the index holds, can be searched before a vector index is made."""
+    return tables.has_vector_index or _num_candidates(tables, sample_ids) <= EXACT_UP_TO
+
+
+def search_thinned(
+    tables: CandidateIndex,
+    sample_ids: Sequence[str],
+    vectors: torch.Tensor,
+    k: int,
+    is_wanted: Callable[[int, Found], bool] = lambda number, found: True,
+) -> Generator[Progress, None, list[list[Found]]]:
+    """For each vector the candidates most like it, of those that overlap in one image the most similar.
+
+    Args:
+        tables: that can be searched, see can_search.
+        sample_ids: of images that it holds.
+        vectors: (V, C) float32, unit length.
+        k: at most so many of each.
+        is_wanted: of the number of a vector and a candidate; what it refuses still hides what lies in it.
+    """
+    total = _num_candidates(tables, sample_ids)
     wanted = k * TIMES_MORE
     while True:
         if total <= EXACT_UP_TO:
-            found = yield from search_all(tables, vector, wanted, sample_ids)
+            every = yield from search_each(tables, vectors, wanted, sample_ids)
         else:
-            if not tables.has_vector_index:
-                yield Progress(0, 1, "vector index, once")
-                make_vector_index(tables)
-            found = search_vectors(tables, vector, wanted, set(sample_ids))
-        kept = _thin_out(found)
-        if len(kept) >= k or wanted >= total:
-            return kept[:k]
+            every = [search_vectors(tables, vector, wanted, set(sample_ids)) for vector in vectors]
+        kept = [[item for item in _thin_out(found) if is_wanted(number, item)] for number, found in enumerate(every)]
+        if all(len(found) >= k for found in kept) or wanted >= total:
+            return [found[:k] for found in kept]
         wanted *= 4
+
+
+def _num_candidates(tables: CandidateIndex, sample_ids: Iterable[str]) -> int:
+    return sum(tables.images[name].num_candidates for name in sample_ids)
 
 
 def _thin_out(found: Sequence[Found]) -> list[Found]:

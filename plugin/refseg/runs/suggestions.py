@@ -212,7 +212,7 @@ def _choose(
         (sample_id, candidate), row = pool.found[best], int(pool.rows[best])
         sample = sample_or_none(labelled, sample_id)
         apart = torch.arange(len(pool.found)) != best
-        if sample is not None and _lies_free(sample, candidate, label_fields) and (place := _cut(candidate)) is not None:
+        if sample is not None and _lies_free(sample, candidate, label_fields) and (place := cut_out(candidate)) is not None:
             label = prototypes.classes[row]
             reason = (
                 f"scores {pool.scores[best]:.2f}, the threshold is {thresholds[label]:.2f}; "
@@ -248,7 +248,7 @@ def _lies_free(sample: Any, candidate: PackedCandidates, label_fields: Sequence[
     return len(look_around(candidate, objects, "")) > 0
 
 
-def _cut(candidate: PackedCandidates) -> tuple[Box, NDArray[np.bool_]] | None:
+def cut_out(candidate: PackedCandidates) -> tuple[Box, NDArray[np.bool_]] | None:
     """Box, as shares of the image, and mask at its size of one candidate; None where nothing is left of it there."""
     first = torch.zeros(1, dtype=torch.int64)
     instances = crop_instances(candidate, Ranking(first, first, torch.ones(1), torch.ones(1), first - 1), 1)

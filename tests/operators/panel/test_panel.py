@@ -138,6 +138,7 @@ PRESSES = {
     "scores": {},
     "accept_above": {"least": 50},
     "nearest": {"wanted": []},
+    "look_closer": {"name": "a.b", "ids": ["0" * 24]},
     "show_class": {"name": "a.b"},
     "show_cell": {},
     "show_left_out": {},
