@@ -28,6 +28,14 @@ PICTURES = os.environ.get("REFSEG_PICTURES")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
+HOLDS_STILL = """addEventListener('DOMContentLoaded', () => {
+    const style = document.createElement('style');
+    style.textContent = '*, *::before, *::after { animation: none !important; transition: none !important; }';
+    document.head.append(style);
+})"""
+"""Drawing what moves, without a graphics card, takes half of a core."""
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium."""
@@ -59,6 +67,7 @@ def _new_context(browser: Browser) -> BrowserContext:
     context.set_default_timeout(60_000)
     # It would lie over the grid a moment after the page.
     context.add_init_script("localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')")
+    context.add_init_script(HOLDS_STILL)
     return context
 
 
