@@ -60,7 +60,7 @@ def test_what_models_take_here(open_app: OpenApp, few_trays: fo.Dataset, size: t
     assert app.errors == []
 
 
-def test_one_number_while_a_build_counts(open_app: OpenApp, few_trays: fo.Dataset) -> None:
+def test_one_number_while_a_build_counts_and_is_cancelled(open_app: OpenApp, few_trays: fo.Dataset) -> None:
     from tests.operators.service import HeldImage
 
     app = open_panel(open_app, few_trays)
@@ -79,8 +79,13 @@ def test_one_number_while_a_build_counts(open_app: OpenApp, few_trays: fo.Datase
         expect(bar).to_have_count(1)
         assert float(bar.get_attribute("aria-valuenow")) == 25 * int(number)
         app.picture("counting", "Index")
+        app.button("Index", "Cancel").click()
+        app.expect_text("Index", "ending after this batch")
     finally:
         held.let_go()
+    app.expect_notice("Build index was cancelled; the images done so far are kept, and the next build goes on from there.")
+    expect(app.button("Index", "Cancel")).to_have_count(0)
+    app.button("Index", re.compile("Go on|Build index|Look for changes")).click()
     app.expect_text("Index", re.compile(r"4 of 4 images, [\d.]+ [KM]B"), seconds=240)
     expect(app.section("Index").get_by_label("Model", exact=True)).to_contain_text("demo · no download · all indexed")
     app.expect_text("Index", re.compile(r"Disk: [\d.]+ [KM]B taken · [\d.,]+ [GT]B free"))
@@ -121,6 +126,12 @@ def test_a_failed_job_leaves_its_reason(open_app: OpenApp, few_trays: fo.Dataset
 
 def test_errors_stand_where_the_button_is(open_app: OpenApp, few_trays: fo.Dataset) -> None:
     app = open_panel(open_app, few_trays)
+    app.fill("Segment", "Predictions", "two words")
+    app.expect_text("Segment", "Predictions need a field's name of letters, digits and underscores, not 'two words'.")
+    app.fill("Segment", "Predictions", "accepted")
+    app.expect_text("Segment", "cannot share the field 'accepted': name another.")
+    app.fill("References", "Shots", "0")
+    app.expect_text("References", "Shots must be a whole number of 1 or more, not 0.")
     draw(app)
     app.fill("Segment", "Predictions", "ground_truth")
     app.button("Segment", "Segment").click()
@@ -131,6 +142,7 @@ def test_errors_stand_where_the_button_is(open_app: OpenApp, few_trays: fo.Datas
     # Another section has its own.
     app.page.wait_for_timeout(500)
     assert app.page.get_by_role("alert").filter(has_text="are not RefSeg's").count() == 1
+    assert "Traceback" not in app.page.inner_text("body")
     error.get_by_role("button", name="Dismiss").click()
     expect(error).to_have_count(0)
     app.button("Segment", "Segment").click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,23 +172,40 @@ def switched_on(app: AppPage, field: str) -> Locator:
     return app.page.locator(f"[data-cy=checkbox-{field}] input").first
 
 
-def thumbnail(app: AppPage) -> NDArray[np.float64]:
-    """What the grid shows of an image with objects, once it does not change any more."""
+SIDE = (48, 36)
+"""Pixels in which thumbnails are compared."""
+UNLIKE = 10
+"""Mean difference of thumbnails in other colours; of the second image with all its labels and without any it is 17."""
+
+
+def thumbnail(app: AppPage, fits: Callable[[NDArray[np.float64]], bool]) -> NDArray[np.float64]:
+    """What the grid shows of the second image, once it is as expected and does not change any more."""
     app.page.mouse.move(2, 2)
-    seen: list[NDArray[np.float64]] = []
-    for _ in range(20):
-        app.page.wait_for_timeout(1500)
+    before = np.zeros((*SIDE[::-1], 3))
+    for _ in range(60):
+        app.page.wait_for_timeout(1000)
         with Image.open(BytesIO(app.page.locator("[data-cy=looker]").nth(1).screenshot())) as picture:
-            seen.append(np.asarray(picture.convert("RGB").resize((48, 36)), float))
-        if len(seen) > 1 and np.abs(seen[-1] - seen[-2]).mean() < 0.5:
-            break
-    return seen[-1]
+            seen = pixels(picture)
+        if difference(seen, before) < 0.5 and fits(seen):
+            return seen
+        before = seen
+    raise AssertionError("The thumbnail does not become what is expected.")
+
+
+def pixels(picture: Image.Image) -> NDArray[np.float64]:
+    return np.asarray(picture.convert("RGB").resize(SIDE), float)
+
+
+def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(np.abs(one - other).mean())
 
 
 def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)
-    before = thumbnail(app)
+    with Image.open(trays.values("filepath")[1]) as image:
+        plain = pixels(image)
+    before = thumbnail(app, lambda seen: difference(seen, plain) > UNLIKE)
     app.button("References", "Heatmap").click()
     app.page.locator("[data-cy=operators-prompt-modal]").wait_for()
     app.picture("heatmap_form")
@@ -197,7 +215,7 @@ def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Datase
     field = re.search(r"heatmap_\w+", legend.get_attribute("aria-label"))[0]
     expect(switched_on(app, field)).to_be_checked()
     expect(switched_on(app, "ground_truth")).to_be_checked()
-    assert np.abs(thumbnail(app) - before).mean() > 10
+    thumbnail(app, lambda seen: difference(seen, before) > UNLIKE)
     app.picture("heatmap")
     app.button("References", f"Switch {field} off").click()
     expect(legend).to_have_count(0)
@@ -205,7 +223,7 @@ def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Datase
     expect(switched_on(app, "ground_truth")).to_be_checked()
     app.picture("heatmap_off")
     # The labels have their own colours again.
-    assert np.abs(thumbnail(app) - before).mean() < 3
+    thumbnail(app, lambda seen: difference(seen, before) < 3)
     assert app.errors == []
 
 

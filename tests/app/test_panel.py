@@ -219,20 +219,6 @@ def build_up_to(app: AppPage, held: HeldImage) -> None:
         app.page.wait_for_timeout(50)
 
 
-def test_a_job_is_cancelled_and_goes_on(open_app: OpenApp, few_trays: fo.Dataset, hold: Callable[[], HeldImage]) -> None:
-    app = open_panel(open_app, few_trays)
-    held = hold()
-    build_up_to(app, held)
-    app.button("Index", "Cancel").click()
-    app.expect_text("Index", "ending after this batch")
-    held.let_go()
-    app.expect_notice("Build index was cancelled; the images done so far are kept, and the next build goes on from there.")
-    expect(app.button("Index", "Cancel")).to_have_count(0)
-    app.button("Index", re.compile("Go on|Build index|Look for changes")).click()
-    app.expect_text("Index", "4 of 4 images", seconds=240)
-    assert app.errors == []
-
-
 def test_a_closed_browser_and_a_second_one_lose_nothing(
     open_app: OpenApp, few_trays: fo.Dataset, hold: Callable[[], HeldImage]
 ) -> None:
@@ -307,6 +293,18 @@ def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> Non
     trays.reload()
     assert trays.count("accepted.detections") == 3
 
+    # Another decision on one of them replaces the first, says so, and gives it back.
+    app.select_thumbnail(0)
+    app.button("Review", "Reject them").click()
+    app.expect_notice("Rejected 1 object. This replaces 1 earlier decision: 1 accepted.")
+    trays.reload()
+    assert (trays.count("accepted.detections"), trays.count("rejected.detections")) == (2, 1)
+    app.expect_text("Results", "Accepted as they were: 2 of 3 (67 %). Corrected: 1 of 3 (33 %).")
+    app.button("Review", "Undo").first.click()
+    app.expect_text("Results", "Accepted as they were: 3 of 3")
+    trays.reload()
+    assert (trays.count("accepted.detections"), trays.count("rejected.detections")) == (3, 0)
+
     app.select_thumbnail(4)
     app.select_thumbnail(5)
     app.expect_text("Review", "2 objects selected")
@@ -361,23 +359,6 @@ def test_relabel_fix_and_undo(open_app: OpenApp, trays: fo.Dataset) -> None:
     app.picture("fix")
     trays.reload()
     assert trays.values("accepted.detections.decision", unwind=True).count("fix") == 1
-    assert app.errors == []
-
-
-def test_bad_input_is_a_sentence(open_app: OpenApp, few_trays: fo.Dataset) -> None:
-    app = open_panel(open_app, few_trays)
-    app.fill("Segment", "Predictions", "two words")
-    app.expect_text("Segment", "Predictions need a field's name of letters, digits and underscores, not 'two words'.")
-    app.fill("Segment", "Predictions", "accepted")
-    app.expect_text("Segment", "cannot share the field 'accepted': name another.")
-    app.fill("References", "Shots", "0")
-    app.expect_text("References", "Shots must be a whole number of 1 or more, not 0.")
-    app.fill("Segment", "Predictions", "ground_truth")
-    draw(app)
-    choose_demo(app)
-    app.button("Segment", "Segment").click()
-    expect(app.trouble("Segment", "The labels in the field 'ground_truth' are not RefSeg's")).to_be_visible()
-    assert "Traceback" not in app.page.inner_text("body")
     assert app.errors == []
 
 
@@ -449,17 +430,17 @@ def test_many_images_are_read_beside_the_requests(open_app: OpenApp) -> None:
     """A first look takes longer than a request waits; the panel asks again by itself, and what is decided counts at once."""
     from benchmarks.panel_speed import make_dataset
 
-    dataset = make_dataset(40_000, "refseg-test-many")
+    dataset = make_dataset(20_000, "refseg-test-many")
     try:
         app = open_panel(open_app, dataset)
         app.expect_text("References", "60 references of 4 classes")
-        app.expect_text("Review", "79,000 to review, 1,000 decided")
-        app.expect_text("Results", "Scores of 80,000 predictions")
+        app.expect_text("Review", "39,000 to review, 1,000 decided")
+        app.expect_text("Results", "Scores of 40,000 predictions")
         expect(app.page.get_by_text("Reading the labels of this dataset…")).to_have_count(0)
         # The images are not there.
         app.expect_text("Review", "This image cannot be read")
         app.button("Review", "Reject").click()
-        app.expect_text("Review", "78,999 to review, 1,001 decided")
+        app.expect_text("Review", "38,999 to review, 1,001 decided")
         assert app.errors == []
     finally:
         dataset.delete()

@@ -83,25 +83,6 @@ def test_review(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], sch
     assert app.errors == []
 
 
-def test_a_decision_that_replaces_another(open_app: OpenApp, trays: fo.Dataset) -> None:
-    predict(trays)
-    app = open_panel(open_app, trays)
-    app.button("Review", "Show in grid").click()
-    expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text("patches")
-    app.select_thumbnail(0)
-    app.button("Review", "Accept them").click()
-    app.expect_notice("Accepted 1 object.")
-    app.select_thumbnail(0)
-    app.button("Review", "Reject them").click()
-    app.expect_notice("Rejected 1 object. This replaces 1 earlier decision: 1 accepted.")
-    if app._pictures:
-        app.page.screenshot(path=app._pictures / "replaces.png")
-    trays.reload()
-    assert (trays.count("accepted.detections"), trays.count("rejected.detections")) == (0, 1)
-    app.expect_text("Results", "Accepted as they were: 0 of 1 (0 %). Corrected: 1 of 1 (100 %).")
-    assert app.errors == []
-
-
 def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: OpenApp, trays: fo.Dataset) -> None:
     from refseg.dataset import box_iou
 

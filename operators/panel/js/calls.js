@@ -8,12 +8,18 @@ const PATIENCE_MILLISECONDS = 5000;
 const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
 const PICTURES_A_REQUEST = 48;
 const IMAGE_TAB = "[data-cy=panel-tab-fo-sample-modal-plugin]"; // what FiftyOne calls the open image among its panels
+const CALM_TRIES = 15;
 
-/** Bring the open image to the front of the panels beside it, as soon as it is open. */
-function showImage(tries = 50) {
+/**
+ * Bring the open image to the front of the panels beside it, as soon as it is open and until it stays there: the App may open
+ * the image anew after it was asked to.
+ */
+function showImage(tries = 100, calm = 0) {
   const tab = document.querySelector(`[data-cy=modal] ${IMAGE_TAB}`);
-  if (tab) tab.click();
-  else if (tries) setTimeout(() => showImage(tries - 1), 100);
+  const image = document.querySelector("[data-cy=modal] [data-cy=modal-looker-container]");
+  const isShown = Boolean(image && image.getClientRects().length);
+  if (tab && !isShown) tab.click();
+  if (tries && calm < CALM_TRIES) setTimeout(() => showImage(tries - 1, tab && isShown ? calm + 1 : 0), 100);
 }
 
 const TURNS = ["accept_above", "choose", "decide", "decide_selected", "undo", "take_suggestion", "drop_reference", "undo_inspected"];
