@@ -377,7 +377,7 @@ def test_looks(open_app: OpenApp, predicted: fo.Dataset) -> None:
     app = open_panel(open_app, predicted)
     app.button("Suggested references", re.compile("Suggest (references|again)")).click()
     expect(app.button("Suggested references", "Suggest again")).to_be_visible()
-    app.button("References", "Look closer at").first.click()
+    app.button("References", "Look closer at").first.press("Enter")
     expect(app.section("References").get_by_role("group", name="Nearest candidates").first).to_be_visible(timeout=120_000)
     faults = []
     for scheme in ("dark", "light"):

@@ -26,6 +26,9 @@ function nextOf({ references, index, segment, review }, selection) {
 
 const PANEL = "panel"; // errors of what belongs to no section
 
+/** The App takes Enter for itself, unless it is kept from it: here it presses the button that has the focus. */
+const keepEnter = (event) => { if (event.key === "Enter" && event.target.closest("button, [role=button], a")) event.stopPropagation(); };
+
 export function RefSegPanel({ data = {}, schema }) {
   const ask = useCall(schema);
   const [troubles, callOf, dismiss] = useTroubles(ask, data.overview && data.overview.dataset);
@@ -80,7 +83,7 @@ export function RefSegPanel({ data = {}, schema }) {
   const hasSuggested = sections.suggested && sections.suggested.is_possible;
   const others = jobs.filter((job) => ["find_similar", "sample_references"].includes(job.operator));
   // Beside an open image the App's arrows to the next one lie over the panel's edges.
-  const frame = { ref: place, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } };
+  const frame = { ref: place, onKeyDown: keepEnter, sx: { p: 1.5, px: isInModal ? 7 : 1.5, height: "100%", overflowY: "auto", overflowX: "hidden", boxSizing: "border-box" } };
   if (isInspecting) {
     return h(mui.Box, frame, ofPanel,
       h(Inspect, { ...shared("inspection"), references: sections.references, onBack: () => setIsInspecting(false) }),
