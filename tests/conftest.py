@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGIN_FOLDER = "refseg"
-ABOUT_MODELS = ("benchmarks", "candidates", "demo", "models")
+ABOUT_MODELS = ("benchmarks", "candidates", "demo/training", "models")
 """Folders of tests in which the models always look for themselves; see `tests/known_answers.py`."""
 
 ANSWERS = "REFSEG_TEST_ANSWERS"

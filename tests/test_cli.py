@@ -734,7 +734,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(
     assert "2 annotations cannot be used and are left out: " in out
     assert "2 annotations have no usable mask and count by their box alone: " in out
     assert [note.split(": ", 1)[1].split(";")[0] for note in report["notes"]] == [
-        "the width or height of 4 images is no number of pixels, their files are asked instead",
+        "the width or height of 4 images is no number of pixels: what the file says is used",
         "1 annotation has an area that is no number of pixels, it is computed from the mask or box",
         "1 annotation has a bbox that is no box of its image, that of the mask is used instead",
     ]

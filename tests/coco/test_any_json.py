@@ -25,7 +25,7 @@ from refseg.masks.rle import encode_crop
 WIDTH, HEIGHT = 20, 12
 HUGE = 10**400
 """A whole number that is no float."""
-EACH = settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+EACH = settings(max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 CODE = encode_crop(np.ones((3, 3), bool), (1, 1), (HEIGHT, WIDTH))["counts"].decode()
 VALID: dict[str, Any] = {

@@ -37,7 +37,7 @@ from tests.trays import quick_models, tray_prototypes, tray_samples
 MakeDataset = Callable[..., fo.Dataset]
 
 NUM_IMAGES = 12
-NUM_KILLS = 6
+NUM_KILLS = 4
 IMAGES_A_BATCH = 2
 
 

@@ -114,7 +114,7 @@ class TestFindSimilar:
         config = indexed.get_run_info(records(indexed)[0]["key"]).config
         shared = ("dataset_id", "uri", "exact", "fingerprint", "encoder", "clean_masks")
         facts = {name: getattr(config, name) for name in shared}
-        counts = {"num_images": 1, "num_candidates": 1, "num_bytes": 1, "seconds_per_image": None, "updated_at": "2020"}
+        counts = {"num_images": 1, "num_candidates": 1, "num_bytes": 1, "seconds_per_image": None, "updated_at": "2020-01-01"}
         indexed.register_run("older", indexed.init_run(method="refseg/index", model="tiny", **facts, **counts))
         form = form_of(indexed, "find_similar", params)
         assert [choice["value"] for choice in form["model"]["view"]["choices"]] == ["demo", "tiny"]

@@ -85,7 +85,7 @@ def doubled(dataset: fo.Dataset) -> list[tuple[str, str, str]]:
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     derandomize=True,
     deadline=None,
     database=None,

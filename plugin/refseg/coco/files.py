@@ -284,8 +284,8 @@ def _read_images(source: str, entries: Sequence[dict[str, Any]], notes: list[str
         images[image_id] = CocoImage(image_id, name, image_hw)
     if odd:
         notes.append(
-            f"{source}: the width or height of {counted(len(odd), 'image')} is no number of pixels, the file is asked instead; "
-            f"the first is {odd[0]}."
+            f"{source}: the width or height of {counted(len(odd), 'image')} is no number of pixels: what the file says is "
+            f"used; the first is {odd[0]}."
         )
     return images
 
