@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -90,7 +91,7 @@ def _state(path: str, orientation: int) -> FileState:
     return replace(state, orientation=orientation)
 
 
-def compare(dataset: Any, sets: list[Any]) -> list[Figure]:
+def compare(dataset: Any, sets: list[Any], repeats: int = REPEATS) -> list[Figure]:
     """Every image written for the first time, every image written again, and none."""
     wall: dict[str, list[float]] = {"first": [], "again": [], "same": []}
     busy: dict[str, list[float]] = {"first": [], "again": [], "same": []}
@@ -102,9 +103,10 @@ def compare(dataset: Any, sets: list[Any]) -> list[Figure]:
         busy[kind].append((time.process_time() - started) * 1e3 / len(dataset))
         wall[kind].append(report.seconds * 1e3 / len(dataset))
         written[kind] = report.num_written
+        print(f"{kind}: {wall[kind][-1]:.2f} ms an image, {busy[kind][-1]:.2f} ms of cores", file=sys.stderr, flush=True)
         assert not report.num_looked
 
-    for number in range(REPEATS):
+    for number in range(repeats):
         field = f"predictions_{number}"
         run("first", sets[0], field)
         run("same", sets[0], field)
@@ -128,7 +130,7 @@ def compare(dataset: Any, sets: list[Any]) -> list[Figure]:
     ]
 
 
-def measure(num_images: int = 10_000) -> list[Figure]:
+def measure(num_images: int = 10_000, repeats: int = REPEATS) -> list[Figure]:
     """Make the datasets, measure, delete them."""
     with tempfile.TemporaryDirectory() as place:
         made = []
@@ -136,7 +138,7 @@ def measure(num_images: int = 10_000) -> list[Figure]:
             small, sets = draw(Path(place))
             made.append(small)
             made.append(spread_out(small, Path(place) / "links", num_images))
-            return compare(made[-1], sets)
+            return compare(made[-1], sets, repeats)
         finally:
             for dataset in made:
                 with suppress(IndexNotFoundError):
@@ -148,7 +150,9 @@ def main() -> None:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description="What segmenting again costs.")
     parser.add_argument("--images", type=int, default=10_000, help="images of the dataset")
-    figures = measure(parser.parse_args().images)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="times that each is measured")
+    given = parser.parse_args()
+    figures = measure(given.images, given.repeats)
     print(as_table(figures))
     print(details(figures))
 
