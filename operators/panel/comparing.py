@@ -49,6 +49,4 @@ class Comparing:
     def hide(self, ctx: Any) -> Any:
         """Switch a field off in the App."""
         hide_fields(ctx, [ctx.params["field"]])
-        # Labels that the grid has drawn keep their colours otherwise.
-        ctx.ops.reload_samples()
         return True

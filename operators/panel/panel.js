@@ -33,10 +33,10 @@
    * What operators ask of the App at their end, and none of its own operators does: to switch fields on beside those that are, or
    * off, and to draw heatmaps in colours. The App does that only where it colours by value; what it coloured by before comes back.
    */
-  const { Operator, OperatorConfig, registerOperator } = window.__foo__;
+  const { Operator, OperatorConfig, executeOperator, registerOperator } = window.__foo__;
   const { activeFields, colorScheme } = window.__fos__;
   const { useRecoilCallback } = window.recoil;
-  const STEPS = 256;
+  const STEPS = 256, SETTLED_MILLISECONDS = 500;
   let colouredBy = null;
 
   /** STEPS colours, as red, green and blue, along those given. */
@@ -85,6 +85,10 @@
 
     async execute({ hooks, params }) {
       await hooks.show(params);
+      if (!params.hidden) return;
+      // Labels that the grid has drawn keep their colours otherwise; drawn again before the App knows the new ones, they vanish.
+      await new Promise((done) => setTimeout(done, SETTLED_MILLISECONDS));
+      await executeOperator("reload_samples", {});
     }
   }
   registerOperator(ShowFields, "@refseg/reference-segmentation");

@@ -20,7 +20,7 @@ from tests.app.server import Server
 
 if TYPE_CHECKING:
     import fiftyone as fo
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext
 
 PICTURES = os.environ.get("REFSEG_PICTURES")
 """A folder for pictures of each screen, to be looked at; unset, none are kept."""
@@ -52,23 +52,6 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield started
         started.close()
-
-
-@pytest.fixture(scope="session")
-def shared_context(browser: Browser) -> Iterator[BrowserContext]:
-    """One whose windows fetch and compile the App's code once between them."""
-    context = _new_context(browser)
-    yield context
-    context.close()
-
-
-def _new_context(browser: Browser) -> BrowserContext:
-    context = browser.new_context()
-    context.set_default_timeout(60_000)
-    # It would lie over the grid a moment after the page.
-    context.add_init_script("localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')")
-    context.add_init_script(HOLDS_STILL)
-    return context
 
 
 @pytest.fixture(scope="module")
@@ -113,40 +96,29 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
 
 
 @pytest.fixture
-def open_app(
-    browser: Browser, shared_context: BrowserContext, server: Server, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., AppPage]]:
-    """A function that opens a dataset in the App, in a browser window of its own; one whose clock is set shares nothing."""
-    pages: list[Page] = []
-    alone: list[BrowserContext] = []
+def open_app(browser: Browser, server: Server, request: pytest.FixtureRequest) -> Iterator[Callable[..., AppPage]]:
+    """A function that opens a dataset in the App, in a browser window of its own.
+
+    Windows of one context would load sooner, but in the second one the App draws no labels and opens no image.
+    """
+    opened: list[BrowserContext] = []
     failed_before = request.session.testsfailed
 
     def open_dataset(
-        dataset: fo.Dataset,
-        *,
-        size: tuple[int, int] = (1400, 900),
-        scheme: str = "dark",
-        at: Server = server,
-        has_clock: bool = False,
+        dataset: fo.Dataset, *, size: tuple[int, int] = (1400, 900), scheme: str = "dark", at: Server = server
     ) -> AppPage:
-        if has_clock:
-            alone.append(_new_context(browser))
-        page = (alone[-1] if has_clock else shared_context).new_page()
-        pages.append(page)
-        page.set_viewport_size({"width": size[0], "height": size[1]})
-        page.emulate_media(color_scheme=scheme)
-        return AppPage(page, at.url, dataset.name, Path(PICTURES) if PICTURES else None)
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        context.set_default_timeout(60_000)
+        # It would lie over the grid a moment after the page.
+        context.add_init_script("localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true')")
+        context.add_init_script(HOLDS_STILL)
+        opened.append(context)
+        return AppPage(context.new_page(), at.url, dataset.name, Path(PICTURES) if PICTURES else None)
 
     yield open_dataset
     if request.session.testsfailed > failed_before:
         sys.stderr.write(server.log()[-5000:])
-    for number, page in enumerate(pages):
-        if page.is_closed():
-            continue
-        if PICTURES and request.session.testsfailed > failed_before:
-            page.screenshot(path=Path(PICTURES) / f"failed_{request.node.name}_{number}.png")
-        # What one test folds or hides is none of the next one's business.
-        page.evaluate("localStorage.clear()")
-        page.close()
-    for context in alone:
+    for number, context in enumerate(opened):
+        if PICTURES and request.session.testsfailed > failed_before and context.pages:
+            context.pages[0].screenshot(path=Path(PICTURES) / f"failed_{request.node.name}_{number}.png")
         context.close()

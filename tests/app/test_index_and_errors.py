@@ -71,7 +71,7 @@ def test_one_number_while_a_build_counts_and_is_cancelled(open_app: OpenApp, few
         while not held.catch_reader():
             assert time.monotonic() < deadline
             app.page.wait_for_timeout(50)
-        app.expect_text("Index", re.compile(r"Build index: images [1-3] of 4"))
+        app.expect_text("Index", re.compile(r"Build index: images [0-3] of 4"))
         said = app.section("Index").inner_text()
         (number,) = {*re.findall(r"images (\d) of 4", said)}
         assert f"{number} of 4 images" in said
@@ -109,7 +109,7 @@ def test_a_failed_job_leaves_its_reason(open_app: OpenApp, few_trays: fo.Dataset
     # Errors of other sections come and go meanwhile.
     app.page.close()
 
-    second = open_app(few_trays, has_clock=True)
+    second = open_app(few_trays)
     second.page.clock.install()
     second.open_panel()
     second.expect_loaded()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.app.datasets import predict
@@ -15,6 +18,14 @@ if TYPE_CHECKING:
     import fiftyone as fo
 
 pytestmark = pytest.mark.slow
+
+MANY_COLOURS = 1000
+
+
+def colours_of(screenshot: bytes) -> int:
+    """How many different colours there are."""
+    with Image.open(BytesIO(screenshot)) as picture:
+        return len(picture.convert("RGB").getcolors(picture.width * picture.height) or ())
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
@@ -106,10 +117,12 @@ def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: O
     app.page.keyboard.press("f")
     expect(app.page.locator("[data-cy=annotate]")).to_be_visible()
     expect(app.page.locator("[data-cy=modal] [data-cy=modal-looker-container]")).to_be_visible()
-    # The image itself is drawn, not the frame alone.
-    looker = app.page.locator("[data-cy=modal] [data-cy=modal-looker-container] canvas").first
-    expect(looker).to_be_visible()
-    app.page.wait_for_timeout(3000)
+    # The image itself is drawn, not the frame alone, which is of one colour.
+    area = app.page.locator("[data-cy=modal] [data-cy=modal-looker-container]")
+    deadline = time.monotonic() + 60
+    while colours_of(area.screenshot()) < MANY_COLOURS:
+        assert time.monotonic() < deadline
+        app.page.wait_for_timeout(1000)
     app.picture("fix_beside")
     assert app.errors == []
 
