@@ -86,7 +86,7 @@
     async execute({ hooks, params }) {
       await hooks.show(params);
       if (!params.hidden) return;
-      // Labels that the grid has drawn keep their colours otherwise; drawn again before the App knows the new ones, they vanish.
+      // Labels that the grid has drawn keep their colours, also where they are drawn again before the App knows the new ones.
       await new Promise((done) => setTimeout(done, SETTLED_MILLISECONDS));
       await executeOperator("reload_samples", {});
     }
