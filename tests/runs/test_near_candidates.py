@@ -20,7 +20,7 @@ from refseg.prototypes.prototypes import Prototypes
 from refseg.runs import near_candidates, similar
 from refseg.runs.near_candidates import nearest_candidates
 from tests.kept import KeptDataset, kept_trays
-from tests.trays import propose_truth, tray_samples, whole_mask
+from tests.trays import tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -92,20 +92,10 @@ class TestFound:
         assert found[0].similarity > found[-1].similarity
         assert label.label in kept.made.classes
 
-    def test_of_those_that_overlap_one_is_taken(
-        self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        samples = tray_samples(tmp_path, 2)
-        for sample in samples:
-            objects = sample.ground_truth.detections
-            sample.ground_truth.detections = [*objects, *(label.copy() for label in objects)]
-        dataset = make_dataset(samples)
-        propose_truth(monkeypatch, dataset)
-        refseg.build_index(dataset, "demo", exact=True, num_workers=0, progress=False)
-        assert refseg.open_index(dataset).index.num_candidates == 8
-        prototypes = build(dataset)
+    def test_of_those_that_overlap_one_is_taken(self, overlapping: fo.Dataset) -> None:
+        prototypes = build(overlapping)
         name = prototypes.reference_ids[0]
-        found = nearest_candidates(dataset, prototypes, [name], 8, progress=False)[name]
+        found = nearest_candidates(overlapping, prototypes, [name], 8, progress=False)[name]
         assert len(found) == 3
         places = {(item.sample_id, tuple(np.round(item.bounding_box, 2))) for item in found}
         assert len(places) == 3

@@ -19,7 +19,7 @@ from refseg.errors import BadReferenceError, DatasetError, IndexMismatchError, I
 from refseg.models.loaded import load_models
 from refseg.progress import drain
 from tests.kept import KeptDataset, kept_trays
-from tests.trays import IMAGE_HW, propose_truth, tray_samples, whole_mask
+from tests.trays import IMAGE_HW, tray_samples, whole_mask
 
 MakeDataset = Callable[..., fo.Dataset]
 
@@ -100,18 +100,8 @@ class TestFindSimilar:
     def test_fewer_candidates_than_asked_for(self, trays: fo.Dataset) -> None:
         assert len(refseg.find_similar(trays, star_of(trays), k=1000, progress=False)) == 12
 
-    def test_of_overlapping_candidates_one_is_taken(
-        self, make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        samples = tray_samples(tmp_path, 2)
-        for sample in samples:
-            objects = sample.ground_truth.detections
-            sample.ground_truth.detections = [*objects, *(label.copy() for label in objects)]
-        dataset = make_dataset(samples)
-        propose_truth(monkeypatch, dataset)
-        refseg.build_index(dataset, "demo", exact=True, num_workers=0, progress=False)
-        assert refseg.open_index(dataset).index.num_candidates == 8
-        assert len(refseg.find_similar(dataset, star_of(dataset), k=8, progress=False)) == 4
+    def test_of_overlapping_candidates_one_is_taken(self, overlapping: fo.Dataset) -> None:
+        assert len(refseg.find_similar(overlapping, star_of(overlapping), k=8, progress=False)) == 4
 
     def test_more_are_looked_up_where_too_few_are_left(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(similar, "TIMES_MORE", 1)

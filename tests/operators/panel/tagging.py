@@ -6,9 +6,11 @@ from typing import Any
 
 import fiftyone as fo
 
+import refseg
 from refseg.dataset.references import collect_negatives, collect_references
 from refseg.dataset.store import save_prototypes
 from refseg.prototypes.building import build_prototypes
+from tests.operators.app_panel import choose
 
 STAR, TEE = "star.v1", "$tee"
 
@@ -18,6 +20,12 @@ def learn(dataset: fo.Dataset) -> None:
     references = collect_references(dataset, "ground_truth", tags="reference")
     negatives = collect_negatives(dataset, "ground_truth")
     save_prototypes(dataset, build_prototypes(references, "demo", negatives=negatives, progress=False), "parts", overwrite=True)
+
+
+def index_and_choose(dataset: fo.Dataset) -> None:
+    """An index for the demo's models, which the panel is to use."""
+    refseg.build_index(dataset, "demo", num_workers=0, progress=False)
+    choose(dataset, model="demo")
 
 
 def tag(view: Any, name: str, field: str = "ground_truth") -> None:

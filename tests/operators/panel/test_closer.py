@@ -18,9 +18,9 @@ import refseg
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.store import load_prototypes
 from refseg.runs.near_candidates import nearest_candidates
-from tests.operators.app_panel import choose, press
+from tests.operators.app_panel import press
 from tests.operators.panel.shelf import loaded
-from tests.operators.panel.tagging import STAR, learn, tag
+from tests.operators.panel.tagging import STAR, index_and_choose, learn, tag
 
 NO_PROTOTYPES = "Build prototypes to see the features."
 NO_INDEX = "Build the index to see the nearest candidates."
@@ -38,8 +38,7 @@ def learnt(trays: fo.Dataset) -> fo.Dataset:
     """Four indexed trays; the objects of the first two are references, a star of the third is a negative."""
     tag(trays[:2], "reference")
     learn(trays)
-    refseg.build_index(trays, "demo", num_workers=0, progress=False)
-    choose(trays, model="demo")
+    index_and_choose(trays)
     trays.reload()
     return trays
 

@@ -10,7 +10,7 @@ import pytest
 import refseg
 from tests.operators.app_panel import choose, press, run_job, section
 from tests.operators.panel.shelf import kept
-from tests.operators.panel.tagging import learn, tag
+from tests.operators.panel.tagging import index_and_choose, learn, tag
 
 NOTHING = {"is_possible": False, "was_asked": False, "num_found": 0, "num_open": 0, "classes": []}
 
@@ -20,8 +20,7 @@ def segmented(trays: fo.Dataset) -> fo.Dataset:
     """Four trays with predictions and an index; the objects of the first are references."""
     tag(trays[:1], "reference")
     learn(trays)
-    refseg.build_index(trays, "demo", num_workers=0, progress=False)
-    choose(trays, model="demo")
+    index_and_choose(trays)
     refseg.segment(trays, "parts", num_workers=0, progress=False)
     trays.reload()
     return trays
