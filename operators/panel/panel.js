@@ -72,21 +72,21 @@
     useHooks() {
       return {
         show: useRecoilCallback(({ snapshot, set }) => async ({ fields = [], hidden = [], scale = null }) => {
-          for (const modal of [false, true]) {
-            const active = await snapshot.getPromise(activeFields({ modal }));
-            set(activeFields({ modal }), [...fields, ...active.filter((path) => !fields.includes(path) && !hidden.includes(path))]);
-          }
-          const scheme = await snapshot.getPromise(colorScheme);
+          const places = [false, true].map((modal) => activeFields({ modal }));
+          const [scheme, ...active] = await Promise.all([colorScheme, ...places].map((state) => snapshot.getPromise(state)));
           if (scale) set(colorScheme, coloured(scheme, scale));
           else if (hidden.length) set(colorScheme, uncoloured(scheme, hidden));
+          places.forEach((place, number) => {
+            set(place, [...fields, ...active[number].filter((path) => !fields.includes(path) && !hidden.includes(path))]);
+          });
         }),
       };
     }
 
     async execute({ hooks, params }) {
       await hooks.show(params);
-      if (!params.hidden) return;
-      // Labels that the grid has drawn keep their colours, also where they are drawn again before the App knows the new ones.
+      if (!params.hidden && !params.scale) return;
+      // The grid mixes up what it has drawn and what it is to draw: drawn anew, all has its colours.
       await new Promise((done) => setTimeout(done, SETTLED_MILLISECONDS));
       await executeOperator("reload_samples", {});
     }

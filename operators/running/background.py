@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "@refseg/reference-segmentation/"
 """With which the URIs of RefSeg's operators begin."""
+THREADS = "refseg-job-"
+"""With which the names of the threads begin that run them."""
 OUTCOMES = "refseg_outcomes"
 SECONDS_KEPT = 24 * 3600
 
@@ -79,7 +81,7 @@ def start(
     job_id = uuid.uuid4().hex
     job_ctx = foo.ExecutionContext({**request, JOB_ID: job_id}, executor=Executor(), operator_uri=operator)
     isolate(job_ctx)
-    threading.Thread(target=found.run_unattended, args=(job_ctx, job_id), name=f"refseg-{operator}", daemon=True).start()
+    threading.Thread(target=found.run_unattended, args=(job_ctx, job_id), name=THREADS + operator, daemon=True).start()
     return job_id
 
 

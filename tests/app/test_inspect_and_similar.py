@@ -181,10 +181,12 @@ UNLIKE = 10
 def thumbnail(app: AppPage, fits: Callable[[NDArray[np.float64]], bool]) -> NDArray[np.float64]:
     """What the grid shows of the second image, once it is as expected and does not change any more."""
     app.page.mouse.move(2, 2)
+    # The element itself is made anew while the grid is drawn again; its place stays.
+    place = app.page.locator("[data-cy=looker]").nth(1).bounding_box()
     before = np.zeros((*SIDE[::-1], 3))
-    for _ in range(60):
-        app.page.wait_for_timeout(1000)
-        with Image.open(BytesIO(app.page.locator("[data-cy=looker]").nth(1).screenshot())) as picture:
+    for _ in range(120):
+        app.page.wait_for_timeout(500)
+        with Image.open(BytesIO(app.page.screenshot(clip=place))) as picture:
             seen = pixels(picture)
         if difference(seen, before) < 0.5 and fits(seen):
             return seen

@@ -88,7 +88,8 @@ class Held:
 
 
 def own_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("refseg-")]
+    """Those that `background` starts; other parts of the panel keep threads of their own."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(background.THREADS)]
 
 
 def start(dataset: fo.Dataset, job: str = "segment", params: dict[str, Any] | None = None, **request: Any) -> str:
