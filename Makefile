@@ -23,7 +23,7 @@ LOWEST ?= python3.10
 MINUTES ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check audit test every-test test-fast test-lowest bench bench-candidates soak demo app dist clean
+.PHONY: help install format check audit test tests test-thorough test-fast test-lowest bench bench-candidates soak demo app dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,14 +53,18 @@ check: $(READY) ## ruff, mypy and import-linter, the same as the pre-commit hook
 audit: $(READY) ## licences of what is installed, and what is known against it (make audit STRICT=--strict before a release)
 	$(BIN)/python scripts/audit.py $(STRICT)
 
-test: check every-test ## check, then every test, those of the App in a browser; with make -j2 both at once
+test: check tests ## check, then the tests, those of the App in a browser too; with make -j2 both at once
 
-every-test: $(READY)
+tests: $(READY)
 	$(BIN)/python scripts/ensure_browser.py
-	$(PYTEST)
+	$(PYTEST) -m 'not thorough'
+
+test-thorough: $(READY) ## what make test leaves out: the same things at length (before a release, or after a change of what they are about)
+	$(BIN)/python scripts/ensure_browser.py
+	$(PYTEST) -m thorough
 
 test-fast: $(READY) ## the tests that take seconds
-	$(PYTEST) -m 'not slow and not app'
+	$(PYTEST) -m 'not slow and not app and not thorough'
 
 # In an environment of its own, which takes 7 GB; warnings of old versions are not ours.
 test-lowest: ## the tests that take seconds, with the lowest versions that pyproject.toml allows (make test-lowest LOWEST=python3.10)
@@ -70,7 +74,7 @@ test-lowest: ## the tests that take seconds, with the lowest versions that pypro
 	.venv-lowest/bin/python -m pip install $(QUIET) --constraint .venv-lowest/constraints.txt torch torchvision numpy
 	.venv-lowest/bin/python -m pip install $(QUIET) --constraint .venv-lowest/constraints.txt --no-build-isolation --editable '.[dev]'
 	.venv-lowest/bin/python scripts/ensure_mongod.py
-	$(QUIET_DB) .venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -o filterwarnings=default -m 'not slow and not app'
+	$(QUIET_DB) .venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -o filterwarnings=default -m 'not slow and not app and not thorough'
 
 bench: $(READY) ## measure speed and size, against targets, into bench.json (half an hour, 25 GB of disk for a while)
 	$(QUIET_DB) $(BIN)/python -m benchmarks --out bench.json

@@ -23,13 +23,14 @@ from .sample_references import SampleReferences
 from .segment import Segment
 from .segment_with_references import SegmentWithReferences
 from .show_heatmap import ShowHeatmap
+from .show_object import ShowObject
 from .suggest_references import SuggestReferences
 from .tag_references import TagReferences
 from .update import Update
 from .write_counts import WriteCounts
 
 OPERATORS = (
-    *(TagReferences, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
+    *(TagReferences, ShowObject, SampleReferences, BuildPrototypes, Segment, Evaluate, SegmentWithReferences),
     *(BuildIndex, IndexStatus, DeleteIndex, FindSimilar, Cancel),
     *(InspectPrototypes, ShowHeatmap),
     *(Learn, Review, SuggestReferences, Update),

@@ -184,6 +184,19 @@ class Form:
             problem = next((unknown_class(item, known) for item in value or () if item and item not in known), None)
         self._field(name, types.List(types.String()), label, description, problem, required=False)
 
+    def numbers(self, name: str, label: str, description: str, each: int, most: int | None = None) -> None:
+        """An optional list of numbers from 0 to 1, so many for each thing that is named, and at most so many things."""
+        value = self.value(name)
+        fits = value is None or (
+            isinstance(value, list | tuple)
+            and all(isinstance(item, int | float) and not isinstance(item, bool) and 0 <= item <= 1 for item in value)
+            and len(value) % each == 0
+            and len(value) <= each * (most or len(value))
+        )
+        wanted = f"{each} numbers from 0 to 1" if most == 1 else f"{each} numbers from 0 to 1 for each"
+        problem = None if fits else f"{label} must be {wanted}, not {value!r}."
+        self._field(name, types.List(types.Number(float=True)), label, description, problem, required=False)
+
     def _field(self, name: str, kind: Any, label: str, description: str, problem: str | None, **settings: Any) -> None:
         if problem is not None:
             settings |= {"invalid": True, "error_message": problem}

@@ -20,6 +20,7 @@ from ..forms.selection import all_images, collection, shows_frames
 from ..mark_empty import count_empty, describe, mark
 from ..running import background, failures
 from ..running.jobs import request_cancel, running_jobs
+from ..running.warming import warm_up
 from . import examples as panel_examples
 from . import looking
 from . import sections as panel_sections
@@ -174,6 +175,7 @@ class ReferenceSegmentation(Showing, Closer, Reviewing, Nearest, Inspecting, Com
     @told
     def choose(self, ctx: Any) -> Any:
         """Keep changed settings."""
+        warm_up()
         changes = dict(ctx.params.get("changes") or {})
         if "threshold" in changes:
             # Without a value it is the calibrated one again.
@@ -197,6 +199,7 @@ class ReferenceSegmentation(Showing, Closer, Reviewing, Nearest, Inspecting, Com
     @told
     def add(self, ctx: Any) -> Any:
         """Make what is selected references, and what is selected with Alt negatives; or all of it negatives."""
+        warm_up()
         text = panel_examples.add_selection(
             ctx, panel_settings.read(ctx), only_negatives=bool(ctx.params.get("only_negatives"))
         )
@@ -240,6 +243,7 @@ class ReferenceSegmentation(Showing, Closer, Reviewing, Nearest, Inspecting, Com
     @told
     def draw(self, ctx: Any) -> Any:
         """Draw some references of each class from the chosen field."""
+        warm_up()
         changes = {"shots": ctx.params["shots"]} if "shots" in ctx.params else {}
         text, variant = panel_examples.draw(ctx, panel_settings.change(ctx, **changes))
         ctx.ops.notify(text, variant=variant)

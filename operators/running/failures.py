@@ -18,7 +18,7 @@ _SECTIONS = {
     **dict.fromkeys(
         (
             *("build_prototypes", "calibrate", "mine_negatives", "inspect_prototypes", "show_heatmap", "sample_references"),
-            *("tag_references", "mark_empty"),
+            *("tag_references", "show_object", "mark_empty"),
         ),
         "references",
     ),

@@ -55,6 +55,7 @@ class Job:
         host: the machine it runs on, as `refseg.processes.this_machine` calls it.
         pid: its process there.
         process_started_at: when that process began, seconds since the epoch; 0 where that is unknown.
+        written: images whose predictions can be seen already.
         is_cancelled: whether it was asked to end, and will after its current batch.
     """
 
@@ -70,6 +71,7 @@ class Job:
     host: str = ""
     pid: int = 0
     process_started_at: float = 0.0
+    written: int = 0
     is_cancelled: bool = False
 
     @property
@@ -147,7 +149,15 @@ class Listing:
         """Note a step; returns whether someone asked for the job to be cancelled."""
         now = time.time()
         began = self._job.step_started_at if step.label == self._job.step else now
-        self._job = replace(self._job, updated_at=now, done=step.done, total=step.total, step=step.label, step_started_at=began)
+        self._job = replace(
+            self._job,
+            updated_at=now,
+            done=step.done,
+            total=step.total,
+            step=step.label,
+            step_started_at=began,
+            written=step.written,
+        )
         return self._attempt(self._exchange)
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ def toasts(app: AppPage) -> Locator:
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
+@pytest.mark.thorough
 def test_what_models_take_here(open_app: OpenApp, few_trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
     app = open_panel(open_app, few_trays, size=size, scheme=scheme)
     app.use_theme(scheme)
@@ -60,6 +61,7 @@ def test_what_models_take_here(open_app: OpenApp, few_trays: fo.Dataset, size: t
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_one_number_while_a_build_counts_and_is_cancelled(open_app: OpenApp, few_trays: fo.Dataset) -> None:
     from tests.operators.service import HeldImage
 
@@ -92,6 +94,7 @@ def test_one_number_while_a_build_counts_and_is_cancelled(open_app: OpenApp, few
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_a_failed_job_leaves_its_reason(open_app: OpenApp, few_trays: fo.Dataset, weights: Path) -> None:
     """In its section, for every browser and after a reload, until it is done again; here weights from a file are to blame."""
     app = open_panel(open_app, few_trays)

@@ -92,6 +92,7 @@ def ids_of(dataset: fo.Dataset, name: str) -> list[str]:
     return [one for one, row in rows if prototypes.classes[row] == name]
 
 
+@pytest.mark.thorough
 def test_inspection_as_a_view_of_the_panel(open_app: OpenApp, trays: fo.Dataset, tmp_path: Path) -> None:
     mistaken, wrong_id = learn_with_a_mistake(trays)
     app = open_panel(open_app, trays)
@@ -229,6 +230,7 @@ def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Datase
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_similar_objects_become_references_where_they_are_shown(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)

@@ -219,6 +219,7 @@ def build_up_to(app: AppPage, held: HeldImage) -> None:
         app.page.wait_for_timeout(50)
 
 
+@pytest.mark.thorough
 def test_a_closed_browser_and_a_second_one_lose_nothing(
     open_app: OpenApp, few_trays: fo.Dataset, hold: Callable[[], HeldImage]
 ) -> None:
@@ -241,6 +242,7 @@ def work_in_server(app: AppPage) -> None:
     app.page.get_by_label("Long work in the delegated service").uncheck()
 
 
+@pytest.mark.thorough
 def test_a_new_server_loses_nothing(open_app: OpenApp, few_trays: fo.Dataset, other_server: Server) -> None:
     app = open_panel(open_app, few_trays, at=other_server)
     draw(app)
@@ -277,6 +279,7 @@ def test_the_delegated_service(open_app: OpenApp, few_trays: fo.Dataset, other_s
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)
@@ -426,6 +429,7 @@ def test_least_scores_are_named(open_app: OpenApp, predicted: fo.Dataset) -> Non
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_many_images_are_read_beside_the_requests(open_app: OpenApp) -> None:
     """A first look takes longer than a request waits; the panel asks again by itself, and what is decided counts at once."""
     from benchmarks.panel_speed import make_dataset

@@ -94,6 +94,7 @@ def test_review(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], sch
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: OpenApp, trays: fo.Dataset) -> None:
     from refseg.dataset import box_iou
 

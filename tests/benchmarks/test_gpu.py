@@ -35,6 +35,7 @@ def test_table_by_hand() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_runs_without_fiftyone() -> None:
     code = "import sys; sys.modules['fiftyone'] = None; import torch; torch.set_num_threads(1)\n"
     code += "sys.argv[1:] = '--model demo --device cpu --batches 1 --repeats 1 --points 4'.split()\n"

@@ -22,6 +22,7 @@ def test_matching(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(figure.value > 0 for figure in figures)
 
 
+@pytest.mark.thorough
 def test_panel() -> None:
     """Numbers of the panel itself are those of the dataset, which the benchmark makes past FiftyOne's checks."""
     import fiftyone as fo
@@ -46,6 +47,7 @@ def test_the_dataset_of_the_panel() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_segmenting_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment_again, "NUM_DRAWN", 6)
     monkeypatch.setattr(segment_again, "REFERENCES", 4)

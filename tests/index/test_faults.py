@@ -209,6 +209,7 @@ def assert_alike(found: PackedCandidates, expected: PackedCandidates) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_again_and_again(
     dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -331,6 +332,7 @@ class TestFullDisk:
 
 
 class TestCutOffFiles:
+    @pytest.mark.thorough
     def test_any_file_cut_off_is_an_error_or_makes_no_difference(self, tmp_path: Path) -> None:
         place = tmp_path / "index"
         make_index(place).append(items([12, 13]))

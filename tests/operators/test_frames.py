@@ -88,6 +88,10 @@ def test_from_python(learnt: fo.Dataset) -> None:
     assert (count_of(learnt, "accepted", tag="reference"), count_of(learnt, "rejected", tag="negative")) == (1, 1)
     assert on("review", "undo", written=written)["undone"] is True
     assert count_of(learnt, "rejected") == 0
+    frame = learnt.to_frames().first()
+    x, y, w, h = frame.ground_truth.detections[0].bounding_box
+    shown = on("show_object", frame.id, "star", [(x + w / 2, y + h / 2)], box=(x, y, w, h))
+    assert (shown["sample_id"], shown["origin"], count_of(learnt, "references", tag="reference")) == (frame.id, "index", 1)
     assert on("tag_references", "predictions", ids[2:3], negative=True)["field"] == "rejected"
     assert on("find_similar", ids[:1], k=3)["num_found"] == count_of(learnt, "similar") == 3
     assert on("show_heatmap", "star", "parts")["num_images"] == learnt.count("frames.heatmap_star.map") == 4

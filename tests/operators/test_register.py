@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
 NAMES = MANIFEST["operators"]
 PANELS = MANIFEST["panels"]
-QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel", "mark_empty")
+QUICK = ("tag_references", "review", "delete_index", "find_similar", "cancel", "mark_empty", "show_object")
 
 
 HEAVY = (

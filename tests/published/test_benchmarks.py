@@ -384,6 +384,7 @@ class TestWhatFiguresDependOn:
         assert run["skipped_references"][-1][0] == "all"
 
 
+@pytest.mark.thorough
 def test_custom_of_deep_pictures_of_many_bands(tmp_path: Path) -> None:
     """Read as they are meant they answer as the same pictures of eight bits do, else not; nothing is answered from before."""
     paths = trees.write_custom(tmp_path / "own")
@@ -428,6 +429,7 @@ def test_custom_of_deep_pictures_of_many_bands(tmp_path: Path) -> None:
             fo.delete_dataset(name)
 
 
+@pytest.mark.thorough
 def test_custom_in_processes(place: Path) -> None:
     paths = trees.write_custom(place / "custom")
     job = BenchmarkJob(

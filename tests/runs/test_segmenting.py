@@ -15,15 +15,18 @@ from PIL import Image
 
 import refseg.candidates.proposing
 import refseg.matching.matcher
+import refseg.runs.writing
 from refseg.dataset.references import collect_references
 from refseg.dataset.store import dataset_folder, load_prototypes, save_prototypes
 from refseg.errors import DatasetError, PrototypeMismatchError
 from refseg.matching.similarity import Gallery, similarities
 from refseg.models.loaded import load_models
+from refseg.progress import Progress
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.negatives import Negatives
 from refseg.prototypes.prototypes import Prototypes
 from refseg.runs.segmenter import Segmenter
+from tests.dataset.building import build
 from tests.tolerance import Score
 from tests.trays import IMAGE_HW, PARTS, candidates_of, propose_truth, quick_models, tray_samples, whole_mask
 from tests.trays import segment_all as run
@@ -319,6 +322,23 @@ class TestProvenance:
         steps: list[Any] = []
         run(trays, prototypes, progress=steps.append)
         assert [(step.done, step.total) for step in steps] == [(0, 4), (2, 4), (4, 4)]
+
+    @pytest.mark.parametrize("indexed", [False, True])
+    def test_progress_tells_what_others_see_already(
+        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch, indexed: bool
+    ) -> None:
+        if indexed:
+            build(trays)
+        monkeypatch.setattr(refseg.runs.writing, "SECONDS_FIRST", 0.0)
+        told: list[tuple[int, int]] = []
+
+        def watch(step: Progress) -> None:
+            told.append((step.written, sum(found is not None for found in trays.values("predictions.detections"))))
+
+        run(trays, prototypes, progress=watch)
+        assert told[0] == (0, 0)
+        assert max(told)[0] >= 2
+        assert all(written == seen for written, seen in told)
 
     def test_bad_image_is_skipped_recorded_reported(
         self, trays: fo.Dataset, prototypes: Prototypes, caplog: pytest.LogCaptureFixture

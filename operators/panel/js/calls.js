@@ -1,5 +1,5 @@
 /* What the panel asks Python for, and when it asks again. */
-import { selectedLabelTypes, useCallback, useEffect, usePanelEvent, usePanelId, useRecoilValue, useRef, useState } from "./app.js";
+import { executeOperator, selectedLabelTypes, useCallback, useEffect, usePanelEvent, usePanelId, useRecoilValue, useRef, useState } from "./app.js";
 import { SECTIONS } from "./names.js";
 
 const POLL_MILLISECONDS = 1000;
@@ -76,9 +76,22 @@ export function usePictures(call, wanted, large, side) {
   return known;
 }
 
+/**
+ * Let the grid show the first predictions of a run while it goes on, and again whenever there are twice as many. An open image is
+ * left alone.
+ */
+function showWritten(job, shown) {
+  const before = shown.get(job.id) || 0;
+  if (!job.written || job.written < 2 * before || document.querySelector("[data-cy=modal]")) return;
+  shown.set(job.id, job.written);
+  // The App does not know a field that is new.
+  executeOperator(before ? "reload_samples" : "reload_dataset", {});
+}
+
 /** Watches jobs until they end. Returns a function that takes the id of a job just started. */
 export function useWatch(call, jobs) {
   const known = useRef(new Map());
+  const shown = useRef(new Map());
   const [tick, setTick] = useState(0);
   for (const job of jobs) if (!known.current.has(job.id)) known.current.set(job.id, 0);
   useEffect(() => {
@@ -87,6 +100,7 @@ export function useWatch(call, jobs) {
       const answer = await call("watch", { known: [...known.current.keys()] });
       if (answer) {
         const alive = new Set(answer.jobs.map((job) => job.id));
+        answer.jobs.forEach((job) => showWritten(job, shown.current));
         for (const [id, misses] of [...known.current]) {
           if (answer.ended.includes(id)) known.current.delete(id);
           else if (alive.has(id)) known.current.set(id, 0);

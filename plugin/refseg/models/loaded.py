@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -39,6 +40,11 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+LIBRARIES = (
+    *("hydra.utils", "sam2.modeling.sam2_base", "sam2.modeling.backbones.image_encoder"),
+    "transformers.models.dinov2.modeling_dinov2",
+)
 
 _lock = threading.RLock()
 _loaded: dict[tuple[Preset, str, str, str, str], Models] = {}
@@ -185,6 +191,13 @@ def _load(
                 threading.RLock(),
             )
         return _loaded[key]
+
+
+def import_libraries() -> None:
+    """Import what loading a model imports, which takes longer than reading a small one."""
+    with _lock:
+        for name in LIBRARIES:
+            import_module(name)
 
 
 def unload_models() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..calibration import calibrator_for, default_thresholds
 from ..candidates import PresenceGate
@@ -116,6 +116,9 @@ def _builder_for(source: Source, prototypes: Prototypes, settings: SegmentSettin
     return source.builder(gate_of(prototypes, settings))
 
 
+Report = TypeVar("Report")
+
+
 @dataclass
 class _Work:
     """Finding, matching and writing, and what came of it.
@@ -146,12 +149,25 @@ class _Work:
         """Yields after each batch; all is written when it ends."""
         self.builder = builder
         if self.writer.settings.preview:
-            self.best = yield from preview_images(self.source, self.images.held, self.matcher, self.writer, self.looker)
+            self.best = yield from self._told(
+                preview_images(self.source, self.images.held, self.matcher, self.writer, self.looker)
+            )
             self.num_held = len(self.images.held)
         else:
             about = self.source, self.images, builder, self.matcher, self.writer, self.looker
-            self.num_held = yield from segment_images(*about)
+            self.num_held = yield from self._told(segment_images(*about))
         self.writer.flush()
+
+    def _told(self, work: Generator[Progress, None, Report]) -> Generator[Progress, None, Report]:
+        """The same work, which tells how many images are written."""
+        with closing(work):
+            while True:
+                try:
+                    step = next(work)
+                except StopIteration as end:
+                    report: Report = end.value
+                    return report
+                yield replace(step, written=len(self.writer.written))
 
     def close(self) -> None:
         """Write what is done, also after an error."""

@@ -42,6 +42,8 @@ from .settings import SegmentSettings
 IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0
 """Predictions are written when either is reached: what a killed process loses."""
+SECONDS_FIRST = 1.0
+"""The first are written sooner, because somebody waits to see them."""
 CELLS_HELD = 1 << 27
 """And when candidates that are not packed, 4 bytes a cell, take half a gigabyte."""
 PIXELS_A_WRITE = 1 << 26
@@ -155,7 +157,8 @@ class Writer:
         """Write where many answers, or old ones, have gathered."""
         every = [answer.candidates for answer in self.answers.values()]
         cells = sum(len(found) * found.grid_side**2 for found in every if isinstance(found, Candidates))
-        late = time.monotonic() - self._written_at >= SECONDS_A_WRITE
+        patience = SECONDS_A_WRITE if self.written else SECONDS_FIRST
+        late = time.monotonic() - self._written_at >= patience
         if late or len(self.answers) >= IMAGES_A_WRITE or cells >= CELLS_HELD:
             self.flush()
 

@@ -33,6 +33,7 @@ def small_pictures(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_pictures")
+@pytest.mark.thorough
 def test_it_trains_resumes_and_is_loaded(pools, tmp_path):
     state, held_out = tmp_path / "encoder.pt", pools["plain"]
     encoder.train_encoder(state, pools, held_out, 1)

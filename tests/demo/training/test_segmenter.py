@@ -23,6 +23,7 @@ def _small_steps(monkeypatch):
     unload_models()
 
 
+@pytest.mark.thorough
 def test_it_trains_resumes_and_is_loaded(pools, held_out, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     state = tmp_path / "segmenter.pt"

@@ -26,7 +26,7 @@ PART = NOVEL_PARTS[0]
 LONG = ["sample_references", "build_prototypes", "segment", "evaluate", "segment_with_references", "build_index", "learn"]
 ALL = [
     *("mark_empty", "calibrate", "mine_negatives", "tag_references", "index_status", "delete_index", "find_similar"),
-    *("write_counts", "merge_accepted", *LONG),
+    *("write_counts", "merge_accepted", "show_object", *LONG),
 ]
 
 

@@ -1,0 +1,53 @@
+"""What models need is imported once somebody begins to choose, and not before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import fiftyone as fo
+import pytest
+
+from operators.running import warming
+
+ENCODER = "transformers.models.dinov2.modeling_dinov2"
+
+ASKING = f"""
+import sys, threading
+import fiftyone as fo
+from tests.operators.app_panel import press
+
+dataset = fo.load_dataset(sys.argv[1])
+press(dataset, "on_load")
+threads = lambda: [thread for thread in threading.enumerate() if thread.name == "refseg-warming"]
+assert not threads() and "torch" not in sys.modules
+press(dataset, "choose", {{"changes": {{"shots": 3}}}})
+(thread,) = threads()
+press(dataset, "choose", {{"changes": {{"shots": 2}}}})
+assert threads() in ([thread], [])
+from refseg.models import load_models
+models = load_models("demo")
+thread.join(120)
+assert not thread.is_alive()
+assert {ENCODER!r} in sys.modules
+assert models.dinov2.config.hidden_size
+"""
+
+
+@pytest.mark.slow
+def test_begins_with_the_first_choice_and_whoever_loads_waits_for_it(dataset: fo.Dataset) -> None:
+    command = [sys.executable, "-c", ASKING, dataset.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_that_fails_says_nothing_yet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ImportError("broken")
+
+    monkeypatch.setattr("refseg.models.loaded.import_libraries", fail)
+    monkeypatch.setattr(warming, "_thread", None)
+    thread = warming.warm_up()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert capfd.readouterr().err == ""
