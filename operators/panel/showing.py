@@ -13,6 +13,7 @@ from ..forms.constants import NEGATIVE_TAG, REFERENCE_TAG
 from ..forms.form import object_fields
 from ..forms.selection import all_images, collection, images_of
 from ..forms.weights import using_files
+from ..running.warming import warm_up
 from . import settings as panel_settings
 from .acting import send, send_overview, show_labels, told
 from .examples import every_image
@@ -29,6 +30,7 @@ class Showing:
     @told
     def scene(self, ctx: Any) -> Any:
         """A picture of an image: the one asked for or its neighbour, else the one open or selected, else the view's first."""
+        warm_up()
         sample = _sample_of(ctx)
         if sample is None:
             return None

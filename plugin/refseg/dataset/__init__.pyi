@@ -7,6 +7,9 @@ from .contradictions import clashes as clashes
 from .contradictions import require_no_contradictions as require_no_contradictions
 from .copies import MERGED_FROM as MERGED_FROM
 from .copies import origin_of as origin_of
+from .drawn_candidates import drawn_images as drawn_images
+from .drawn_candidates import drawn_rows as drawn_rows
+from .drawn_candidates import in_drawn_order as in_drawn_order
 from .drawn_references import sample_references as sample_references
 from .fields import ACCEPTED_FIELD as ACCEPTED_FIELD
 from .fields import CHANGING as CHANGING

@@ -1,5 +1,6 @@
 from .candidate_index import CandidateIndex as CandidateIndex
 from .leases import Leases as Leases
+from .looks import Look as Look
 from .search import Found as Found
 from .search import make_vector_index as make_vector_index
 from .search import search_all as search_all

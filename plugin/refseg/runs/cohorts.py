@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..dataset import iter_candidates
+from ..dataset import drawn_images, drawn_rows, in_drawn_order, iter_candidates
 from ..index import IndexedImage
 from ..matching import Looked
 from ..progress import Progress
-from ..prototypes import MAX_COHORT, Cohort
+from ..prototypes import Cohort
 from .looking import Looker
 
 logger = logging.getLogger(__name__)
 
-MOST_IMAGES = 100
 FEWEST_IMAGES = 12
 """Where the index holds fewer others than the images of references, so many are computed, and kept."""
 FEWEST = 32
@@ -45,23 +42,19 @@ def iter_cohort(dataset: Any, looker: Looker, chosen_before: Collection[str] = (
         return None
     images = source.index.index.images
     paths = dict(zip(*dataset.values(["id", "filepath"]), strict=True))
-    # By the names of the files, so that the same images give the same answers in another dataset too.
-    names = {sample_id: Path(path).name for sample_id, path in paths.items()}
-    others = sorted(paths.keys() - set(chosen_before), key=lambda own: (_draw(names[own]), paths[own], own))
-    held = [name for name in others if name in images and images[name].num_candidates][:MOST_IMAGES]
+    others = in_drawn_order(paths, chosen_before)
+    held = drawn_images(others, images)
     missing = [name for name in others if name not in images][: max(0, FEWEST_IMAGES - len(held))]
     chosen = held + (missing if missing and looker.has_models() else [])
     if not chosen:
         return None
     known = {(image.sample_id, image.key): looked for image, looked in _known(looker, held)}
-    most = MAX_COHORT // len(chosen)
     found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     yield Progress(0, len(chosen), "images of the dataset")
     with closing(iter_candidates(source, dataset.select(chosen), prototypes)) as every:
         for done, (name, candidates) in enumerate(every, 1):
             if candidates is not None and len(candidates):
-                drawn = sorted((_draw(f"{names[name]} {row}"), row) for row in range(len(candidates)))
-                rows = torch.tensor([row for _, row in drawn[:most]], dtype=torch.int64)
+                rows = drawn_rows(paths[name], len(candidates), len(chosen))
                 # Computing may have moved on to another index.
                 image = source.index.index.images.get(name)
                 seen = None if image is None else known.get((name, image.key))
@@ -84,8 +77,3 @@ def _known(looker: Looker, held: Sequence[str]) -> Iterator[tuple[IndexedImage, 
     assert looker.source.index is not None
     images = [looker.source.index.index.images[name] for name in held]
     return zip(images, looker.known(images), strict=True)
-
-
-def _draw(name: str) -> str:
-    """By what is chosen: at random, and the same each time."""
-    return hashlib.sha256(name.encode()).hexdigest()
