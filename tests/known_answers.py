@@ -95,10 +95,13 @@ KNOWN = KnownAnswers(Path(os.environ[FOLDER]) if FOLDER in os.environ else None)
 @contextmanager
 def handed_out(known: KnownAnswers = KNOWN) -> Iterator[KnownAnswers]:
     """Within the block the models of this process answer the same numbers once; outside `torch.inference_mode` always anew."""
+    from refseg.candidates import decoding
+    from refseg.models.loaded import import_libraries
+
+    # Two threads cannot import transformers at once, and the panel may be about to.
+    import_libraries()
     from sam2.modeling.backbones.image_encoder import ImageEncoder
     from transformers import Dinov2Model
-
-    from refseg.candidates import decoding
 
     look, see, decode = Dinov2Model.forward, ImageEncoder.forward, decoding.ClickDecoder._decode
 

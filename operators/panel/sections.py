@@ -108,7 +108,7 @@ def jobs(ctx: Any) -> list[Section]:
             "step": job.step,
             "text": f"{job.step} {job.done:,} of {job.total:,}" if job.total else "starting",
             "left": None if job.seconds_left is None else duration(job.seconds_left),
-            "written": job.written,
+            "found": job.found,
             "is_cancelled": job.is_cancelled,
             "seconds": round(now - job.started_at),
         }

@@ -55,7 +55,7 @@ class Job:
         host: the machine it runs on, as `refseg.processes.this_machine` calls it.
         pid: its process there.
         process_started_at: when that process began, seconds since the epoch; 0 where that is unknown.
-        written: images whose predictions can be seen already.
+        found: objects that are written already.
         is_cancelled: whether it was asked to end, and will after its current batch.
     """
 
@@ -71,7 +71,7 @@ class Job:
     host: str = ""
     pid: int = 0
     process_started_at: float = 0.0
-    written: int = 0
+    found: int = 0
     is_cancelled: bool = False
 
     @property
@@ -156,7 +156,7 @@ class Listing:
             total=step.total,
             step=step.label,
             step_started_at=began,
-            written=step.written,
+            found=step.found,
         )
         return self._attempt(self._exchange)
 

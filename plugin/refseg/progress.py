@@ -24,13 +24,13 @@ class Progress:
         done: finished steps.
         total: all steps, at least 1.
         label: what a step is, in the plural: "images".
-        written: images whose predictions whoever opens the dataset sees already.
+        found: objects that are written already, which whoever opens the dataset sees.
     """
 
     done: int
     total: int
     label: str
-    written: int = 0
+    found: int = 0
 
     @property
     def fraction(self) -> float:

@@ -200,7 +200,8 @@ def test_first_predictions(
         assert len(actions) <= MOST_ACTIONS
         for action in actions:
             action()
-        # The field is switched on in the sidebar: the grid draws what is written so far.
+        # One is maybe the object that was shown. Where the field is switched on, the grid draws what is written so far.
+        app.expect_text("Segment", re.compile(rf"([2-9]|\d\d+) objects so far|{ANY_OBJECTS.pattern}"), seconds=240)
         expect(app.page.locator("[data-cy=checkbox-predictions] input").first).to_be_checked(timeout=240_000)
         first = time.monotonic() - began
         app.picture("first_predictions")

@@ -333,12 +333,12 @@ class TestProvenance:
         told: list[tuple[int, int]] = []
 
         def watch(step: Progress) -> None:
-            told.append((step.written, sum(found is not None for found in trays.values("predictions.detections"))))
+            told.append((step.found, trays.count("predictions.detections")))
 
         run(trays, prototypes, progress=watch)
         assert told[0] == (0, 0)
         assert max(told)[0] >= 2
-        assert all(written == seen for written, seen in told)
+        assert all(found == seen for found, seen in told)
 
     def test_bad_image_is_skipped_recorded_reported(
         self, trays: fo.Dataset, prototypes: Prototypes, caplog: pytest.LogCaptureFixture

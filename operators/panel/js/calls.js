@@ -5,6 +5,7 @@ import { SECTIONS } from "./names.js";
 const POLL_MILLISECONDS = 1000;
 const READING_MILLISECONDS = 500;
 const PATIENCE_MILLISECONDS = 5000;
+const FIRST_PAUSE_MILLISECONDS = 2000;
 const POLLS_UNTIL_LOST = 15; // a job neither running nor ended for so long was killed
 const PICTURES_A_REQUEST = 48;
 const IMAGE_TAB = "[data-cy=panel-tab-fo-sample-modal-plugin]"; // what FiftyOne calls the open image among its panels
@@ -77,13 +78,14 @@ export function usePictures(call, wanted, large, side) {
 }
 
 /**
- * Let the grid show the first predictions of a run while it goes on, and again whenever there are twice as many. An open image is
- * left alone.
+ * Let the grid show what a run has found so far while it goes on: at once, then after two seconds, four, eight and so on. An open
+ * image is left alone.
  */
-function showWritten(job, shown) {
-  const before = shown.get(job.id) || 0;
-  if (!job.written || job.written < 2 * before || document.querySelector("[data-cy=modal]")) return;
-  shown.set(job.id, job.written);
+function showFound(job, shown) {
+  const before = shown.get(job.id), now = Date.now();
+  if (!job.found || document.querySelector("[data-cy=modal]")) return;
+  if (before && (job.found === before.found || now < before.at + before.pause)) return;
+  shown.set(job.id, { found: job.found, at: now, pause: before ? 2 * before.pause : FIRST_PAUSE_MILLISECONDS });
   // The App does not know a field that is new.
   executeOperator(before ? "reload_samples" : "reload_dataset", {});
 }
@@ -100,7 +102,7 @@ export function useWatch(call, jobs) {
       const answer = await call("watch", { known: [...known.current.keys()] });
       if (answer) {
         const alive = new Set(answer.jobs.map((job) => job.id));
-        answer.jobs.forEach((job) => showWritten(job, shown.current));
+        answer.jobs.forEach((job) => showFound(job, shown.current));
         for (const [id, misses] of [...known.current]) {
           if (answer.ended.includes(id)) known.current.delete(id);
           else if (alive.has(id)) known.current.set(id, 0);

@@ -50,7 +50,7 @@ export function Section({ number, title, state, isNext, hint, children }) {
 export function Jobs({ jobs, call, hasBar = true }) {
   return jobs.map((job) => box({ key: job.id, my: 1 },
     row({ justifyContent: "space-between", flexWrap: "nowrap" },
-      text([`${job.label}: ${job.text}`, job.written > 0 && `${plural(job.written, "image")} written`, job.left && !job.is_cancelled && `about ${job.left} left`, job.is_cancelled && "ending after this batch"].filter(Boolean).join(" · ")),
+      text([`${job.label}: ${job.text}`, job.found > 0 && `${plural(job.found, "object")} so far`, job.left && !job.is_cancelled && `about ${job.left} left`, job.is_cancelled && "ending after this batch"].filter(Boolean).join(" · ")),
       button("Cancel", () => call("cancel", { id: job.id }), { disabled: job.is_cancelled })),
     hasBar ? h(mui.LinearProgress, {
       "aria-label": job.label, sx: { mt: 0.5, height: 6, borderRadius: 3 },

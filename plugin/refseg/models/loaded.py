@@ -194,7 +194,10 @@ def _load(
 
 
 def import_libraries() -> None:
-    """Import what loading a model imports, which takes longer than reading a small one."""
+    """Import what loading a model imports, which takes longer than reading a small one.
+
+    Of two threads that import transformers at once one fails, so whoever else imports it here holds the same lock.
+    """
     with _lock:
         for name in LIBRARIES:
             import_module(name)

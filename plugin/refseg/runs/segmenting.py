@@ -159,7 +159,7 @@ class _Work:
         self.writer.flush()
 
     def _told(self, work: Generator[Progress, None, Report]) -> Generator[Progress, None, Report]:
-        """The same work, which tells how many images are written."""
+        """The same work, which tells how many objects are written."""
         with closing(work):
             while True:
                 try:
@@ -167,7 +167,7 @@ class _Work:
                 except StopIteration as end:
                     report: Report = end.value
                     return report
-                yield replace(step, written=len(self.writer.written))
+                yield replace(step, found=self.writer.num_instances)
 
     def close(self) -> None:
         """Write what is done, also after an error."""

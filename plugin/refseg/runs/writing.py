@@ -43,7 +43,8 @@ IMAGES_A_WRITE = 256
 SECONDS_A_WRITE = 5.0
 """Predictions are written when either is reached: what a killed process loses."""
 SECONDS_FIRST = 1.0
-"""The first are written sooner, because somebody waits to see them."""
+SHARE_WAITED = 0.25
+"""The first are written sooner, after this share of the time that the run has taken, because somebody waits to see them."""
 CELLS_HELD = 1 << 27
 """And when candidates that are not packed, 4 bytes a cell, take half a gigabyte."""
 PIXELS_A_WRITE = 1 << 26
@@ -117,6 +118,7 @@ class Writer:
     protected: dict[str, None] = field(default_factory=dict)
     _awaited: set[str] = field(default_factory=set)
     _provisional: dict[str, Provisional] = field(default_factory=dict)
+    _began_at: float = field(default_factory=time.monotonic)
     _written_at: float = field(default_factory=time.monotonic)
     _tally: Tally = field(default_factory=lambda: Tally())
     _kinds: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -157,8 +159,8 @@ class Writer:
         """Write where many answers, or old ones, have gathered."""
         every = [answer.candidates for answer in self.answers.values()]
         cells = sum(len(found) * found.grid_side**2 for found in every if isinstance(found, Candidates))
-        patience = SECONDS_A_WRITE if self.written else SECONDS_FIRST
-        late = time.monotonic() - self._written_at >= patience
+        now = time.monotonic()
+        late = now - self._written_at >= min(SECONDS_A_WRITE, max(SECONDS_FIRST, SHARE_WAITED * (now - self._began_at)))
         if late or len(self.answers) >= IMAGES_A_WRITE or cells >= CELLS_HELD:
             self.flush()
 

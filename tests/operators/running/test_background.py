@@ -121,7 +121,7 @@ class TestInAThread:
             "step": "images",
             "text": "images 0 of 4",
             "left": None,
-            "written": 0,
+            "found": 0,
             "is_cancelled": False,
         }
         answer = press(trays, "watch", {"known": [job_id]})
