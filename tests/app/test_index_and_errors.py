@@ -127,6 +127,7 @@ def test_a_failed_job_leaves_its_reason(open_app: OpenApp, few_trays: fo.Dataset
     assert second.errors == []
 
 
+@pytest.mark.thorough
 def test_errors_stand_where_the_button_is(open_app: OpenApp, few_trays: fo.Dataset) -> None:
     app = open_panel(open_app, few_trays)
     app.fill("Segment", "Predictions", "two words")

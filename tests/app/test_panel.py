@@ -261,6 +261,7 @@ def test_a_new_server_loses_nothing(open_app: OpenApp, few_trays: fo.Dataset, ot
     app.expect_text("Review", re.compile(r"\d+ to review"))
 
 
+@pytest.mark.thorough
 def test_the_delegated_service(open_app: OpenApp, few_trays: fo.Dataset, other_server: Server, session_folder: Any) -> None:
     from tests.operators.service import Service
 

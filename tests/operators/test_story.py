@@ -366,6 +366,7 @@ def test_both_ways_come_to_the_same_end(told_from_python: Story, told_by_service
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 class TestCancel:
     """A job of the service waits for an image; from here it is cancelled, and the image let go."""
 

@@ -79,6 +79,7 @@ def results(bench: Bench) -> dict[str, Any]:
     return bench("coco-fsod", "coco_2017", "--shots", "1,2", "--seeds", "2")
 
 
+@pytest.mark.thorough
 class TestCocoFsod:
     def test_figures_are_those_of_pycocotools(self, results: dict[str, Any]) -> None:
         assert [(run["shots"], run["seed"]) for run in results["runs"]] == [(2, 33), (1, 33), (2, 34), (1, 34)]
@@ -189,6 +190,7 @@ class TestCocoFsod:
         assert "no results of a benchmark" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_lvis(bench: Bench) -> None:
     results = bench("lvis", "lvis", "--shots", "2")
     (run,) = results["runs"]
@@ -211,6 +213,7 @@ def test_lvis(bench: Bench) -> None:
     assert any(value is not None for value in groups)
 
 
+@pytest.mark.thorough
 def test_voc_fsod(bench: Bench) -> None:
     results = bench("voc-fsod", "voc", "--limit", "6", "--shots", "1", "--only", "split1,split3")
     assert [run["split"] for run in results["runs"]] == ["split1", "split3"]
@@ -240,6 +243,7 @@ def test_cd_fsod(bench: Bench) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.thorough
 def test_coco_20i(bench: Bench) -> None:
     results = bench("coco-20i", "coco_2014", "--shots", "1", "--only", "fold0,fold2", "--limit", "4")
     for run in results["runs"]:
@@ -280,6 +284,7 @@ def test_toy(bench: Bench) -> None:
     assert "45.8" in (results["out"] / "table.md").read_text()
 
 
+@pytest.mark.thorough
 class TestWhatFiguresDependOn:
     """The same command again, after something has changed: nothing stale is answered, and nothing is lost."""
 

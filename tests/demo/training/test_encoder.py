@@ -52,6 +52,7 @@ def test_it_trains_resumes_and_is_loaded(pools, tmp_path):
 
 
 @pytest.mark.usefixtures("small_pictures")
+@pytest.mark.thorough
 def test_a_run_begins_with_weights_that_are_there(pools, tmp_path):
     begun = encoder.build_encoder()
     encoder.save_encoder(begun, tmp_path)
@@ -75,6 +76,7 @@ def test_the_last_steps_show_what_the_model_is_asked(pools, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("shapes", [encoder.SMALL, encoder.LARGE])
+@pytest.mark.thorough
 def test_a_step_learns_from_scenes_and_crops(pools, shapes):
     model = encoder.build_encoder()
     slope = torch.nn.ParameterDict({"scale": torch.tensor(2.0), "offset": torch.tensor(-4.0)})

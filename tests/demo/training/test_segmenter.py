@@ -41,6 +41,7 @@ def test_it_trains_resumes_and_is_loaded(pools, held_out, tmp_path, caplog):
         assert torch.allclose(tensor, resumed.state_dict()[name].half().float()), name
 
 
+@pytest.mark.thorough
 def test_a_run_begins_with_weights_that_are_there(pools, held_out, tmp_path):
     begun = segmenter.build_segmenter()
     save_segmenter(begun, tmp_path)

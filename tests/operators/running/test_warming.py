@@ -35,6 +35,7 @@ assert models.dinov2.config.hidden_size
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_begins_with_the_first_choice_and_whoever_loads_waits_for_it(dataset: fo.Dataset) -> None:
     command = [sys.executable, "-c", ASKING, dataset.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
