@@ -92,10 +92,16 @@ def require_progress(progress: object) -> None:
 
 def labelled(work: Generator[Progress, None, Report], label: str) -> Generator[Progress, None, Report]:
     """The same work, whose progress says what it is a part of."""
+    return told_otherwise(work, lambda step: replace(step, label=f"{label}{step.label}"))
+
+
+def told_otherwise(
+    work: Generator[Progress, None, Report], change: Callable[[Progress], Progress]
+) -> Generator[Progress, None, Report]:
+    """The same work, whose progress is changed before it is told."""
     try:
         while True:
-            step = next(work)
-            yield replace(step, label=f"{label}{step.label}")
+            yield change(next(work))
     except StopIteration as end:
         report: Report = end.value
         return report

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ..calibration import calibrator_for, default_thresholds
 from ..candidates import PresenceGate
@@ -32,7 +32,7 @@ from ..errors import DatasetError
 from ..images import pixel_settings
 from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import PRESETS, Models, Preset
-from ..progress import Progress, Watcher, drain
+from ..progress import Progress, Report, Watcher, drain, told_otherwise
 from ..prototypes import Prototypes
 from .changed_objects import renew_changes
 from .looking import Looker
@@ -116,9 +116,6 @@ def _builder_for(source: Source, prototypes: Prototypes, settings: SegmentSettin
     return source.builder(gate_of(prototypes, settings))
 
 
-Report = TypeVar("Report")
-
-
 @dataclass
 class _Work:
     """Finding, matching and writing, and what came of it.
@@ -160,14 +157,7 @@ class _Work:
 
     def _told(self, work: Generator[Progress, None, Report]) -> Generator[Progress, None, Report]:
         """The same work, which tells how many objects are written."""
-        with closing(work):
-            while True:
-                try:
-                    step = next(work)
-                except StopIteration as end:
-                    report: Report = end.value
-                    return report
-                yield replace(step, found=self.writer.num_instances)
+        return told_otherwise(work, lambda step: replace(step, found=self.writer.num_instances))
 
     def close(self) -> None:
         """Write what is done, also after an error."""
