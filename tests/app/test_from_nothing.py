@@ -174,6 +174,7 @@ def test_clicks_boxes_and_other_masks(open_app: OpenApp, unlabelled: tuple[fo.Da
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_first_predictions(
     open_app: OpenApp, tmp_path: Path, record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -338,6 +338,7 @@ def test_many_at_once_from_the_grid(open_app: OpenApp, trays: fo.Dataset) -> Non
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_relabel_fix_and_undo(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)

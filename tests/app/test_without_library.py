@@ -40,6 +40,7 @@ def bare_server(tmp_path: Path) -> Iterator[Server]:
     running.stop()
 
 
+@pytest.mark.thorough
 def test_panel_says_what_to_type(open_app: Callable[..., AppPage], few_trays: fo.Dataset, bare_server: Server) -> None:
     app = open_app(few_trays, at=bare_server)
     app.open_panel_anyway()

@@ -62,6 +62,7 @@ def assert_whole(dataset: fo.Dataset) -> None:
 
 
 class TestTwoProcesses:
+    @pytest.mark.thorough
     def test_that_claim_keys(self, make_dataset: MakeDataset) -> None:
         dataset = make_dataset(persistent=True)
         first, second = at_once(claim_often, dataset.name, (), ())

@@ -236,6 +236,7 @@ def test_a_database_that_is_gone_leaves_those_of_the_name(dataset: fo.Dataset, m
     assert load_prototypes(dataset, "parts").classes == ("star",)
 
 
+@pytest.mark.thorough
 def test_a_killed_process_leaves_those_of_the_name(make_dataset: MakeDataset) -> None:
     """Whenever it is killed, there are the old ones or the new ones."""
     dataset = make_dataset(persistent=True)

@@ -267,6 +267,7 @@ class TestTwoBuilders:
             assert_alike(found[name], candidates)
         assert open_index(dataset).verify(progress=False).damaged == ()
 
+    @pytest.mark.thorough
     def test_one_takes_over_from_one_that_is_killed(self, dataset: fo.Dataset, start: Callable[..., Worker]) -> None:
         index_for(dataset, quick_models())
         killed, other = (start(build_there, dataset.name) for _ in range(2))
@@ -485,7 +486,10 @@ class TestTidiedUpMeanwhile:
         before = trays.values("before.detections.confidence")
         assert all(before)
         for number in range(4):
-            assert trays.values(f"after_{number}.detections.confidence") == before
+            after = trays.values(f"after_{number}.detections.confidence")
+            # Which images are matched together depends on when the files went, and the last digits on that.
+            for scores, expected in zip(after, before, strict=True):
+                assert scores == pytest.approx(expected, abs=1e-6)
 
     def test_the_vector_index(self, tmp_path: Path) -> None:
         index = make_index(tmp_path, range(1, 60))

@@ -231,6 +231,7 @@ def test_voc_fsod(bench: Bench) -> None:
     assert results["datasets"]["refseg-voc-fsod"]["num_images"] == results["num_images"]
 
 
+@pytest.mark.thorough
 def test_cd_fsod(bench: Bench) -> None:
     results = bench("cd-fsod", "cd_fsod", "--shots", "1", "--limit", "2")
     assert [run["part"] for run in results["runs"]] == ["ArTaxOr", "clipart1k", "DIOR", "FISH", "NEU-DET", "UODD"]

@@ -52,6 +52,7 @@ def test_a_run_begins_with_weights_that_are_there(pools, held_out, tmp_path):
         torch.testing.assert_close(tensor, begun.state_dict()[name].half().float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_a_stopped_run_ends_where_a_whole_one_does(pools, held_out, tmp_path, monkeypatch):
     monkeypatch.setattr(segmenter, "measure_segmenter", lambda *_: {})
     whole = segmenter.train_segmenter(tmp_path / "whole.pt", pools, held_out, 3, every=1)
