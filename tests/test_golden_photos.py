@@ -23,8 +23,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from refseg.calibration.probability import calibrator_for, default_thresholds
+from refseg.candidates.clicks import click_decoder
 from refseg.candidates.crops import crop_corners, crop_weights
-from refseg.candidates.decoding import click_decoder, embed_images
+from refseg.candidates.decoding import least_predicted_iou
+from refseg.candidates.embedding import embed_images
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.prompts import prompt_grid
 from refseg.candidates.proposing import Candidates, encode_patches, propose
@@ -144,7 +146,9 @@ def pixels_of(photo: str) -> Tensor:
 def kept_clicks(photo: str, models: Models) -> list[tuple[float, float]]:
     """The clicks whose masks are candidates, in the order of the candidates."""
     decoder, points = click_decoder(models), prompt_grid(models.preset.points_per_side, SIDE)
-    _, _, rows = decoder.decode(points, decoder.terms_of(embed_images(pixels_of(photo), models), 0))
+    _, _, rows = decoder.decode(
+        points, decoder.terms_of(embed_images(pixels_of(photo), models), 0), least_predicted_iou(models.preset)
+    )
     return as_keys(points[rows].numpy())
 
 

@@ -12,17 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refseg.candidates import decoding, upscaling
+from refseg.candidates import clicks, decoding, upscaling
 from refseg.candidates.cleaning import clean_masks
+from refseg.candidates.clicks import click_decoder
 from refseg.candidates.decoding import (
     MIN_PREDICTED_IOU,
-    ImageEmbeddings,
-    click_decoder,
     decode_boxes,
     decode_grid,
     decode_points,
-    embed_images,
 )
+from refseg.candidates.embedding import ImageEmbeddings, embed_images
 from refseg.candidates.prompts import coarse_prompts, open_prompts, prompt_grid
 from refseg.candidates.proposing import propose_from_pixels
 from refseg.errors import ModelMemoryError
@@ -114,7 +113,7 @@ class TestDecodePoints:
         self, models: Models, embeddings: ImageEmbeddings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected, _ = decode_points(POINTS, embeddings, 0, models)
-        real, sizes = decoding.ClickDecoder._transform, []
+        real, sizes = clicks.ClickDecoder._transform, []
 
         def transform(self: Any, prompts: Tensor, terms: Any) -> tuple[Tensor, Tensor]:
             sizes.append(len(prompts))
@@ -123,9 +122,9 @@ class TestDecodePoints:
             return real(self, prompts, terms)
 
         monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
-        monkeypatch.setattr(decoding.ClickDecoder, "_transform", transform)
-        monkeypatch.setitem(decoding.PROMPTS_A_BATCH, "cpu", 36)
-        monkeypatch.setattr(decoding, "IMAGE_BYTES_A_BATCH", {})
+        monkeypatch.setattr(clicks.ClickDecoder, "_transform", transform)
+        monkeypatch.setitem(clicks.PROMPTS_A_BATCH, "cpu", 36)
+        monkeypatch.setattr(clicks, "SHARES_BYTES_A_BATCH", {})
         found, _ = decode_points(POINTS, embeddings, 0, models)
         assert sizes == [36, 18, 9, 9, 9, 9]
         assert_near(found, expected, at_most=1e-3)
@@ -139,7 +138,7 @@ class TestDecodePoints:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
         monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
-        monkeypatch.setattr(decoding.ClickDecoder, "_transform", transform)
+        monkeypatch.setattr(clicks.ClickDecoder, "_transform", transform)
         with pytest.raises(ModelMemoryError, match="one at a time of its prompts"):
             decode_points(POINTS, embeddings, 0, models)
 
@@ -170,7 +169,9 @@ class TestAdaptivePrompts:
     ) -> None:
         per_side = models.preset.points_per_side
         points, coarse = prompt_grid(per_side, SIDE), coarse_prompts(per_side)
-        logits, predicted, kept = click_decoder(models).decode(points, click_decoder(models).terms_of(embeddings, 0))
+        logits, predicted, kept = click_decoder(models).decode(
+            points, click_decoder(models).terms_of(embeddings, 0), MIN_PREDICTED_IOU
+        )
         is_coarse = torch.isin(kept, coarse)
         fine = open_prompts(per_side, predicted[coarse], torch.isin(coarse, kept).nonzero()[:, 0], logits[is_coarse] > 0)
         assert 0 < len(fine) < len(points) - len(coarse)
@@ -272,7 +273,7 @@ class TestDecode:
     def test_prompts_a_batch_do_not_matter(self, models: Models, image: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
         points, embeddings = prompt_grid(3, SIDE), embed(image, models)
         at_once = decode_points(points, embeddings, 0, models)
-        monkeypatch.setattr("refseg.candidates.decoding.PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
+        monkeypatch.setattr("refseg.candidates.clicks.PROMPTS_A_BATCH", {"cpu": 4})  # 4, 4 and a last batch of 1
         in_parts = decode_points(points, embeddings, 0, models)
         assert_near(in_parts[0], at_once[0], at_most=1e-3)
         assert_near(in_parts[1], at_once[1], at_most=1e-4)

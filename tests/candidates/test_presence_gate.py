@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import refseg.candidates.proposing
-from refseg.candidates.decoding import embed_images
+from refseg.candidates.embedding import embed_images
 from refseg.candidates.packing import join, pack
 from refseg.candidates.proposing import PresenceGate, encode_patches, patch_similarity, propose
 from refseg.candidates.tiles import propose_tiles, tile_windows

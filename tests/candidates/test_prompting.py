@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from refseg.candidates.cleaning import clean_masks
-from refseg.candidates.decoding import embed_images
+from refseg.candidates.embedding import embed_images
 from refseg.candidates.prompting import decode_prompt
 from refseg.images.reading import segmenter_pixels
 from refseg.models.loaded import Models, load_models

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refseg.candidates.decoding import ImageEmbeddings, embed_images
+from refseg.candidates.embedding import ImageEmbeddings, embed_images
 from refseg.candidates.grids import drop_near_duplicates, interpolation_matrix, pool_features, share_in_groups, shares_of
 from refseg.candidates.prompts import prompt_grid
 from refseg.candidates.proposing import Candidates, encode_patches, propose, propose_from_pixels

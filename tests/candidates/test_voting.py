@@ -9,7 +9,8 @@ import torch
 
 from refseg.candidates import decoding
 from refseg.candidates.cleaning import clean_masks
-from refseg.candidates.decoding import decode_grid, embed_images, least_predicted_iou
+from refseg.candidates.decoding import decode_grid, least_predicted_iou
+from refseg.candidates.embedding import embed_images
 from refseg.candidates.voting import KEPT_MARGIN, VOTE_IOU, VOTER_MARGIN, vote_masks
 from refseg.images.reading import segmenter_pixels
 from refseg.models.loaded import Models, load_models

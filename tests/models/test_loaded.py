@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import refseg.models.loaded as models_module
-from refseg.candidates.decoding import decode_points, embed_images
+from refseg.candidates.decoding import decode_points
+from refseg.candidates.embedding import embed_images
 from refseg.candidates.proposing import encode_patches
 from refseg.errors import UnknownModelError, UnsafeCheckpointError
 from refseg.models.loaded import PRESETS, default_dtype, get_preset, load_models, unload_models

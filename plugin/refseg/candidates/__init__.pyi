@@ -8,10 +8,10 @@ from .crops import crop_corners as crop_corners
 from .crops import crop_weights as crop_weights
 from .crops import instance_vector as instance_vector
 from .decoding import MIN_PREDICTED_IOU as MIN_PREDICTED_IOU
-from .decoding import ImageEmbeddings as ImageEmbeddings
 from .decoding import decode_boxes as decode_boxes
 from .decoding import decode_grid as decode_grid
-from .decoding import embed_images as embed_images
+from .embedding import ImageEmbeddings as ImageEmbeddings
+from .embedding import embed_images as embed_images
 from .grids import grid_boxes as grid_boxes
 from .grids import interpolation_matrix as interpolation_matrix
 from .grids import pool_features as pool_features

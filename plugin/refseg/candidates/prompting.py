@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models import Models
 from .cleaning import clean_for
-from .decoding import ImageEmbeddings
+from .embedding import ImageEmbeddings
 
 ON, BESIDE, TOP_LEFT, BOTTOM_RIGHT = 1, 0, 2, 3
 """SAM 2's marks of points: a click on the object, one beside it, and two corners of a box."""

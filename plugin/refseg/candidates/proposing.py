@@ -20,7 +20,8 @@ from ..errors import ShapeError
 from ..images import encoder_pixels, normalize, segmenter_pixels
 from ..models import BatchKey, Models, in_batches
 from ..printing import describe_candidates, one_line
-from .decoding import decode_grid, embed_images
+from .decoding import decode_grid
+from .embedding import embed_images
 from .grids import drop_near_duplicates, grid_boxes, pool_features, share_in_groups, shares_of
 
 NEAR_DUPLICATE_IOU = 0.95

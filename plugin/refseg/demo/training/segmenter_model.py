@@ -13,15 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...candidates.cross_attention import (
-    add_attention_to_tokens,
-    add_same_attention_to_tokens,
-    gather_from_image,
-    looks_at_image,
-    split_heads,
-)
+from ...candidates.cross_attention import split_heads
 from ...candidates.upscaling import Upscaling
 from ...images import normalize
+from .cross_attention import add_attention_to_tokens, add_same_attention_to_tokens, gather_from_image, looks_at_image
 
 SIDE = 320
 """Pixels a side of the images that the segmenter is made for."""
