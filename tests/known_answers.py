@@ -95,7 +95,7 @@ KNOWN = KnownAnswers(Path(os.environ[FOLDER]) if FOLDER in os.environ else None)
 @contextmanager
 def handed_out(known: KnownAnswers = KNOWN) -> Iterator[KnownAnswers]:
     """Within the block the models of this process answer the same numbers once; outside `torch.inference_mode` always anew."""
-    from refseg.candidates import decoding
+    from refseg.candidates.clicks import ClickDecoder
     from refseg.models.loaded import import_libraries
 
     # Two threads cannot import transformers at once, and the panel may be about to.
@@ -103,7 +103,7 @@ def handed_out(known: KnownAnswers = KNOWN) -> Iterator[KnownAnswers]:
     from sam2.modeling.backbones.image_encoder import ImageEncoder
     from transformers import Dinov2Model
 
-    look, see, decode = Dinov2Model.forward, ImageEncoder.forward, decoding.ClickDecoder._decode
+    look, see, decode = Dinov2Model.forward, ImageEncoder.forward, ClickDecoder._decode
 
     def forward(self: nn.Module, pixel_values: Tensor, *arguments: Any, **options: Any) -> Any:
         if arguments or options or not torch.is_inference_mode_enabled():
@@ -116,16 +116,15 @@ def handed_out(known: KnownAnswers = KNOWN) -> Iterator[KnownAnswers]:
             return see(self, sample)
         return known.answer(("image", known.weights(self), digest(sample)), lambda: see(self, sample))
 
-    def decode_prompts(self: Any, points: Tensor, terms: Any) -> Any:
-        asked = digest(points, terms.image, terms.keys, *terms.fine)
-        least = decoding.least_predicted_iou(self._preset)
+    def decode_prompts(self: Any, points: Tensor, terms: Any, least: float) -> Any:
+        asked = digest(points, terms.keys, terms.values, terms.image.upscaled, *terms.fine)
         key = "masks", known.weights(self._decoder), known.weights(self._prompts), asked, least
-        return known.answer(key, lambda: decode(self, points, terms))
+        return known.answer(key, lambda: decode(self, points, terms, least))
 
     with (
         patch.object(Dinov2Model, "forward", forward),
         patch.object(ImageEncoder, "forward", encode),
-        patch.object(decoding.ClickDecoder, "_decode", decode_prompts),
+        patch.object(ClickDecoder, "_decode", decode_prompts),
     ):
         yield known
 
