@@ -22,7 +22,7 @@ from refseg.candidates.decoding import (
     decode_points,
 )
 from refseg.candidates.embedding import ImageEmbeddings, embed_images
-from refseg.candidates.prompts import coarse_prompts, open_prompts, prompt_grid
+from refseg.candidates.prompts import JUDGED_IOU, prompt_grid, prompts_worth_asking
 from refseg.candidates.proposing import propose_from_pixels
 from refseg.errors import ModelMemoryError
 from refseg.images.reading import segmenter_pixels
@@ -164,18 +164,40 @@ def ious(masks: Tensor, others: Tensor) -> Tensor:
 
 
 class TestAdaptivePrompts:
-    def test_are_those_of_the_rule_in_the_order_of_the_grid(
+    @torch.inference_mode()
+    def test_are_judged_by_the_package_decoder_at_half_the_side(self, models: Models, embeddings: ImageEmbeddings) -> None:
+        sam2, halved = models.sam2, embeddings.halved()
+        assert [tuple(level.shape[-2:]) for level in (halved.coarse, *halved.fine)] == [(10, 10), (40, 40), (20, 20)]
+        labels = torch.ones(len(POINTS), 1, dtype=torch.int)
+        sparse, _ = sam2.sam_prompt_encoder(points=(POINTS[:, None], labels), boxes=None, masks=None)
+        logits, iou, _, _ = sam2.sam_mask_decoder(
+            image_embeddings=halved.coarse,
+            image_pe=sam2.sam_prompt_encoder.pe_layer((10, 10))[None],
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=sam2.sam_prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(
+                len(POINTS), -1, 10, 10
+            ),
+            multimask_output=True,
+            repeat_image=True,
+            high_res_features=list(halved.fine),
+        )
+        expected, best = iou.max(1)
+        judge = click_decoder(models, halved=True)
+        found, predicted, rows = judge.decode(POINTS, judge.terms_of(halved, 0), -1.0)
+        assert rows.tolist() == list(range(len(POINTS)))
+        assert_near(predicted, expected, at_most=1e-5)
+        assert_near(found, logits[torch.arange(len(POINTS)), best], at_most=1e-3)
+
+    def test_are_those_worth_asking_in_the_order_of_the_grid(
         self, models: Models, adaptive: Models, embeddings: ImageEmbeddings
     ) -> None:
-        per_side = models.preset.points_per_side
-        points, coarse = prompt_grid(per_side, SIDE), coarse_prompts(per_side)
-        logits, predicted, kept = click_decoder(models).decode(
-            points, click_decoder(models).terms_of(embeddings, 0), MIN_PREDICTED_IOU
-        )
-        is_coarse = torch.isin(kept, coarse)
-        fine = open_prompts(per_side, predicted[coarse], torch.isin(coarse, kept).nonzero()[:, 0], logits[is_coarse] > 0)
-        assert 0 < len(fine) < len(points) - len(coarse)
-        asked = is_coarse | torch.isin(kept, fine)
+        points = prompt_grid(models.preset.points_per_side, SIDE)
+        decoder, judge = click_decoder(models), click_decoder(models, halved=True)
+        masks, judged, rows = judge.decode(points, judge.terms_of(embeddings.halved(), 0), JUDGED_IOU)
+        worth = rows[prompts_worth_asking(masks > 0, judged[rows])]
+        assert 0 < len(worth) < 0.5 * len(points)
+        logits, predicted, kept = decoder.decode(points, decoder.terms_of(embeddings, 0), MIN_PREDICTED_IOU)
+        asked = torch.isin(kept, worth)
         found_logits, found = decode_grid(embeddings, 0, adaptive)
         assert_near(found, predicted[kept][asked], at_most=1e-5)
         assert_near(found_logits, logits[asked], at_most=1e-3)

@@ -20,7 +20,8 @@ from .packing import join as join
 from .packing import pack as pack
 from .packing import shares_of_codes as shares_of_codes
 from .prompting import decode_prompt as decode_prompt
-from .prompts import PROMISING_IOU as PROMISING_IOU
+from .prompts import JUDGED_IOU as JUDGED_IOU
+from .prompts import MOST_OF_A_MASK as MOST_OF_A_MASK
 from .prompts import SAME_MASK_IOU as SAME_MASK_IOU
 from .prompts import prompt_grid as prompt_grid
 from .proposing import NEAR_DUPLICATE_IOU as NEAR_DUPLICATE_IOU

@@ -7,6 +7,7 @@ the batch of prompts and with the masks kept.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from weakref import WeakKeyDictionary
@@ -53,27 +54,32 @@ class ClickDecoder:
 
     Args:
         models: a loaded preset; its weights must not change afterwards.
+        halved: for embeddings of half the side, see ImageEmbeddings.halved.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, *, halved: bool = False) -> None:
         sam2 = models.sam2
-        self._key, self._device, self._dtype = BatchKey.of("prompts", models), models.device, models.dtype
-        self._prompts, self._decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
+        self._key, self._device = BatchKey.of("prompts", models), models.device
+        # On a processor such small products gain nothing in half precision, and masks lose by it.
+        self._dtype = torch.float32 if models.device.type == "cpu" else models.dtype
+        self._prompts, decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
+        self._decoder = decoder if models.dtype == self._dtype else copy.deepcopy(decoder).to(self._dtype)
         self._transformer = self._decoder.transformer
         self._first, self._second = self._transformer.layers
         self._num_heads = self._first.self_attn.num_heads
         self._iou_token = 1 if self._decoder.pred_obj_scores else 0
-        self._position = self._prompts.get_dense_pe().to(self._dtype).flatten(2)[0].T  # (L, C)
+        height, width = (side // 2 if halved else side for side in self._prompts.image_embedding_size)
+        self._position = self._prompts.pe_layer((height, width)).to(self._dtype).flatten(1).T  # (L, C)
         self._upscaling = Upscaling(self._decoder.output_upscaling)
         self._images = PromptedImages(self._transformer, self._position, self._upscaling.first_weight)
 
     @torch.inference_mode()
     def terms_of(self, embeddings: ImageEmbeddings, row: int) -> ClickTerms:
         """What no prompt changes, of an image of a batch."""
-        coarse = embeddings.coarse[row] + self._prompts.no_mask_embed.weight.to(self._dtype)[0, :, None, None]
+        coarse = embeddings.coarse[row].to(self._dtype) + self._prompts.no_mask_embed.weight.to(self._dtype)[0, :, None, None]
         image = coarse.flatten(1).T.contiguous()
         attention = self._first.cross_attn_token_to_image
-        finer, finest = self._upscaling.fine_terms(embeddings.fine[0][row], embeddings.fine[1][row])
+        finer, finest = self._upscaling.fine_terms(*(level[row].to(self._dtype) for level in embeddings.fine))
         return ClickTerms(
             split_heads(attention.k_proj(image + self._position), self._num_heads).contiguous(),
             split_heads(attention.v_proj(image), self._num_heads).contiguous(),
@@ -204,13 +210,14 @@ def _take(images: list[Rewritten], rows: Tensor) -> list[Rewritten]:
     ]
 
 
-_decoders: WeakKeyDictionary[Models, ClickDecoder] = WeakKeyDictionary()
+_decoders: WeakKeyDictionary[Models, dict[bool, ClickDecoder]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
-def click_decoder(models: Models) -> ClickDecoder:
-    """The decoder of these models, made once."""
+def click_decoder(models: Models, *, halved: bool = False) -> ClickDecoder:
+    """The decoder of these models, made once; see ClickDecoder."""
     with models.lock:
-        if models not in _decoders:
-            _decoders[models] = ClickDecoder(models)
-        return _decoders[models]
+        made = _decoders.setdefault(models, {})
+        if halved not in made:
+            made[halved] = ClickDecoder(models, halved=halved)
+        return made[halved]

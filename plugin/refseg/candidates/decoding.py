@@ -9,7 +9,7 @@ from ..models import Models, Preset
 from .cleaning import clean_for
 from .clicks import click_decoder
 from .embedding import ImageEmbeddings
-from .prompts import coarse_prompts, open_prompts, prompt_grid
+from .prompts import JUDGED_IOU, prompt_grid, prompts_worth_asking
 from .voting import KEPT_MARGIN, VOTER_MARGIN, vote_masks
 
 MIN_PREDICTED_IOU = 0.4
@@ -41,21 +41,15 @@ def decode_points(points: Tensor, embeddings: ImageEmbeddings, row: int, models:
 def decode_grid(embeddings: ImageEmbeddings, row: int, models: Models) -> tuple[Tensor, Tensor]:
     """Masks at the preset's grid of clicks, see decode_points, voted and clean where the preset wants them so.
 
-    A preset of adaptive prompts asks at a quarter of them, and then at those that their neighbours have not answered for.
+    A preset of adaptive prompts judges them on an image embedding of half the side, and asks again at those that are worth it.
     """
-    per_side = models.preset.points_per_side
-    points = prompt_grid(per_side, models.segmenter_side).to(models.device)
+    points = prompt_grid(models.preset.points_per_side, models.segmenter_side).to(models.device)
     if not models.preset.adaptive_prompts:
         return _finished(models.preset, *decode_points(points, embeddings, row, models))
-    decoder, least = click_decoder(models), least_predicted_iou(models.preset)
-    terms = decoder.terms_of(embeddings, row)
-    coarse = coarse_prompts(per_side).to(models.device)
-    logits, predicted, kept = decoder.decode(points[coarse], terms, least)
-    fine = open_prompts(per_side, predicted, kept, logits > 0)
-    more_logits, more_predicted, more_kept = decoder.decode(points[fine], terms, least)
-    order = torch.cat([coarse[kept], fine[more_kept]]).argsort()
-    every = torch.cat([logits, more_logits])[order]
-    return _finished(models.preset, every, torch.cat([predicted[kept], more_predicted[more_kept]])[order])
+    judge = click_decoder(models, halved=True)
+    masks, judged, rows = judge.decode(points, judge.terms_of(embeddings.halved(), row), JUDGED_IOU)
+    worth = rows[prompts_worth_asking(masks > 0, judged[rows])]
+    return _finished(models.preset, *decode_points(points[worth], embeddings, row, models))
 
 
 def _finished(preset: Preset, logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..images import normalize
@@ -25,6 +26,15 @@ class ImageEmbeddings:
     fine: tuple[Tensor, Tensor]
 
     __repr__ = one_line
+
+    def halved(self) -> ImageEmbeddings:
+        """Of half the side: means of four."""
+        height, width = (side // 2 for side in self.coarse.shape[-2:])
+        finest, finer = (
+            F.adaptive_avg_pool2d(level, (height * times, width * times))
+            for level, times in zip(self.fine, (4, 2), strict=True)
+        )
+        return ImageEmbeddings(F.adaptive_avg_pool2d(self.coarse, (height, width)), (finest, finer))
 
 
 @torch.inference_mode()

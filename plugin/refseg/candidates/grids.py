@@ -48,6 +48,18 @@ def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float) -
     return torch.tensor(sorted(kept), dtype=torch.int64, device=masks.device)
 
 
+def overlaps(masks: Tensor) -> Tensor:
+    """(N, N) float32 IoU of (N, …) bool masks, 1 with themselves; of two empty ones 0.
+
+    Example:
+        >>> overlaps(torch.tensor([[True, True], [False, True]])).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
+    """
+    flat = masks.flatten(1).float()
+    shared, areas = flat @ flat.T, flat.sum(1)
+    return (shared / (areas[:, None] + areas[None] - shared).clamp(min=1)).fill_diagonal_(1)
+
+
 def shares_of(masks: Tensor, others: Tensor) -> Tensor:
     """(n, k) float32: how much of each of n bool masks (n, H, W) lies inside each of k others; 0 for an empty mask."""
     flat = masks.flatten(1).float()

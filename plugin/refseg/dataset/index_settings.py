@@ -9,9 +9,10 @@ import torch
 
 from ..candidates import (
     EDGE_CELLS,
+    JUDGED_IOU,
     MIN_OVERLAP,
+    MOST_OF_A_MASK,
     NEAR_DUPLICATE_IOU,
-    PROMISING_IOU,
     SAME_MASK_IOU,
     cleaning_of,
     decoding,
@@ -37,7 +38,7 @@ def settings_of(
         *(preset.add_no_memory, decoding.MIN_PREDICTED_IOU, None if keeps_all else NEAR_DUPLICATE_IOU, FORMAT),
         # Nothing of what earlier versions did not have: they made the fingerprints of their indexes of the others alone.
         *((MIN_OVERLAP, EDGE_CELLS, FORMAT_WITH_TILES) if tiles else ()),
-        *(("adaptive prompts", SAME_MASK_IOU, PROMISING_IOU) if preset.adaptive_prompts else ()),
+        *(("judged prompts", JUDGED_IOU, SAME_MASK_IOU, MOST_OF_A_MASK) if preset.adaptive_prompts else ()),
         *cleaning_of(preset),
         *voting_of(preset),
         *((AS_PUBLISHED,) if preset.as_published else ()),

@@ -239,9 +239,9 @@ def default_device() -> torch.device:
 def default_dtype(preset: Preset, device: torch.device) -> torch.dtype:
     """In which a preset's models run unless told otherwise.
 
-    bfloat16 on CUDA, and for presets with adaptive prompts on a processor that computes in it; float32 elsewhere, and always
-    for `paper`. Its candidates differ a little: where two of the three masks of a prompt are nearly as good, the other may win.
-    An index does not part the two.
+    bfloat16 on CUDA, and for the encoders of presets with adaptive prompts on a processor that computes in it; float32
+    elsewhere, and always for `paper`. Its candidates differ a little: where two of the three masks of a prompt are nearly as
+    good, the other may win. An index does not part the two.
     """
     if not preset.half:
         return torch.float32

@@ -43,8 +43,8 @@ class Preset:
         dinov2_megabytes: size of the download.
         points_per_side: n of the n by n grid of prompts.
         encoder_side: E, pixels, a multiple of the encoder's patch size.
-        adaptive_prompts: ask at a quarter of the prompts first and then only where their answers differ: half of the work for
-            nearly all of the masks; see `refseg.candidates.prompts`.
+        adaptive_prompts: judge prompts at half the size first, and ask again only at a third of them: nearly all of the masks
+            for a part of the work; see `refseg.candidates.prompts`.
         add_no_memory: add SAM 2's no-memory embedding to the image embedding, as its own image predictor does.
         clean_masks: take small islands and holes out of every mask of the segmenter; see `refseg.candidates.cleaning`.
         vote_masks: average each mask of the prompt grid with those that nearly coincide, and let its predicted IoU tell how
