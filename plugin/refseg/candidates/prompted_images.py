@@ -115,16 +115,19 @@ class PromptedImages:
         self._first_query, self._first_bias = to_first.q_proj, to_first.out_proj.bias
 
         # What the tokens' values become in the image: their outputs, centred as the norms do.
-        self._outputs = _centred(to_first.out_proj.weight.T)  # (H·c, C)
+        self._outputs = _centred(to_first.out_proj.weight.T.unflatten(0, (heads, -1)))  # (H, c, C)
         self._scaled_outputs = _centred(self._outputs * weight)
-        self._second_outputs = _centred(to_second.out_proj.weight.T)
+        self._second_outputs = _centred(to_second.out_proj.weight.T.unflatten(0, (heads, -1)))
         self._bias = _centred(bias + to_second.out_proj.bias)  # added to the image between the norms
 
-        # Projections of the image; a norm's weight goes into them, its bias into what is added to each position.
+        # Projections of the image, (H, c, C); a norm's weight goes into them, its bias into what is added to each position.
         self._key, self._value, self._query = (
-            projection.weight * weight for projection in (from_second.k_proj, from_second.v_proj, to_second.q_proj)
+            (projection.weight * weight).unflatten(0, (heads, -1))
+            for projection in (from_second.k_proj, from_second.v_proj, to_second.q_proj)
         )
-        self._last_key, self._last_value = (projection.weight * last_weight for projection in (last.k_proj, last.v_proj))
+        self._last_key, self._last_value = (
+            (projection.weight * last_weight).unflatten(0, (heads, -1)) for projection in (last.k_proj, last.v_proj)
+        )
         self._value_bias = from_second.v_proj(bias).view(heads, 1, -1)
         self._last_value_bias = last.v_proj(last_bias).view(heads, 1, -1)
         # A key's bias adds the same to all positions, which softmax takes away.
@@ -146,40 +149,40 @@ class PromptedImages:
             centred.float().square().sum(-1),
             scaled.float().square().sum(-1),
             scaled.float() @ self._bias.float(),
-            self._rows(F.linear(centred, self._outputs)),
-            self._rows(F.linear(scaled, self._scaled_outputs)),
-            self._rows(F.linear(centred, self._key)),
-            self._columns(F.linear(centred, self._value)),
-            self._rows(F.linear(centred, self._query)),
-            self._rows(F.linear(scaled, self._second_outputs)),
-            self._rows(F.linear(scaled, self._last_key)),
-            self._columns(F.linear(scaled, self._last_value)),
+            self._rows(F.linear(centred, self._outputs.flatten(0, 1))),
+            self._rows(F.linear(scaled, self._scaled_outputs.flatten(0, 1))),
+            self._rows(F.linear(centred, self._key.flatten(0, 1))),
+            self._columns(F.linear(centred, self._value.flatten(0, 1))),
+            self._rows(F.linear(centred, self._query.flatten(0, 1))),
+            self._rows(F.linear(scaled, self._second_outputs.flatten(0, 1))),
+            self._rows(F.linear(scaled, self._last_key.flatten(0, 1))),
+            self._columns(F.linear(scaled, self._last_value.flatten(0, 1))),
             F.linear(scaled, self._upscaling),
         )
 
     def rewrite(self, keys: Tensor, values: Tensor, terms: ImageTerms) -> Rewritten:
         """The images after the first layer, of the tokens' (P, H, T, c) scaled keys and values."""
         shares = _shares(products(keys, terms.queries), keys.shape[1:3])
-        outputs, scaled_outputs = self._by_head(values, self._outputs), self._by_head(values, self._scaled_outputs)
+        outputs, scaled_outputs = products(values, self._outputs), products(values, self._scaled_outputs)
         square = _square(shares, values, terms.outputs, outputs) + terms.square
         scaled_square = _square(shares, values, terms.scaled_outputs, scaled_outputs) + terms.scaled_square
         return Rewritten(shares, outputs, scaled_outputs, self._scale(square, 0, outputs), scaled_square)
 
     def attend(self, queries: Tensor, image: Rewritten, terms: ImageTerms) -> Tensor:
         """What tokens find in images after the first layer: (P, H, T, c) values of (P, H, T, c) scaled queries."""
-        folded = self._by_head(queries, self._key) @ image.outputs.mT
+        folded = products(queries, self._key) @ image.outputs.mT
         scores = products(queries, terms.second_keys).baddbmm_(folded, image.shares).mul_(image.scale[:, None])
         looks = add_products(scores, queries, self._position_keys).softmax(-1).mul_(image.scale[:, None])
         found = (looks @ image.shares.mT) @ image.outputs
-        answer: Tensor = _gather(looks, terms.second_values) + self._from_rows(found, self._value) + self._value_bias
+        answer: Tensor = _gather(looks, terms.second_values) + _gather(found, self._value.mT) + self._value_bias
         return answer
 
     def rewrite_again(self, keys: Tensor, values: Tensor, image: Rewritten, terms: ImageTerms) -> Rewritten:
         """The images after both layers, see rewrite."""
-        folded = self._by_head(keys, self._query) @ image.outputs.mT
+        folded = products(keys, self._query) @ image.outputs.mT
         scores = products(keys, terms.second_queries).baddbmm_(folded, image.shares).mul_(image.scale[:, None])
         shares = _shares(add_products(scores, keys, self._position_queries), keys.shape[1:3])
-        outputs = self._by_head(values, self._second_outputs)
+        outputs = products(values, self._second_outputs)
 
         # |d·(X + S₁O₁) + b + S₂O₂|², where the first of the three squares is known.
         sums = products(values, terms.second_outputs).baddbmm_(outputs @ image.scaled_outputs.mT, image.shares)
@@ -202,7 +205,7 @@ class PromptedImages:
     def attend_last(self, queries: Tensor, image: Rewritten, terms: ImageTerms) -> Tensor:
         """What tokens find in images after both layers, see attend; of any number of tokens."""
         shares, outputs, scale = _second(image)
-        folded = self._by_head(queries, self._last_key)  # (P, H·T, C)
+        folded = products(queries, self._last_key)  # (P, H·T, C)
         scores = products(queries, terms.last_keys).baddbmm_(folded @ image.scaled_outputs.mT, image.shares)
         scores = scores.mul_(image.scale[:, None]).baddbmm_(folded @ outputs.mT, shares)
         scores = scores.add_((folded @ self._bias)[..., None]).mul_(scale[:, None])
@@ -210,7 +213,7 @@ class PromptedImages:
         found = (looks @ shares.mT) @ outputs + looks.sum(-1, keepdim=True) * self._bias
         looks = looks.mul_(image.scale[:, None])
         found = found + (looks @ image.shares.mT) @ image.scaled_outputs
-        answer: Tensor = _gather(looks, terms.last_values) + self._from_rows(found, self._last_value) + self._last_value_bias
+        answer: Tensor = _gather(looks, terms.last_values) + _gather(found, self._last_value.mT) + self._last_value_bias
         return answer
 
     def upscaling_of(self, image: Rewritten) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,16 +241,6 @@ class PromptedImages:
     def _columns(self, projected: Tensor) -> Tensor:
         """(L, H·c) to (H, L, c)."""
         return split_heads(projected, self._num_heads).contiguous()
-
-    def _by_head(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """(P, R, C) of (P, H, T, c) tokens, each by its head's rows of (H·c, C) weights."""
-        answer: Tensor = (tokens @ weights.unflatten(0, (self._num_heads, -1))).flatten(1, 2)
-        return answer
-
-    def _from_rows(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """(P, H, T, c) of (P, R, C) rows, each by its head's rows of (H·c, C) weights."""
-        answer: Tensor = rows.unflatten(1, (self._num_heads, -1)) @ weights.unflatten(0, (self._num_heads, -1)).mT
-        return answer
 
 
 def products(tokens: Tensor, image: Tensor) -> Tensor:
