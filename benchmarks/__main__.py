@@ -28,7 +28,7 @@ def main() -> None:
     images, largest = (100, 100_000) if options.quick else (1000, growth.SIZES[-1])
     works = {
         "stages": stages.measure,
-        "matching": matching_speed.measure,
+        "matching": lambda: [*matching_speed.measure(), *matching_speed.measure_published()],
         "resegment": lambda: resegment.measure(images),
         "second looks": lambda: second_looks.measure(images),
         "segmenting again": lambda: segment_again.measure(10 * images),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks import matching_speed, panel_speed, segment_again, stages
 from benchmarks.report import as_table
+from refseg.matching import merging
 
 
 def test_stages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +22,21 @@ def test_matching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching_speed, "NUM_DRAWN", 2)
     figures = matching_speed.measure(matching_speed.TOGETHER)
     assert all(figure.value > 0 for figure in figures)
+
+
+def test_matching_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching_speed, "NUM_PUBLISHED", 60)
+    figures = matching_speed.measure_published(2)
+    assert all(figure.value > 0 for figure in figures)
+    assert [figure.unit for figure in figures] == ["ms", "×", "ms", "×", "ms"]
+
+
+def test_matching_as_published_finds_another_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that looks at no pairs is not what it is timed beside."""
+    monkeypatch.setattr(matching_speed, "NUM_PUBLISHED", 60)
+    monkeypatch.setattr(merging, "_decays", lambda masks, *pairs: np.zeros(len(masks), np.float32))
+    with pytest.raises(RuntimeError, match="rankings differ"):
+        matching_speed.measure_published(1)
 
 
 @pytest.mark.thorough

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
-from refseg.masks.rle import run_lengths
+from refseg.masks.run_lengths import filled_runs, run_lengths
 from tests.masks.test_rle import SHAPES, draw_masks, encode, write_code
 
 
@@ -40,6 +41,30 @@ class TestRunLengths:
         runs, starts = run_lengths([write_code(part) for part in written])
         assert [runs[a:b].tolist() for a, b in pairwise(starts)] == written
 
+    def test_of_numbers_that_are_too_long(self) -> None:
+        with pytest.raises(ValueError, match="a number that is too long"):
+            run_lengths([b"1", b"o" * 12 + b"0"])
+
     def test_of_nothing(self) -> None:
         runs, starts = run_lengths([])
         assert (runs.tolist(), starts.tolist()) == ([], [0])
+
+
+class TestFilledRuns:
+    def test_fill_the_masks(self, rng: np.random.Generator) -> None:
+        for shape in SHAPES:
+            masks = draw_masks(rng, 10, shape)
+            area = shape[0] * shape[1]
+            found = np.zeros(10 * area, bool)
+            for begin, end in zip(*filled_runs(encode(masks), area), strict=True):
+                assert begin < end
+                found[begin:end] = True
+            np.testing.assert_array_equal(found.reshape(10, shape[1], shape[0]).transpose(0, 2, 1), masks)
+
+    def test_of_another_size(self) -> None:
+        with pytest.raises(ValueError, match="does not add up to the size of its mask"):
+            filled_runs([write_code([5, 7])], 13)
+
+    def test_of_nothing(self) -> None:
+        begins, ends = filled_runs([], 9)
+        assert (begins.tolist(), ends.tolist()) == ([], [])

@@ -1,3 +1,9 @@
+from .bit_crops import BITS as BITS
+from .bit_crops import BitCrops as BitCrops
+from .bit_crops import count_bits as count_bits
+from .bit_crops import flip_at as flip_at
+from .bit_crops import starts_of as starts_of
+from .borders import Borders as Borders
 from .cleaning import MAX_HOLE as MAX_HOLE
 from .cleaning import MIN_ISLAND as MIN_ISLAND
 from .cleaning import clean_masks as clean_masks

@@ -7,7 +7,7 @@ image no smaller than its grid asks for logits only where neighbours differ in s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..masks import decode_masks, encode_crop
 from ..printing import describe_candidates, one_line
+from .borders import Borders, Squares, cells_of_codes
 from .grids import grid_boxes, share_in_groups
 from .proposing import Candidates
 
@@ -112,6 +113,18 @@ class PackedCandidates:
             parts = zip(masks, edges[some], boxes[some], windows[some], strict=True)
             crops += [_unpack(mask, edge, box, window) for mask, edge, box, window in parts]
         return crops
+
+    def borders(self, rows: Tensor) -> Borders:
+        """Where some masks end.
+
+        Raises:
+            ValueError: a code is damaged.
+        """
+        boxes = self.boxes[rows].numpy().astype(np.int64)
+        squares = Squares(cells_of_codes(_take(self.codes, rows), self.grid_side, boxes))
+        along = squares.edge_cells()
+        counts = replace(squares.cells.crops, words=along).areas
+        return squares.with_heights(along, _edge_heights(_take(self.edges, rows), counts))
 
     def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
         """How much of each mask lies inside each other of its group, straight from the codes; see share_in_groups."""
@@ -307,12 +320,7 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
     ring = (max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 2, side), min(y1 + 2, side))
     inside = mask[ring[1] : ring[3], ring[0] : ring[2]]
     band = edge_cells(inside[None])[0]
-    cells = int(np.count_nonzero(band))
-    kind = _EDGE_KINDS.get(len(edge) // cells if cells else 1)
-    if kind is None or len(edge) != np.dtype(kind).itemsize * cells:
-        raise ValueError("the logits along the edge of a mask do not fit it")
-    stored = np.frombuffer(edge, kind)
-    heights: NDArray[np.floating[Any]] = _HEIGHTS[stored] if kind is np.uint8 else stored
+    heights = _edge_heights([edge], np.array([np.count_nonzero(band)]))
     logits = np.where(inside, FAR_LOGIT, -FAR_LOGIT).astype(np.float32)
     logits[band] = np.where(inside[band], heights, -heights)
     left, top, right, bottom = window
@@ -321,6 +329,24 @@ def _unpack(mask: NDArray[np.bool_], edge: bytes, box: Sequence[int], window: tu
     if x0 < x1 and y0 < y1:
         crop[y0 - top : y1 - top, x0 - left : x1 - left] = logits[y0 - ring[1] : y1 - ring[1], x0 - ring[0] : x1 - ring[0]]
     return torch.from_numpy(crop)
+
+
+def _edge_heights(edges: Sequence[bytes], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The logits along the edges of masks, but for their signs: so many of each, one mask after the other.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    lengths = np.array([len(edge) for edge in edges], np.int64)
+    sizes = lengths // counts.clip(1)
+    sizes[counts == 0] = 1
+    if not np.isin(sizes, list(_EDGE_KINDS)).all() or (sizes * counts != lengths).any():
+        raise ValueError("the logits along the edge of a mask do not fit it")
+    if (sizes == 1).all():
+        coarse: NDArray[np.float32] = _HEIGHTS.take(np.frombuffer(b"".join(edges), np.uint8))
+        return coarse
+    parts = [np.frombuffer(edge, _EDGE_KINDS[size]) for edge, size in zip(edges, sizes.tolist(), strict=True)]
+    return np.concatenate([_HEIGHTS[part] if part.dtype == np.uint8 else part for part in parts]).astype(np.float32)
 
 
 _HEIGHTS = (LOWEST_LOGIT * LOGIT_STEP ** np.arange(256)).astype(np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from ..errors import ShapeError
 from ..images import encoder_pixels, normalize, segmenter_pixels
 from ..models import BatchKey, Models, in_batches
 from ..printing import describe_candidates, one_line
+from .borders import Borders, Squares, boxes_of_bits, cells_of_bits, pack_bits
 from .decoding import decode_grid
 from .embedding import embed_images
-from .grids import drop_near_duplicates, grid_boxes, pool_features, share_in_groups, shares_of
+from .grids import drop_near_duplicates, pool_features, share_in_groups, shares_of
 
 NEAR_DUPLICATE_IOU = 0.95
 """Masks that agree to this IoU count as one in an index that is not exact."""
@@ -30,7 +32,7 @@ NEAR_DUPLICATE_IOU = 0.95
 
 @dataclass(frozen=True)
 class Candidates:
-    """Masks of one image that some class may claim.
+    """Masks of one image that some class may claim. Their tensors may lie on any device, and are not changed in place.
 
     Attributes:
         logits: (N, M, M) float32, segmenter grid; the mask is where they are above 0.
@@ -73,27 +75,43 @@ class Candidates:
     @property
     def filled(self) -> Tensor:
         """(N,) bool: masks that are not empty."""
-        return self.masks.flatten(1).any(1)
+        return torch.from_numpy(self._extents[0])
 
     def boxes_of(self, rows: Tensor) -> Tensor:
         """(n, 4) float32 xyxy cells of some masks that are not empty; see grid_boxes."""
-        return grid_boxes(self.logits[rows] > 0)
+        return torch.from_numpy(self._extents[1])[rows].float()
+
+    def borders(self, rows: Tensor) -> Borders:
+        """Where some masks end, which must not be empty."""
+        chosen = rows.numpy()
+        cells = cells_of_bits(self._bits, chosen, self._extents[1][chosen])
+        return Squares(cells).with_logits(self.logits, rows)
+
+    @cached_property
+    def _bits(self) -> NDArray[np.uint64]:
+        """See pack_bits: nothing else takes as long as reading all logits, and so it is done once."""
+        return pack_bits(self.logits)
+
+    @cached_property
+    def _extents(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """See boxes_of_bits."""
+        return boxes_of_bits(self._bits, self.grid_side)
 
     def logits_of(self, rows: Tensor) -> Tensor:
         """(n, M, M) float32 logits of some masks."""
         return self.logits[rows]
 
     def crops(self, rows: Tensor, windows: Sequence[tuple[int, int, int, int]]) -> list[Tensor]:
-        """The logits of some masks, each within a window: xyxy cells of the grid, far edge excluded."""
+        """The logits of some masks on the CPU, each within a window: xyxy cells of the grid, far edge excluded."""
         return [
-            self.logits[row, top:bottom, left:right]
+            self.logits[row, top:bottom, left:right].cpu()
             for row, (left, top, right, bottom) in zip(rows.tolist(), windows, strict=True)
         ]
 
     def shares(self, rows: Tensor, groups: Tensor, wanted: Tensor) -> NDArray[np.float32]:
         """How much of each mask lies inside each other of its group; see share_in_groups."""
         masks = self.logits[rows] > 0
-        return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).numpy(), groups, wanted)
+        return share_in_groups(lambda some, others: shares_of(masks[some], masks[others]).cpu().numpy(), groups, wanted)
 
 
 @dataclass(frozen=True)

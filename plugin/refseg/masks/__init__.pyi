@@ -5,6 +5,7 @@ from .rle import decode_masks as decode_masks
 from .rle import decode_parts as decode_parts
 from .rle import encode_crop as encode_crop
 from .rle import encode_mask as encode_mask
+from .run_lengths import filled_runs as filled_runs
 from .segmentations import are_plain_polygons as are_plain_polygons
 from .segmentations import check_fits as check_fits
 from .segmentations import compressed as compressed

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from ..errors import CocoError
-from .run_lengths import run_lengths
+from .run_lengths import require_whole_masks, run_lengths
 from .segmentations import CODES_AT_A_TIME, are_plain_polygons, check_fits, compressed, read_shape
 
 
@@ -147,11 +147,7 @@ def decode_masks(codes: Sequence[bytes], mask_hw: tuple[int, int]) -> NDArray[np
     """
     height, width = mask_hw
     runs, starts = run_lengths(codes)
-    area = height * width
-    # Run by run first: sums of larger ones could overflow and come out right.
-    fits = bool(((runs >= 0) & (runs <= area)).all())
-    if not fits or (len(codes) and (np.add.reduceat(runs, starts[:-1]) != area).any()):
-        raise ValueError("a run-length code does not add up to the size of its mask")
+    require_whole_masks(runs, starts, height * width)
     # Runs alternate from background on; each mask begins anew.
     inside = (np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) % 2 == 1
     return np.repeat(inside, runs).reshape(len(codes), width, height).transpose(0, 2, 1)

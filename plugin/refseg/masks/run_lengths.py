@@ -32,18 +32,64 @@ def run_lengths(codes: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.i
         raise ValueError("a run-length code is empty, breaks off or holds characters of none")
     stops = np.flatnonzero(last)
     begins = np.concatenate([[0], stops[:-1] + 1])
-    place = 5 * (np.arange(len(digits)) - np.repeat(begins, stops - begins + 1))
-    if place.max() > 55:
+    sizes = stops - begins + 1
+    if sizes.max() > 12:
         raise ValueError("a run-length code holds a number that is too long")
-    numbers = np.add.reduceat((digits & 31) << place, begins)
-    numbers -= np.where(digits[stops] & 16, np.int64(1) << (place[stops] + 5), 0)
+    numbers = digits[begins] & 31
+    for place in range(1, int(sizes.max())):
+        longer = np.flatnonzero(sizes > place)
+        numbers[longer] |= (digits[begins[longer] + place] & 31) << (5 * place)
+    numbers -= ((digits[stops] >> 4) & 1) << (5 * sizes)
     starts = np.concatenate([[0], np.searchsorted(stops, ends - 1) + 1])
-    within = np.arange(len(numbers)) - np.repeat(starts[:-1], np.diff(starts))
-    for chain in (within % 2 == 1, (within % 2 == 0) & (within > 0)):
-        members = np.flatnonzero(chain)
-        if len(members):
-            totals = np.cumsum(numbers[members])
-            heads = np.flatnonzero(within[members] <= 2)  # the first of its chain in each code
-            before = totals[heads] - numbers[members[heads]]
-            numbers[members] = totals - np.repeat(before, np.diff(np.append(heads, len(members))))
-    return numbers, starts
+    # Each code in rows of two, so that both chains of sums are columns; the very first number is of none.
+    rows = (np.diff(starts) + 1) // 2
+    first_rows = np.concatenate([[0], np.cumsum(rows)])
+    place = np.arange(len(numbers)) + np.repeat(2 * first_rows[:-1] - starts[:-1], np.diff(starts))
+    pairs = np.zeros((first_rows[-1], 2), np.int64)
+    pairs.reshape(-1)[place] = numbers
+    pairs[first_rows[:-1], 0] = 0
+    sums = np.cumsum(pairs, axis=0)
+    sums -= np.repeat(sums[first_rows[:-1]] - pairs[first_rows[:-1]], rows, axis=0)
+    sums[first_rows[:-1], 0] = numbers[starts[:-1]]
+    return sums.reshape(-1)[place], starts
+
+
+def filled_runs(codes: Sequence[bytes], area: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the runs of pixels inside masks of one size begin and end, counted through one mask after the other.
+
+    Args:
+        codes: compressed codes.
+        area: pixels of each mask.
+
+    Returns:
+        (k,) the first pixel of each run, and (k,) the one after its last.
+
+    Raises:
+        ValueError: a code is damaged or made for another size.
+
+    Example:
+        >>> from pycocotools import mask as mask_utils
+        >>> codes = mask_utils.encode(np.stack([np.eye(3), np.ones((3, 3))], 2).astype(np.uint8, order="F"))
+        >>> begins, ends = filled_runs([code["counts"] for code in codes], 9)
+        >>> begins.tolist(), ends.tolist()
+        ([0, 4, 8, 9], [1, 5, 9, 18])
+    """
+    runs, starts = run_lengths(codes)
+    require_whole_masks(runs, starts, area)
+    # Runs alternate, from background on; each mask begins anew.
+    is_inside = ((np.arange(len(runs)) - np.repeat(starts[:-1], np.diff(starts))) & 1) == 1
+    chosen = np.flatnonzero(is_inside & (runs > 0))
+    ends = np.cumsum(runs)[chosen]
+    return ends - runs[chosen], ends
+
+
+def require_whole_masks(runs: NDArray[np.int64], starts: NDArray[np.int64], area: int) -> None:
+    """Refuse run lengths, as run_lengths gives them, that do not add up to masks of so many pixels.
+
+    Raises:
+        ValueError: a code is damaged or made for another size.
+    """
+    # Run by run first: sums of larger ones could overflow and come out right.
+    fits = bool(((runs >= 0) & (runs <= area)).all())
+    if not fits or (len(starts) > 1 and (np.add.reduceat(runs, starts[:-1]) != area).any()):
+        raise ValueError("a run-length code does not add up to the size of its mask")

@@ -48,7 +48,7 @@ class Batch:
     @property
     def predicted_iou(self) -> Tensor:
         """(N,) float32."""
-        return torch.cat([candidates.predicted_iou for candidates in self.images])
+        return torch.cat([candidates.predicted_iou.cpu() for candidates in self.images])
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """Some rows, image by image, as rows of each image's own candidates.

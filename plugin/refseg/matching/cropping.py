@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..candidates import Candidates, PackedCandidates, interpolation_matrix
 from ..masks import encode_crop
+from . import full_size
 from .instances import Instances, Ranking
 
 PIXELS_A_STRIP = 1 << 22
 """Upsampled logits of one mask held at once, in pixels."""
-MASKS_A_CHUNK = 16
+MASKS_A_CHUNK = 128
 """Masks resized at once: often fewer instances are wanted than there are."""
 
 
@@ -34,12 +35,13 @@ def crop_instances(candidates: Candidates | PackedCandidates, ranking: Ranking, 
     masks: list[Tensor] = []
     boxes: list[tuple[int, int, int, int]] = []
     kept: list[int] = []
-    for position, found in enumerate(_full_size(candidates, ranking.rows)):
-        if len(kept) == max_detections:
-            break
-        if found is not None:
-            masks.append(found[0])
-            boxes.append(found[1])
+    every = enumerate(_full_size(candidates, ranking.rows, max_detections))
+    # Nothing is asked for beyond the last one: it might be the first of many that are resized together.
+    while len(kept) < max_detections and (found := next(every, None)) is not None:
+        position, cut = found
+        if cut is not None:
+            masks.append(cut[0])
+            boxes.append(cut[1])
             kept.append(position)
     index = torch.tensor(kept, dtype=torch.int64)
     return Instances(
@@ -115,9 +117,23 @@ def full_size_codes(candidates: Candidates | PackedCandidates, rows: Tensor) -> 
 
 
 def _full_size(
+    candidates: Candidates | PackedCandidates, rows: Tensor, at_once: int = MASKS_A_CHUNK
+) -> Iterator[tuple[Tensor, tuple[int, int, int, int]] | None]:
+    """For each of some candidates its tight mask at the image's size and its box there; None where nothing is left.
+
+    Often no more than at_once are wanted.
+    """
+    if full_size.fits(candidates):
+        for chunk in rows.split(max(1, min(at_once, MASKS_A_CHUNK))):
+            yield from full_size.resize(candidates, chunk).masks()
+        return
+    yield from _one_by_one(candidates, rows)
+
+
+def _one_by_one(
     candidates: Candidates | PackedCandidates, rows: Tensor
 ) -> Iterator[tuple[Tensor, tuple[int, int, int, int]] | None]:
-    """For each of some candidates its tight mask at the image's size and its box there; None where nothing is left."""
+    """The same for an image of any size, each mask resized by itself."""
     rows_axis, columns_axis = (_axis(candidates.grid_side, side) for side in candidates.image_hw)
     for chunk in rows.split(MASKS_A_CHUNK):
         reaches = [_reach(cells, rows_axis, columns_axis) for cells in candidates.boxes_of(chunk).int().tolist()]

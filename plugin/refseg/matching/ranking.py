@@ -1,8 +1,8 @@
 """From candidates and a gallery to scored, labelled instances (method.md, stage C): pure tensor functions.
 
 Takes about a millisecond an image, and more the more instances there are to cut out. Profile `paper` compares up to
-8 × max_detections masks at the image's size, as run-length codes: a fifth of a second where 600 are left. Otherwise masks are
-compared on the segmenter grid.
+8 × max_detections masks at the image's size, see `refseg.matching.merging`: some hundredths of a second where 400 are left.
+Otherwise masks are compared on the segmenter grid.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..candidates import Candidates, PackedCandidates, shares_of_codes
+from . import full_size
 from .batch import Batch
 from .calibrator import Calibrator
 from .cropping import crop_instances, full_size_codes
 from .instances import Instances, Ranking
+from .merging import merge_full_size
 from .overlaps import diffuse_shares, merge_shares
 from .settings import Overlaps
 from .similarity import Classified, Gallery, classify
@@ -192,25 +194,31 @@ def _in_others(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Of some rows, (n,) bool each: the wanted that may lie in an earlier one of their class and image; these and the earlier.
 
-    That is where boxes overlap; as published masks are compared at the image's size, where they reach a little further, and all
-    are wanted.
+    That is where boxes overlap, or nearly so where masks are compared as published, at the image's size: there they reach a
+    little further.
     """
     owner = batch.owner[rows.numpy()]
     groups = owner * (int(labels.max()) + 1 if len(rows) else 1) + labels.numpy()
     order = np.argsort(groups, kind="stable").astype(np.int32)
     first = np.searchsorted(groups[order], groups[order])  # of the group of each
     place = np.arange(len(order)) - first
-    count = place if as_published else place * wanted.numpy()[order]
+    count = place * wanted.numpy()[order]
     later = np.repeat(order, count)
     earlier = order[np.arange(len(later)) + np.repeat(first - np.cumsum(count) + count, count)]
-    if not as_published:
-        x0, y0, x1, y1 = batch.boxes_of(rows).numpy().T
-        apart = (x0[later] > x1[earlier]) | (x0[earlier] > x1[later]) | (y0[later] > y1[earlier]) | (y0[earlier] > y1[later])
-        later, earlier = later[~apart], earlier[~apart]
+    x0, y0, x1, y1 = batch.boxes_of(rows).numpy().T
+    reach = np.array([2 * _reach(candidates) if as_published else 0 for candidates in batch.images])[owner[later]]
+    apart = (x0[later] > x1[earlier] + reach) | (x0[earlier] > x1[later] + reach)
+    apart |= (y0[later] > y1[earlier] + reach) | (y0[earlier] > y1[later] + reach)
+    later, earlier = later[~apart], earlier[~apart]
     inside, either = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     inside[later] = True
     either[later] = either[earlier] = True
     return inside, either
+
+
+def _reach(candidates: Candidates | PackedCandidates) -> int:
+    """Cells by which a mask at the image's size may reach beyond its own: in a smaller image a pixel is made of many cells."""
+    return 1 + candidates.grid_side // min(candidates.image_hw)
 
 
 def _lowered(
@@ -225,8 +233,11 @@ def _lowered(
     """What the scores of some candidates of one image become for the masks that they lie in."""
     if overlaps == "diffusion":
         return diffuse_shares(candidates.shares(rows, labels, needed), scores)
+    if as_published and full_size.fits(candidates):
+        return merge_full_size(candidates, rows, labels, scores, needed)
     if as_published:
+        # Only of an image smaller than the grid.
         shares = shares_of_codes(full_size_codes(candidates, rows), labels, needed)
     else:
         shares = candidates.shares(rows, labels, needed)
-    return merge_shares(shares, candidates.features[rows], scores)
+    return merge_shares(shares, candidates.features[rows].cpu(), scores)

@@ -91,7 +91,7 @@ def similarities(features: Tensor, gallery: Gallery) -> Tensor:
         gallery: K classes.
 
     Returns:
-        (N, K) float32 in [0, 1].
+        (N, K) float32 in [0, 1], where the gallery is.
 
     Raises:
         ShapeError: candidates and gallery differ in width.
@@ -103,6 +103,7 @@ def similarities(features: Tensor, gallery: Gallery) -> Tensor:
                 [0.0000, 0.6000]])
     """
     _check_width("Prototypes", gallery.vectors, features)
+    features = features.to(gallery.vectors.device)
     plain = _to_classes(features @ gallery.vectors.T, gallery).clamp(min=0)
     similar = plain if gallery.negatives is None else _lowered(plain, features, gallery.negatives)
     if gallery.background is None or not len(gallery.background):
