@@ -63,7 +63,8 @@ class ClickDecoder:
         # On a processor such small products gain nothing in half precision, and masks lose by it.
         self._dtype = torch.float32 if models.device.type == "cpu" else models.dtype
         self._prompts, decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
-        self._decoder = decoder if models.dtype == self._dtype else copy.deepcopy(decoder).to(self._dtype)
+        with torch.inference_mode(False):  # so that it is a module like any other
+            self._decoder = decoder if models.dtype == self._dtype else copy.deepcopy(decoder).to(self._dtype)
         self._transformer = self._decoder.transformer
         self._first, self._second = self._transformer.layers
         self._num_heads = self._first.self_attn.num_heads

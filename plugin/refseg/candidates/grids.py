@@ -15,8 +15,8 @@ from ..errors import ShapeError
 
 
 @torch.inference_mode()
-def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float) -> Tensor:
-    """Rows of the masks that are left when, of any two that nearly coincide, only the one of higher predicted IoU stays.
+def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float, most: int = 1) -> Tensor:
+    """Rows of the masks that are left when, of those that nearly coincide, only the few of highest predicted IoU stay.
 
     Clicks next to each other mostly mean the same object: half of the demo segmenter's masks are such repeats. Memory is that
     of the masks as float32, and time grows with N².
@@ -25,6 +25,7 @@ def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float) -
         masks: (N, M, M) bool, segmenter grid.
         predicted_iou: (N,).
         max_iou: masks with at least this IoU nearly coincide.
+        most: how many of them stay: a mask goes where so many that nearly coincide with it have stayed.
 
     Returns:
         (n,) int64, ascending.
@@ -39,25 +40,13 @@ def drop_near_duplicates(masks: Tensor, predicted_iou: Tensor, max_iou: float) -
     areas = flat.sum(1)
     shared = flat @ flat.T
     alike = (shared >= max_iou * (areas[:, None] + areas[None] - shared).clamp(min=1)).cpu().numpy()
-    gone = np.zeros(len(alike), bool)
+    num_alike = np.zeros(len(alike), int)
     kept = []
     for row in predicted_iou.argsort(descending=True, stable=True).tolist():
-        if not gone[row]:
+        if num_alike[row] < most:
             kept.append(row)
-            gone |= alike[row]
+            num_alike += alike[row]
     return torch.tensor(sorted(kept), dtype=torch.int64, device=masks.device)
-
-
-def overlaps(masks: Tensor) -> Tensor:
-    """(N, N) float32 IoU of (N, …) bool masks, 1 with themselves; of two empty ones 0.
-
-    Example:
-        >>> overlaps(torch.tensor([[True, True], [False, True]])).tolist()
-        [[1.0, 0.5], [0.5, 1.0]]
-    """
-    flat = masks.flatten(1).float()
-    shared, areas = flat @ flat.T, flat.sum(1)
-    return (shared / (areas[:, None] + areas[None] - shared).clamp(min=1)).fill_diagonal_(1)
 
 
 def shares_of(masks: Tensor, others: Tensor) -> Tensor:

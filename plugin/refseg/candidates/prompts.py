@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .grids import overlaps
+from .grids import drop_near_duplicates
 
 JUDGED_IOU = 0.35
 """Predicted IoU on an embedding of half the side that a click must exceed; a little less than a mask needs."""
@@ -49,12 +48,4 @@ def prompts_worth_asking(masks: Tensor, predicted_iou: Tensor) -> Tensor:
         >>> prompts_worth_asking(masks, torch.tensor([0.9, 0.8, 0.5, 0.7, 0.6])).tolist()
         [0, 1, 3, 4]
     """
-    alike = overlaps(masks) >= SAME_MASK_IOU
-    similar = alike.cpu().numpy()
-    num_chosen = np.zeros(len(similar), int)
-    chosen = []
-    for row in predicted_iou.argsort(descending=True, stable=True).tolist():
-        if num_chosen[row] < MOST_OF_A_MASK:
-            chosen.append(row)
-            num_chosen += similar[row]
-    return torch.tensor(sorted(chosen), dtype=torch.int64, device=masks.device)
+    return drop_near_duplicates(masks, predicted_iou, SAME_MASK_IOU, MOST_OF_A_MASK)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..models import Preset
-from .grids import overlaps
 
 VOTE_IOU = 0.8
 """Masks with at least this IoU vote together, and count as having found the same thing."""
@@ -55,7 +54,7 @@ def vote_masks(logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:
     """
     # The segmenter's predicted IoU is no probability: nothing keeps it from falling below 0.
     flat, quality = logits.flatten(1).float(), predicted_iou.float().clamp(min=0)
-    overlap = overlaps(logits > 0)
+    overlap = _overlaps(flat > 0)
     voters = (overlap >= VOTE_IOU).float()
     near = (overlap >= NEAR_IOU) * quality.clamp(min=torch.finfo(quality.dtype).tiny)
     agreed = (near * overlap).sum(1) / near.sum(1)
@@ -63,3 +62,10 @@ def vote_masks(logits: Tensor, predicted_iou: Tensor) -> tuple[Tensor, Tensor]:
     voted = (voters / voters.sum(1, keepdim=True)) @ flat
     trusted = (quality * agreed * (1 + others) / (2 + others)).sqrt()
     return voted.to(logits.dtype).view_as(logits), trusted.to(predicted_iou.dtype)
+
+
+def _overlaps(masks: Tensor) -> Tensor:
+    """(N, N) IoU of (N, cells) bool masks, 1 with themselves."""
+    cells = masks.float()
+    shared, areas = cells @ cells.T, cells.sum(1)
+    return (shared / (areas[:, None] + areas[None] - shared).clamp(min=1)).fill_diagonal_(1)
