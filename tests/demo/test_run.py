@@ -12,13 +12,13 @@ from refseg.errors import CocoError
 
 @pytest.mark.slow
 def test_run_demo_writes_a_report_and_a_picture(tmp_path, capsys):
-    report = run_demo(tmp_path, progress=False, name="refseg-demo-run", num_images=20)
+    report = run_demo(tmp_path, progress=False, name="refseg-demo-run", num_images=30)
     try:
         assert json.loads((tmp_path / "report.json").read_text()) == report
         for key in ("mask_ap", "mask_ap50", "box_ap", "seconds_per_image", "false_positives_per_empty_image"):
             assert report[key] >= 0, key
-        assert report["images"] == 20
-        assert 0 < report["evaluated_images"] < 20, "images with references must be left out"
+        assert report["images"] == 30
+        assert 0 < report["evaluated_images"] < 30, "images with references must be left out"
         with Image.open(tmp_path / "overview.png") as picture:
             assert picture.width > 1000
         dataset = fo.load_dataset("refseg-demo-run")
