@@ -203,6 +203,7 @@ def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.abs(one - other).mean())
 
 
+@pytest.mark.thorough
 def test_heatmaps_are_switched_on_in_colours(open_app: OpenApp, trays: fo.Dataset) -> None:
     predict(trays)
     app = open_panel(open_app, trays)

@@ -377,6 +377,7 @@ def test_a_dataset_of_videos_says_so(open_app: OpenApp, make_dataset: Callable[.
     expect(app.page.get_by_text("holds media of type 'video' here, but RefSeg needs images:")).to_be_visible()
 
 
+@pytest.mark.thorough
 def test_looks(open_app: OpenApp, predicted: fo.Dataset) -> None:
     """In both themes and down to a narrow window: nothing is cut off, nothing is small or pale, and no raw id is shown."""
     app = open_panel(open_app, predicted)

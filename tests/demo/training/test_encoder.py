@@ -61,6 +61,7 @@ def test_a_run_begins_with_weights_that_are_there(pools, tmp_path):
         torch.testing.assert_close(tensor, begun.state_dict()[name].half().float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_last_steps_show_what_the_model_is_asked(pools, tmp_path, monkeypatch):
     shown = []
 
