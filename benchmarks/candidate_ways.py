@@ -106,6 +106,26 @@ def time_once(way: Way, pixels: Tensor, clock: StageClock | None = None) -> tupl
     return time.perf_counter() - started, found
 
 
+def time_generator(models: Models, image: Tensor) -> float:
+    """Seconds that the `sam2` package's own automatic mask generator takes for the masks of an image, without any feature.
+
+    It is asked at the preset's prompts, and left at its defaults otherwise.
+
+    Args:
+        models: float32.
+        image: (3, S, S) in [0, 1].
+    """
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    generator = SAM2AutomaticMaskGenerator(models.sam2, models.preset.points_per_side, output_mode="uncompressed_rle")
+    array = (255 * image).byte().permute(1, 2, 0).cpu().numpy()
+    synchronize(models.device)
+    started = time.perf_counter()
+    generator.generate(array)
+    synchronize(models.device)
+    return time.perf_counter() - started
+
+
 def time_stages(way: Way, pixels: Tensor, rounds: int = 1) -> dict[str, float]:
     """Median seconds an image of each stage; their sum exceeds the whole where an accelerator would overlap them."""
     clocks = []

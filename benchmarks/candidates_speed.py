@@ -35,12 +35,13 @@ from benchmarks.candidate_ways import (
     markdown,
     recall_figures,
     stage_table,
+    time_generator,
     time_once,
     time_stages,
 )
 from benchmarks.equality import compare
 from benchmarks.random_models import KEPT_SHARE, copy_models, draw_pixels, make_random_models, set_kept_share
-from benchmarks.report import Figure, as_table, machine, spread
+from benchmarks.report import Figure, as_table, at_least, machine, spread
 from refseg.candidates import Candidates
 from refseg.images import read_image, segmenter_pixels
 from refseg.models import Models, load_models
@@ -49,6 +50,8 @@ NUM_IMAGES = {"demo": 6, "tiny": 3}
 """The models that are measured by default, each on so many images."""
 TURNS = 3
 """Of each way with each image where an image takes seconds; 1 where it takes minutes."""
+GENERATOR_TIMES = 10
+"""The exact way is to be so many times faster than SAM 2's own automatic mask generator."""
 WORLD_SEED = 11
 """The first that `benchmarks/quality.py` reports on."""
 H200_ROW = ["large, random weights, H200", "not measured here: run `python -m benchmarks.gpu`", *["–"] * 4]
@@ -88,12 +91,15 @@ class Measured:
         stages: seconds an image of each stage, by way.
         found: candidates of each image, by way; of the first image alone where the baseline is slow.
         dtypes: in which each way ran.
+        generator: seconds of SAM 2's own automatic mask generator, as often as the exact way ran; on the first image alone
+            where weights are random.
     """
 
     seconds: dict[str, list[float]]
     stages: dict[str, dict[str, float]]
     found: dict[str, list[Candidates]]
     dtypes: dict[str, str]
+    generator: list[float]
 
 
 def random_subject(name: str, num_images: int, device: str | None, dtype: torch.dtype) -> Subject:
@@ -129,6 +135,7 @@ def measure(subject: Subject, only: Sequence[str] = WAYS, turns: int = TURNS) ->
     seconds: dict[str, list[float]] = {name: [] for name in only}
     found: dict[str, list[Candidates]] = {name: [] for name in only}
     clocks: dict[str, StageClock] = {}
+    generator: list[float] = []
     for way in ways:
         if subject.trained or way.name != BASELINE:
             time_once(way, subject.pixels[:1])
@@ -142,13 +149,16 @@ def measure(subject: Subject, only: Sequence[str] = WAYS, turns: int = TURNS) ->
                 taken, answer = time_once(way, image, clock)
                 seconds[way.name].append(taken)
                 found[way.name] += answer if turn == 0 else []
+            if EXACT in only and (subject.trained or number == 0):
+                generator.append(time_generator(subject.plain, image[0]))
     stages = {
         way.name: {stage: total / len(seconds[way.name]) for stage, total in clocks[way.name].seconds.items()}
         if way.name in clocks
         else time_stages(way, subject.pixels[:1])
         for way in ways
     }
-    return Measured(seconds, stages, found, {way.name: str(way.models.dtype).removeprefix("torch.") for way in ways})
+    dtypes = {way.name: str(way.models.dtype).removeprefix("torch.") for way in ways}
+    return Measured(seconds, stages, found, dtypes, generator)
 
 
 def judge(subject: Subject, measured: Measured) -> list[Figure]:
@@ -156,6 +166,12 @@ def judge(subject: Subject, measured: Measured) -> list[Figure]:
     about, dtype = subject.about, subject.models.dtype
     exact, baseline, fast = (measured.found.get(name, []) for name in (EXACT, BASELINE, FAST))
     figures = [kept_figure(about, exact, subject.models)] if exact else []
+    if measured.generator:
+        own = measured.seconds[EXACT][: len(measured.generator)]
+        ratio = statistics.median(measured.generator) / statistics.median(own)
+        name = f"{about}: exact, against SAM 2's own automatic mask generator, which makes masks alone"
+        detail = f"{spread(measured.generator)} s; {len(own)} runs of each"
+        figures.append(at_least(name, ratio, GENERATOR_TIMES, "×", detail=detail))
     if exact and baseline:
         # The baseline may have fewer images than the exact way.
         pairs = zip(exact, baseline, strict=False)

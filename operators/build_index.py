@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 
 from .forms.constants import MODELS_THAT_KEEP_DUPLICATES, SKIPS_IN_RESULT
 from .forms.form import Form
-from .forms.indexes import IndexRecord, coverage, index_records, record_pixels
+from .forms.indexes import IndexRecord, coverage, index_records, lender, record_pixels
 from .forms.inputs import default_model, model_input
 from .forms.messages import count, duration, size, skips
 from .forms.pixels import given_pixels, index_pixels, pixel_inputs, pixel_params
@@ -162,6 +162,7 @@ def record_of(
     exact: bool | None = None,
     encoder: str | None = None,
     pixels: PixelSettings | None = None,
+    borrows: bool = False,
 ) -> IndexRecord | None:
     """The record of the index with tiles, or of that without, for this model, or None; otherwise as find_record.
 
@@ -176,7 +177,8 @@ def record_of(
         is_of_kind = (record.model, has_tiles) == (model, tiles) and exact in (None, record.exact)
         if is_of_kind and is_read_so and encoder in (None, record.encoder):
             return record
-    return None
+    other = lender(model) if borrows else None
+    return None if other is None else record_of(ctx, other, tiles=tiles, exact=exact, encoder=encoder, pixels=pixels)
 
 
 def _chosen_pixels(ctx: Any) -> PixelSettings | None:

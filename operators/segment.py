@@ -142,14 +142,15 @@ class Segment(RefSegOperator):
 
         Returns:
             A `fiftyone.operators.ExecutionResult` (in a notebook a task of it) whose `result` holds `run_key`, `label_field`,
-            `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions or
-            presence were not the same already), `num_from_index`, `num_left_out` (images that a preview left out because they
-            are not indexed), `num_gated` (images that the presence gate spared, as a whole or in part), `num_protected` (images
-            that stay as they are, because no run wrote all of their labels in the field), `num_skipped`, `skipped` (the first
-            hundred: sample id, path, reason), `preview`, `best` (of a preview: sample id and best score of each image written,
-            the best first), `index_trouble` (why candidates could not be kept, or None), `seconds`, and `changes`: what differs
-            from earlier predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects),
-            `relabelled` (earlier class, class and number), `num_samples` and `sample_ids` (the first thousand).
+            `num_images` (of a preview, images ranked), `num_instances`, `num_written` (images whose predictions or presence
+            were not the same already), `num_from_index`, `num_left_out` (images that a preview left out because they are not
+            indexed), `lent_by` (the preset whose index served, where it is another one of the same models), `num_gated`
+            (images that the presence gate spared, as a whole or in part), `num_protected` (images that stay as they are,
+            because no run wrote all of their labels in the field), `num_skipped`, `skipped` (the first hundred: sample id,
+            path, reason), `preview`, `best` (of a preview: sample id and best score of each image written, the best first),
+            `index_trouble` (why candidates could not be kept, or None), `seconds`, and `changes`: what differs from earlier
+            predictions in the same field, as `gained` and `lost` (pairs of a class and a number of objects), `relabelled`
+            (earlier class, class and number), `num_samples` and `sample_ids` (the first thousand).
         """
         return self.call(locals(), **pixel_params(pixel_range, channels))
 
@@ -215,6 +216,7 @@ def result_of(report: SegmentReport, preview: bool = False) -> Result:
         "skipped": [[image.sample_id, image.filepath, image.reason] for image in report.skipped[:SKIPS_IN_RESULT]],
         "preview": preview,
         "best": [list(pair) for pair in report.best],
+        "lent_by": report.lent_by,
         "index_trouble": report.index_trouble,
         "seconds": round(report.seconds, 3),
         "changes": {
@@ -248,9 +250,10 @@ def describe(result: Result) -> str:
     """A few sentences on the predictions."""
     found, images = count(result["num_instances"], "instance"), count(result["num_images"], "image")
     where = f"in the field {result['label_field']!r} (run {result['run_key']!r})"
-    held = result["num_from_index"]
+    held, lent_by = result["num_from_index"], result["lent_by"]
+    origin = f"the index of {lent_by!r}, which has the same models" if lent_by else "the index"
     if not result["preview"]:
-        text = f"{found} in {images}{f' ({held:,} from the index)' if held else ''}, {where}."
+        text = f"{found} in {images}{f' ({held:,} from {origin})' if held else ''}, {where}."
     elif result["best"]:
         text = f"The best {len(result['best']):,} of {images}, best first: {found}, {where}."
     else:
@@ -298,9 +301,9 @@ def _index_inputs(form: Form, prototypes: Any) -> None:
     config = form.ctx.dataset.get_run_info(prototypes).config
     model, encoder = config.model, config.fingerprint
     if form.value("tiles", False):
-        record = record_of(form.ctx, model, tiles=True, encoder=encoder)
+        record = record_of(form.ctx, model, tiles=True, encoder=encoder, borrows=True)
     else:
-        record = find_record(form.ctx, model, encoder=encoder)
+        record = find_record(form.ctx, model, encoder=encoder, borrows=True)
     covered = coverage(form.ctx, record)
     problem = None
     if previews and not uses_index:

@@ -45,7 +45,7 @@ class SegmentWithReferences(RefSegOperator):
         )
         if form.usable:
             model = build_inputs(form)
-            form.notice("coverage", coverage(ctx, find_record(ctx, model, by_files=True)).describe_segment())
+            form.notice("coverage", coverage(ctx, find_record(ctx, model, by_files=True, borrows=True)).describe_segment())
             label_field_input(form)
             limits_inputs(form, MAX_DETECTIONS)
             presence_field_input(form, no_probabilities_of_new(form, model))

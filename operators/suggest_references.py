@@ -111,7 +111,7 @@ def _index_line(form: Form, field: Any) -> None:
     from refseg.dataset import newest_run
 
     run = newest_run(form.ctx.dataset, field) if isinstance(field, str) else None
-    if run is not None and "model" in run.config and find_record(form.ctx, str(run.config["model"])) is None:
+    if run is not None and "model" in run.config and find_record(form.ctx, str(run.config["model"]), borrows=True) is None:
         model = run.config["model"]
         form.obstacle(
             "index", f"Predictions are compared by the index, and there is none for {model!r}: run 'Build index' first."

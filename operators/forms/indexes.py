@@ -174,8 +174,11 @@ def find_record(
     exact: bool | None = None,
     records: Sequence[IndexRecord] | None = None,
     by_files: bool = False,
+    borrows: bool = False,
 ) -> IndexRecord | None:
     """The record of the index for this model, of this encoder and kind where they are given, or None.
+
+    With `borrows` it may be that of the preset of the same models where there is no own, as for whoever only reads an index.
 
     With `by_files` it is one that was built or completed since the model's weights come from where they come from now: another
     is of other weights, or the next build finds that it is of these after all.
@@ -193,7 +196,15 @@ def find_record(
         is_wanted = encoder in (None, record.encoder) and exact in (None, record.exact)
         if record.model == model and record.updated_at >= since and is_wanted:
             return record
-    return None
+    other = lender(model) if borrows else None
+    return None if other is None else find_record(ctx, other, encoder=encoder, exact=exact, records=records, by_files=by_files)
+
+
+def lender(model: str) -> str | None:
+    """The preset whose index serves where this one has none."""
+    from refseg.models import same_models
+
+    return same_models(model)
 
 
 def coverage(ctx: Any, record: IndexRecord | None) -> Coverage:

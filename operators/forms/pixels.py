@@ -104,14 +104,14 @@ def _held_prototypes(ctx: Any, name: str | None) -> list[_Held]:
 
 
 def _held_index(ctx: Any, model: str | None, has_bands: bool) -> list[_Held]:
-    record = None if model is None else find_record(ctx, model)
+    record = None if model is None else find_record(ctx, model, borrows=True)
     if record is None:
         return []
     pixels = record_pixels(record)
     if has_bands and pixels.channels is None:
         # What nobody chose are the first three, and these are not what was chosen.
         pixels = replace(pixels, channels=FIRST_THREE)
-    return [_Held(f"The index for the model {model!r} was built", pixels, "run 'Build index' with this first")]
+    return [_Held(f"The index for the model {record.model!r} was built", pixels, "run 'Build index' with this first")]
 
 
 def _problem(form: Form, name: str, held: Sequence[_Held]) -> str | None:

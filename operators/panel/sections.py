@@ -319,7 +319,7 @@ def _is_index_read_otherwise(ctx: Any, kept: Mapping[str, Any]) -> bool:
     """Whether a run would refuse to compare the index with these prototypes, because pixels were read in two ways."""
     from refseg.images import PixelSettings
 
-    record = find_record(ctx, kept["model"])
+    record = find_record(ctx, kept["model"], borrows=True)
     return record is not None and not record_pixels(record).fits(PixelSettings.from_lists(kept.get("pixels")))
 
 

@@ -23,7 +23,7 @@ def suggested(ctx: Any, settings: PanelSettings) -> Section:
         run is None
         or run.config.get("state") != "completed"
         or settings.label_field not in object_fields(ctx, (fo.Detections,))
-        or find_record(ctx, str(run.config.get("model"))) is None
+        or find_record(ctx, str(run.config.get("model")), borrows=True) is None
     ):
         return {"is_possible": False, "was_asked": False, "num_found": 0, "num_open": 0, "classes": []}
     kept = ctx.store(SUGGESTED_STORE).get(settings.label_field)

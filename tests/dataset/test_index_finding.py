@@ -146,3 +146,31 @@ class TestFind:
         build(trays, newer, uri=tmp_path / "index")
         found = find_index(trays, "demo", models.fingerprint)
         assert found is None or found.index.settings.encoder == models.fingerprint
+
+
+class TestOfTheSameModels:
+    """`demo` and `demo-fast` have the same features, and differ in how many masks they find."""
+
+    @pytest.mark.parametrize(("held", "asked"), [("demo", "demo-fast"), ("demo-fast", "demo")])
+    def test_either_serves_the_other(self, trays: fo.Dataset, held: str, asked: str, caplog: pytest.LogCaptureFixture) -> None:
+        report = build(trays, load_models(held))
+        with caplog.at_level(logging.INFO, "refseg"):
+            found = find_index(trays, asked, load_models(asked).fingerprint)
+        assert found is not None
+        assert (found.uri, found.index.settings.model) == (report.uri, held)
+        assert f"There is no index of {asked!r}, and that of {held!r} serves as well" in caplog.text
+
+    def test_its_own_comes_first(self, trays: fo.Dataset) -> None:
+        own = build(trays[:1], load_models("demo-fast"))
+        build(trays)
+        found = find_index(trays, "demo-fast", load_models("demo").fingerprint)
+        assert found is not None
+        assert found.uri == own.uri
+
+    def test_unless_its_own_is_asked_for(self, trays: fo.Dataset) -> None:
+        build(trays)
+        assert find_index(trays, "demo-fast", load_models("demo").fingerprint, borrows=False) is None
+
+    def test_only_of_the_same_encoder(self, trays: fo.Dataset) -> None:
+        build(trays)
+        assert find_index(trays, "demo-fast", "0" * 12) is None

@@ -10,7 +10,9 @@ import fiftyone as fo
 import pytest
 
 from refseg.dataset.index_finding import open_index
+from refseg.dataset.known_indexes import index_records
 from refseg.errors import IndexMismatchError, PrototypeMismatchError
+from refseg.models.loaded import load_models
 from refseg.prototypes.prototypes import Prototypes
 from tests.dataset.building import build
 from tests.forbidden import forbid_models
@@ -70,3 +72,30 @@ class TestHandle:
         with pytest.raises(IndexMismatchError, match=f"is not one of the dataset {other.name!r}"):
             run(other, prototypes, index=open_index(trays))
         assert not other.has_field("predictions")
+
+
+class TestOfTheSameModels:
+    def test_serves_prototypes_whose_preset_has_no_index(
+        self, trays: fo.Dataset, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        built = build(trays, load_models("demo-fast"))
+        assert prototypes.model == "demo"
+        forbid_models(monkeypatch)
+        report = run(trays, prototypes)
+        assert (report.num_from_index, report.lent_by) == (4, "demo-fast")
+        assert "The index of 'demo-fast' served" in str(report)
+        config = trays.get_run_info(report.run_key).config
+        assert (config.index_uri, config.model) == (built.uri, "demo-fast")
+
+    def test_what_it_lacks_is_computed_into_it(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        built = build(trays[:3], load_models("demo-fast"))
+        report = run(trays, prototypes)
+        assert (report.num_images, report.num_from_index, report.lent_by) == (4, 3, "demo-fast")
+        assert [record["uri"] for record in index_records(trays)] == [built.uri]
+        assert open_index(trays, "demo-fast").status().num_indexed == 4
+
+    def test_whoever_names_a_model_gets_its_own(self, trays: fo.Dataset, prototypes: Prototypes) -> None:
+        build(trays, load_models("demo-fast"))
+        report = run(trays, prototypes, model="demo")
+        assert (report.num_from_index, report.lent_by) == (0, None)
+        assert open_index(trays, "demo").status().num_indexed == 4

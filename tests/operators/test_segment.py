@@ -43,6 +43,21 @@ class TestSegment:
         assert text.startswith("Each of 4 images is computed, about ")
         assert text.endswith(" in all, and nothing is kept.")
 
+    def test_from_the_index_of_the_same_models(self, with_prototypes: fo.Dataset) -> None:
+        """As the form says it before, the message after, and the panel at any time."""
+        call("build_index", with_prototypes, model="demo-fast")
+        assert notice(with_prototypes, "segment") == "All 4 images are indexed: segmenting takes seconds."
+        assert notice(with_prototypes, "segment_with_references", {"model": "demo"}).startswith("All 4 images are indexed")
+        choose(with_prototypes, model="demo")
+        shown = press(with_prototypes, "load", sections=["index"]).data["index"]
+        assert (shown["num_indexed"], shown["lent"]) == (0, {"model": "demo-fast", "num_indexed": 4})
+        messages = run_in_app(with_prototypes, "segment", {"min_confidence": 0.0})
+        assert "(4 from the index of 'demo-fast', which has the same models)" in notes(messages)[0]["message"]
+        assert [record["model"] for record in records(with_prototypes)] == ["demo-fast"]
+        call("build_index", with_prototypes, model="demo")
+        assert press(with_prototypes, "load", sections=["index"]).data["index"]["lent"] is None
+        assert call("segment", with_prototypes, "parts")["lent_by"] is None
+
     def test_preview_from_python(self, indexed: fo.Dataset) -> None:
         result = call("segment", indexed, "parts", min_confidence=0.0, preview=True)
         assert (result["preview"], result["num_images"], result["num_left_out"]) == (True, 3, 1)

@@ -54,6 +54,7 @@ export function Index({ data, overview, call, go, isNext, jobs }) {
       tip: "Images already done are left as they are",
     }),
     isComplete ? button("Look for changes", () => go("index"), { disabled: own.length > 0, sx: { mt: 0.5 }, tip: "Index images that are new or have changed" }) : null),
+  data && data.lent ? help(`${data.lent.model} has an index of ${plural(data.lent.num_indexed, "image")}, which serves ${settings.model} too: both are the same models. “Build index” makes one of its own.`) : null,
   data ? h(Room, { data }) : null,
   data ? h(Files, { files: data.files, model: settings.model, call }) : null,
   h(Jobs, { jobs: own, call, hasBar: !counted }));

@@ -18,7 +18,8 @@ import { Trouble, Troubles, isAside, useTroubles } from "./troubles.js";
 function nextOf({ references, index, segment, review }, selection) {
   if (!references || !index || !segment || !review) return null;
   if (!references.num_references || selection.num_references || selection.num_negatives) return "references";
-  if (index.num_indexed < index.num_images && !segment.run) return "index";
+  const numHeld = index.lent ? index.lent.num_indexed : index.num_indexed;
+  if (numHeld < index.num_images && !segment.run) return "index";
   if (!segment.run || segment.run.preview) return "segment";
   if (review.num_open) return "review";
   return references.pending && numDecided(review) ? "update" : "results";

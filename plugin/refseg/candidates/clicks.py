@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..models import BatchKey, Models, in_batches
+from ..models import BatchKey, Models, in_batches, in_threads
 from ..printing import one_line
 from .cross_attention import attend_to_same_image, project, scaled_heads, split_heads
 from .embedding import ImageEmbeddings
@@ -107,7 +107,12 @@ class ClickDecoder:
         at_once = PROMPTS_A_BATCH[self._device.type]
         if most := SHARES_BYTES_A_BATCH.get(self._device.type):
             at_once = min(at_once, max(1, most // self._share_bytes(terms)))
-        parts = in_batches(points, self._key, at_once, lambda some: self._decode(some, terms, least))
+        # Each thread its own prompts, and no thread without any.
+        shares = points.split(max(1, min(at_once, -(-len(points) // torch.get_num_threads()))))
+        answers = in_threads(
+            shares, self._device, lambda share: in_batches(share, self._key, at_once, lambda some: self._decode(some, terms, least))
+        )
+        parts = [part for answer in answers for part in answer]
         starts = accumulate((len(predicted) for _, predicted, _ in parts), initial=0)
         rows = [kept + start for (_, _, kept), start in zip(parts, starts, strict=False)]
         side, empty = _grid_side(terms), points.new_empty

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings
 from ..index import CandidateIndex
-from ..models import Models, get_preset, require_model
+from ..models import Models, get_preset, require_model, same_models
 from .index import DatasetIndex
 from .index_place import IndexPlace
 from .known_indexes import index_records
@@ -74,12 +74,19 @@ def open_index(
 
 
 def find_index(
-    dataset: Any, model: str, encoder: str, tiles: bool | None = None, pixels: PixelSettings = PLAIN
+    dataset: Any,
+    model: str,
+    encoder: str,
+    tiles: bool | None = None,
+    pixels: PixelSettings = PLAIN,
+    *,
+    borrows: bool = True,
 ) -> DatasetIndex | None:
     """The index for a preset and an encoder, opened without loading models; None where there is none.
 
     Of two, the one that keeps near-duplicates and the one that does not, that which the preset makes by default; of several
-    such one that serves images of more than 8 bits too, and the one used last.
+    such one that serves images of more than 8 bits too, and the one used last. Where the preset has none, that of the preset
+    of the same models serves as well: `large` and `large-fast` differ in how many masks they find, not in their features.
 
     Args:
         dataset: a FiftyOne dataset.
@@ -87,10 +94,22 @@ def find_index(
         encoder: its fingerprint.
         tiles: the one with tiles, or the one without; None for either.
         pixels: the one with these channels, where they are given, and with no other range.
+        borrows: False for the preset's own alone.
 
     Raises:
         IndexDamagedError: it cannot be read.
     """
+    own = _find_own(dataset, model, encoder, tiles, pixels)
+    if own is not None or not borrows:
+        return own
+    other = same_models(model)
+    borrowed = None if other is None else _find_own(dataset, other, encoder, tiles, pixels)
+    if borrowed is not None:
+        logger.info("There is no index of %r, and that of %r serves as well: %s", model, other, borrowed.uri)
+    return borrowed
+
+
+def _find_own(dataset: Any, model: str, encoder: str, tiles: bool | None, pixels: PixelSettings) -> DatasetIndex | None:
     found = [
         record
         for record in index_records(dataset)

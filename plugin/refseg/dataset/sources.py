@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..candidates import Candidates, PackedCandidates, PresenceGate
@@ -71,6 +72,7 @@ class Source:
         wants_tiles: whether images are looked at in tiles where no index decides it.
         wanted_pixels: how images are read where no index decides it, as far as is known before they are seen.
         num_workers: threads that decode images, 0 for none; None as many as suit the machine.
+        lent_by: the preset that the index is of, where it is another than was looked for; None otherwise.
     """
 
     preset: Preset
@@ -80,6 +82,7 @@ class Source:
     wants_tiles: bool = False
     wanted_pixels: PixelSettings = PLAIN
     num_workers: int | None = None
+    lent_by: str | None = None
 
     def builder(self, gate: PresenceGate | None = None) -> Builder:
         """What computes the images that are not indexed, with the models that load_missing has loaded.
@@ -143,12 +146,16 @@ def find_source(
     if isinstance(index, DatasetIndex):
         return _source_of(index, dataset, prototypes, settings, wanted)
     if index and not isinstance(model, Models):
-        found = find_index(dataset, name, prototypes.fingerprint, tiles, replace(pixels, channels=wanted.channels))
+        # Who names a model means its own masks.
+        find = partial(find_index, dataset, name, prototypes.fingerprint, tiles, borrows=model is None)
+        found = find(replace(pixels, channels=wanted.channels))
         if found is None and wanted.channels != pixels.channels and not _has_bands(dataset):
-            found = find_index(dataset, name, prototypes.fingerprint, tiles, pixels)
+            found = find(pixels)
         if found is not None:
             require_pixels(prototypes, found.index.settings.pixel_settings, f"the index at {found.uri} was built with")
-            return Source(get_preset(name), found, None, name, wanted_pixels=wanted, num_workers=settings.num_workers)
+            holder = found.index.settings.model
+            source = Source(get_preset(holder), found, None, holder, wanted_pixels=wanted, num_workers=settings.num_workers)
+            return replace(source, lent_by=None if holder == name else holder)
     models = models_for(prototypes, model)
     own = index_for(dataset, models, IndexPlace(tiles=tiles), wanted) if index and creates else None
     return Source(models.preset, own, models, name, bool(tiles), wanted, settings.num_workers)

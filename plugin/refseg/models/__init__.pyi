@@ -15,5 +15,7 @@ from .local_files import local_weights as local_weights
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset
 from .presets import get_preset as get_preset
+from .presets import same_models as same_models
+from .threads import in_threads as in_threads
 from .weights import missing_weights as missing_weights
 from .weights import wrong_weights as wrong_weights

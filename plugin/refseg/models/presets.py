@@ -177,6 +177,21 @@ def get_preset(name: str) -> Preset:
         raise UnknownModelError(name, list(PRESETS)) from None
 
 
+def same_models(name: str) -> str | None:
+    """The preset of the same two models that is asked at more prompts, or at fewer; None where there is none.
+
+    Features of both compare, so either's index and prototypes serve the other.
+
+    Example:
+        >>> same_models("large"), same_models("large-fast"), same_models("paper")
+        ('large-fast', 'large', None)
+    """
+    other = name.removesuffix(FAST) if name.endswith(FAST) else name + FAST
+    if name not in PRESETS or other not in PRESETS:
+        return None
+    return other if PRESETS[name].exact == PRESETS[other].exact else None
+
+
 def register_preset(preset: Preset) -> None:
     """Let this process know a preset of one's own weights by its name, in Python and on the command line.
 

@@ -214,7 +214,7 @@ def index_of(dataset: Any, prototypes: Prototypes, run: PastRun) -> DatasetIndex
     """The index that a run has used; where it used none, or that is gone or another now, the default one."""
     if run.config.get("index_uri"):
         with suppress(IndexNotFoundError, IndexMismatchError):
-            index = open_index(dataset, prototypes.model, uri=run.config["index_uri"])
+            index = open_index(dataset, uri=run.config["index_uri"])
             if index.index.settings.encoder == prototypes.fingerprint:
                 return index
     return find_index(dataset, prototypes.model, prototypes.fingerprint, run.config.get("tiles"))

@@ -36,6 +36,7 @@ class SegmentReport:
         look_trouble: why nobody could, or why second looks could not be kept; None where all is well.
         first_protected: path of the image of the first sample that stays as it is; "" where there is none.
         scores: for each class found how many of its instances have a score from 0 to 0.1, 0.1 to 0.2 and so on.
+        lent_by: the preset whose index served, where it is another than the one that built the prototypes; None otherwise.
     """
 
     run_key: str
@@ -57,6 +58,7 @@ class SegmentReport:
     look_trouble: str | None = None
     first_protected: str = ""
     scores: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lent_by: str | None = None
 
     def _repr_html_(self) -> str:
         """Instances a class, how they score, what has changed, and what stands in the way."""
@@ -96,6 +98,10 @@ class SegmentReport:
 
     def _remarks(self) -> list[str]:
         lines = []
+        if self.lent_by:
+            lines.append(
+                f"The index of {self.lent_by!r} served, which has the same models: the prototypes' own preset has no index"
+            )
         if self.protected:
             first = self.first_protected or self.protected[0]
             lines.append(

@@ -217,6 +217,7 @@ class _Work:
             look_trouble=self.looker.trouble,
             first_protected=self.writer.first_protected,
             scores=self.writer.scores,
+            lent_by=self.source.lent_by,
         )
 
 
