@@ -121,13 +121,18 @@ class TestGate:
 
 
 class TestPropose:
-    def test_the_segmenter_sees_only_what_passes(self, models: Models, images: list[Image.Image], seen: list[int]) -> None:
+    @pytest.mark.parametrize("together", [False, True])
+    def test_the_segmenter_sees_only_what_passes(
+        self, models: Models, images: list[Image.Image], seen: list[int], together: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a processor image by image, on an accelerator those that pass together."""
+        monkeypatch.setattr("refseg.candidates.proposing.looks_side_by_side", lambda models: not together)
         prototype = own_prototype(images[0], models)
         least = 1e-4 + max(best_of(segmenter_pixels(images[1], SIDE), prototype, models), 0.0)
         expected = [best_of(segmenter_pixels(image, SIDE), prototype, models) >= least for image in images]
         assert expected[:2] == [True, False]
         found = propose(images, models, gate=PresenceGate(prototype, least))
-        assert seen == [sum(expected)]
+        assert seen == ([sum(expected)] if together else [1] * sum(expected))
         assert [not candidates.gated for candidates in found] == expected
         (alone,) = propose(images[:1], models)
         assert not alone.gated

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from refseg.demo.world import draw_family, render_scene
 from refseg.errors import ShapeError
 from refseg.images.reading import MEAN, STD, encoder_pixels, segmenter_pixels
 from refseg.models.loaded import Models, load_models
+from refseg.models.threads import in_threads
 from tests.tolerance import assert_near
 
 SIDE = 320
@@ -193,6 +197,8 @@ class TestPropose:
 
 
 def test_images_that_do_not_fit_together_are_looked_at_one_by_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator, which encodes them together."""
+    monkeypatch.setattr("refseg.candidates.proposing.looks_side_by_side", lambda models: False)
     pixels = torch.stack([segmenter_pixels(make_image(seed), SIDE) for seed in (3, 4, 5)])
     sizes = [(120, 160), (60, 80), (30, 40)]
     expected = propose_from_pixels(pixels, sizes, models)
@@ -212,3 +218,36 @@ def test_images_that_do_not_fit_together_are_looked_at_one_by_one(models: Models
     for one, other in zip(found, expected, strict=True):
         assert len(one) == len(other)
         assert_near(one.predicted_iou, other.predicted_iou, at_most=1e-4)
+
+
+def test_images_that_do_not_fit_side_by_side_are_looked_at_one_by_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor."""
+    pixels = torch.stack([segmenter_pixels(make_image(seed), SIDE) for seed in (3, 4)])
+    sizes = [(120, 160), (60, 80)]
+    expected = propose_from_pixels(pixels, sizes, models)
+    seen: list[int] = []
+
+    def few_in_threads(items: Sequence[int], device: torch.device, run: Callable[[int], Any]) -> list[Any]:
+        seen.append(len(items))
+        if len(items) > 1:
+            raise MemoryError
+        return in_threads(items, device, run)
+
+    monkeypatch.setattr("refseg.models.batch_sizes._sizes", {})
+    monkeypatch.setattr("refseg.candidates.proposing.in_threads", few_in_threads)
+    found = propose_from_pixels(pixels, sizes, models)
+    assert seen == [2, 1, 1]
+    assert [one.image_hw for one in found] == sizes
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one.predicted_iou, other.predicted_iou, at_most=1e-4)
+
+
+def test_side_by_side_as_together(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.stack([segmenter_pixels(make_image(seed), SIDE) for seed in (3, 4, 5)])
+    sizes = [(120, 160)] * 3
+    apart = propose_from_pixels(pixels, sizes, models)
+    monkeypatch.setattr("refseg.candidates.proposing.looks_side_by_side", lambda models: False)
+    for one, other in zip(apart, propose_from_pixels(pixels, sizes, models), strict=True):
+        assert len(one) == len(other) > 0
+        assert_near(one.predicted_iou, other.predicted_iou, at_most=1e-4)
+        assert_near(one.features, other.features, at_most=1e-3)

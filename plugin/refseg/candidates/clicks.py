@@ -8,6 +8,7 @@ the batch of prompts and with the masks kept.
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import dataclass
 from itertools import accumulate
 from weakref import WeakKeyDictionary
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..models import BatchKey, Models, in_batches, in_threads
+from ..models import BatchKey, Models, in_batches, in_threads, shares_of_work
 from ..printing import one_line
 from .cross_attention import attend_to_same_image, project, scaled_heads, split_heads
 from .embedding import ImageEmbeddings
@@ -107,12 +108,12 @@ class ClickDecoder:
         at_once = PROMPTS_A_BATCH[self._device.type]
         if most := SHARES_BYTES_A_BATCH.get(self._device.type):
             at_once = min(at_once, max(1, most // self._share_bytes(terms)))
-        # Each thread its own prompts, and no thread without any.
-        shares = points.split(max(1, min(at_once, -(-len(points) // torch.get_num_threads()))))
-        answers = in_threads(
-            shares, self._device, lambda share: in_batches(share, self._key, at_once, lambda some: self._decode(some, terms, least))
-        )
-        parts = [part for answer in answers for part in answer]
+
+        def decode_share(share: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+            return in_batches(share, self._key, at_once, lambda some: self._decode(some, terms, least))
+
+        shares = shares_of_work(points, self._device, most=at_once)
+        parts = [part for answers in in_threads(shares, self._device, decode_share) for part in answers]
         starts = accumulate((len(predicted) for _, predicted, _ in parts), initial=0)
         rows = [kept + start for (_, _, kept), start in zip(parts, starts, strict=False)]
         side, empty = _grid_side(terms), points.new_empty
@@ -217,12 +218,13 @@ def _take(images: list[Rewritten], rows: Tensor) -> list[Rewritten]:
 
 
 _decoders: WeakKeyDictionary[Models, dict[bool, ClickDecoder]] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 @torch.inference_mode()
 def click_decoder(models: Models, *, halved: bool = False) -> ClickDecoder:
     """The decoder of these models, made once; see ClickDecoder."""
-    with models.lock:
+    with _making:
         made = _decoders.setdefault(models, {})
         if halved not in made:
             made[halved] = ClickDecoder(models, halved=halved)

@@ -6,9 +6,10 @@ decoder once a prompt. Memory grows with the kept masks, N × M² half-precision
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..images import encoder_pixels, normalize, segmenter_pixels
-from ..models import BatchKey, Models, in_batches
+from ..models import BatchKey, Models, in_batches, in_threads
 from ..printing import describe_candidates, one_line
 from .borders import Borders, Squares, boxes_of_bits, cells_of_bits, pack_bits
 from .decoding import decode_grid
 from .embedding import embed_images
 from .grids import drop_near_duplicates, pool_features, share_in_groups, shares_of
+
+Answer = TypeVar("Answer")
 
 NEAR_DUPLICATE_IOU = 0.95
 """Masks that agree to this IoU count as one in an index that is not exact."""
@@ -210,10 +213,12 @@ def propose_from_pixels(
     """
 
     def look(rows: Sequence[int]) -> list[Candidates]:
-        return [
-            _candidates(found, sizes[row], max_iou, models)
-            for row, found in zip(rows, iter_proposals(pixels[rows[0] : rows[-1] + 1], models, gate), strict=True)
-        ]
+        return propose_each(
+            pixels[rows[0] : rows[-1] + 1],
+            models,
+            gate,
+            lambda number, found: _candidates(found, sizes[rows[number]], max_iou, models),
+        )
 
     with models.lock:
         answers = in_batches(range(len(pixels)), BatchKey.of("images", models), len(pixels), look)
@@ -257,14 +262,38 @@ class Proposals:
         return pool_features(self.logits > 0, self.patch_features).to(models.feature_dtype).float().cpu()
 
 
-def iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None = None) -> Iterator[Proposals]:
+def propose_each(
+    pixels: Tensor, models: Models, gate: PresenceGate | None, finish: Callable[[int, Proposals], Answer]
+) -> list[Answer]:
     """Ask the segmenter about each square of pixels that passes the gate; the caller holds the models' lock.
+
+    On a processor squares are looked at side by side, each by its own threads; an accelerator encodes them together.
 
     Args:
         pixels: (B, 3, S, S) float32 in [0, 1].
         models: a loaded preset.
         gate: None lets every square pass.
+        finish: gets the number of a square and what was found there.
+
+    Returns:
+        What finish answered for each square.
     """
+    if not looks_side_by_side(models):
+        return [finish(number, found) for number, found in enumerate(_iter_proposals(pixels, models, gate))]
+
+    def look(number: int) -> Answer:
+        (found,) = _iter_proposals(pixels[number : number + 1], models, gate)
+        return finish(number, found)
+
+    return in_threads(range(len(pixels)), models.device, look)
+
+
+def looks_side_by_side(models: Models) -> bool:
+    """Whether images are looked at one by one, several at once, or are encoded together."""
+    return models.device.type == "cpu"
+
+
+def _iter_proposals(pixels: Tensor, models: Models, gate: PresenceGate | None) -> Iterator[Proposals]:
     on_device = pixels.to(models.device, non_blocking=True)
     features = encode_patches(encoder_pixels(on_device, models.preset.encoder_side), models)
     passes = torch.ones(len(pixels), dtype=torch.bool) if gate is None else gate.passes(features)

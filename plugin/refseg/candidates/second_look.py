@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..images import encoder_pixels
-from ..models import BatchKey, Models, in_batches
+from ..models import BatchKey, Models, in_batches, in_threads, shares_of_work
 from ..printing import one_line
 from .crops import crop_corners, crop_weights, instance_vector
 from .proposing import encode_patches
@@ -72,27 +72,32 @@ def look_again(image: Image.Image, objects: Sequence[CutOut], models: Models) ->
     Raises:
         ModelMemoryError: one crop alone does not fit into memory.
     """
-    side, patches = models.look_side, models.look_side // models.patch_size
-    crops, weights = [], []
-    for item in objects:
-        corners = crop_corners(item.box, (image.height, image.width))
-        own = item.within(corners)
-        pixels = torch.from_numpy(np.array(image.crop(corners))).permute(2, 0, 1).float() / 255
-        pixels[:, ~own] = GREY
-        crops.append(encoder_pixels(pixels[None], side)[0])
-        weights.append(crop_weights(own, side, patches))
-
-    def look(rows: Sequence[int]) -> list[Tensor]:
-        pixels = torch.stack([crops[row] for row in rows]).to(models.device)
-        features = encode_patches(pixels, models).float().cpu()
-        return [_summary(own, weights[row]) for own, row in zip(features, rows, strict=True)]
-
-    if not crops:
+    if not objects:
         return torch.zeros(0, models.look_width)
-    start = CROPS_A_BATCH[models.device.type]
+    image.load()  # before threads cut from it
+
+    def look(some: Sequence[CutOut]) -> list[Tensor]:
+        crops, weights = zip(*[_painted(image, item, models) for item in some], strict=True)
+        features = encode_patches(torch.stack(crops).to(models.device), models).float().cpu()
+        return [_summary(own, weight) for own, weight in zip(features, weights, strict=True)]
+
+    def look_in_batches(share: Sequence[CutOut]) -> list[Tensor]:
+        batches = in_batches(share, BatchKey.of("crops", models), CROPS_A_BATCH[models.device.type], look)
+        return [one for answers in batches for one in answers]
+
     with models.lock:
-        answers = in_batches(range(len(crops)), BatchKey.of("crops", models), start, look)
-    return torch.stack([one for some in answers for one in some]).half().float()
+        answers = in_threads(shares_of_work(objects, models.device), models.device, look_in_batches)
+    return torch.stack([one for share in answers for one in share]).half().float()
+
+
+def _painted(image: Image.Image, item: CutOut, models: Models) -> tuple[Tensor, Tensor]:
+    """The encoder's (3, E/2, E/2) pixels of an object, all else grey, and how much of each patch the object fills, (G²,)."""
+    corners = crop_corners(item.box, (image.height, image.width))
+    own = item.within(corners)
+    pixels = torch.from_numpy(np.array(image.crop(corners))).permute(2, 0, 1).float() / 255
+    pixels[:, ~own] = GREY
+    side = models.look_side
+    return encoder_pixels(pixels[None], side)[0], crop_weights(own, side, side // models.patch_size)
 
 
 def _summary(features: Tensor, weights: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ..images import IMAGES_A_BATCH, segmenter_pixels
 from ..models import BatchKey, Models, in_batches
 from .grids import drop_near_duplicates, grid_boxes, interpolation_matrix
 from .packing import MaskCrop, PackedCandidates, join, pack_crops
-from .proposing import PresenceGate, Proposals, iter_proposals
+from .proposing import PresenceGate, Proposals, propose_each
 
 # An index with tiles keeps no grid side: it follows from the size of the image by these three, and by fine_grid_side. Whoever
 # changes one must raise index_tables.FORMAT_WITH_TILES, and read what was written before by the old ones.
@@ -135,8 +135,12 @@ def propose_tiles(
     def look(some: Sequence[Window]) -> list[PackedCandidates]:
         pixels = torch.stack([_window_pixels(image, window, models.segmenter_side) for window in some])
         with models.lock:
-            proposals = zip(some, iter_proposals(pixels, models, gate), strict=True)
-            return [_pack_window(found, window, image_hw, max_iou, fine, models) for window, found in proposals]
+            return propose_each(
+                pixels,
+                models,
+                gate,
+                lambda number, found: _pack_window(found, some[number], image_hw, max_iou, fine, models),
+            )
 
     batches = in_batches(windows, BatchKey.of("images", models), IMAGES_A_BATCH[models.device.type], look)
     return join([part for parts in batches for part in parts])

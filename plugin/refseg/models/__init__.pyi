@@ -17,5 +17,6 @@ from .presets import Preset as Preset
 from .presets import get_preset as get_preset
 from .presets import same_models as same_models
 from .threads import in_threads as in_threads
+from .threads import shares_of_work as shares_of_work
 from .weights import missing_weights as missing_weights
 from .weights import wrong_weights as wrong_weights

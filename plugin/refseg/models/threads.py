@@ -9,12 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+@overload
+def shares_of_work(items: Tensor, device: torch.device, most: int | None = None) -> list[Tensor]: ...
+@overload
+def shares_of_work(items: Sequence[Item], device: torch.device, most: int | None = None) -> list[Sequence[Item]]: ...
+
+
+def shares_of_work(items: Any, device: torch.device, most: int | None = None) -> list[Any]:
+    """Items parted, in order, so that each thread gets as many as any other; one share where one device does all.
+
+    Args:
+        items: a tensor, cut along its first axis, or a sequence.
+        device: where the work is done.
+        most: items a share; with it there may be several shares a thread, so that none waits long for the last.
+
+    Example:
+        >>> [len(share) for share in shares_of_work(range(100), torch.device("cuda"))]
+        [100]
+    """
+    if device.type != "cpu":
+        return [items]
+    num_threads = torch.get_num_threads()
+    size = -(-len(items) // num_threads)
+    if most is not None and size > most:
+        size = -(-len(items) // (num_threads * -(-size // most)))
+    return [items[start : start + size] for start in range(0, len(items), max(1, size))]
 
 
 def in_threads(items: Sequence[Item], device: torch.device, run: Callable[[Item], Answer]) -> list[Answer]:
