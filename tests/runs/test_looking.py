@@ -17,14 +17,14 @@ from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import build_index
 from refseg.dataset.references import collect_references
 from refseg.dataset.source_settings import SourceSettings
-from refseg.dataset.sources import find_source
+from refseg.dataset.sources import Source, find_source
 from refseg.errors import IndexWriteError, ModelUnavailableError
 from refseg.index.looks import Looks
 from refseg.matching.second_look import Looked
 from refseg.progress import Progress
 from refseg.prototypes.building import build_prototypes
 from refseg.prototypes.prototypes import Prototypes
-from refseg.runs import looking
+from refseg.runs import looking, ranked
 from refseg.runs.cohorts import FEWEST_IMAGES, iter_cohort
 from refseg.runs.looking import Looker, part
 from tests.kept import KeptDataset, kept_trays
@@ -181,6 +181,32 @@ class TestSegment:
         found = answers(trays)
         assert segment(trays, calibrated, **QUIET).num_written == 0
         assert answers(trays) == found
+
+    def test_the_most_promising_image_comes_first(
+        self, trays: fo.Dataset, calibrated: Prototypes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the order in which the index keeps them: somebody waits for the first objects."""
+        clear_looks(trays)
+        hopes: dict[str, float] = {}
+        seen: list[str] = []
+        real_again, real_look = ranked._look_again, looking.look_at_file
+
+        def look_again(source: Source, waiting: dict[str, float], *about: Any) -> Any:
+            hopes.update(waiting)
+            return real_again(source, waiting, *about)
+
+        def look(path: str, *about: Any) -> Looked | None:
+            seen.append(path)
+            return real_look(path, *about)
+
+        monkeypatch.setattr(ranked, "_look_again", look_again)
+        monkeypatch.setattr(looking, "look_at_file", look)
+        segment(trays, calibrated, **QUIET)
+        ids, paths = trays.values(["id", "filepath"])
+        found = [hopes[ids[paths.index(path)]] for path in seen]
+        assert len(found) == NUM_TRAYS
+        assert found == sorted(found, reverse=True)
+        assert [hopes[sample_id] for sample_id in ids] != found
 
     def test_is_the_same_without_an_index(self, trays: fo.Dataset, calibrated: Prototypes) -> None:
         segment(trays, calibrated, **QUIET)

@@ -92,14 +92,19 @@ def _look_again(
     yield Progress(0, len(order), "second looks")
     for start in range(0, len(order), IMAGES_A_LOOK):
         some = order[start : start + IMAGES_A_LOOK]
-        for chunk in source.index.index.scan(some):
-            for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True)):
-                candidates = chunk.candidates(number)
-                looked = _looked(looker, matcher, image.sample_id, paths[image.sample_id], candidates, known)
-                writer.add(image.sample_id, candidates, matcher.rank(candidates, looked=looked))
-                writer.flush_if_due()
-                looker.write_if_due()
-                yield Progress(start + number + 1, len(order), "second looks")
+        held = [
+            (image.sample_id, chunk.candidates(number), known)
+            for chunk in source.index.index.scan(some)
+            for number, (image, known) in enumerate(zip(chunk.images, looker.known(chunk.images), strict=True))
+        ]
+        # An index hands images out in its own order.
+        held.sort(key=lambda image: -waiting[image[0]])
+        for number, (sample_id, candidates, known) in enumerate(held, start + 1):
+            looked = _looked(looker, matcher, sample_id, paths[sample_id], candidates, known)
+            writer.add(sample_id, candidates, matcher.rank(candidates, looked=looked))
+            writer.flush_if_due()
+            looker.write_if_due()
+            yield Progress(number, len(order), "second looks")
     writer.flush()
 
 
