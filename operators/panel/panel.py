@@ -20,7 +20,7 @@ from ..forms.selection import all_images, collection, shows_frames
 from ..mark_empty import count_empty, describe, mark
 from ..running import background, failures
 from ..running.jobs import request_cancel, running_jobs
-from ..running.warming import warm_up
+from ..running.warming import warm_up, warm_up_for_the_first
 from . import examples as panel_examples
 from . import looking
 from . import sections as panel_sections
@@ -89,6 +89,7 @@ class ReferenceSegmentation(Showing, Closer, Reviewing, Nearest, Inspecting, Com
     def on_load(self, ctx: Any) -> None:
         """Let Alt select what not to look for, and show what there is."""
         let_alt_select(ctx)
+        warm_up_for_the_first(ctx)
         send_overview(ctx)
 
     def on_unload(self, ctx: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +210,13 @@ def test_what_is_found_becomes_a_reference(trays: fo.Dataset) -> None:
     assert reference.label == "part"
     assert reference.mask is not None
     assert np.array_equal(reference.mask, found.mask)
+
+
+def test_no_model_is_imported_for_a_mask_of_the_index() -> None:
+    """Each takes seconds, for which a first click would wait."""
+    code = (
+        "import sys, refseg.runs.prompting\n"
+        "assert not {'transformers', 'torchvision', 'sam2', 'torch._dynamo'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

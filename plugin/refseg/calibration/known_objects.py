@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from ..candidates import Candidates, PackedCandidates, pack
 from ..masks import MAX_SIDES
@@ -71,6 +70,8 @@ def join_surroundings(parts: Sequence[Surroundings]) -> Surroundings:
 
 def _fitting(box: Sequence[float], candidates: Candidates | PackedCandidates) -> Tensor | None:
     """(M, M) bool: the mask of the candidate whose box fits this one best, if it does."""
+    from torchvision.ops import box_iou  # takes two seconds, and nobody's first click should wait for it
+
     packed = candidates if isinstance(candidates, PackedCandidates) else pack(candidates)
     if not len(packed):
         return None

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..candidates import Candidates, PackedCandidates
 from ..printing import one_line
@@ -84,6 +83,8 @@ class Batch:
         """
         if not len(rows):
             return rows
+        from torchvision.ops import batched_nms  # takes two seconds, and nobody's first click should wait for it
+
         owner = self.owner[rows.numpy()]
         boxes = self.boxes_of(rows)
         groups = owner if labels is None else owner * (int(labels.max()) + 1) + labels.numpy()

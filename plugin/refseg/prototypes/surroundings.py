@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 from torch import Tensor
-from torchvision.ops import nms
 
 from ..candidates import Candidates, PackedCandidates, pack
 from ..errors import PrototypeError, ShapeError
@@ -251,6 +250,8 @@ def look_around(
         looks: gives second looks, (n, D) float32, at n rows of the candidates, of which so many at the beginning show
             references; zeros for those that are not worth one. None where nobody looks again.
     """
+    from torchvision.ops import nms  # takes two seconds, and nobody's first click should wait for it
+
     packed = candidates if isinstance(candidates, PackedCandidates) else pack(candidates)
     iou, inside = _overlaps(packed, objects)
     quality = packed.predicted_iou.numpy()

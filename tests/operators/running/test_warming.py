@@ -9,6 +9,10 @@ import fiftyone as fo
 import pytest
 
 from operators.running import warming
+from refseg.dataset.store import save_prototypes
+from refseg.prototypes.prototypes import Prototypes
+from tests.operators.app_panel import context
+from tests.operators.helpers import call
 
 ENCODER = "transformers.models.dinov2.modeling_dinov2"
 
@@ -40,6 +44,21 @@ def test_begins_with_the_first_choice_and_whoever_loads_waits_for_it(dataset: fo
     command = [sys.executable, "-c", ASKING, dataset.name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+@pytest.mark.parametrize("has_prototypes", [False, True])
+def test_begins_with_the_panel_where_an_index_waits_for_references(
+    parts: fo.Dataset, prototypes: Prototypes, has_index: bool, has_prototypes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_index:
+        call("build_index", parts, model="demo")
+    if has_prototypes:
+        save_prototypes(parts, prototypes, "parts")
+    begun = []
+    monkeypatch.setattr(warming, "warm_up", lambda: begun.append(True))
+    warming.warm_up_for_the_first(context(parts))
+    assert begun == [True] * (has_index and not has_prototypes)
 
 
 def test_that_fails_says_nothing_yet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
