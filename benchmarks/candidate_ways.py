@@ -51,8 +51,8 @@ MARGINS = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 MASK_IOU = 0.99
 """Mask IoU that counts as equal."""
 MILLIONTHS = "millionths"
-PRESET_NAMES = sorted(name for name, preset in PRESETS.items() if not preset.adaptive_prompts)
-"""Presets to measure; those of adaptive prompts are the fast way of these."""
+PRESET_NAMES = sorted(name for name, preset in PRESETS.items() if not preset.adaptive_prompts and not preset.is_of_transformers)
+"""Presets to measure, of the `sam2` package; those of adaptive prompts are the fast way of these."""
 FEATURE_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """Largest difference of a feature's component that counts as equal, beyond its rounding to half precision."""
 

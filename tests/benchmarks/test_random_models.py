@@ -32,7 +32,7 @@ def test_same_seed_same_weights_and_nothing_else_is_seeded() -> None:
     before = torch.random.get_rng_state()
     first, second, other = (make_random_models("demo", device="cpu", seed=seed, kept_share=None) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    for part in ("sam2", "dinov2"):
+    for part in ("segmenter", "dinov2"):
         weights = [next(iter(getattr(models, part).parameters())) for models in (first, second, other)]
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
@@ -57,5 +57,5 @@ def test_copies_share_nothing() -> None:
     models = make_random_models("demo", device="cpu", kept_share=None)
     copied = copy_models(models, dtype=torch.bfloat16)
     assert (copied.dtype, models.dtype) == (torch.bfloat16, torch.float32)
-    assert next(iter(copied.sam2.parameters())).dtype == torch.bfloat16
-    assert next(iter(models.sam2.parameters())).dtype == torch.float32
+    assert next(iter(copied.segmenter.parameters())).dtype == torch.bfloat16
+    assert next(iter(models.segmenter.parameters())).dtype == torch.float32

@@ -11,7 +11,7 @@ import torch
 from refseg.errors import ModelError, ModelUnavailableError, UnknownModelError
 from refseg.models.loaded import load_models
 from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset, register_preset, registered
-from refseg.models.weights import find_sam2_checkpoint, missing_weights, wrong_weights
+from refseg.models.weights import find_segmenter, missing_weights, wrong_weights
 
 DOWNLOADED = [preset for preset in PRESETS.values() if preset.exact_name != "demo"]
 name_of = pytest.mark.parametrize("preset", DOWNLOADED, ids=lambda preset: preset.name)
@@ -101,7 +101,7 @@ def test_a_registered_preset_is_known_by_its_name_until_the_block_ends() -> None
         register_preset(replace(coarse))  # the same once more
         exact, fast = load_models("coarse", device="cpu"), load_models("coarse-fast", device="cpu", dtype=torch.float32)
         assert (exact.preset, fast.preset.exact) == (coarse, coarse)
-        assert fast.sam2 is exact.sam2
+        assert fast.segmenter is exact.segmenter
     assert list(PRESETS) == known
     with pytest.raises(UnknownModelError, match="'coarse'"):
         load_models("coarse")
@@ -113,14 +113,14 @@ def test_a_registered_preset_uses_its_own_checkpoint(tmp_path: Path) -> None:
     own = tmp_path / "own.safetensors"
     preset = replace(PRESETS["tiny"], name="own", sam2_file=str(own))
     with pytest.raises(ModelUnavailableError, match=r"no SAM 2 checkpoint at .*own\.safetensors: give the path"):
-        find_sam2_checkpoint(preset, None)
+        find_segmenter(preset, None)
     assert [sentence.split(":")[0] for sentence in wrong_weights(preset, None, None)] == [
         f"There is no SAM 2 checkpoint at {own}"
     ]
     own.touch()
     (tmp_path / "other.pt").touch()
-    assert find_sam2_checkpoint(preset, None) == own
-    assert find_sam2_checkpoint(preset, tmp_path / "other.pt") == tmp_path / "other.pt"
+    assert find_segmenter(preset, None) == own
+    assert find_segmenter(preset, tmp_path / "other.pt") == tmp_path / "other.pt"
     assert wrong_weights(preset, None, None) == []
     assert missing_weights(replace(preset, dinov2_repository=str(tmp_path), dinov2_revision=None), None, None) == []
 

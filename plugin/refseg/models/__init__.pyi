@@ -5,8 +5,6 @@ from .batch_sizes import size_of as size_of
 from .loaded import Models as Models
 from .loaded import default_dtype as default_dtype
 from .loaded import load_models as load_models
-from .loaded import make_sam2 as make_sam2
-from .loaded import move_sam2 as move_sam2
 from .loaded import parse_device as parse_device
 from .loaded import register_preset as register_preset
 from .loaded import require_model as require_model
@@ -15,5 +13,9 @@ from .local_files import local_weights as local_weights
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset
 from .presets import get_preset as get_preset
+from .segmenters import PromptedSegmenter as PromptedSegmenter
+from .segmenters import Sam2Segmenter as Sam2Segmenter
+from .segmenters import make_sam2 as make_sam2
+from .segmenters import move_segmenter as move_segmenter
 from .weights import missing_weights as missing_weights
 from .weights import wrong_weights as wrong_weights
