@@ -11,7 +11,8 @@ from packaging.version import Version
 from benchmarks.baseline import propose_as_published
 from benchmarks.candidate_ways import PRESET_NAMES
 from benchmarks.random_models import _make_dinov2, ask_at, copy_models, draw_pixels, make_random_models, set_kept_share
-from refseg.models.loaded import PRESETS, make_sam2
+from refseg.models.loaded import PRESETS
+from refseg.models.segmenters import make_sam2
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.6"), reason="older ones build no SAM 2 without memory")

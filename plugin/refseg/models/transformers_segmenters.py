@@ -24,7 +24,7 @@ from .presets import Preset
 from .pretrained import class_of, read_pretrained
 from .segmenters import load_tensors
 
-TIMM = "timm>=1.0.20,<2"
+TIMM = "timm>=1.0.23,<2"
 """What EdgeTAM's image encoder needs; the extra `edge` of pyproject.toml."""
 
 HALVES = (0.5, 0.5, 0.5)

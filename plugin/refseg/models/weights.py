@@ -42,7 +42,7 @@ def find_segmenter(preset: Preset, path: str | Path | None) -> Path:
     """
     local = path if path is not None else preset.sam2_file
     if preset.is_of_transformers:
-        return _whole_folder(local, f"{preset.name!r}") if local is not None else _from_hub(_segmenter_of(preset))
+        return _whole_folder(local, "segmenter") if local is not None else _from_hub(_segmenter_of(preset))
     if local is not None:
         if not Path(local).is_file():
             raise ModelUnavailableError(
