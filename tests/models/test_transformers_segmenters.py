@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import threading
@@ -25,13 +26,13 @@ from refseg.candidates.prompting import decode_prompt
 from refseg.candidates.proposing import propose
 from refseg.candidates.tiles import propose_tiles
 from refseg.errors import ModelUnavailableError, UnsafeCheckpointError
-from refseg.models import pretrained, transformers_segmenters
+from refseg.models import pretrained
 from refseg.models.loaded import PRESETS, Models, load_models, registered, unload_models
 from refseg.models.presets import DEMO_WEIGHTS, Preset
 from refseg.models.pretrained import class_of
 from refseg.models.segmenters import move_segmenter
-from refseg.models.transformers_segmenters import KINDS, TIMM, read_segmenter
-from refseg.models.weights import WEIGHTS_FILE, find_segmenter, missing_weights, wrong_weights
+from refseg.models.transformers_segmenters import KINDS, read_segmenter
+from refseg.models.weights import TIMM, WEIGHTS_FILE, find_segmenter, missing_weights, wrong_weights
 from tests.small_segmenters import GRID_SIDE, SIDES, WIDTH, make_model, require_kind, write_folder
 from tests.tolerance import assert_near
 
@@ -246,7 +247,8 @@ class TestPresets:
         assert find_segmenter(preset_of(kind, tmp_path), folder) == find_segmenter(preset_of(kind, folder), None) == folder
         (sentence,) = wrong_weights(preset_of(kind, tmp_path), None, None)
         assert sentence == (
-            f"The segmenter folder {tmp_path} lacks config.json and model.safetensors: give a folder written by save_pretrained."
+            f"The segmenter folder {tmp_path} lacks config.json and model.safetensors: give a folder written by "
+            "save_pretrained."
         )
 
 
@@ -358,12 +360,15 @@ class TestFolders:
         for name, tensor in segmenter.state_dict().items():
             assert torch.equal(tensor, expected.state_dict()[name]), name
 
-    def test_without_timm(self, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        folder = folder_of("edgetam")
-        monkeypatch.setattr(transformers_segmenters.importlib.util, "find_spec", lambda _: None)
+    def test_without_timm(self, offline: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "timm" else find(name, *rest))
         with pytest.raises(ModelUnavailableError) as caught:
-            read_segmenter(replace(preset_of("edgetam"), name="edge"), folder)
-        assert str(caught.value) == (
+            load_models("edge")
+        (sentence,) = wrong_weights(PRESETS["edge"], None, None)
+        assert offline == []  # nothing is downloaded that would be of no use
+        assert str(caught.value) == sentence
+        assert sentence == (
             f"The preset 'edge' needs the package timm, which is not installed: type `pip install \"{TIMM}\"`, "
             "or install fiftyone-refseg[edge]."
         )

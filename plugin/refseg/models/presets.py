@@ -215,7 +215,8 @@ def register_preset(preset: Preset) -> None:
     Other processes, such as FiftyOne's delegated service, have to register it too. The App's forms offer those that ship.
 
     Args:
-        preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision.
+        preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision. A segmenter
+            of transformers is a folder too, `sam2_file`, and `sam2_config` says which it is.
 
     Raises:
         ModelError: the name is empty or another preset's, or there is no saying where its SAM 2 comes from.

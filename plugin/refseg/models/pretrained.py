@@ -51,7 +51,7 @@ def read_pretrained(class_name: str, folder: Path, what: str, **options: Any) ->
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
             )
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UnsafeCheckpointError(f"{folder} does not hold a {what} that can be read: {error}") from error
     model, report = loaded
     assert isinstance(model, nn.Module)

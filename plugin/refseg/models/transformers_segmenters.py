@@ -7,7 +7,6 @@ rounding. Such a folder may hold a whole video model; what is not needed of it i
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -18,14 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelUnavailableError, UnsafeCheckpointError
+from ..errors import UnsafeCheckpointError
 from ..images import normalize
 from .presets import Preset
 from .pretrained import class_of, read_pretrained
 from .segmenters import load_tensors
-
-TIMM = "timm>=1.0.23,<2"
-"""What EdgeTAM's image encoder needs; the extra `edge` of pyproject.toml."""
 
 HALVES = (0.5, 0.5, 0.5)
 
@@ -102,8 +98,8 @@ class TransformersSegmenter(nn.Module):
     def __init__(self, model: Any, kind: Kind, source: Path) -> None:
         super().__init__()
         self.vision_encoder = model.vision_encoder
-        self.prompt_encoder = _prompt_encoder_of(model.prompt_encoder, model.config.prompt_encoder_config, source)
-        self.mask_decoder = _mask_decoder_of(model.mask_decoder, model.config.mask_decoder_config, source)
+        self.prompt_encoder: Any = _prompt_encoder_of(model.prompt_encoder, model.config.prompt_encoder_config, source)
+        self.mask_decoder: Any = _mask_decoder_of(model.mask_decoder, model.config.mask_decoder_config, source)
         self.no_memory_embedding = nn.Parameter(model.no_memory_embedding.detach().clone())
         self._statistics = kind.statistics
 
@@ -129,12 +125,11 @@ def read_segmenter(preset: Preset, folder: Path) -> TransformersSegmenter:
         folder: with `config.json` and `model.safetensors`.
 
     Raises:
-        ModelUnavailableError: the installed transformers is too old for it, or timm is missing.
+        ModelUnavailableError: the installed transformers is too old for it.
         UnsafeCheckpointError: the folder is that of another model.
     """
     kind = KINDS[preset.sam2_config]
     config = _config_of(kind, folder)
-    require_timm(preset)
     model, report = read_pretrained(kind.class_name, folder, kind.what, config=config)
     lacking = set(report["missing_keys"])
     # One of the two is enough, where a writer took them for the same tensor.
@@ -149,19 +144,6 @@ def read_segmenter(preset: Preset, folder: Path) -> TransformersSegmenter:
         )
     of_clicks.copy_(found.get_buffer(given[0]))
     return TransformersSegmenter(found, kind, folder)
-
-
-def require_timm(preset: Preset) -> None:
-    """Refuse a preset whose image encoder needs timm where that is not installed.
-
-    Raises:
-        ModelUnavailableError: it is not.
-    """
-    if preset.sam2_config == "edgetam" and importlib.util.find_spec("timm") is None:
-        raise ModelUnavailableError(
-            f'The preset {preset.name!r} needs the package timm, which is not installed: type `pip install "{TIMM}"`, '
-            "or install fiftyone-refseg[edge]."
-        )
 
 
 def _config_of(kind: Kind, folder: Path) -> Any:

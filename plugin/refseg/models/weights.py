@@ -6,6 +6,7 @@ from a local path. Nothing is unpickled: checkpoints are read with `weights_only
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import pickle
 from collections.abc import Callable
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 WEIGHTS_FILE = "model.safetensors"
 PRETRAINED_FILES = ("config.json", WEIGHTS_FILE)
 """What is needed of a folder that `save_pretrained` wrote."""
+TIMM = "timm>=1.0.23,<2"
+"""What EdgeTAM's image encoder needs: the extra `edge` of pyproject.toml."""
 
 
 def find_segmenter(preset: Preset, path: str | Path | None) -> Path:
@@ -38,8 +41,10 @@ def find_segmenter(preset: Preset, path: str | Path | None) -> Path:
         A file, or a folder with `config.json` and `model.safetensors` for a segmenter of transformers.
 
     Raises:
-        ModelUnavailableError: the file or folder is missing or incomplete, or the download failed.
+        ModelUnavailableError: the file or folder is missing or incomplete, the download failed, or a package is missing without
+            which it would be of no use.
     """
+    require_timm(preset)
     local = path if path is not None else preset.sam2_file
     if preset.is_of_transformers:
         return _whole_folder(local, "segmenter") if local is not None else _from_hub(_segmenter_of(preset))
@@ -79,12 +84,14 @@ def find_dinov2_folder(preset: Preset, path: str | Path | None) -> Path:
 
 
 def wrong_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: str | Path | None) -> list[str]:
-    """A sentence for each of a preset's two models that is to be on this machine, and is not."""
+    """A sentence for each of a preset's two models that cannot be used, or is to be on this machine and is not."""
     wrong = []
     if sam2_path is not None or preset.sam2_file is not None:
-        wrong += _complaint(find_segmenter, preset, sam2_path)
+        wrong += _complaint(lambda: find_segmenter(preset, sam2_path))
+    else:
+        wrong += _complaint(lambda: require_timm(preset))
     if dinov2_path is not None or preset.dinov2_revision is None:
-        wrong += _complaint(find_dinov2_folder, preset, dinov2_path)
+        wrong += _complaint(lambda: find_dinov2_folder(preset, dinov2_path))
     return wrong
 
 
@@ -107,9 +114,22 @@ def missing_weights(preset: Preset, sam2_path: str | Path | None, dinov2_path: s
     return missing
 
 
-def _complaint(find: Callable[[Preset, str | Path | None], Path], preset: Preset, path: str | Path | None) -> list[str]:
+def require_timm(preset: Preset) -> None:
+    """Refuse a preset whose image encoder needs timm where that is not installed.
+
+    Raises:
+        ModelUnavailableError: it is not.
+    """
+    if preset.sam2_config == "edgetam" and importlib.util.find_spec("timm") is None:
+        raise ModelUnavailableError(
+            f'The preset {preset.name!r} needs the package timm, which is not installed: type `pip install "{TIMM}"`, '
+            "or install fiftyone-refseg[edge]."
+        )
+
+
+def _complaint(look: Callable[[], object]) -> list[str]:
     try:
-        find(preset, path)
+        look()
     except ModelUnavailableError as error:
         return [str(error)]
     return []
