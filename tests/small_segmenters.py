@@ -74,7 +74,8 @@ def _vision_config(kind: str) -> dict[str, Any]:
         return {**about, "model_type": "sam3_vision_model", "backbone_config": backbone}
     if kind == "edgetam":
         options = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
-        backbone = {"model_type": "timm_wrapper", "architecture": BACKBONE, "model_args": options}
+        labels = {"num_classes": 2, "label_names": ["thing", "stuff"]}
+        backbone = {"model_type": "timm_wrapper", "architecture": BACKBONE, "model_args": options, **labels}
         channels = [384, 192, 96, 48]
         return {**about, "model_type": "edgetam_vision_model", "backbone_config": backbone, "backbone_channel_list": channels}
     sizes = {"embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8]}

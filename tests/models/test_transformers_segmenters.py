@@ -157,7 +157,9 @@ class TestAnswers:
         embeddings, levels = embedded(kind, models)
         for x, y in ((3.0, 5.0), (20.0, 41.0), (55.0, 0.0)):
             click = torch.tensor([[x, y]])
-            answer = theirs(kind)(image_embeddings=levels, input_points=click[None, None], input_labels=torch.ones(1, 1, 1))
+            answer = theirs(kind)(
+                image_embeddings=levels, input_points=click[None, None], input_labels=torch.ones(1, 1, 1, dtype=torch.int)
+            )
             logits, predicted = decode_prompt(click, click[:0], None, embeddings, 1, models)
             order = answer.iou_scores[0, 0].argsort(descending=True)
             assert logits.shape == (3, GRID_SIDE, GRID_SIDE)
@@ -170,7 +172,9 @@ class TestAnswers:
         models = ours(kind)
         embeddings, levels = embedded(kind, models)
         points = torch.rand(9, 2, generator=torch.Generator().manual_seed(1)) * SIDES[kind]
-        answer = theirs(kind)(image_embeddings=levels, input_points=points[None, :, None], input_labels=torch.ones(1, 9, 1))
+        answer = theirs(kind)(
+            image_embeddings=levels, input_points=points[None, :, None], input_labels=torch.ones(1, 9, 1, dtype=torch.int)
+        )
         scores, best = answer.iou_scores[0].max(1)
         logits, predicted = decode_points(points, embeddings, 1, models)
         assert_near(logits, answer.pred_masks[0, torch.arange(9), best], at_most=1e-4)

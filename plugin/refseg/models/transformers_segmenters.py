@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsafeCheckpointError
 from ..images import normalize
+from ..regular_files import read_regular_text
 from .presets import Preset
 from .pretrained import class_of, read_pretrained
 from .segmenters import load_tensors
@@ -149,7 +150,7 @@ def read_segmenter(preset: Preset, folder: Path) -> TransformersSegmenter:
 def _config_of(kind: Kind, folder: Path) -> Any:
     """The configuration of the part that is needed, without transformers' warning that the rest is another model's."""
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        described = json.loads(read_regular_text(folder / "config.json"))
         model_type = described["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnsafeCheckpointError(f"{folder / 'config.json'} does not say what model it describes: get it again.") from error
