@@ -149,16 +149,22 @@ def pool_by_upsampling(masks: Tensor, patch_features: Tensor) -> Tensor:
     return F.normalize(means, dim=-1)
 
 
+def _sam2_of(models: Models) -> Any:
+    """The published code path knows the `sam2` package's SAM 2 alone."""
+    segmenter: Any = models.segmenter
+    return segmenter.sam2
+
+
 def _embed(pixels: Tensor, models: Models) -> list[Tensor]:
     """The segmenter's features of one image at S/4, S/8 and S/16."""
-    fine, middle, coarse = models.sam2.forward_image(normalize(pixels))["backbone_fpn"][:3]
+    fine, middle, coarse = _sam2_of(models).forward_image(normalize(pixels))["backbone_fpn"][:3]
     if models.preset.add_no_memory:
-        coarse = coarse + models.sam2.no_mem_embed.reshape(1, -1, 1, 1)
+        coarse = coarse + models.segmenter.no_memory.reshape(1, -1, 1, 1)
     return [fine, middle, coarse]
 
 
 def _decode_grid(levels: list[Tensor], models: Models) -> tuple[Tensor, Tensor]:
-    sam2, (fine, middle, coarse) = models.sam2, levels
+    sam2, (fine, middle, coarse) = _sam2_of(models), levels
     kept_logits, kept_iou = [], []
     points = prompt_grid(models.preset.points_per_side, models.segmenter_side).to(models.device)
     for chunk in points.split(PROMPTS_A_BATCH):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ from refseg.candidates import (
     propose_from_pixels,
 )
 from refseg.images import encoder_pixels
-from refseg.models import PRESETS, Models, default_dtype
+from refseg.models import PRESETS, Models, Sam2Segmenter, default_dtype
 
 BASELINE, EXACT, FAST = "baseline", "exact", "fast"
 WAYS = (BASELINE, EXACT, FAST)
@@ -51,8 +52,8 @@ MARGINS = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 MASK_IOU = 0.99
 """Mask IoU that counts as equal."""
 MILLIONTHS = "millionths"
-PRESET_NAMES = sorted(name for name, preset in PRESETS.items() if not preset.adaptive_prompts)
-"""Presets to measure; those of adaptive prompts are the fast way of these."""
+PRESET_NAMES = sorted(name for name, preset in PRESETS.items() if not preset.adaptive_prompts and not preset.is_of_transformers)
+"""Presets to measure, of the `sam2` package; those of adaptive prompts are the fast way of these."""
 FEATURE_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """Largest difference of a feature's component that counts as equal, beyond its rounding to half precision."""
 
@@ -117,7 +118,8 @@ def time_generator(models: Models, image: Tensor) -> float:
     """
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-    generator = SAM2AutomaticMaskGenerator(models.sam2, models.preset.points_per_side, output_mode="uncompressed_rle")
+    sam2 = cast(Sam2Segmenter, models.segmenter).sam2
+    generator = SAM2AutomaticMaskGenerator(sam2, models.preset.points_per_side, output_mode="uncompressed_rle")
     array = (255 * image).byte().permute(1, 2, 0).cpu().numpy()
     synchronize(models.device)
     started = time.perf_counter()

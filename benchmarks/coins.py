@@ -132,7 +132,7 @@ def _candidates(photograph: Image.Image, coins: Sequence[NDArray[np.bool_]], mod
     for name, tiles in (("tiles", True), ("whole", False)):
         held = hold(photograph, models, tiles=tiles)
         every, left = ((held.best(codes, after_nms=after) >= FOUND_IOU).sum() for after in (False, True))
-        cut = count_cut(held.codes, coins, tile_windows(image_hw, models.segmenter_side)[1:]) if tiles else 0
+        cut = count_cut(held.codes, coins, tile_windows(image_hw, PIXELS_A_CELL * models.grid_side)[1:]) if tiles else 0
         lines.append(f"| {name} | {len(held.codes)} | {every} | {left} | {cut} |")
     return "\n".join(lines)
 

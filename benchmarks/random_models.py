@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from refseg.candidates import MIN_PREDICTED_IOU, prompt_grid
 from refseg.demo.world import draw_family, render_scene
-from refseg.images import normalize, segmenter_pixels
-from refseg.models import Models, Preset, get_preset, make_sam2, move_sam2, parse_device
+from refseg.images import segmenter_pixels
+from refseg.models import Models, Preset, Sam2Segmenter, get_preset, make_sam2, move_segmenter, parse_device
 
 KEPT_SHARE = 0.4
 """More than the demo's trained segmenter keeps of its grid on drawn scenes, a fifth to a quarter: to be on the safe side."""
@@ -58,7 +58,7 @@ def make_random_models(
     source = f"random weights, seed {seed}"
     models = Models(
         preset,
-        sam2.to(place).eval(),
+        Sam2Segmenter(sam2).to(place).eval(),
         dinov2.to(place).eval(),
         place,
         torch.float32,
@@ -73,9 +73,9 @@ def make_random_models(
 def copy_models(models: Models, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Models:
     """The same weights once more, on another device or in another dtype."""
     place, kind = device or models.device, dtype or models.dtype
-    sam2 = move_sam2(copy.deepcopy(models.sam2), place, kind)
+    segmenter = move_segmenter(copy.deepcopy(models.segmenter), place, kind)
     dinov2 = copy.deepcopy(models.dinov2).to(place, kind)
-    return Models(models.preset, sam2, dinov2, place, kind, models.revisions, threading.RLock())
+    return Models(models.preset, segmenter, dinov2, place, kind, models.revisions, threading.RLock())
 
 
 def ask_at(models: Models, points_per_side: int) -> Models:
@@ -103,7 +103,7 @@ def set_kept_share(models: Models, share: float, pixels: Tensor) -> None:
         share: in (0, 1).
         pixels: (B, 3, S, S) float32 in [0, 1].
     """
-    last = models.sam2.sam_mask_decoder.iou_prediction_head.layers[-1]
+    last = models.segmenter.mask_decoder.iou_prediction_head.layers[-1]
     before_sigmoid = torch.cat([_predictions(models, image, last) for image in pixels])
     means, deviations = before_sigmoid.mean(0), before_sigmoid.std(0)
     best = ((before_sigmoid - means) / deviations)[:, 1:].amax(1)
@@ -118,24 +118,23 @@ def _predictions(models: Models, pixels: Tensor, last: nn.Module) -> Tensor:
     outputs: list[Tensor] = []
     handle = last.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
-        sam2 = models.sam2
-        levels = sam2.forward_image(normalize(pixels.to(models.device)[None]))["backbone_fpn"]
+        segmenter = models.segmenter
+        coarse, fine = segmenter.embed(pixels.to(models.device)[None])
         # Off the border, where a click sees half as much.
         points = prompt_grid(CALIBRATION_SIDE + 2, models.segmenter_side).reshape(CALIBRATION_SIDE + 2, -1, 2)[1:-1, 1:-1]
         clicks = points.reshape(-1, 1, 2).to(models.device)
         labels = torch.ones(len(clicks), 1, dtype=torch.int, device=models.device)
-        sparse, dense = sam2.sam_prompt_encoder(points=(clicks, labels), boxes=None, masks=None)
-        coarse = levels[2]
+        sparse, dense = segmenter.prompt_encoder(points=(clicks, labels), boxes=None, masks=None)
         if models.preset.add_no_memory:
-            coarse = coarse + sam2.no_mem_embed.reshape(1, -1, 1, 1)
-        sam2.sam_mask_decoder(
+            coarse = coarse + segmenter.no_memory.reshape(1, -1, 1, 1)
+        segmenter.mask_decoder(
             image_embeddings=coarse,
-            image_pe=sam2.sam_prompt_encoder.get_dense_pe(),
+            image_pe=segmenter.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,
             repeat_image=True,
-            high_res_features=levels[:2],
+            high_res_features=list(fine),
         )
     finally:
         handle.remove()

@@ -127,8 +127,8 @@ class BuildIndex(RefSegOperator):
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
             insist: begin even where there seems to be too little room on the disk.
-            sam2_path: a SAM 2 checkpoint to load instead of the download; kept with the dataset for this model, "" for the
-                download again.
+            sam2_path: a SAM 2 checkpoint, or a folder for `edge` and `sam3`, to load instead of the download; kept with the
+                dataset for this model, "" for the download again.
             dinov2_path: the same, a folder that `save_pretrained` wrote.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.

@@ -136,8 +136,8 @@ class Learn(RefSegOperator):
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
             presence_field: also write the probability that each class is in the image here, as `Classifications`.
-            sam2_path: a SAM 2 checkpoint to load instead of the download; kept with the dataset for this model, "" for the
-                download again.
+            sam2_path: a SAM 2 checkpoint, or a folder for `edge` and `sam3`, to load instead of the download; kept with the
+                dataset for this model, "" for the download again.
             dinov2_path: the same, a folder that `save_pretrained` wrote.
             delegate: queue the job instead of running it now.
             delegation_target: of the job, if delegated.

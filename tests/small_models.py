@@ -1,7 +1,8 @@
 """Every preset with small random weights in files of the official layouts: quick, and nothing is downloaded.
 
 A preset keeps its name and how it asks and matches; its SAM 2 keeps its configuration but for the sizes, its encoder is a
-DINOv2. Presets that share an encoder share the small one.
+DINOv2. Presets that share an encoder share the small one. Segmenters of transformers are those of
+`tests/small_segmenters.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from refseg.models.loaded import PRESETS, Preset, make_sam2, unload_models
+from refseg.models.loaded import PRESETS, Preset, unload_models
+from refseg.models.segmenters import make_sam2
+from tests.small_segmenters import can_be, write_folder
 
 SIDE = 64
 """S: grids of 16 by 16 cells."""
@@ -26,11 +29,12 @@ PROMPTS_A_SIDE = 4
 
 @contextmanager
 def small_presets(folder: Path, presets: Iterable[Preset] | None = None) -> Iterator[None]:
-    """Put small presets in place of those of the same names, by default of all."""
+    """Put small presets in place of those of the same names, by default of all that can be loaded here."""
     before = dict(PRESETS)
     made: dict[str, Preset] = {}
     try:
-        for preset in list(before.values() if presets is None else presets):
+        able = [preset for preset in before.values() if can_be(preset.sam2_config)]
+        for preset in able if presets is None else presets:
             exact = made.setdefault(preset.exact.name, _small(preset.exact, folder))
             PRESETS[preset.name] = replace(exact, name=preset.name, adaptive_prompts=preset.adaptive_prompts)
         yield
@@ -43,6 +47,8 @@ def small_presets(folder: Path, presets: Iterable[Preset] | None = None) -> Iter
 def _small(preset: Preset, folder: Path) -> Preset:
     """The preset with files of its own; those that are there already are used again."""
     config, checkpoint = folder / f"{preset.name}.yaml", folder / f"{preset.name}.pt"
+    if preset.is_of_transformers:
+        config, checkpoint = Path(preset.sam2_config), folder / preset.name
     encoder = folder / Path(preset.dinov2_repository).name
     small = replace(
         preset,
@@ -56,7 +62,9 @@ def _small(preset: Preset, folder: Path) -> Preset:
     )
     # Its own weights for each, whatever other presets there are.
     seed = int.from_bytes(preset.name.encode(), "big") % 2**31
-    if not checkpoint.exists():
+    if not checkpoint.exists() and preset.is_of_transformers:
+        write_folder(preset.sam2_config, checkpoint, seed)
+    elif not checkpoint.exists():
         OmegaConf.save(_shrink(_config_of(preset)), config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

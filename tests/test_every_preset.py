@@ -24,8 +24,9 @@ from refseg.models.loaded import PRESETS, get_preset
 from tests.operators.app_panel import choose, run_job
 from tests.operators.helpers import call, run_delegated, uri
 from tests.small_models import small_presets
+from tests.small_segmenters import can_be
 
-NAMES = tuple(PRESETS)
+NAMES = tuple(name for name, preset in PRESETS.items() if can_be(preset.sam2_config))
 CLASSES = ("nut", "gear")
 IMAGE_HW = (48, 64)
 NUM_IMAGES = 3

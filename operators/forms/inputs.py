@@ -19,7 +19,7 @@ from .machine import fitting_model
 from .messages import count
 from .models import model_choices
 from .selection import selected_label_ids
-from .weights import files_of, problem_of
+from .weights import files_of, named_weights, problem_of
 
 
 def kept_prototypes(ctx: Any) -> list[str]:
@@ -89,13 +89,9 @@ def model_input(form: Form) -> None:
         "without_download", False, "Weights from files", "Load them from the server's disk instead of downloading them"
     ):
         kept = files_of(form.ctx, str(model))
-        about = {
-            "sam2_path": ("SAM 2 checkpoint", "A .pt or .safetensors file"),
-            "dinov2_path": ("DINOv2 folder", "As save_pretrained wrote it"),
-        }
-        for name, (label, text) in about.items():
+        for name, (label, text) in named_weights(str(model)).items():
             text += f", kept with this dataset for {model!r}; by default {kept[name] or 'the download'}"
-            form.text(name, None, label, text, problem_of(form.ctx, name))
+            form.text(name, None, label, text, problem_of(form.ctx, name, model))
 
 
 def default_model(ctx: Any) -> str:

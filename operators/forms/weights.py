@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .allowed_folders import refusal
-from .constants import FAST
+from .constants import FAST, MODELS_OF_FOLDERS
 
 STORE = "refseg_weights"
 PLACES_OF_WEIGHTS = ("sam2_path", "dinov2_path")
-ENCODER_FILES = ("config.json", "model.safetensors")
+FOLDER_FILES = ("config.json", "model.safetensors")
 
 Report = TypeVar("Report")
+
+
+def named_weights(model: str) -> dict[str, tuple[str, str]]:
+    """What `sam2_path` and `dinov2_path` are of a model: what they are called in forms, and what they have to be."""
+    folder = "A folder that save_pretrained wrote"
+    checkpoint = ("SAM 2 checkpoint", "A .pt or .safetensors file")
+    return {
+        "sam2_path": ("Segmenter folder", folder) if model in MODELS_OF_FOLDERS else checkpoint,
+        "dinov2_path": ("DINOv2 folder", folder),
+    }
 
 
 def files_of(ctx: Any, model: str) -> dict[str, Any]:
@@ -59,15 +69,19 @@ def keep_given_files(ctx: Any) -> None:
         # What was typed before the form's switch was turned off again does not count.
         return
     for name in given:
-        if problem := problem_of(ctx, name):
+        if problem := problem_of(ctx, name, ctx.params.get("model")):
             raise DatasetError(problem)
     if not ctx.params.get("model"):
         raise DatasetError(f"{' and '.join(given)} are files of a model: say which, as model.")
     keep_files(ctx, ctx.params["model"], given)
 
 
-def problem_of(ctx: Any, name: str) -> str | None:
-    """Why the file or folder that a parameter names cannot be used, in one sentence; None where it can, or none is named."""
+def problem_of(ctx: Any, name: str, model: str | None) -> str | None:
+    """Why the file or folder that a parameter names for a model cannot be used, in one sentence.
+
+    Returns:
+        None where it can, or none is named.
+    """
     place = ctx.params.get(name)
     if place is None or place == "":
         return None
@@ -77,12 +91,13 @@ def problem_of(ctx: Any, name: str) -> str | None:
     if refused := refusal(ctx, name):
         return refused
     path = Path(os.path.expanduser(place))
-    if name == "sam2_path":
+    if name == "sam2_path" and model not in MODELS_OF_FOLDERS:
         return None if path.is_file() else f"There is no file at {place!r}: give a SAM 2 checkpoint, .pt or .safetensors."
-    missing = [file for file in ENCODER_FILES if not (path / file).is_file()]
+    missing = [file for file in FOLDER_FILES if not (path / file).is_file()]
     if not missing:
         return None
-    return f"The folder {place!r} lacks {' and '.join(missing)}: give one of DINOv2 that save_pretrained wrote."
+    whose = "DINOv2" if name == "dinov2_path" else f"the segmenter of {model!r}"
+    return f"The folder {place!r} lacks {' and '.join(missing)}: give one of {whose} that save_pretrained wrote."
 
 
 def using_files(ctx: Any) -> AbstractContextManager[None]:

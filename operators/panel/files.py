@@ -16,9 +16,10 @@ class Files:
     def use_files(self, ctx: Any) -> Any:
         """Keep the files that are named for the chosen model; an empty one asks for the download again."""
         given = {name: ctx.params[name] for name in PLACES_OF_WEIGHTS if name in ctx.params}
+        model = panel_settings.read(ctx).model
         for name in given:
-            if problem := problem_of(ctx, name):
+            if problem := problem_of(ctx, name, model):
                 return {"problem": problem}
-        keep_files(ctx, panel_settings.read(ctx).model, given)
+        keep_files(ctx, model, given)
         send(ctx, "index", "references", "segment")
         return {"problem": None}

@@ -11,7 +11,7 @@ from ..forms.indexes import find_record
 from ..forms.messages import size
 from ..forms.models import model_choices
 from ..forms.selection import all_images
-from ..forms.weights import PLACES_OF_WEIGHTS, files_of
+from ..forms.weights import PLACES_OF_WEIGHTS, files_of, named_weights
 from .settings import PanelSettings
 from .telling import Section
 
@@ -40,4 +40,5 @@ def index(ctx: Any, settings: PanelSettings) -> Section:
             "fits": room.fits,
         },
         "files": {name: files[name] for name in PLACES_OF_WEIGHTS},
+        "weights": named_weights(settings.model),
     }

@@ -19,10 +19,11 @@ class UsageError(RefSegError):
 
 def add_model_arguments(group: argparse._ArgumentGroup, default: str) -> None:
     """Which models, and where they are."""
-    presets = "demo, tiny, small, base, large, paper, or demo-fast to large-fast, asked at fewer prompts (%(default)s)"
+    presets = "demo, tiny, small, base, large, edge, sam3, paper, or any but the last with -fast behind it (%(default)s)"
     group.add_argument("--model", default=default, metavar="PRESET", help=presets)
     group.add_argument("--device", metavar="NAME", help="such as cuda:1; by default CUDA, MPS or the CPU")
-    group.add_argument("--sam2-path", type=Path, metavar="FILE", help="a SAM 2 checkpoint instead of the download")
+    sam2_help = "a SAM 2 checkpoint, or for edge and sam3 a folder, instead of the download"
+    group.add_argument("--sam2-path", type=Path, metavar="PATH", help=sam2_help)
     group.add_argument("--dinov2-path", type=Path, metavar="DIR", help="a DINOv2 folder instead of the download")
 
 

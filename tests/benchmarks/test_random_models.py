@@ -11,7 +11,8 @@ from packaging.version import Version
 from benchmarks.baseline import propose_as_published
 from benchmarks.candidate_ways import PRESET_NAMES
 from benchmarks.random_models import _make_dinov2, ask_at, copy_models, draw_pixels, make_random_models, set_kept_share
-from refseg.models.loaded import PRESETS, make_sam2
+from refseg.models.loaded import PRESETS
+from refseg.models.segmenters import make_sam2
 
 
 @pytest.mark.skipif(Version(torch.__version__) < Version("2.6"), reason="older ones build no SAM 2 without memory")
@@ -32,7 +33,7 @@ def test_same_seed_same_weights_and_nothing_else_is_seeded() -> None:
     before = torch.random.get_rng_state()
     first, second, other = (make_random_models("demo", device="cpu", seed=seed, kept_share=None) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    for part in ("sam2", "dinov2"):
+    for part in ("segmenter", "dinov2"):
         weights = [next(iter(getattr(models, part).parameters())) for models in (first, second, other)]
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
@@ -57,5 +58,5 @@ def test_copies_share_nothing() -> None:
     models = make_random_models("demo", device="cpu", kept_share=None)
     copied = copy_models(models, dtype=torch.bfloat16)
     assert (copied.dtype, models.dtype) == (torch.bfloat16, torch.float32)
-    assert next(iter(copied.sam2.parameters())).dtype == torch.bfloat16
-    assert next(iter(models.sam2.parameters())).dtype == torch.float32
+    assert next(iter(copied.segmenter.parameters())).dtype == torch.bfloat16
+    assert next(iter(models.segmenter.parameters())).dtype == torch.float32

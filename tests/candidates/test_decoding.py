@@ -62,7 +62,7 @@ def embeddings(models: Models, pixels: Tensor) -> ImageEmbeddings:
 @torch.inference_mode()
 def best_of_three(points: Tensor, embeddings: ImageEmbeddings, models: Models) -> tuple[Tensor, Tensor]:
     """(P, M, M) and (P,) of SAM 2's own mask decoder, all masks upscaled."""
-    sam2: Any = models.sam2
+    sam2: Any = models.segmenter.sam2
     labels = torch.ones(len(points), 1, dtype=torch.int)
     sparse, dense = sam2.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
     logits, iou, _, _ = sam2.sam_mask_decoder(
@@ -166,7 +166,7 @@ def ious(masks: Tensor, others: Tensor) -> Tensor:
 class TestAdaptivePrompts:
     @torch.inference_mode()
     def test_are_judged_by_the_package_decoder_at_half_the_side(self, models: Models, embeddings: ImageEmbeddings) -> None:
-        sam2, halved = models.sam2, embeddings.halved()
+        sam2, halved = models.segmenter.sam2, embeddings.halved()
         assert [tuple(level.shape[-2:]) for level in (halved.coarse, *halved.fine)] == [(10, 10), (40, 40), (20, 20)]
         labels = torch.ones(len(POINTS), 1, dtype=torch.int)
         sparse, _ = sam2.sam_prompt_encoder(points=(POINTS[:, None], labels), boxes=None, masks=None)
@@ -261,7 +261,7 @@ def predictor_for(models: Models, image: Image.Image) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it scripts its resize, which torch discourages by now
-        predictor = SAM2ImagePredictor(models.sam2)
+        predictor = SAM2ImagePredictor(models.segmenter.sam2)
     # The package writes the sizes for an input of 1024 pixels into the class.
     predictor._bb_feat_sizes = [(image.width // scale, image.width // scale) for scale in (4, 8, 16)]
     predictor.set_image(np.array(image))
@@ -319,4 +319,4 @@ class TestDecode:
 
         paper = replace(models, preset=replace(models.preset, add_no_memory=False))
         difference = embed(image, models).coarse - embed(image, paper).coarse
-        assert_near(difference, models.sam2.no_mem_embed.detach().reshape(1, -1, 1, 1).expand_as(difference), at_most=1e-5)
+        assert_near(difference, models.segmenter.no_memory.detach().reshape(1, -1, 1, 1).expand_as(difference), at_most=1e-5)

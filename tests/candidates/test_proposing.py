@@ -168,7 +168,7 @@ class TestPropose:
         propose([make_image(1)], models)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
-        parameters = [*models.sam2.parameters(), *models.dinov2.parameters()]
+        parameters = [*models.segmenter.parameters(), *models.dinov2.parameters()]
         assert all(parameter.grad is None for parameter in parameters)
         # The cached interpolation must not be an inference tensor: training pools with it too.
         assert not interpolation_matrix(models.patches_side, models.grid_side).is_inference()

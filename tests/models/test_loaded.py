@@ -40,7 +40,7 @@ class TestLoad:
         assert (models.segmenter_side, models.grid_side, models.patches_side) == (320, 80, 32)
         assert models.feature_width == models.dinov2.config.hidden_size
         assert (models.device, models.dtype) == (torch.device("cpu"), torch.float32)
-        for model in (models.sam2, models.dinov2):
+        for model in (models.segmenter, models.dinov2):
             assert not model.training
             assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
             assert sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
@@ -49,7 +49,7 @@ class TestLoad:
     def test_weights_are_the_files(self) -> None:
         models = load_models("demo", device="cpu")
         stored = load_file(DEMO_WEIGHTS / "sam2.safetensors")
-        loaded = models.sam2.state_dict()
+        loaded = models.segmenter.sam2.state_dict()
         assert stored.keys() == loaded.keys()
         assert all(torch.equal(stored[name].float(), loaded[name]) for name in stored)
 
@@ -94,8 +94,8 @@ class TestLoad:
         first = load_models("demo", device="cpu")
         half = load_models("demo", device="cpu", dtype=torch.bfloat16)
         assert half is not first
-        assert {parameter.dtype for parameter in half.sam2.parameters()} == {torch.bfloat16}
-        assert {parameter.dtype for parameter in first.sam2.parameters()} == {torch.float32}
+        assert {parameter.dtype for parameter in half.segmenter.parameters()} == {torch.bfloat16}
+        assert {parameter.dtype for parameter in first.segmenter.parameters()} == {torch.float32}
         copy = tmp_path / "copy.safetensors"
         copy.write_bytes((DEMO_WEIGHTS / "sam2.safetensors").read_bytes())
         other = load_models("demo", device="cpu", sam2_path=copy)
@@ -204,7 +204,7 @@ class TestFastPresets:
     def test_share_weights_and_lock_with_the_exact_preset(self, cpu_computes: Any) -> None:
         cpu_computes({"avx512_bf16": False})
         exact, fast = load_models("demo", device="cpu"), load_models("demo-fast", device="cpu")
-        assert fast.sam2 is exact.sam2
+        assert fast.segmenter is exact.segmenter
         assert fast.dinov2 is exact.dinov2
         assert fast.lock is exact.lock
         assert (fast.preset.name, fast.preset.adaptive_prompts) == ("demo-fast", True)
@@ -215,6 +215,6 @@ class TestFastPresets:
 def test_positions_of_clicks_stay_in_float32() -> None:
     half = load_models("demo", device="cpu", dtype=torch.bfloat16)
     plain = load_models("demo", device="cpu", dtype=torch.float32)
-    found, expected = (models.sam2.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix for models in (half, plain))
+    found, expected = (models.segmenter.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix for models in (half, plain))
     assert torch.equal(found, expected)
     unload_models()

@@ -10,15 +10,18 @@ import torch
 
 from refseg.errors import ModelError, ModelUnavailableError, UnknownModelError
 from refseg.models.loaded import load_models
-from refseg.models.presets import DEMO_WEIGHTS, PRESETS, get_preset, register_preset, registered
-from refseg.models.weights import find_sam2_checkpoint, missing_weights, wrong_weights
+from refseg.models.presets import DEMO_WEIGHTS, OF_TRANSFORMERS, PRESETS, get_preset, register_preset, registered
+from refseg.models.transformers_segmenters import KINDS
+from refseg.models.weights import find_segmenter, missing_weights, wrong_weights
 
 DOWNLOADED = [preset for preset in PRESETS.values() if preset.exact_name != "demo"]
+OF_PACKAGE = [preset for preset in DOWNLOADED if not preset.is_of_transformers]
 name_of = pytest.mark.parametrize("preset", DOWNLOADED, ids=lambda preset: preset.name)
+name_of_package = pytest.mark.parametrize("preset", OF_PACKAGE, ids=lambda preset: preset.name)
 
 
 def test_names() -> None:
-    exact = ["demo", "tiny", "small", "base", "large", "paper"]
+    exact = ["demo", "tiny", "small", "base", "large", "edge", "sam3", "paper"]
     assert list(PRESETS) == [*exact, *(f"{name}-fast" for name in exact[:-1])]
     assert all(get_preset(name).name == name for name in PRESETS)
 
@@ -33,7 +36,7 @@ def test_fast_presets_differ_in_their_prompts_alone(name: str) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(UnknownModelError, match=r"no model preset 'Large'.*demo, tiny, small, base, large, paper"):
+    with pytest.raises(UnknownModelError, match=r"no model preset 'Large'.*demo, tiny, small, base, large, edge, sam3, paper"):
         get_preset("Large")
 
 
@@ -55,10 +58,10 @@ def test_paper_differs_where_the_publication_does() -> None:
     for preset in DOWNLOADED:
         if preset is not paper:
             assert (preset.add_no_memory, preset.as_published, preset.half) == (True, False, True)
-            assert preset.sam2_config.startswith("configs/sam2.1/")
+            assert preset.is_of_transformers or preset.sam2_config.startswith("configs/sam2.1/")
 
 
-@name_of
+@name_of_package
 def test_configuration_is_in_the_package(preset) -> None:
     assert (Path(sam2.__path__[0]) / preset.sam2_config).is_file()
 
@@ -69,7 +72,20 @@ def test_encoder_is_pinned_to_a_commit(preset) -> None:
     assert preset.dinov2_repository.startswith("facebook/dinov2-")
 
 
-@name_of
+def test_segmenters_of_transformers() -> None:
+    found = [preset for preset in DOWNLOADED if preset.is_of_transformers]
+    assert [preset.name for preset in found] == ["edge", "sam3", "edge-fast", "sam3-fast"]
+    for preset in found:
+        assert (preset.sam2_zoo_name, preset.sam2_file) == (None, None)
+        assert preset.sam2_config in KINDS
+    assert set(KINDS) == set(OF_TRANSFORMERS)
+    assert [(preset.name, preset.sam2_licence) for preset in PRESETS.values() if preset.sam2_licence] == [
+        ("sam3", "Meta's SAM License"),
+        ("sam3-fast", "Meta's SAM License"),
+    ]
+
+
+@name_of_package
 def test_checkpoint_is_in_the_zoo_under_the_same_configuration(preset) -> None:
     import fiftyone.zoo as foz
 
@@ -101,7 +117,7 @@ def test_a_registered_preset_is_known_by_its_name_until_the_block_ends() -> None
         register_preset(replace(coarse))  # the same once more
         exact, fast = load_models("coarse", device="cpu"), load_models("coarse-fast", device="cpu", dtype=torch.float32)
         assert (exact.preset, fast.preset.exact) == (coarse, coarse)
-        assert fast.sam2 is exact.sam2
+        assert fast.segmenter is exact.segmenter
     assert list(PRESETS) == known
     with pytest.raises(UnknownModelError, match="'coarse'"):
         load_models("coarse")
@@ -113,14 +129,14 @@ def test_a_registered_preset_uses_its_own_checkpoint(tmp_path: Path) -> None:
     own = tmp_path / "own.safetensors"
     preset = replace(PRESETS["tiny"], name="own", sam2_file=str(own))
     with pytest.raises(ModelUnavailableError, match=r"no SAM 2 checkpoint at .*own\.safetensors: give the path"):
-        find_sam2_checkpoint(preset, None)
+        find_segmenter(preset, None)
     assert [sentence.split(":")[0] for sentence in wrong_weights(preset, None, None)] == [
         f"There is no SAM 2 checkpoint at {own}"
     ]
     own.touch()
     (tmp_path / "other.pt").touch()
-    assert find_sam2_checkpoint(preset, None) == own
-    assert find_sam2_checkpoint(preset, tmp_path / "other.pt") == tmp_path / "other.pt"
+    assert find_segmenter(preset, None) == own
+    assert find_segmenter(preset, tmp_path / "other.pt") == tmp_path / "other.pt"
     assert wrong_weights(preset, None, None) == []
     assert missing_weights(replace(preset, dinov2_repository=str(tmp_path), dinov2_revision=None), None, None) == []
 

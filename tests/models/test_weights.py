@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refseg.errors import ModelUnavailableError, UnsafeCheckpointError
 from refseg.models.loaded import PRESETS, load_models
-from refseg.models.weights import find_dinov2_folder, find_sam2_checkpoint, missing_weights, read_checkpoint, wrong_weights
+from refseg.models.weights import find_dinov2_folder, find_segmenter, missing_weights, read_checkpoint, wrong_weights
 
 TENSORS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.zeros(2)}
 
@@ -105,13 +105,13 @@ class TestReadCheckpoint:
 class TestFind:
     def test_a_local_checkpoint_is_taken(self, tmp_path: Path) -> None:
         (tmp_path / "a.pt").touch()
-        assert find_sam2_checkpoint(PRESETS["tiny"], str(tmp_path / "a.pt")) == tmp_path / "a.pt"
+        assert find_segmenter(PRESETS["tiny"], str(tmp_path / "a.pt")) == tmp_path / "a.pt"
 
     def test_a_missing_local_checkpoint(self, tmp_path: Path) -> None:
         with pytest.raises(ModelUnavailableError, match=r"There is no SAM 2 checkpoint at .*a\.pt: give the path of a \.pt"):
-            find_sam2_checkpoint(PRESETS["tiny"], tmp_path / "a.pt")
+            find_segmenter(PRESETS["tiny"], tmp_path / "a.pt")
         with pytest.raises(ModelUnavailableError, match="There is no SAM 2 checkpoint"):
-            find_sam2_checkpoint(PRESETS["tiny"], tmp_path)
+            find_segmenter(PRESETS["tiny"], tmp_path)
 
     def test_an_incomplete_local_folder_is_told_what_it_lacks(self, tmp_path: Path) -> None:
         with pytest.raises(ModelUnavailableError, match=r"lacks config\.json and model\.safetensors: give a folder written by"):
@@ -123,7 +123,7 @@ class TestFind:
         assert find_dinov2_folder(PRESETS["tiny"], str(tmp_path)) == tmp_path
 
     def test_demo_needs_no_network(self, offline: list[str]) -> None:
-        assert find_sam2_checkpoint(PRESETS["demo"], None).is_file()
+        assert find_segmenter(PRESETS["demo"], None).is_file()
         assert (find_dinov2_folder(PRESETS["demo"], None) / "model.safetensors").is_file()
         assert offline == []
 

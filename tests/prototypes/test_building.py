@@ -282,7 +282,7 @@ class TestReuse:
         seen: list[str] = []
         handles = [
             models.dinov2.register_forward_hook(lambda *_: seen.append("dinov2")),
-            models.sam2.image_encoder.register_forward_hook(lambda *_: seen.append("sam2")),
+            models.segmenter.sam2.image_encoder.register_forward_hook(lambda *_: seen.append("sam2")),
         ]
         yield seen
         for handle in handles:

@@ -3,7 +3,7 @@ import { h, mui, useState } from "./app.js";
 import { Choice, Field, Jobs, Section, box, button, help, plural, row, text } from "./pieces.js";
 
 /** Weights on the server's disk instead of a download; closed, because few need it. */
-function Files({ files, model, call }) {
+function Files({ files, weights, model, call }) {
   const isUsed = Boolean(files.sam2_path || files.dinov2_path);
   const [isOpen, setIsOpen] = useState(false);
   const field = (name, label, about) => h(Field, {
@@ -14,8 +14,8 @@ function Files({ files, model, call }) {
       isUsed ? help(`${model} is loaded from files`) : null),
     h(mui.Collapse, { in: isOpen, unmountOnExit: true },
       box({ pl: 1, pt: 1, display: "grid", gap: 1.5 },
-        field("sam2_path", "SAM 2 checkpoint", "A whole path on the server, .pt or .safetensors; empty for the download"),
-        field("dinov2_path", "DINOv2 folder", "A folder that save_pretrained wrote; empty for the download"))));
+        ...Object.entries(weights).map(([name, [label, about]]) =>
+          field(name, label, `${about}, by its whole path on the server; empty for the download`)))));
 }
 
 /** What the index takes on the disk, what the rest will, and what is free. */
@@ -56,6 +56,6 @@ export function Index({ data, overview, call, go, isNext, jobs }) {
     isComplete ? button("Look for changes", () => go("index"), { disabled: own.length > 0, sx: { mt: 0.5 }, tip: "Index images that are new or have changed" }) : null),
   data && data.lent ? help(`${data.lent.model} has an index of ${plural(data.lent.num_indexed, "image")}, which serves ${settings.model} too: both are the same models. “Build index” makes one of its own.`) : null,
   data ? h(Room, { data }) : null,
-  data ? h(Files, { files: data.files, model: settings.model, call }) : null,
+  data ? h(Files, { files: data.files, weights: data.weights, model: settings.model, call }) : null,
   h(Jobs, { jobs: own, call, hasBar: !counted }));
 }

@@ -59,11 +59,10 @@ class ClickDecoder:
     """
 
     def __init__(self, models: Models, *, halved: bool = False) -> None:
-        sam2 = models.sam2
         self._key, self._device = BatchKey.of("prompts", models), models.device
         # On a processor such small products gain nothing in half precision, and masks lose by it.
         self._dtype = torch.float32 if models.device.type == "cpu" else models.dtype
-        self._prompts, decoder = sam2.sam_prompt_encoder, sam2.sam_mask_decoder
+        self._prompts, decoder = models.segmenter.prompt_encoder, models.segmenter.mask_decoder
         with torch.inference_mode(False):  # so that it is a module like any other
             self._decoder = decoder if models.dtype == self._dtype else copy.deepcopy(decoder).to(self._dtype)
         self._transformer = self._decoder.transformer

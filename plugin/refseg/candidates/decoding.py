@@ -83,12 +83,12 @@ def decode_boxes(boxes: Tensor, embeddings: ImageEmbeddings, row: int, models: M
     Returns:
         (B, M, M) logits.
     """
-    sam2 = models.sam2
+    segmenter = models.segmenter
     labels = torch.tensor([[2, 3]], dtype=torch.int, device=boxes.device).expand(len(boxes), -1)
-    sparse, dense = sam2.sam_prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
-    logits, _, _, _ = sam2.sam_mask_decoder(
+    sparse, dense = segmenter.prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
+    logits, _, _, _ = segmenter.mask_decoder(
         image_embeddings=embeddings.coarse[row : row + 1],
-        image_pe=sam2.sam_prompt_encoder.get_dense_pe().to(models.dtype),
+        image_pe=segmenter.prompt_encoder.get_dense_pe().to(models.dtype),
         sparse_prompt_embeddings=sparse.to(models.dtype),
         dense_prompt_embeddings=dense.to(models.dtype),
         multimask_output=False,

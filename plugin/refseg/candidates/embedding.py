@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images import normalize
 from ..models import Models
 from ..printing import one_line
 
@@ -18,8 +17,8 @@ class ImageEmbeddings:
     """What the segmenter's decoder needs of a batch of images.
 
     Attributes:
-        coarse: (B, D, S/16, S/16).
-        fine: the projected features at S/4 and S/8.
+        coarse: (B, C, M/4, M/4).
+        fine: the projected features, (B, C/8, M, M) and (B, C/4, M/2, M/2).
     """
 
     coarse: Tensor
@@ -40,10 +39,8 @@ class ImageEmbeddings:
 @torch.inference_mode()
 def embed_images(pixels: Tensor, models: Models) -> ImageEmbeddings:
     """Run the segmenter's image encoder on (B, 3, S, S) pixels in [0, 1] on the models' device."""
-    sam2 = models.sam2
-    # SAM 2's neck answers in float32 whatever the weights are.
-    levels = [level.to(models.dtype) for level in sam2.image_encoder(normalize(pixels).to(models.dtype))["backbone_fpn"]]
-    coarse = levels[2]
+    segmenter = models.segmenter
+    coarse, fine = segmenter.embed(pixels)
     if models.preset.add_no_memory:
-        coarse = coarse + sam2.no_mem_embed.reshape(1, -1, 1, 1)
-    return ImageEmbeddings(coarse, (sam2.sam_mask_decoder.conv_s0(levels[0]), sam2.sam_mask_decoder.conv_s1(levels[1])))
+        coarse = coarse + segmenter.no_memory.reshape(1, -1, 1, 1)
+    return ImageEmbeddings(coarse, fine)

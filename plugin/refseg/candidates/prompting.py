@@ -38,11 +38,11 @@ def decode_prompt(
     points = torch.cat([corners, on, beside])[None].to(models.device)
     marks = [TOP_LEFT, BOTTOM_RIGHT][: len(corners)] + [ON] * len(on) + [BESIDE] * len(beside)
     labels = torch.tensor([marks], dtype=torch.int, device=models.device)
-    sam2 = models.sam2
-    sparse, dense = sam2.sam_prompt_encoder(points=(points, labels), boxes=None, masks=None)
-    logits, predicted, _, _ = sam2.sam_mask_decoder(
+    segmenter = models.segmenter
+    sparse, dense = segmenter.prompt_encoder(points=(points, labels), boxes=None, masks=None)
+    logits, predicted, _, _ = segmenter.mask_decoder(
         image_embeddings=embeddings.coarse[row : row + 1],
-        image_pe=sam2.sam_prompt_encoder.get_dense_pe().to(models.dtype),
+        image_pe=segmenter.prompt_encoder.get_dense_pe().to(models.dtype),
         sparse_prompt_embeddings=sparse.to(models.dtype),
         dense_prompt_embeddings=dense.to(models.dtype),
         multimask_output=len(marks) == 1,

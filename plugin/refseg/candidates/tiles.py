@@ -27,11 +27,14 @@ from .proposing import PresenceGate, Proposals, propose_each
 # An index with tiles keeps no grid side: it follows from the size of the image by these three, and by fine_grid_side. Whoever
 # changes one must raise index_tables.FORMAT_WITH_TILES, and read what was written before by the old ones.
 PIXELS_A_CELL = 4
-"""Pixels of the segmenter's input a cell of its mask grid: S / M."""
+"""Pixels of an image, at its own scale, a cell of the mask grid of a tile: S / M for SAM 2.
+
+A tile of SAM 3, whose grid has 288 cells for 1008 pixels, is shrunk by an eighth.
+"""
 WHOLE_UP_TO = 1.25
 """A side up to so many times that of a tile is not divided: a window over all of it shrinks it by little."""
 MAX_TIMES_FINER = 12
-"""The fine grid has at most so many times M cells a side: beyond 12·S pixels tiles grow with the image, to be 256 at most."""
+"""The fine grid has at most so many times M cells a side: beyond 12 tiles in a row they grow with the image."""
 
 MIN_OVERLAP = 0.25
 """Share of a tile's side that it has in common with the next one: objects up to this size are whole in one of them."""
@@ -69,10 +72,10 @@ def fine_grid_side(image_hw: tuple[int, int], side: int) -> int:
 
     Args:
         image_hw: height and width of the image in pixels.
-        side: S.
+        side: pixels of the image a side of a tile, PIXELS_A_CELL·M: S for SAM 2.
 
     Returns:
-        M·max(H, W)/S rounded up, M for an image that is not divided, and at most MAX_TIMES_FINER·M.
+        max(H, W)/PIXELS_A_CELL rounded up, M for an image that is not divided, and at most MAX_TIMES_FINER·M.
 
     Example:
         >>> [fine_grid_side(image_hw, 256) for image_hw in ((200, 320), (360, 480), (90, 9000))]
@@ -94,7 +97,7 @@ def tile_windows(image_hw: tuple[int, int], side: int) -> list[Window]:
 
     Args:
         image_hw: height and width of the image in pixels.
-        side: S.
+        side: see fine_grid_side.
 
     Example:
         >>> [window.cells for window in tile_windows((200, 400), 256)]
@@ -130,7 +133,7 @@ def propose_tiles(
         fine: see pack.
     """
     image_hw = image.height, image.width
-    windows = tile_windows(image_hw, models.segmenter_side)
+    windows = tile_windows(image_hw, PIXELS_A_CELL * models.grid_side)
 
     def look(some: Sequence[Window]) -> list[PackedCandidates]:
         pixels = torch.stack([_window_pixels(image, window, models.segmenter_side) for window in some])

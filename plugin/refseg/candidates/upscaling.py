@@ -36,8 +36,8 @@ class Upscaling:
         """What is added to each position after each step, biases included.
 
         Args:
-            finest: (c₂, S/4, S/4) features of an image.
-            finer: (c₁, S/8, S/8) likewise.
+            finest: (c₂, M, M) features of an image.
+            finer: (c₁, M/2, M/2) likewise.
 
         Returns:
             (L, 4, c₁) and (L, 16, c₂). The second axis runs over the cells of a position: (y, x), and then (y, x) in each.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -63,11 +63,9 @@ def encoder_pixels(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False, antialias=False)
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """Subtract the ImageNet mean and divide by its deviation; pixels (B, 3, h, w) in [0, 1]."""
-    mean = pixels.new_tensor(MEAN).view(1, 3, 1, 1)
-    std = pixels.new_tensor(STD).view(1, 3, 1, 1)
-    return (pixels - mean) / std
+def normalize(pixels: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """Subtract a mean of each channel and divide by its deviation, by default ImageNet's; pixels (B, 3, h, w) in [0, 1]."""
+    return (pixels - pixels.new_tensor(mean).view(1, 3, 1, 1)) / pixels.new_tensor(std).view(1, 3, 1, 1)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -5,8 +5,6 @@ from .batch_sizes import size_of as size_of
 from .loaded import Models as Models
 from .loaded import default_dtype as default_dtype
 from .loaded import load_models as load_models
-from .loaded import make_sam2 as make_sam2
-from .loaded import move_sam2 as move_sam2
 from .loaded import parse_device as parse_device
 from .loaded import register_preset as register_preset
 from .loaded import require_model as require_model
@@ -16,6 +14,10 @@ from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset
 from .presets import get_preset as get_preset
 from .presets import same_models as same_models
+from .segmenters import PromptedSegmenter as PromptedSegmenter
+from .segmenters import Sam2Segmenter as Sam2Segmenter
+from .segmenters import make_sam2 as make_sam2
+from .segmenters import move_segmenter as move_segmenter
 from .threads import in_threads as in_threads
 from .threads import shares_of_work as shares_of_work
 from .weights import missing_weights as missing_weights

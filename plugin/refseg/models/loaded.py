@@ -1,4 +1,4 @@
-"""From a preset's name to a segmenter (SAM 2) and an encoder (DINOv2) on a device, loaded once per process.
+"""From a preset's name to a segmenter (such as SAM 2) and an encoder (DINOv2) on a device, loaded once per process.
 
 `demo` takes half a second and 10 MB; `large` takes some ten seconds and 2.5 GB. Imports without FiftyOne; only downloading a
 SAM 2 checkpoint needs it.
@@ -17,14 +17,16 @@ from types import NoneType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ..checks import refused, require_kind, require_names, require_paths
-from ..errors import ModelError, UnsafeCheckpointError
+from ..errors import ModelError
 from ..images import file_sha256
 from .local_files import files_for
 from .presets import PRESETS, Preset, get_preset, register_preset, registered
-from .weights import find_dinov2_folder, find_sam2_checkpoint, read_checkpoint
+from .pretrained import read_dinov2
+from .segmenters import PromptedSegmenter, move_segmenter, read_sam2
+from .transformers_segmenters import read_segmenter
+from .weights import WEIGHTS_FILE, find_dinov2_folder, find_segmenter
 
 __all__ = [
     "PRESETS",
@@ -56,16 +58,17 @@ class Models:
 
     Attributes:
         preset: their settings.
-        sam2: `sam2.modeling.sam2_base.SAM2Base` in eval mode.
+        segmenter: a torch module in eval mode.
         dinov2: `transformers.Dinov2Model` in eval mode.
         device: where both are.
         dtype: in which both run.
-        revisions: what exactly was loaded: SHA-256 of the checkpoint, revision or SHA-256 of the encoder.
+        revisions: what exactly was loaded: SHA-256 of the weights of the segmenter, whichever it is, as `sam2`, and of the
+            encoder as `dinov2`.
         lock: held while the models run; one batch at a time keeps memory bounded.
     """
 
     preset: Preset
-    sam2: Any
+    segmenter: PromptedSegmenter
     dinov2: Any
     device: torch.device
     dtype: torch.dtype
@@ -79,12 +82,12 @@ class Models:
     @property
     def segmenter_side(self) -> int:
         """S, pixels."""
-        return int(self.sam2.image_size)
+        return int(self.segmenter.prompt_encoder.input_image_size[0])
 
     @property
     def grid_side(self) -> int:
-        """M, cells of the mask grid."""
-        return self.segmenter_side // 4
+        """M, cells of the mask grid, four a position of the segmenter's embedding: S / 4 for SAM 2, S / 3.5 for SAM 3."""
+        return 4 * int(self.segmenter.prompt_encoder.image_embedding_size[0])
 
     @property
     def patches_side(self) -> int:
@@ -134,12 +137,12 @@ def load_models(
     """Load a preset, or hand out the one this process has loaded already.
 
     Args:
-        name: `demo`, `tiny`, `small`, `base`, `large` or `paper`; with `-fast` behind any but the last, asked at fewer prompts;
-            or what `register_preset` was told.
+        name: `demo`, `tiny`, `small`, `base`, `large`, `edge`, `sam3` or `paper`; with `-fast` behind any but the last, asked
+            at fewer prompts; or what `register_preset` was told.
         device: such as "cuda:1"; by default CUDA, MPS or the CPU, the first there is.
         dtype: see default_dtype.
-        sam2_path: a checkpoint file to use instead of the download; see `refseg.models.local_weights` for where models are
-            loaded by others.
+        sam2_path: the segmenter's weights instead of the download: a checkpoint of SAM 2, or for `edge` and `sam3` a
+            `save_pretrained` folder; see `refseg.models.local_weights` for where models are loaded by others.
         dinov2_path: a `save_pretrained` folder to use instead of the download.
 
     Raises:
@@ -178,16 +181,18 @@ def _load(
             exact = _load(preset.exact, place, kind, sam2_path, dinov2_path)
             _loaded[key] = replace(exact, preset=preset)
         if key not in _loaded:
-            checkpoint = find_sam2_checkpoint(preset, sam2_path)
-            folder = find_dinov2_folder(preset, dinov2_path)
-            sam2, dinov2 = _build_sam2(preset, checkpoint), _build_dinov2(folder)
+            weights, folder = find_segmenter(preset, sam2_path), find_dinov2_folder(preset, dinov2_path)
+            segmenter: Any = read_segmenter(preset, weights) if preset.is_of_transformers else read_sam2(preset, weights)
             _loaded[key] = Models(
                 preset,
-                move_sam2(sam2, place, kind).eval(),
-                dinov2.to(place, kind).eval(),
+                move_segmenter(segmenter, place, kind).eval(),
+                read_dinov2(folder).to(place, kind).eval(),
                 place,
                 kind,
-                {"sam2": file_sha256(checkpoint), "dinov2": file_sha256(folder / "model.safetensors")},
+                {
+                    "sam2": file_sha256(weights / WEIGHTS_FILE if weights.is_dir() else weights),
+                    "dinov2": file_sha256(folder / WEIGHTS_FILE),
+                },
                 threading.RLock(),
             )
         return _loaded[key]
@@ -255,83 +260,3 @@ def _cpu_computes_bfloat16() -> bool:
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def make_sam2(preset: Preset) -> nn.Module:
-    """A preset's SAM 2 with the weights its package starts training from.
-
-    Raises:
-        UnsafeCheckpointError: the preset's file is no configuration.
-    """
-    import sam2
-    from hydra.utils import instantiate
-    from omegaconf import DictConfig, OmegaConf
-
-    path = Path(preset.sam2_config)
-    config = OmegaConf.load(path if path.is_absolute() else Path(sam2.__path__[0]) / path)
-    if not isinstance(config, DictConfig):
-        raise UnsafeCheckpointError(f"{path} is not a SAM 2 configuration.")
-    # What sam2's own build_sam2 sets for images: a single mask that is not stable gives way to the best of three.
-    config.model.sam_mask_decoder_extra_args = {
-        "dynamic_multimask_via_stability": True,
-        "dynamic_multimask_stability_delta": 0.05,
-        "dynamic_multimask_stability_thresh": 0.98,
-    }
-    model: nn.Module = instantiate(config.model, _recursive_=True)
-    return model
-
-
-def move_sam2(sam2: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move SAM 2 to a device and a dtype, in place; the frequencies that encode positions stay in float32.
-
-    It computes positions in float32 whatever its weights are, and in half precision a click would be pixels off.
-    """
-    positions = sam2.sam_prompt_encoder.pe_layer
-    frequencies = positions.positional_encoding_gaussian_matrix
-    sam2.to(device, dtype)
-    positions.positional_encoding_gaussian_matrix = frequencies.to(device)
-    return sam2
-
-
-def _build_sam2(preset: Preset, checkpoint: Path) -> nn.Module:
-    tensors = read_checkpoint(checkpoint)
-    model = make_sam2(preset)
-    _load_tensors(model, tensors, checkpoint)
-    return model
-
-
-def _build_dinov2(folder: Path) -> nn.Module:
-    from safetensors import SafetensorError
-    from transformers import Dinov2Model
-    from transformers.utils import logging as transformers_logging
-
-    shows_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # a bar of a hundredth of a second
-    try:
-        loaded: Any = Dinov2Model.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UnsafeCheckpointError(f"{folder} does not hold a DINOv2 that can be read: {error}") from error
-    finally:
-        if shows_bars:
-            transformers_logging.enable_progress_bar()
-    model, report = loaded
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]} - {"embeddings.mask_token"})
-    if wrong:
-        raise UnsafeCheckpointError(f"{folder} belongs to another model than DINOv2: it lacks or adds {wrong[0]!r}.")
-    assert isinstance(model, nn.Module)
-    return model
-
-
-def _load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-        raise UnsafeCheckpointError(f"{source} belongs to another model than this preset's: {first[:200]}") from error

@@ -11,7 +11,7 @@ from ..checks import names_of, refused, require_kind, require_paths
 from .presets import FAST
 
 Files = tuple[str | Path | None, str | Path | None]
-"""A SAM 2 checkpoint and a DINOv2 folder; None for what is downloaded."""
+"""The segmenter's checkpoint or folder, and a DINOv2 folder; None for what is downloaded."""
 
 _chosen: ContextVar[Mapping[str, Files] | None] = ContextVar("local_weights", default=None)
 
@@ -23,8 +23,8 @@ def local_weights(files: Mapping[str, Files]) -> Iterator[None]:
     What is in no block, and other threads, are not touched. Paths that `load_models` is given itself come first.
 
     Args:
-        files: by a preset's name, a SAM 2 checkpoint and a DINOv2 folder; None for what is downloaded. They serve the preset's
-            variant with fewer prompts too.
+        files: by a preset's name, the segmenter's weights and a DINOv2 folder, see `load_models`; None for what is downloaded.
+            They serve the preset's variant with fewer prompts too.
 
     Example:
         >>> with local_weights({"large": ("/models/sam2.1_hiera_large.pt", None)}):

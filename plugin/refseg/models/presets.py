@@ -1,4 +1,4 @@
-"""The presets: which SAM 2 goes with which DINOv2, and how they are asked. A preset is a value; nothing is loaded here.
+"""The presets: which segmenter goes with which DINOv2, and how they are asked. A preset is a value; nothing is loaded here.
 
 Presets of one's own weights are registered for the process that uses them: see `register_preset`.
 """
@@ -28,6 +28,9 @@ _FEATURE_WIDTHS = {"small": 384, "base": 768, "large": 1024}
 FAST = "-fast"
 """Ends the names of presets with adaptive prompts."""
 
+OF_TRANSFORMERS = ("sam2", "edgetam", "sam3_tracker")
+"""What a preset's `sam2_config` is where its segmenter is one of transformers; see `refseg.models.transformers_segmenters`."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -35,8 +38,8 @@ class Preset:
 
     Attributes:
         name: what users type.
-        sam2_config: configuration inside the `sam2` package, or a YAML file.
-        sam2_zoo_name: the checkpoint's name in FiftyOne's model zoo; None where there is a `sam2_file`.
+        sam2_config: configuration inside the `sam2` package, or a YAML file; one of OF_TRANSFORMERS for a segmenter of theirs.
+        sam2_zoo_name: the checkpoint's name in FiftyOne's model zoo; None where it is not from there.
         sam2_megabytes: size of the download.
         dinov2_repository: on the Hugging Face hub, or a folder on this machine, which `save_pretrained` wrote.
         dinov2_revision: commit on the hub; None for a folder.
@@ -55,7 +58,10 @@ class Preset:
             pictures and maps show.
         second_looks: so many candidates of an image, the best in all classes together, are looked at again as crops; see
             `refseg.candidates.second_look`. 0 for none, as published.
-        sam2_file: a checkpoint on this machine, used instead of the zoo's.
+        sam2_file: a checkpoint on this machine, used instead of the download; a folder for a segmenter of transformers.
+        sam2_repository: on the Hugging Face hub, for a segmenter of transformers.
+        sam2_revision: commit or branch there.
+        sam2_licence: of the segmenter, where people must accept it on the hub before the download: its name.
     """
 
     name: str
@@ -76,6 +82,14 @@ class Preset:
     typical_threshold: float = 0.3
     second_looks: int = 8
     sam2_file: str | None = None
+    sam2_repository: str | None = None
+    sam2_revision: str | None = None
+    sam2_licence: str | None = None
+
+    @property
+    def is_of_transformers(self) -> bool:
+        """Whether the segmenter comes as a `save_pretrained` folder for transformers."""
+        return self.sam2_config in OF_TRANSFORMERS
 
     @property
     def min_confidence(self) -> float:
@@ -121,6 +135,22 @@ def _published(name: str, sam2_size: str, config: str, megabytes: int, dinov2_si
     )
 
 
+def _of_transformers(
+    name: str, kind: str, repository: str, megabytes: int, dinov2_size: str, *, licence: str | None = None
+) -> Preset:
+    # A branch and not a commit: what was loaded is told by the weights' SHA-256 alone, in each index and run.
+    return Preset(
+        name,
+        kind,
+        None,
+        megabytes,
+        *_DINOV2[dinov2_size],
+        sam2_repository=repository,
+        sam2_revision="main",
+        sam2_licence=licence,
+    )
+
+
 def fast_preset(preset: Preset) -> Preset:
     """The same models, asked at fewer prompts."""
     return replace(preset, name=preset.name + FAST, adaptive_prompts=True)
@@ -147,6 +177,8 @@ PRESETS: dict[str, Preset] = {
         _published("small", "small", "s", 184, "small"),
         _published("base", "base-plus", "b+", 324, "base"),
         _published("large", "large", "l", 898, "large"),
+        _of_transformers("edge", "edgetam", "yonigozlan/EdgeTAM-hf", 56, "small"),
+        _of_transformers("sam3", "sam3_tracker", "facebook/sam3", 3440, "large", licence="Meta's SAM License"),
         Preset(
             "paper",
             "configs/sam2/sam2_hiera_l.yaml",
@@ -198,7 +230,8 @@ def register_preset(preset: Preset) -> None:
     Other processes, such as FiftyOne's delegated service, have to register it too. The App's forms offer those that ship.
 
     Args:
-        preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision.
+        preset: of a name that no other preset has. Its encoder's folder is `dinov2_repository`, without a revision. A segmenter
+            of transformers is a folder too, `sam2_file`, and `sam2_config` says which it is.
 
     Raises:
         ModelError: the name is empty or another preset's, or there is no saying where its SAM 2 comes from.
@@ -207,7 +240,7 @@ def register_preset(preset: Preset) -> None:
         raise ModelError("A preset needs a name.")
     if PRESETS.get(preset.name, preset) != preset:
         raise ModelError(f"There is another preset {preset.name!r} already: choose another name.")
-    if preset.sam2_file is None and preset.sam2_zoo_name is None:
+    if preset.sam2_file is None and preset.sam2_zoo_name is None and preset.sam2_repository is None:
         raise ModelError(f"The preset {preset.name!r} does not say where its SAM 2 is: give its sam2_file.")
     PRESETS[preset.name] = preset
 

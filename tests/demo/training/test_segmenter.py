@@ -37,7 +37,7 @@ def test_it_trains_resumes_and_is_loaded(pools, held_out, tmp_path, caplog):
     assert any("image_encoder" in name for name in moved)
     assert "recall_75" in caplog.text
     loaded = load_models("demo", device="cpu", sam2_path=tmp_path / "sam2.safetensors")
-    for name, tensor in loaded.sam2.state_dict().items():
+    for name, tensor in loaded.segmenter.sam2.state_dict().items():
         assert torch.allclose(tensor, resumed.state_dict()[name].half().float()), name
 
 

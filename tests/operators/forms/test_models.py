@@ -56,6 +56,9 @@ def test_each_preset_has_its_size_and_time(make_dataset: Callable[..., fo.Datase
     assert "Time" not in found["demo"].about
     assert found["large"].label.startswith("large · 2.1 GB · about ")
     assert found["large"].about.endswith(". Time from what 'tiny' took here")
+    assert found["edge"].label == "edge · 144 MB · time on this CPU unknown"
+    assert "56.0 mIoU in one click, SAM 2.1 63.3" in found["edge"].about
+    assert "Meta's SAM License" in found["sam3"].about
     shown = form_of(dataset, "build_index")["model"]["view"]["choices"]
     assert [choice["value"] for choice in shown] == list(PRESETS)
     assert found["tiny"].label in [choice["label"] for choice in shown]

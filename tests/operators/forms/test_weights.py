@@ -70,6 +70,18 @@ class TestThePanel:
             assert sentence in use(parts, **paths).result["problem"], paths
         assert files_of(context(parts), "demo") == NOTHING
 
+    def test_a_segmenter_of_transformers_is_a_folder(self, parts: fo.Dataset, weights: Path) -> None:
+        folder = weights / "dinov2"
+        assert section(parts, "index")["weights"]["sam2_path"][0] == "SAM 2 checkpoint"
+        press(parts, "choose", {"changes": {"model": "edge"}})
+        assert section(parts, "index")["weights"]["sam2_path"][0] == "Segmenter folder"
+        problem = use(parts, sam2_path=str(weights / "sam2.safetensors")).result["problem"]
+        assert problem.endswith(
+            "lacks config.json and model.safetensors: give one of the segmenter of 'edge' that save_pretrained wrote."
+        )
+        assert use(parts, sam2_path=str(folder)).result == {"problem": None}
+        assert files_of(context(parts), "edge-fast")["sam2_path"] == str(folder)
+
     def test_an_index_of_other_weights_is_not_counted(self, parts: fo.Dataset, weights: Path) -> None:
         press(parts, "choose", {"changes": {"model": "demo"}})
 
