@@ -37,6 +37,7 @@ def test_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_engine_works_without_fiftyone() -> None:
     # None in sys.modules makes every import of fiftyone fail, as on a machine without it.
     code = "import sys; sys.modules['fiftyone'] = None; import importlib\n"

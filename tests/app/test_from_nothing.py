@@ -127,6 +127,7 @@ def test_from_an_unlabelled_folder_to_accepted_objects(
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_clicks_boxes_and_other_masks(open_app: OpenApp, unlabelled: tuple[fo.Dataset, dict[str, Any]]) -> None:
     dataset, truth = unlabelled
     sample_id, objects = next((name, objects_of(found)) for name, found in truth.items() if len(objects_of(found)) > 1)

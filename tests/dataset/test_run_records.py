@@ -71,6 +71,7 @@ class TestTwoProcesses:
         assert sorted(pointers_of(dataset)) == sorted(first + second)
         assert_whole(dataset)
 
+    @pytest.mark.thorough
     def test_that_replace_one_run(self, make_dataset: MakeDataset) -> None:
         dataset = make_dataset(persistent=True)
         assert at_once(register_often, dataset.name, (1,), (2,)) == [[True] * TIMES] * 2

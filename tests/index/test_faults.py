@@ -249,6 +249,7 @@ def test_killed_again_and_again(
 
 @pytest.mark.slow
 class TestTwoBuilders:
+    @pytest.mark.thorough
     def test_share_the_images(self, dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path) -> None:
         """Each is computed once, and both return when all are there."""
         dataset.add_samples(draw(tmp_path, NUM_IMAGES, seed=34), progress=False)

@@ -62,6 +62,7 @@ def states_of(videos: fo.Dataset) -> set[str]:
     return {config.state for config in configs}
 
 
+@pytest.mark.thorough
 def test_from_python(learnt: fo.Dataset) -> None:
     def on(operator: str, *args: Any, **options: Any) -> dict:
         # Made anew, as in another session.

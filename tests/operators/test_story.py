@@ -214,7 +214,7 @@ def told_by_service(service: Service, tmp_path_factory: pytest.TempPathFactory) 
         return tell(dataset, run)
 
 
-@pytest.fixture(params=["told_from_python", pytest.param("told_by_service", marks=pytest.mark.slow)])
+@pytest.fixture(params=["told_from_python", pytest.param("told_by_service", marks=[pytest.mark.slow, pytest.mark.thorough])])
 def story(request: pytest.FixtureRequest) -> Story:
     told: Story = request.getfixturevalue(request.param)
     return told
@@ -355,6 +355,7 @@ class TestStory:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_both_ways_come_to_the_same_end(told_from_python: Story, told_by_service: Story) -> None:
     for name in ("before", "after", "all_with", "all_without"):
         assert_same(getattr(told_by_service, name), getattr(told_from_python, name))

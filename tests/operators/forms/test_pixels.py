@@ -223,6 +223,7 @@ class TestPanel:
         assert run_job(deep, "segment").data["segment"]["run"]["state"] == "completed"
         assert indexes(deep) == [[list(RANGE), list(CHANNELS)]]
 
+    @pytest.mark.thorough
     def test_another_range_is_to_be_learnt(self, deep: fo.Dataset) -> None:
         choose(deep, model="demo")
         call("learn", deep, model="demo", only_prototypes=True, calibrates=False, **READ)
