@@ -62,6 +62,12 @@ class TestFromTheIndex:
                 assert iou(at_its_place(found[0]), whole_mask(label)) > 0.85
                 assert found[0].pieces == 1
 
+    def test_an_index_of_the_same_models_serves(self, trays: fo.Dataset) -> None:
+        build(trays)
+        sample = trays.first()
+        found = segment_prompt(trays, sample.id, [middle(sample.ground_truth.detections[0])], model="demo-fast")
+        assert [mask.origin for mask in found] == ["index"]
+
     def test_a_box_finds_the_mask_whose_box_it_is(self, trays: fo.Dataset) -> None:
         build(trays)
         sample = trays.first()

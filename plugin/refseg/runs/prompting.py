@@ -36,7 +36,7 @@ from ..errors import CandidateIndexError, DatasetError, ImageError
 from ..images import PLAIN, as_data_uri, load_image, mask_picture
 from ..index import FileState
 from ..matching import Ranking, crop_instances
-from ..models import Models, files_for, load_models, require_model
+from ..models import Models, files_for, load_models, require_model, same_models
 from ..notebook import Picture, facts, gallery, page
 from ..printing import one_line
 
@@ -244,7 +244,10 @@ def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImag
     """The image, from memory where it and the index are as they were."""
     sample = require_image(dataset, sample_id)
     name = model.preset.name if isinstance(model, Models) else model
-    records = [record for record in index_records(dataset) if name in (None, record["model"])]
+    known = index_records(dataset)
+    records = [record for record in known if name in (None, record["model"])]
+    if name is not None and not records:
+        records = [record for record in known if record["model"] == same_models(name)]
     newest = records[-1] if records else {"model": DEFAULT_MODEL, "uri": None, "updated_at": None}
     state = file_state(sample.filepath)
     whose = (id_of(dataset), sample.id, sample.filepath, state)
@@ -254,7 +257,7 @@ def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImag
     key = (*whose, preset, weights, newest["uri"], newest["updated_at"])
     with _keeping:
         if key not in _kept:
-            candidates = None if newest["uri"] is None or state is None else _candidates(dataset, name, sample, state)
+            candidates = None if newest["uri"] is None or state is None else _candidates(dataset, newest["model"], sample, state)
             _kept[key] = _OpenImage(dataset, sample.filepath, candidates, model or preset)
         _kept.move_to_end(key)
         while len(_kept) > OPEN_IMAGES:
@@ -262,7 +265,7 @@ def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImag
         return _kept[key]
 
 
-def _candidates(dataset: Any, model: str | None, sample: Any, state: FileState) -> PackedCandidates | None:
+def _candidates(dataset: Any, model: str, sample: Any, state: FileState) -> PackedCandidates | None:
     """The masks that the index used last holds of the image as it is now; None where it holds none, or cannot be read."""
     try:
         index = open_index(dataset, model)
