@@ -35,7 +35,13 @@ OBJECTS = ((4, 6, 24, 30), (34, 10, 58, 40))
 LEAST = 0.0
 """Of the score: with random weights anything is found."""
 
+OF_EACH_KIND = ("demo", "demo-fast", "tiny", "large-fast", "paper", "edge", "sam3")
+"""The others differ from one of these in sizes alone, which Python and the command line are asked about."""
+
 each_preset = pytest.mark.parametrize("name", NAMES)
+each_kind = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OF_EACH_KIND else [pytest.mark.thorough]) for name in NAMES]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,7 +138,7 @@ def test_from_the_command_line(name: str, folder: Path, tmp_path: Path) -> None:
     assert len(results) > 0
 
 
-@each_preset
+@each_kind
 def test_benchmark(name: str, folder: Path, tmp_path: Path) -> None:
     arguments = ["benchmark", "custom", "--data", str(folder), "--references", str(folder / "references.json")]
     arguments += [
@@ -159,7 +165,7 @@ def test_benchmark(name: str, folder: Path, tmp_path: Path) -> None:
                 fo.delete_dataset(key)
 
 
-@each_preset
+@each_kind
 def test_operators(name: str, dataset: fo.Dataset) -> None:
     assert call("build_index", dataset, model=name)["num_added"] == NUM_IMAGES
     assert call("build_prototypes", dataset, model=name, name="kept")["model"] == name
@@ -175,7 +181,7 @@ def test_operators(name: str, dataset: fo.Dataset) -> None:
     assert only_record(dataset)["num_images"] == NUM_IMAGES
 
 
-@each_preset
+@each_kind
 def test_the_panels_build(name: str, dataset: fo.Dataset) -> None:
     choose(dataset, model=name)
     shown = run_job(dataset, "index")
@@ -183,7 +189,7 @@ def test_the_panels_build(name: str, dataset: fo.Dataset) -> None:
     assert only_record(dataset)["model"] == name
 
 
-@each_preset
+@each_kind
 def test_a_delegated_run(name: str, dataset: fo.Dataset) -> None:
     operator = foo.get_operator(uri("segment_with_references"))
     done = run_delegated(operator(dataset, model=name, min_confidence=LEAST, evaluate=False, delegate=True))

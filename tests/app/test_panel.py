@@ -401,6 +401,7 @@ def test_looks(open_app: OpenApp, predicted: fo.Dataset) -> None:
     assert app.errors == []
 
 
+@pytest.mark.thorough
 def test_least_scores_are_named(open_app: OpenApp, predicted: fo.Dataset) -> None:
     """At one line for classes that share it, and without a name over another, however long they are."""
     import fiftyone.operators as foo

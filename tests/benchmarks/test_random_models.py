@@ -40,6 +40,7 @@ def test_same_seed_same_weights_and_nothing_else_is_seeded() -> None:
     assert first.revisions != other.revisions
 
 
+@pytest.mark.thorough
 def test_kept_share_is_about_what_was_asked_for() -> None:
     models = ask_at(make_random_models("demo", device="cpu", kept_share=None), 8)
     pixels = draw_pixels(1, models.segmenter_side, seed=3)

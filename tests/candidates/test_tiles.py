@@ -384,6 +384,7 @@ class TestDataset:
         assert record["tiles"] is True
         assert build_index(wide, models, tiles=True, num_workers=0, progress=False).num_added == 0
 
+    @pytest.mark.thorough
     def test_both_kinds_stand_side_by_side(self, wide: fo.Dataset, models: Models) -> None:
         tiled = build_index(wide, models, tiles=True, num_workers=0, progress=False)
         with pytest.raises(IndexNotFoundError, match="build one"):
@@ -436,6 +437,7 @@ class TestDataset:
         assert (plain.num_from_index, wide.get_run_info("plain").config.tiles) == (0, False)
         assert boxes_of(wide) != before
 
+    @pytest.mark.thorough
     def test_without_an_index(self, wide: fo.Dataset, models: Models, prototypes: Prototypes) -> None:
         run(wide, prototypes, "apart", model=models, tiles=True, index=False)
         assert (index_records(wide), wide.get_run_info("apart").config.tiles) == ([], True)
@@ -453,6 +455,7 @@ class TestDataset:
             run(wide, prototypes, "r", index=open_index(wide), tiles=True)
         assert run(wide, prototypes, "r", index=open_index(wide), tiles=False).num_from_index == 2
 
+    @pytest.mark.thorough
     def test_as_a_fiftyone_model(self, wide: fo.Dataset, models: Models, prototypes: Prototypes) -> None:
         run(wide, prototypes, "r", model=models, tiles=True, index=False)
         expected = boxes_of(wide)

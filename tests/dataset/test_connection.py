@@ -77,6 +77,7 @@ decide_again_and_again.prepare = lambda name, seconds: fo.load_dataset(name)  # 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_decisions_over_connections_that_break(make_dataset: MakeDataset) -> None:
     dataset = two_images(make_dataset)
     dataset.persistent = True

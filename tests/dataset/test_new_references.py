@@ -54,6 +54,7 @@ class TestAdd:
         tags = {label.label: label.tags for label in labels_of(dataset, "ground_truth")}
         assert tags == {"nut": [], "bolt": ["reference"]}
 
+    @pytest.mark.thorough
     def test_of_two_at_once_both_stay(self, dataset: fo.Dataset) -> None:
         sample_id = dataset.first().id
         dataset.persistent = True

@@ -195,7 +195,10 @@ def grouped_dataset(make_dataset: MakeDataset, folder: Path, **options: Any) -> 
     return dataset
 
 
-WORKING = ["name", "frames", "ordered groups", "dynamic groups", "flat groups", "group slices"]
+WORKING = [
+    *("frames", "ordered groups", "group slices"),
+    *[pytest.param(kind, marks=pytest.mark.thorough) for kind in ("name", "dynamic groups", "flat groups")],
+]
 
 
 @pytest.fixture

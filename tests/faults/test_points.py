@@ -124,8 +124,14 @@ def world(places: Path, prototypes: Prototypes) -> Iterator[fo.Dataset]:
     dataset.delete()
 
 
+LIKE_OTHERS = ("prototypes.draft", "predictions.masks", "decision.read")
+"""Between steps whose other kills are always tried."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=[pytest.mark.thorough] if point in LIKE_OTHERS else []) for point in POINTS]
+)
 def test_a_kill(dying: Dying, world: fo.Dataset, places: Path, point: str) -> None:
     folder = max(places.iterdir(), key=lambda path: int(path.name))
     assert dying.exit_code(world, folder) == -signal.SIGKILL

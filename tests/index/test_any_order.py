@@ -130,6 +130,7 @@ def same(found: PackedCandidates, expected: PackedCandidates) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refseg.index.storage.ROWS_A_FRAGMENT", 5)
     run = settings(

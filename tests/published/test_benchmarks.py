@@ -276,6 +276,7 @@ def _codes(shape: Any, image_hw: tuple[int, int]) -> list[Any]:
     return found if isinstance(found, list) else [found]
 
 
+@pytest.mark.thorough
 def test_toy(bench: Bench) -> None:
     results = bench("toy", "toy", "--limit", "5")
     (run,) = results["runs"]

@@ -48,6 +48,7 @@ def test_processes_where_there_is_much_to_do(
         assert getattr(workers, "_max_workers", 1) == processes
 
 
+@pytest.mark.thorough
 def test_what_waits_is_not_begun_after_an_exception() -> None:
     waiting: list[Future[None]] = []
 

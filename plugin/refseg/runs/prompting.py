@@ -257,9 +257,9 @@ def _open(dataset: Any, sample_id: str, model: str | Models | None) -> _OpenImag
     key = (*whose, preset, weights, newest["uri"], newest["updated_at"])
     with _keeping:
         if key not in _kept:
-            candidates = (
-                None if newest["uri"] is None or state is None else _candidates(dataset, newest["model"], sample, state)
-            )
+            candidates = None
+            if newest["uri"] is not None and state is not None:
+                candidates = _candidates(dataset, str(newest["model"]), sample, state)
             _kept[key] = _OpenImage(dataset, sample.filepath, candidates, model or preset)
         _kept.move_to_end(key)
         while len(_kept) > OPEN_IMAGES:

@@ -82,6 +82,7 @@ class TestThePanel:
         assert use(parts, sam2_path=str(folder)).result == {"problem": None}
         assert files_of(context(parts), "edge-fast")["sam2_path"] == str(folder)
 
+    @pytest.mark.thorough
     def test_an_index_of_other_weights_is_not_counted(self, parts: fo.Dataset, weights: Path) -> None:
         press(parts, "choose", {"changes": {"model": "demo"}})
 
