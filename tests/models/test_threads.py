@@ -25,16 +25,16 @@ def three_threads() -> Iterator[None]:
 class TestShares:
     @pytest.mark.parametrize(
         ("number", "most", "sizes"),
-        [(0, None, []), (1, None, [1]), (7, None, [3, 3, 1]), (3, 1, [1, 1, 1]), (12, 3, [2] * 6), (12, 4, [4, 4, 4])],
+        [(0, 9, []), (1, 9, [1]), (7, 9, [3, 3, 1]), (3, 1, [1, 1, 1]), (12, 3, [2] * 6), (12, 4, [4, 4, 4])],
     )
-    def test_of_a_processor(self, number: int, most: int | None, sizes: list[int]) -> None:
+    def test_of_a_processor(self, number: int, most: int, sizes: list[int]) -> None:
         shares = shares_of_work(range(number), CPU, most)
         assert [len(share) for share in shares] == sizes
         assert [item for share in shares for item in share] == list(range(number))
 
     def test_of_a_tensor(self) -> None:
         points = torch.arange(10).view(5, 2)
-        assert torch.equal(torch.cat(shares_of_work(points, CPU)), points)
+        assert torch.equal(torch.cat(shares_of_work(points, CPU, 9)), points)
 
     def test_an_accelerator_does_all_at_once(self) -> None:
         assert [len(share) for share in shares_of_work(range(1000), GPU, 10)] == [1000]

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..models import BatchKey, Models, in_batches, in_threads, shares_of_work
+from ..models import BatchKey, Models, batches_in_threads
 from ..printing import one_line
 from .cross_attention import attend_to_same_image, project, scaled_heads, split_heads
 from .embedding import ImageEmbeddings
@@ -107,12 +107,7 @@ class ClickDecoder:
         at_once = PROMPTS_A_BATCH[self._device.type]
         if most := SHARES_BYTES_A_BATCH.get(self._device.type):
             at_once = min(at_once, max(1, most // self._share_bytes(terms)))
-
-        def decode_share(share: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-            return in_batches(share, self._key, at_once, lambda some: self._decode(some, terms, least))
-
-        shares = shares_of_work(points, self._device, most=at_once)
-        parts = [part for answers in in_threads(shares, self._device, decode_share) for part in answers]
+        parts = batches_in_threads(points, self._key, at_once, lambda some: self._decode(some, terms, least))
         starts = accumulate((len(predicted) for _, predicted, _ in parts), initial=0)
         rows = [kept + start for (_, _, kept), start in zip(parts, starts, strict=False)]
         side, empty = _grid_side(terms), points.new_empty

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..images import encoder_pixels
-from ..models import BatchKey, Models, in_batches, in_threads, shares_of_work
+from ..models import BatchKey, Models, batches_in_threads
 from ..printing import one_line
 from .crops import crop_corners, crop_weights, instance_vector
 from .proposing import encode_patches
@@ -81,13 +81,10 @@ def look_again(image: Image.Image, objects: Sequence[CutOut], models: Models) ->
         features = encode_patches(torch.stack(crops).to(models.device), models).float().cpu()
         return [_summary(own, weight) for own, weight in zip(features, weights, strict=True)]
 
-    def look_in_batches(share: Sequence[CutOut]) -> list[Tensor]:
-        batches = in_batches(share, BatchKey.of("crops", models), CROPS_A_BATCH[models.device.type], look)
-        return [one for answers in batches for one in answers]
-
+    start = CROPS_A_BATCH[models.device.type]
     with models.lock:
-        answers = in_threads(shares_of_work(objects, models.device), models.device, look_in_batches)
-    return torch.stack([one for share in answers for one in share]).half().float()
+        answers = batches_in_threads(objects, BatchKey.of("crops", models), start, look)
+    return torch.stack([one for some in answers for one in some]).half().float()
 
 
 def _painted(image: Image.Image, item: CutOut, models: Models) -> tuple[Tensor, Tensor]:

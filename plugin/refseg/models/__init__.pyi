@@ -18,7 +18,7 @@ from .segmenters import PromptedSegmenter as PromptedSegmenter
 from .segmenters import Sam2Segmenter as Sam2Segmenter
 from .segmenters import make_sam2 as make_sam2
 from .segmenters import move_segmenter as move_segmenter
+from .threads import batches_in_threads as batches_in_threads
 from .threads import in_threads as in_threads
-from .threads import shares_of_work as shares_of_work
 from .weights import missing_weights as missing_weights
 from .weights import wrong_weights as wrong_weights

@@ -14,33 +14,35 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor
 
+from .batch_sizes import BatchKey, in_batches
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 @overload
-def shares_of_work(items: Tensor, device: torch.device, most: int | None = None) -> list[Tensor]: ...
+def shares_of_work(items: Tensor, device: torch.device, most: int) -> list[Tensor]: ...
 @overload
-def shares_of_work(items: Sequence[Item], device: torch.device, most: int | None = None) -> list[Sequence[Item]]: ...
+def shares_of_work(items: Sequence[Item], device: torch.device, most: int) -> list[Sequence[Item]]: ...
 
 
-def shares_of_work(items: Any, device: torch.device, most: int | None = None) -> list[Any]:
+def shares_of_work(items: Any, device: torch.device, most: int) -> list[Any]:
     """Items parted, in order, so that each thread gets as many as any other; one share where one device does all.
 
     Args:
         items: a tensor, cut along its first axis, or a sequence.
         device: where the work is done.
-        most: items a share; with it there may be several shares a thread, so that none waits long for the last.
+        most: items a share: there may be several shares a thread, so that none waits long for the last.
 
     Example:
-        >>> [len(share) for share in shares_of_work(range(100), torch.device("cuda"))]
+        >>> [len(share) for share in shares_of_work(range(100), torch.device("cuda"), 10)]
         [100]
     """
     if device.type != "cpu":
         return [items]
     num_threads = torch.get_num_threads()
     size = -(-len(items) // num_threads)
-    if most is not None and size > most:
+    if size > most:
         size = -(-len(items) // (num_threads * -(-size // most)))
     return [items[start : start + size] for start in range(0, len(items), max(1, size))]
 
@@ -80,3 +82,27 @@ def in_threads(items: Sequence[Item], device: torch.device, run: Callable[[Item]
         return [future.result() for future in futures]
     finally:
         torch.set_num_threads(total)
+
+
+@overload
+def batches_in_threads(items: Tensor, key: BatchKey, start: int, run: Callable[[Tensor], Answer]) -> list[Answer]: ...
+@overload
+def batches_in_threads(
+    items: Sequence[Item], key: BatchKey, start: int, run: Callable[[Sequence[Item]], Answer]
+) -> list[Answer]: ...
+
+
+def batches_in_threads(items: Any, key: BatchKey, start: int, run: Callable[[Any], Answer]) -> list[Answer]:
+    """As in_batches, whose arguments these are, on a processor with a share of the items for each thread.
+
+    Example:
+        >>> sum(batches_in_threads(range(5), BatchKey("numbers", "cpu", "demo", "float32", 256), 2, sum))
+        10
+    """
+    device = torch.device(key.device)
+
+    def run_share(share: Any) -> list[Answer]:
+        return in_batches(share, key, start, run)
+
+    shares = shares_of_work(items, device, start)
+    return [answer for answers in in_threads(shares, device, run_share) for answer in answers]
