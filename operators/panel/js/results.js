@@ -27,8 +27,8 @@ export function Results({ data, review, overview, call, go, isNext, jobs }) {
   row({ mt: 1 },
     button("Evaluate", () => go("evaluate"), { primary: isNext, disabled: !data || !data.histogram || !data.truth_fields.length || own.length > 0, tip: "By COCO's rules, with masks" }),
     button("Open the evaluation", () => call("evaluation"), { disabled: !measured || !measured.eval_key }),
-    button("Counts and areas…", () => call("prompt", { operator: "write_counts", params: {} }), { disabled: !data || !data.histogram, tip: "How many objects of each class an image holds, and how large they are" }),
-    button("Merge accepted into a field…", () => call("prompt", { operator: "merge_accepted", params: {} }), { disabled: !review || !review.num_accepted, tip: `Copies what you accepted, in the field ${overview.settings.accepted_field}, to another one` }),
+    button("Counts and areas…", () => call("prompt", { operator: "write_counts", params: { field: overview.settings.label_field } }), { disabled: !data || !data.histogram, tip: "How many objects of each class an image holds, and how large they are" }),
+    button("Merge accepted into a field…", () => call("prompt", { operator: "merge_accepted", params: { accepted_field: overview.settings.accepted_field } }), { disabled: !review || !review.num_accepted, tip: `Copies what you accepted, in the field ${overview.settings.accepted_field}, to another one` }),
     data && !data.truth_fields.length ? text("No other field holds objects to compare with.", { color: "text.secondary" }) : null),
   h(Jobs, { jobs: own, call }));
 }
