@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import types
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if REPOSITORY / "tests" / "app" in item.path.parents:
             item.add_marker(pytest.mark.app)
+        sampled = item.get_closest_marker("sampled")
+        # By a number that says nothing of what a case is about, so that every value of every parameter has its turn.
+        if sampled is not None and zlib.crc32(item.nodeid.encode()) % sampled.args[0]:
+            item.add_marker(pytest.mark.thorough)
     items.sort(key=_cost)
 
 

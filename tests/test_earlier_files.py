@@ -177,6 +177,7 @@ class TestDataset:
         assert (status.num_indexed, status.num_changed, status.num_deleted) == (3, 0, 0)
         assert index.verify(progress=False).damaged == ()
 
+    @pytest.mark.thorough
     def test_its_index_is_not_mixed_with_clean_masks(self, dataset: fo.Dataset, earlier: Path, models: Models) -> None:
         """Another index is made beside it, of all images."""
         shutil.copy(earlier / "images" / "tray_0.jpg", earlier / "another.jpg")

@@ -56,6 +56,7 @@ def picture(tmp_path: Path) -> str:
     return str(tmp_path / "a.png")
 
 
+@pytest.mark.thorough
 def test_presets_of_any_name_are_indexed_beside_each_other(make_dataset: MakeDataset, picture: str, tmp_path: Path) -> None:
     dataset = make_dataset([fo.Sample(picture)])
     with small_presets(tmp_path, [PRESETS["demo"]]):

@@ -58,6 +58,7 @@ def test_best_candidate_of_each_object() -> None:
 
 
 @pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.thorough
 def test_candidates_of_a_photograph(tiles: bool) -> None:
     models = load_models("demo")
     photograph = Image.fromarray(data.coins()).convert("RGB").resize((500, 400))

@@ -128,6 +128,7 @@ class TestOfEverySide:
                 np.testing.assert_array_equal(own, expected)
                 assert own.sum() == mask.sum()
 
+    @pytest.mark.sampled(2)
     def test_of_dense_candidates(self, side: int) -> None:
         logits = every_kind(side)
         candidates, rows = candidates_of(logits), some_rows(len(logits))
@@ -135,6 +136,7 @@ class TestOfEverySide:
         # These are right in value at the rim too.
         assert listed(candidates.borders(rows)) == walk(logits[rows].numpy())
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("fine", [False, True])
     def test_of_packed_candidates(self, side: int, fine: bool) -> None:
         packed = pack(candidates_of(every_kind(side)), fine=fine)

@@ -191,6 +191,7 @@ def test_values_nested_deeply(tmp_path: Path, folder: Path, depth: int, place: s
 @pytest.mark.parametrize(
     "number", [HUGE, -HUGE, 1 << 64, 1e308, float("inf"), float("nan")], ids=["huge", "-huge", "long", "far", "inf", "nan"]
 )
+@pytest.mark.sampled(3)
 def test_numbers_beyond_all_pictures(folder: Path, number: float) -> None:
     """One at each place: what cannot be used is left out, and what can be is read all the same."""
     for row in range(len(list(places(VALID)))):

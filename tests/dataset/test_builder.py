@@ -197,6 +197,7 @@ class TestTwoBuilders:
         assert (report.num_images, report.num_from_index) == (4, 2)
         assert computed == [2, 2, 2]
 
+    @pytest.mark.thorough
     def test_without_leases_the_work_goes_on(
         self, trays: fo.Dataset, computed: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -283,6 +283,7 @@ def keep_often(dataset: fo.Dataset, label: str) -> int:
     return len(list_prototypes(dataset))
 
 
+@pytest.mark.thorough
 def test_two_processes_that_keep_one_name(make_dataset: MakeDataset) -> None:
     dataset = make_dataset(persistent=True)
     assert at_once(keep_often, dataset.name, ("star",), ("tee",)) == [1, 1]

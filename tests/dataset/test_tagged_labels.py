@@ -97,6 +97,7 @@ CHANGES: dict[str, Callable[[fo.Dataset], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.sampled(2)
 def test_after_each_change(shelf: fo.Dataset, change: str) -> None:
     require_same(shelf)
     CHANGES[change](shelf)

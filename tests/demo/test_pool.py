@@ -8,6 +8,7 @@ from refseg.demo.pool import DRAWS, PAIRS, POOL_HW, load_pool
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", DRAWS)
 def test_pools_are_drawn_once_and_the_same_again(name, tmp_path):
     views = 2 if name in PAIRS else 1

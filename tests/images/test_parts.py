@@ -51,6 +51,7 @@ WINDOWS = [(0, 0, 1, 1), (0.3, 0.2, 0.4, 0.5), (0.9, 0.8, 1, 1), (0, 0.5, 0.1, 1
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("name", "mode"), [("a.png", mode) for mode in MODES] + [("a.tif", "RGB"), ("a.jpg", "RGB")])
+@pytest.mark.sampled(4)
 def test_shows_what_the_whole_image_does(tmp_path: Path, scene: Image.Image, name: str, mode: str, orientation: int) -> None:
     path = tmp_path / name
     stored(scene, mode, path, orientation)

@@ -143,6 +143,7 @@ class TestLoad:
 class TestOfficialLayouts:
     """Random weights in the layouts the publishers use: what a download brings, without the download."""
 
+    @pytest.mark.thorough
     def test_tiny_loads_and_runs(self, tmp_path: Path) -> None:
         from transformers import Dinov2Config, Dinov2Model
 

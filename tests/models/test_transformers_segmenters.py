@@ -229,6 +229,7 @@ class TestAnswers:
 
 class TestPresets:
     @each_kind
+    @pytest.mark.thorough
     def test_a_registered_preset_proposes(self, kind: str, folder_of: Callable[[str], Path]) -> None:
         exact = preset_of(kind, folder_of(kind))
         fast = replace(exact, name=f"{exact.name}-fast", adaptive_prompts=True)

@@ -175,6 +175,7 @@ def test_delegated(learnt: fo.Dataset) -> None:
     assert states_of(learnt) == {"completed"}
 
 
+@pytest.mark.thorough
 def test_the_panel(videos: fo.Dataset) -> None:
     frames = videos.to_frames()
     open_view = {"view": frames}

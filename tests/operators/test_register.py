@@ -121,6 +121,7 @@ def test_placements_are_few() -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_nothing_heavy_is_loaded_with_the_operators() -> None:
     code = (
         "import sys, fiftyone.operators as foo\n"

@@ -330,6 +330,7 @@ class TestReuse:
         assert_same(found, build_prototypes(relabelled, models))
 
     @pytest.mark.parametrize("change", ["mask", "mask's shape", "box", "image", "time", "path", "id"])
+    @pytest.mark.sampled(2)
     def test_changed_is_computed_anew(
         self, own: list[Reference], models: Models, passes: list[str], change: str, tmp_path: Path
     ) -> None:

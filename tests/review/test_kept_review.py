@@ -134,12 +134,14 @@ CHANGES: dict[str, Callable[[fo.Dataset], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 class TestAlwaysTrue:
+    @pytest.mark.sampled(2)
     def test_few_samples(self, shelf: fo.Dataset, change: str) -> None:
         require_same(shelf)
         CHANGES[change](shelf)
         shelf.reload()
         require_same(shelf)
 
+    @pytest.mark.sampled(4)
     def test_more_than_are_read_at_once(self, shelf: fo.Dataset, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """By a thread, that compares all times."""
         monkeypatch.setattr(kept_rows, "FEW", 0)

@@ -286,6 +286,7 @@ class TestOthers:
         assert merge(dataset).num_accepted == 1
         assert boxes_in(dataset) == [("star", 60, 60)]
 
+    @pytest.mark.thorough
     def test_several_at_once(self, make_dataset: MakeDataset) -> None:
         images = [
             fo.Sample(f"{number}.png", accepted=fo.Detections(detections=[square(0, 0), square(60, 60)]))
@@ -379,6 +380,7 @@ class TestRefused:
             ({"iou": 1.5}, "iou must be a number from 0 to 1"),
         ],
     )
+    @pytest.mark.sampled(3)
     def test_what_cannot_serve(self, make: Callable[..., fo.Dataset], options: dict[str, Any], words: str) -> None:
         dataset = make([square(0, 0)])
         sample = dataset.first()

@@ -120,6 +120,7 @@ class TestUndo:
             lambda one, ids: fix(one, ids[0]),
         ],
     )
+    @pytest.mark.sampled(3)
     def test_is_the_way_back(self, dataset: fo.Dataset, first: Callable[..., Any], second: Callable[..., Any]) -> None:
         star = ids_of(dataset)[0]
         first(dataset, [star])
@@ -257,6 +258,7 @@ def decide_on_all(dataset: fo.Dataset, kind: str, times: int) -> list[str]:
     return errors
 
 
+@pytest.mark.thorough
 def test_accept_all_beside_reject_all(make_dataset: MakeDataset) -> None:
     """Neither field is there when both begin; each object ends in one of the two."""
     images = [

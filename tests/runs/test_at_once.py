@@ -78,7 +78,14 @@ def test_first_runs(trays: fo.Dataset) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [("update", "update"), ("segment", "update"), ("learn", "learn")])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(("update", "update"), marks=pytest.mark.thorough),
+        ("segment", "update"),
+        pytest.param(("learn", "learn"), marks=pytest.mark.thorough),
+    ],
+)
 def test_later_runs(trays: fo.Dataset, what: tuple[str, str]) -> None:
     keys = [segment_it(trays)]
     answers = at_once(do, trays.name, *((one,) for one in what))

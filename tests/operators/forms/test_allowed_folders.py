@@ -145,6 +145,7 @@ class TestEveryParameter:
 
     @pytest.mark.parametrize("name", PLACES)
     @pytest.mark.parametrize("operator", OPERATORS)
+    @pytest.mark.sampled(4)
     def test_is_refused_outside_and_taken_inside(
         self, parts: fo.Dataset, outside: Path, monkeypatch: pytest.MonkeyPatch, operator: str, name: str
     ) -> None:

@@ -193,6 +193,7 @@ def test_prototypes_offered_are_those_kept(with_prototypes: fo.Dataset, prototyp
         ("evaluate", {"eval_key": "1st"}, "eval_key", "'1st' cannot name an evaluation: use letters, digits"),
     ],
 )
+@pytest.mark.sampled(2)
 def test_bad_values(
     with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch, name: str, params: dict, field: str, words: str
 ) -> None:
@@ -271,6 +272,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
 
 @pytest.mark.parametrize("images", [10_000, 2_000])
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.sampled(4)
 def test_speed_on_ten_thousand_samples(name: str, images: int, large: fo.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     operator = foo.get_operator(uri(name))
     request = app_request(large, name, view=large.match_tags("nothing", bool=False).limit(images))

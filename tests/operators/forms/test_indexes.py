@@ -137,6 +137,7 @@ class TestCoverage:
         # The index holds as many images as there are groups, but each group has two.
         assert notice(dataset, "build_index", {"model": "demo"}, group_slice="right").startswith("Up to 2 of the 2 images")
 
+    @pytest.mark.thorough
     def test_forms_load_nothing_heavy(self, indexed: fo.Dataset) -> None:
         names = ["segment", "segment_with_references", "build_index", "index_status", "delete_index", "find_similar"]
         code = (

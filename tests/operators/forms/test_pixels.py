@@ -96,6 +96,7 @@ class TestForms:
             ("channels", "red", "channels must be one or three bands, counted from 0, not ('red',)."),
         ],
     )
+    @pytest.mark.sampled(3)
     def test_what_cannot_be(self, with_prototypes: fo.Dataset, name: str, field: str, given: str, words: str) -> None:
         problem = problems_of(form_of(with_prototypes, name, {field: given}))[field]
         assert problem.startswith(words)
@@ -183,6 +184,7 @@ class TestRuns:
             boxes.append(dataset.values("predictions.detections.bounding_box"))
         assert boxes[0] == boxes[1]
 
+    @pytest.mark.thorough
     def test_in_every_step(self, deep: fo.Dataset) -> None:
         result = call("segment_with_references", deep, model="demo", evaluate=False, **READ)
         assert result["segmentation"]["num_instances"] > 0

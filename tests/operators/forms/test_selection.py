@@ -45,6 +45,7 @@ def test_names(scenes: fo.Dataset) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"order_by": "filepath"}, {"flat": True}])
+@pytest.mark.thorough
 def test_dynamic_groups(scenes: fo.Dataset, options: dict[str, Any]) -> None:
     view = scenes.group_by("scene", **options)
     assert call("build_index", view, model="demo")["num_images"] == 4

@@ -171,6 +171,7 @@ class TestSuggestions:
         assert after["can_undo"] is False
         assert press(trays, "undo_inspected").error == "There is nothing to take back since this inspection."
 
+    @pytest.mark.thorough
     def test_of_an_inspection_before(self, inspected: tuple[fo.Dataset, dict[str, Any]]) -> None:
         trays, shown = inspected
         press(trays, "take_suggestion", {"id": shown["suggestions"][0]["id"]})

@@ -159,6 +159,7 @@ PRESSES = {
 class TestErrors:
     @pytest.mark.parametrize("method", PRESSES)
     @pytest.mark.parametrize("error", [DatasetError("This is wrong: do that."), RuntimeError("broken")])
+    @pytest.mark.sampled(3)
     def test_are_told_where_the_button_is(
         self,
         shelf: fo.Dataset,

@@ -83,6 +83,7 @@ class TestChoose:
             ),
         ],
     )
+    @pytest.mark.sampled(2)
     def test_wrong_values_change_nothing(self, shelf: fo.Dataset, changes: dict[str, Any], problem: str) -> None:
         choose(shelf, shots=5)
         answer = press(shelf, "choose", {"changes": {"model": "demo", **changes}, "sections": ["segment"]})

@@ -151,6 +151,7 @@ class TestInAThread:
         store = context(trays).store(background.OUTCOMES)
         assert all(store.get_metadata(key)["expires_at"] is not None for key in store.list_keys())
 
+    @pytest.mark.thorough
     def test_its_runs_are_kept_while_others_load_the_dataset(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """As each request of the App does; here at the worst moment, between reading and writing the list of runs."""
         real = RunDocument.save
