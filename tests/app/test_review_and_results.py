@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.app.datasets import predict
+from tests.app.page import AppPage
 from tests.app.story import LOOKS, OpenApp, number_before, open_panel
 
 if TYPE_CHECKING:
@@ -28,12 +29,9 @@ def colours_of(screenshot: bytes) -> int:
         return len(picture.convert("RGB").getcolors(picture.width * picture.height) or ())
 
 
-@pytest.mark.parametrize(("size", "scheme"), LOOKS)
-def test_review(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
-    predict(trays)
-    app = open_panel(open_app, trays, size=size, scheme=scheme)
-    app.use_theme(scheme)
-    review, name = app.section("Review"), f"{size[0]}_{scheme}"
+def look_at_review(app: AppPage, trays: fo.Dataset, name: str) -> None:
+    """The references beside an object, the keys, and many objects accepted at once; which is taken back."""
+    review = app.section("Review")
     to_review = number_before(app, "Review", "to review")
 
     # The object stands beside references of its class and of the runner-up.
@@ -91,7 +89,6 @@ def test_review(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], sch
     app.expect_text("Review", f"{to_review} to review")
     trays.reload()
     assert trays.count("accepted.detections") == 0
-    assert app.errors == []
 
 
 @pytest.mark.thorough
@@ -129,7 +126,7 @@ def test_labels_of_others_are_not_decided_on_and_fix_shows_the_image(open_app: O
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
-def test_changes_and_results(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
+def test_changes_review_and_results(open_app: OpenApp, trays: fo.Dataset, size: tuple[int, int], scheme: str) -> None:
     import fiftyone as fo
 
     import refseg
@@ -164,6 +161,13 @@ def test_changes_and_results(open_app: OpenApp, trays: fo.Dataset, size: tuple[i
     app.button("Review", "Show all images").click()
     expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text("9 samples")
 
+    look_at_review(app, trays, name)
+    look_at_results(app, trays, name)
+    assert app.errors == []
+
+
+def look_at_results(app: AppPage, trays: fo.Dataset, name: str) -> None:
+    """Figures of each class and the table of what is taken for what, and the objects behind them."""
     app.button("Results", "Evaluate").click()
     table = app.page.get_by_label("Average precision")
     expect(table).to_be_visible(timeout=60_000)
@@ -195,4 +199,3 @@ def test_changes_and_results(open_app: OpenApp, trays: fo.Dataset, size: tuple[i
     expect(app.page.locator("[data-cy=entry-counts]")).to_contain_text(re.compile(rf"\b{number} patch"))
     app.picture(f"cell_{name}", "Results")
     assert predicted == truth
-    assert app.errors == []

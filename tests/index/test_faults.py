@@ -317,6 +317,7 @@ class TestFullDisk:
         for name, candidates in expected.items():
             assert_same(after[name], candidates)
 
+    @pytest.mark.thorough
     def test_segmenting_goes_on_without_keeping_anything(
         self, dataset: fo.Dataset, start: Callable[..., Worker], tmp_path: Path
     ) -> None:
