@@ -196,6 +196,7 @@ class TestPropose:
         assert_near(found.features, every.features[kept], at_most=1e-3)  # half precision
 
 
+@pytest.mark.thorough
 def test_images_that_do_not_fit_together_are_looked_at_one_by_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an accelerator, which encodes them together."""
     monkeypatch.setattr("refseg.candidates.proposing.looks_side_by_side", lambda models: False)

@@ -124,7 +124,7 @@ def world(places: Path, prototypes: Prototypes) -> Iterator[fo.Dataset]:
     dataset.delete()
 
 
-LIKE_OTHERS = ("prototypes.draft", "predictions.masks", "decision.read")
+LIKE_OTHERS = ("prototypes.draft", "predictions.masks", "predictions.removed", "decision.read", "index.images")
 """Between steps whose other kills are always tried."""
 
 

@@ -111,7 +111,7 @@ def test_drawn_references(videos: fo.Dataset) -> None:
     assert count_of(videos, "ground_truth", tag="reference") == 2
 
 
-@pytest.mark.parametrize("as_patches", [False, True])
+@pytest.mark.parametrize("as_patches", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_in_the_app(learnt: fo.Dataset, as_patches: bool) -> None:
     frames = learnt.to_frames()
     view = frames.limit(3).to_patches("ground_truth") if as_patches else frames.limit(3)

@@ -144,6 +144,7 @@ class TestPresence:
         trays.reload()
         assert trays.count("presence.classifications") == 8
 
+    @pytest.mark.thorough
     def test_the_panel_goes_on_with_it(self, trays: fo.Dataset) -> None:
         def asked() -> tuple[str, str | None]:
             press(trays, "on_load")

@@ -96,6 +96,7 @@ def test_a_view_that_can_be_used_again_is_shown_whole(labelled: Callable[..., fo
     assert shown["settings"]["label_field"] == "predictions"
 
 
+@pytest.mark.thorough
 def test_the_story(trays: fo.Dataset) -> None:
     # Nothing is tagged.
     answer = press(trays, "load")
