@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ from .running.base import RefSegOperator, Result, Work
 if TYPE_CHECKING:
     from refseg.images import PixelSettings
     from refseg.index import Room
+
+
+LOCAL = "local"
+ENGINES = {LOCAL: "local: in one process", "ray": "ray: on all GPUs and cores here, or on the cluster of RAY_ADDRESS"}
 
 
 class BuildIndex(RefSegOperator):
@@ -51,6 +56,7 @@ class BuildIndex(RefSegOperator):
             tiles = form.switch("tiles", False, "Tiles", "Look at large images in overlapping tiles too, for small objects")
             description = "Tell by a file's bytes whether it has changed, not by its size and time alone: reads every file"
             form.switch("content_hash", False, "Compare file contents", description)
+            _engine_inputs(form)
             record = record_of(ctx, model, tiles=tiles, exact=exact, pixels=_chosen_pixels(ctx))
             can_lie_there = _location_input(form, record)
             pixel_inputs(form)
@@ -75,6 +81,8 @@ class BuildIndex(RefSegOperator):
             pixels=given_pixels(ctx.params),
             content_hash=bool(ctx.params.get("content_hash", False)),
             insist=bool(ctx.params.get("insist", False)),
+            engine=ctx.params.get("engine") or LOCAL,
+            num_workers=None if (number := ctx.params.get("num_workers")) is None else int(number),
         )
         return {
             "uri": report.uri,
@@ -105,6 +113,8 @@ class BuildIndex(RefSegOperator):
         pixel_range: Sequence[float] | None = None,
         channels: Sequence[int] | None = None,
         insist: bool = False,
+        engine: str = "local",
+        num_workers: int | None = None,
         sam2_path: str | None = None,
         dinov2_path: str | None = None,
         delegate: bool = False,
@@ -127,6 +137,10 @@ class BuildIndex(RefSegOperator):
             channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
                 default as for the range, else the first three.
             insist: begin even where there seems to be too little room on the disk.
+            engine: "local" computes in this process; "ray" on all GPUs and cores of this machine, or on the cluster of
+                RAY_ADDRESS.
+            num_workers: with "ray", how many processes hold the models, by default as many as there is room for; else threads
+                that decode images.
             sam2_path: a SAM 2 checkpoint, or a folder for `edge` and `sam3`, to load instead of the download; kept with the
                 dataset for this model, "" for the download again.
             dinov2_path: the same, a folder that `save_pretrained` wrote.
@@ -179,6 +193,16 @@ def record_of(
             return record
     other = lender(model) if borrows else None
     return None if other is None else record_of(ctx, other, tiles=tiles, exact=exact, encoder=encoder, pixels=pixels)
+
+
+def _engine_inputs(form: Form) -> None:
+    """Where the work is done; asked where Ray is installed, or somebody has said it."""
+    if importlib.util.find_spec("ray") is None and form.value("engine", LOCAL) == LOCAL:
+        return
+    form.choice("engine", ENGINES, LOCAL, "Engine", "Where candidates are computed", "")
+    if form.value("engine", LOCAL) != LOCAL:
+        description = "Processes that hold the models; by default as many as there is room for"
+        form.number("num_workers", None, "Workers", description, 1, whole=True)
 
 
 def _chosen_pixels(ctx: Any) -> PixelSettings | None:

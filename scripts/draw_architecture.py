@@ -42,6 +42,7 @@ PURPOSES = {
     "insight": "prototypes → what helps them, what hurts",
     "calibration": "images whose objects are known → thresholds, negatives",
     "matching": "candidates and prototypes → ranked instances with labels and scores",
+    "shards": "images → parts of an index, by many workers",
     "prototypes": "references → one prototype a class",
     "index": "candidates of many images → those of some",
     "candidates": "pixels → masks that may be objects, each with a feature and a predicted IoU",

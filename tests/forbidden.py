@@ -23,5 +23,5 @@ def forbid_models(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         "refseg.dataset.sources.load_models",
         "refseg.dataset.indexing.load_models",
-        "refseg.dataset.builder.propose_from_pixels",
+        "refseg.candidates.tiles.propose_from_pixels",
     )

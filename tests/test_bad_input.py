@@ -191,7 +191,7 @@ def no_proposing(monkeypatch: pytest.MonkeyPatch) -> None:
     def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("candidates were computed")
 
-    monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", propose_from_pixels)
 
 
 class TestIndexOfOneDataset:

@@ -21,7 +21,6 @@ from pycocotools.coco import COCO
 import refseg
 import refseg.candidates.proposing
 import refseg.candidates.tiles
-import refseg.coco.images
 from refseg.candidates.packing import PackedCandidates
 from refseg.candidates.prompts import prompt_grid
 from refseg.candidates.proposing import Candidates
@@ -191,7 +190,7 @@ def test_targets_keep_their_ids_and_are_scored(
     assert {r["image_id"] for r in results} <= {11, 12}
     assert {r["category_id"] for r in results} <= {8, 9}
     loaded(tmp_path, content)
-    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_from_pixels", three_squares)
     labels = []
     for categories, numbers in (
         (content["categories"], {8: "tee", 9: "star"}),
@@ -231,7 +230,9 @@ def test_targets_without_annotations_are_not_scored(
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
-def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, gate: None = None) -> list[Candidates]:
+def three_squares(
+    pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, max_iou: None = None, gate: None = None
+) -> list[Candidates]:
     """Candidates of each image: three squares, each with a feature and its opposite, of which one is like some class."""
     logits = torch.full((6, models.grid_side, models.grid_side), -1.0)
     for row in range(6):
@@ -243,7 +244,7 @@ def three_squares(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Mo
 
 
 def test_limits_on_number_and_score(run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_from_pixels", three_squares)
     targets = {"images": content["images"][:2], "categories": content["categories"]}
 
     def results(*arguments: str) -> list[list[float]]:
@@ -264,13 +265,13 @@ def test_tiles_and_presence_gate(
     run: Run, content: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     targets = {"images": content["images"][:2], "categories": content["categories"]}
-    looked_at = []
+    looked_at, real = [], refseg.candidates.tiles.propose_tiles
 
     def propose_tiles(image: Image.Image, models: Models, **options: Any) -> PackedCandidates:
         looked_at.append(image.size)
-        return refseg.candidates.tiles.propose_tiles(image, models, **options)
+        return real(image, models, **options)
 
-    monkeypatch.setattr(refseg.coco.images, "propose_tiles", propose_tiles)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_tiles", propose_tiles)
     report = str(tmp_path / "report.json")
     asked = ((("--tiles",), 0), (("--presence-gate", "1"), 2), (("--tiles", "--presence-gate", "1"), 2))
     for arguments, num_gated in asked:
@@ -305,7 +306,9 @@ def propose_objects(monkeypatch: pytest.MonkeyPatch, scenes: tuple[Path, dict[st
     looked_at: list[tuple[int, int]] = []
 
     @torch.inference_mode()
-    def propose(pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, gate: Any = None) -> list[Candidates]:
+    def propose(
+        pixels: torch.Tensor, sizes: list[tuple[int, int]], models: Models, *, max_iou: None = None, gate: Any = None
+    ) -> list[Candidates]:
         looked_at.extend(sizes)
         nothing = np.zeros((0, 120, 160), bool)
         return [
@@ -313,7 +316,7 @@ def propose_objects(monkeypatch: pytest.MonkeyPatch, scenes: tuple[Path, dict[st
             for row, hw in zip(pixels, sizes, strict=True)
         ]
 
-    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", propose)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_from_pixels", propose)
     return looked_at
 
 
@@ -828,7 +831,7 @@ def test_annotations_of_stored_images_are_hinted_at(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(refseg.coco.images, "propose_from_pixels", three_squares)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_from_pixels", three_squares)
     exif = Image.Exif()
     exif[0x0112] = 3
     folder = tmp_path / "images"

@@ -32,6 +32,7 @@ from refseg.errors import (
     ShapeError,
     UnknownModelError,
     UnsafeCheckpointError,
+    WorkersError,
 )
 
 ONE_OF_EACH = [
@@ -60,6 +61,7 @@ ONE_OF_EACH = [
     MaskError("label-1", "star", "its mask cannot be read"),
     CocoError("words"),
     BenchmarkError("words"),
+    WorkersError("words"),
     PluginError("words"),
 ]
 

@@ -24,7 +24,6 @@ import refseg
 from refseg.calibration.mining import MINED_PREFIX
 from refseg.coco.figures import AveragePrecision
 from refseg.coco.job import CocoReport
-from refseg.dataset.builder import SkippedImage
 from refseg.dataset.drawn_references import SampledReferences
 from refseg.dataset.index import DatasetIndex
 from refseg.dataset.indexing import IndexReport
@@ -33,6 +32,7 @@ from refseg.dataset.store import StoredPrototypes
 from refseg.evaluation.counts_report import ClassCounts, CountsReport
 from refseg.evaluation.report import EvaluationReport
 from refseg.images.thumbnails import crop_picture
+from refseg.index import SkippedImage
 from refseg.insight.findings import ClassReport, Confusion, ReferenceReport, Suggestion
 from refseg.insight.quality import ReferenceQuality
 from refseg.insight.report import PrototypeReport

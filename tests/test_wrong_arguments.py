@@ -111,7 +111,7 @@ WANTED = {
     "progress": ("progress",),
     "whole": (
         *("max_detections", "num_workers", "max_negatives", "k", "num_suggestions", "num_parts", "max_references"),
-        *("shots", "seed", "num_processes", "per_class"),
+        *("shots", "seed", "num_processes", "per_class", "cores"),
     ),
     "integer": ("num_seeds", "limit"),
     "number": ("min_side", "border"),
@@ -133,7 +133,7 @@ WANTED = {
         ),
         *("decision", "merged", "kind", "report", "inspected", "job", "order", "part", "other", "class_similarity", "overlaps"),
         *("vectors", "labels", "skipped", "digests", "images", "surroundings", "pixels", "box", "mask", "mask_box"),
-        *("beside", "looks", "cohort", "image_names", "points", "bounding_box"),
+        *("beside", "looks", "cohort", "image_names", "points", "bounding_box", "engine"),
     ),
 }
 OTHERWISE = {

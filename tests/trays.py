@@ -156,7 +156,7 @@ class Truth:
         ) -> list[Candidates]:
             return [self._candidates(row, image_hw, models) for row, image_hw in zip(pixels, sizes, strict=True)]
 
-        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", propose_from_pixels)
         monkeypatch.setattr("refseg.runs.segmenter.propose_from_pixels", propose_from_pixels)
 
     def _candidates(self, pixels: Tensor, image_hw: tuple[int, int], models: Models) -> Candidates:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from .version import VERSION
 
 if TYPE_CHECKING:
-    from .dataset.builder import SkippedImage
     from .dataset.drawn_references import SampledReferences, sample_references
     from .dataset.index import DatasetIndex
     from .dataset.index_finding import open_index
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from .evaluation.counts_report import CountsReport
     from .evaluation.evaluating import evaluate
     from .evaluation.report import EvaluationReport
+    from .index.image_files import SkippedImage
     from .insight.findings import Suggestion
     from .insight.quality import ReferenceQuality, reference_quality
     from .insight.report import PrototypeReport
@@ -81,7 +81,7 @@ _HOME = {
     "Segmenter": "runs.segmenter",
     "SimilarReport": "runs.similar",
     "ShownChanges": "runs.changed_objects",
-    "SkippedImage": "dataset.builder",
+    "SkippedImage": "index.image_files",
     "SuggestedReference": "review.suggesting",
     "Suggestion": "insight.findings",
     "UpdateReport": "runs.update_report",

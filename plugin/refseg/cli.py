@@ -1,4 +1,6 @@
-"""The command `refseg`: COCO in and out, benchmarks, the demo, the plugin. Errors are one line on stderr and exit code 2.
+"""The command `refseg`: COCO in and out, an index, benchmarks, the demo, the plugin.
+
+Errors are one line on stderr and exit code 2.
 
 Nothing heavy is imported before it is known what to do; `refseg coco` never imports FiftyOne, except to download a SAM 2.
 """
@@ -25,7 +27,7 @@ from .arguments import (
     score,
     whole_number,
 )
-from .errors import BenchmarkError, RefSegError
+from .errors import BenchmarkError, DatasetError, RefSegError
 from .plugin import add_plugin, run_plugin
 from .published.command import add_benchmark, run_command
 
@@ -34,6 +36,10 @@ COCO_DESCRIPTION = (
     "Segment a folder of images with the objects of a COCO file as references, and write COCO results. Without --targets "
     "every image under --images is segmented, and what the ids mean is written beside the results. Scores "
     "are probabilities, learnt from what lies around references: these should be all objects of their classes in their images."
+)
+INDEX_DESCRIPTION = (
+    "Compute and keep the candidates of every image of a FiftyOne dataset that its index does not hold yet: the expensive half "
+    "of segmenting, which does not depend on references. A build that was stopped goes on where it was."
 )
 INSPECT_DESCRIPTION = (
     "What prototypes are worth: similarities, thresholds and F1 of classes, what is confused, and references that hurt or look "
@@ -78,9 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments of every subcommand."""
     parser = _Parser(prog="refseg", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"refseg {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="coco | inspect | benchmark | demo | plugin")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="coco | index | inspect | benchmark | demo | plugin"
+    )
     coco = commands.add_parser("coco", help="segment images with references from a COCO file", description=COCO_DESCRIPTION)
     _add_coco_arguments(coco)
+    index = commands.add_parser("index", help="compute the candidates of a FiftyOne dataset", description=INDEX_DESCRIPTION)
+    _add_index_arguments(index)
     inspect = commands.add_parser("inspect", help="what a prototypes file is worth", description=INSPECT_DESCRIPTION)
     inspect.add_argument("file", type=Path, metavar="SAFETENSORS", help="as --prototypes of coco, or Prototypes.save, wrote it")
     inspect.add_argument("--out", type=Path, metavar="PNG", help="where a picture of the report goes")
@@ -136,6 +146,23 @@ def _add_coco_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="tell no progress")
 
 
+def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="the name of a FiftyOne dataset of images")
+    parser.add_argument("--view", metavar="NAME", help="one of its saved views: these images alone")
+    parser.add_argument("--uri", metavar="DIR|ADDRESS", help="where the index lies; by default beside FiftyOne's data")
+    model = parser.add_argument_group("model")
+    add_model_arguments(model, default="large")
+    model.add_argument("--tiles", action="store_true", help="look at large images in overlapping tiles too: small objects")
+    add_pixel_arguments(model)
+    work = parser.add_argument_group("work")
+    engine_help = "local computes in this process, ray on all GPUs and cores or on the cluster of RAY_ADDRESS (%(default)s)"
+    work.add_argument("--engine", choices=("local", "ray"), default="local", help=engine_help)
+    workers_help = "with local, threads that decode images, 0 for none; with ray, processes that hold the models"
+    work.add_argument("--workers", type=whole_number, metavar="N", help=workers_help)
+    work.add_argument("--cores", type=count, metavar="N", help="of each worker, with ray; by default what there is, shared out")
+    work.add_argument("--quiet", action="store_true", help="tell no progress")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "inspect":
         return _inspect(arguments.file, arguments.out)
@@ -144,6 +171,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "plugin":
         return run_plugin(arguments)
     progress = not arguments.quiet
+    if arguments.command == "index":
+        return _index(arguments, progress)
     if arguments.command == "demo":
         from .demo.run import run_demo
 
@@ -181,6 +210,37 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"refseg: skipped {_one_line(reason)} ({name})", file=sys.stderr)
     for path, reason in report.skipped_images:
         print(f"refseg: skipped {path}: {_one_line(reason)}", file=sys.stderr)
+    return 0
+
+
+def _index(arguments: argparse.Namespace, progress: bool) -> int:
+    from .dataset.indexing import build_index
+    from .dataset.views import kept_with
+    from .models import load_models, local_weights
+
+    view = kept_with(arguments.dataset)
+    if arguments.view is not None:
+        known = view.list_saved_views()
+        if arguments.view not in known:
+            raise DatasetError(
+                f"The dataset {view.name!r} has no saved view {arguments.view!r}: choose one of {', '.join(map(repr, known))}."
+                if known
+                else f"The dataset {view.name!r} has no saved view: leave out --view."
+            )
+        view = view.load_saved_view(arguments.view)
+    with local_weights({arguments.model.removesuffix("-fast"): (arguments.sam2_path, arguments.dinov2_path)}):
+        report = build_index(
+            view,
+            arguments.model if arguments.device is None else load_models(arguments.model, device=arguments.device),
+            uri=arguments.uri,
+            tiles=arguments.tiles,
+            num_workers=arguments.workers,
+            engine=arguments.engine,
+            cores=arguments.cores,
+            progress=progress,
+            **pixels_of(arguments),
+        )
+    print(report)
     return 0
 
 

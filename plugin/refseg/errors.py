@@ -23,6 +23,7 @@ RefSegError
 │   ├── LabelError               one label that cannot be used (recorded as a skip)
 │   │   └── MaskError            its mask alone cannot
 │   └── CocoError                a COCO file that cannot be used
+├── WorkersError                 Ray is not here, or its workers cannot begin or go on
 └── BenchmarkError               a published benchmark cannot start; the message names all that is missing
 """
 
@@ -173,6 +174,10 @@ class IndexWriteError(CandidateIndexError):
 
 class IndexSpaceError(IndexWriteError):
     """There is no room for the candidates that are to come; nothing was begun."""
+
+
+class WorkersError(RefSegError):
+    """Work that was to be shared out to other processes or machines cannot be."""
 
 
 class BenchmarkError(RefSegError):

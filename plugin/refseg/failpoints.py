@@ -25,6 +25,10 @@ POINTS = {
     "prototypes.record": "the record names the new file",
     "index.candidates": "candidates are in the index, the rows of their images are not",
     "index.images": "some images are in the index, others are not",
+    "shards.written": "the files of a shard are written, its record is not",
+    "shards.recorded": "a shard is recorded, the index does not name its files",
+    "shards.candidates": "candidates of shards are in the index, the rows of their images are not",
+    "shards.images": "shards are in the index, their records are still there",
     "run.record": "the record of a run is there, nothing is written yet",
 }
 """Every point, and what is done and not done there."""

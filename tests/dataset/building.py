@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import refseg.dataset.builder
+import refseg.candidates.tiles
 from refseg.candidates.packing import PackedCandidates
 from refseg.dataset.index_finding import open_index
 from refseg.dataset.indexing import IndexReport, build_index
@@ -21,13 +21,13 @@ from tests.trays import draw_trays
 def count_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that gets the number of images of each batch from now on."""
     batches: list[int] = []
-    real = refseg.dataset.builder.propose_from_pixels
+    real = refseg.candidates.tiles.propose_from_pixels
 
     def propose_from_pixels(pixels: Any, *arguments: Any, **options: Any) -> Any:
         batches.append(len(pixels))
         return real(pixels, *arguments, **options)
 
-    monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+    monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", propose_from_pixels)
     return batches
 
 

@@ -13,6 +13,7 @@ import fiftyone as fo
 import lance
 import pytest
 
+import refseg.candidates.tiles
 import refseg.dataset.builder
 from refseg.dataset.file_states import file_state
 from refseg.dataset.index import index_for
@@ -36,7 +37,7 @@ class TestBuild:
     def test_the_models_are_a_batch_ahead(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         """While nobody asks for the second batch it is computed; closed then, the build keeps what it had handed on."""
         second, batches = threading.Event(), 0
-        real = refseg.dataset.builder.propose_from_pixels
+        real = refseg.candidates.tiles.propose_from_pixels
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -46,7 +47,7 @@ class TestBuild:
                 second.set()
             return found
 
-        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", propose_from_pixels)
         monkeypatch.setattr("refseg.dataset.builder.BESIDE_PROCESSOR", {"cpu"})
         work = iter_build_index(trays, "demo", num_workers=1)
         assert [next(work).done, next(work).done] == [0, 2]
@@ -60,7 +61,7 @@ class TestBuild:
         self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch, beside: set[str]
     ) -> None:
         monkeypatch.setattr("refseg.dataset.builder.BESIDE_PROCESSOR", beside)
-        real, batches = refseg.dataset.builder.propose_from_pixels, 0
+        real, batches = refseg.candidates.tiles.propose_from_pixels, 0
 
         def propose_from_pixels(*arguments: Any, **options: Any) -> Any:
             nonlocal batches
@@ -69,7 +70,7 @@ class TestBuild:
                 raise ZeroDivisionError("a mistake in the code")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", propose_from_pixels)
+        monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", propose_from_pixels)
         with pytest.raises(ZeroDivisionError, match="a mistake in the code"):
             build(trays, num_workers=1)
         assert held_by(trays).keys() == set(trays[:2].values("id"))
@@ -93,7 +94,7 @@ class TestCancelled:
         assert (status.num_samples, status.num_indexed) == (4, 0)
 
     def test_a_failure_keeps_what_is_done(self, trays: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = refseg.dataset.builder.propose_from_pixels, []
+        real, calls = refseg.candidates.tiles.propose_from_pixels, []
 
         def fails_at_the_second(*arguments: Any, **options: Any) -> Any:
             calls.append(1)
@@ -101,7 +102,7 @@ class TestCancelled:
                 raise RuntimeError("out of memory")
             return real(*arguments, **options)
 
-        monkeypatch.setattr("refseg.dataset.builder.propose_from_pixels", fails_at_the_second)
+        monkeypatch.setattr("refseg.candidates.tiles.propose_from_pixels", fails_at_the_second)
         with pytest.raises(RuntimeError, match="out of memory"):
             build(trays)
         assert held_by(trays).keys() == set(trays[:2].values("id"))

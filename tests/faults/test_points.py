@@ -47,12 +47,32 @@ def build(dataset: fo.Dataset, folder: str) -> None:
     refseg.build_index(dataset, quick_models(), **QUIET)
 
 
+def share_out(dataset: fo.Dataset, folder: str) -> None:
+    """As a worker and its driver do, in one process: a shard for each image that is not in the index yet."""
+    from refseg.dataset.index import index_for
+    from refseg.dataset.indexing import images_of
+    from refseg.shards import Committer, ShardWriter
+
+    index = index_for(dataset, quick_models())
+    committer = Committer(index.index, seconds=0.0)
+    committer.recover()
+    index.index.refresh()
+    writer = ShardWriter(index.uri, index.index.settings, quick_models(), num_workers=0)
+    for image in images_of(dataset, index).missing:
+        committer.add(writer.write([image]))
+        committer.commit_if_due()
+    index.index.refresh()
+    assert index.index.num_unread_rows == 0
+    assert len(index.index.images) == len(dataset)
+
+
 WORK: dict[str, Callable[[fo.Dataset, str], None]] = {
     "decision": decide,
     "predictions": segment,
     "run": segment,
     "prototypes": replace_prototypes,
     "index": build,
+    "shards": share_out,
 }
 
 
@@ -124,7 +144,10 @@ def world(places: Path, prototypes: Prototypes) -> Iterator[fo.Dataset]:
     dataset.delete()
 
 
-LIKE_OTHERS = ("prototypes.draft", "predictions.masks", "predictions.removed", "decision.read", "index.images")
+LIKE_OTHERS = (
+    *("prototypes.draft", "predictions.masks", "predictions.removed", "decision.read", "index.images"),
+    *("shards.images", "shards.written"),
+)
 """Between steps whose other kills are always tried."""
 
 

@@ -172,3 +172,28 @@ class TestRoom:
     @pytest.mark.usefixtures("allowed")
     def test_a_name_that_no_file_can_have(self, parts: fo.Dataset, tmp_path: Path) -> None:
         assert "room" in form_of(parts, "build_index", {"model": "demo", "uri": str(tmp_path / ("a" * 300))})
+
+
+class TestEngine:
+    def test_is_asked_for_where_ray_is(self, parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        form = form_of(parts, "build_index", {"model": "demo"})
+        assert [choice["value"] for choice in form["engine"]["view"]["choices"]] == ["local", "ray"]
+        assert "num_workers" not in form
+        assert "num_workers" in form_of(parts, "build_index", {"model": "demo", "engine": "ray"})
+        assert form_of(parts, "build_index", {"model": "demo", "engine": "mars"})["engine"]["invalid"]
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert "engine" not in form_of(parts, "build_index", {"model": "demo"})
+
+    def test_reaches_the_library(self, parts: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        told: dict[str, Any] = {}
+        real = refseg.dataset.indexing.iter_build_index
+
+        def iter_build_index(*arguments: Any, engine: str, num_workers: int | None, **options: Any) -> Any:
+            told.update(engine=engine, num_workers=num_workers)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr("refseg.dataset.iter_build_index", iter_build_index)
+        call("build_index", parts, model="demo", engine="ray", num_workers=2)
+        assert told == {"engine": "ray", "num_workers": 2}
+        call("build_index", parts, model="demo")
+        assert told == {"engine": "local", "num_workers": None}

@@ -433,12 +433,12 @@ def test_error_in_a_job_marks_it_failed(parts: fo.Dataset) -> None:
 def test_accident_in_the_app_is_a_sentence(
     with_prototypes: fo.Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import refseg.dataset.builder
+    import refseg.candidates.tiles
 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(refseg.dataset.builder, "propose_from_pixels", fail)
+    monkeypatch.setattr(refseg.candidates.tiles, "propose_from_pixels", fail)
     messages = run_in_app(with_prototypes, "segment", {"run_key": "accident"})
     assert named(messages, "notify") == [
         {

@@ -44,5 +44,6 @@ from .tiles import EDGE_CELLS as EDGE_CELLS
 from .tiles import MIN_OVERLAP as MIN_OVERLAP
 from .tiles import PIXELS_A_CELL as PIXELS_A_CELL
 from .tiles import fine_grid_side as fine_grid_side
+from .tiles import propose_read as propose_read
 from .tiles import propose_tiles as propose_tiles
 from .voting import voting_of as voting_of

@@ -22,7 +22,7 @@ from ..images import IMAGES_A_BATCH, segmenter_pixels
 from ..models import BatchKey, Models, in_batches
 from .grids import drop_near_duplicates, grid_boxes, interpolation_matrix
 from .packing import MaskCrop, PackedCandidates, join, pack_crops
-from .proposing import PresenceGate, Proposals, propose_each
+from .proposing import NEAR_DUPLICATE_IOU, Candidates, PresenceGate, Proposals, propose_each, propose_from_pixels
 
 # An index with tiles keeps no grid side: it follows from the size of the image by these three, and by fine_grid_side. Whoever
 # changes one must raise index_tables.FORMAT_WITH_TILES, and read what was written before by the old ones.
@@ -108,6 +108,31 @@ def tile_windows(image_hw: tuple[int, int], side: int) -> list[Window]:
     whole = Window((0, 0, grid_side, grid_side), grid_side)
     tiles = [Window((left, top, right, bottom), grid_side) for top, bottom in rows for left, right in columns]
     return [whole] if len(tiles) == 1 else [whole, *tiles]
+
+
+def propose_read(
+    pixels: Tensor | None,
+    sizes: Sequence[tuple[int, int]],
+    pictures: Sequence[Image.Image],
+    models: Models,
+    *,
+    exact: bool,
+    gate: PresenceGate | None = None,
+) -> Sequence[Candidates | PackedCandidates]:
+    """Candidates of images that were read, as an index keeps them: in tiles, or whole where they are stacked.
+
+    Args:
+        pixels: (B, 3, S, S) float32 in [0, 1]; None in tiles, or without any image.
+        sizes: height and width of each image.
+        pictures: images at their own size, in tiles; empty else.
+        models: a loaded preset.
+        exact: keep near-duplicates.
+        gate: see propose_tiles.
+    """
+    max_iou = None if exact else NEAR_DUPLICATE_IOU
+    if pixels is not None:
+        return propose_from_pixels(pixels, sizes, models, max_iou=max_iou, gate=gate)
+    return [propose_tiles(picture, models, max_iou=max_iou, gate=gate, fine=exact) for picture in pictures]
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from ..candidates import Candidates, PackedCandidates, PresenceGate, propose_from_pixels, propose_tiles
+from ..candidates import Candidates, PackedCandidates, PresenceGate, propose_read
 from ..errors import CocoError
 from ..images import IMAGES_A_BATCH, PLAIN, LoadedImage, PixelSettings, load_batches, stack_pixels
 from ..matching import NAMES_FILE, holds_maps
@@ -93,10 +93,9 @@ class Proposer:
     def _propose(self, batch: Sequence[LoadedImage], gate: PresenceGate | None) -> Sequence[Candidates | PackedCandidates]:
         if not batch:
             return []
-        if self.tiles:
-            pictures = [loaded.image for loaded in batch if loaded.image is not None]
-            return [propose_tiles(picture, self.models, gate=gate, fine=True) for picture in pictures]
-        return propose_from_pixels(stack_pixels(batch), [loaded.image_hw for loaded in batch], self.models, gate=gate)
+        pictures = [loaded.image for loaded in batch if loaded.image is not None]
+        pixels = None if self.tiles else stack_pixels(batch)
+        return propose_read(pixels, [loaded.image_hw for loaded in batch], pictures, self.models, exact=True, gate=gate)
 
 
 def scan(folder: Path) -> CocoDataset:

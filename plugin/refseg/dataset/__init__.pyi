@@ -1,5 +1,4 @@
 from .builder import Builder as Builder
-from .builder import SkippedImage as SkippedImage
 from .connection import settle as settle
 from .contradictions import SAME_PLACE as SAME_PLACE
 from .contradictions import box_iou as box_iou

@@ -18,13 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..candidates import (
-    NEAR_DUPLICATE_IOU,
     Candidates,
     PackedCandidates,
     PresenceGate,
     pack,
-    propose_from_pixels,
-    propose_tiles,
+    propose_read,
 )
 from ..errors import IndexNotFoundError, IndexWriteError
 from ..images import (
@@ -37,9 +35,8 @@ from ..images import (
     run_ahead,
     stack_pixels,
 )
-from ..index import FileState, Leases
+from ..index import FileState, ImageFile, Leases, SkippedImage
 from ..models import Models
-from ..notebook import plain_page
 from .index import (
     DatasetIndex,
     record_index,
@@ -65,31 +62,6 @@ BATCHES_A_LEASE = 4
 
 SECONDS_A_LOOK = 1.0
 """So often a builder looks whether images that others have leased are done."""
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be read."""
-
-    sample_id: str
-    filepath: str
-    reason: str
-
-    _repr_html_ = plain_page
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """One image to be computed: its sample, its path, and the state of its file."""
-
-    sample_id: str
-    path: str
-    state: FileState
-
-
-def _with_orientation(image: ImageFile, orientation: int) -> ImageFile:
-    """The same with what its file was found to say when it was read."""
-    return replace(image, state=replace(image.state, orientation=orientation))
 
 
 @dataclass(frozen=True)
@@ -250,7 +222,7 @@ class Builder:
         if good and not self.uses_tiles:
             pixels = stack_pixels(good, pin=self.models.device.type == "cuda")
         return _Batch(
-            [_with_orientation(images[loaded.index], loaded.orientation) for loaded in batch],
+            [images[loaded.index].with_orientation(loaded.orientation) for loaded in batch],
             [loaded.error for loaded in batch],
             [loaded.image_hw for loaded in good],
             pixels,
@@ -265,13 +237,7 @@ class Builder:
                 yield replace(batch, pixels=None, pictures=(), found=found, seconds=time.monotonic() - started)
 
     def _propose(self, batch: _Batch) -> Sequence[Candidates | PackedCandidates]:
-        max_iou = None if self._keeps_all else NEAR_DUPLICATE_IOU
-        if batch.pixels is not None:
-            return propose_from_pixels(batch.pixels, batch.sizes, self.models, max_iou=max_iou, gate=self.gate)
-        return [
-            propose_tiles(picture, self.models, max_iou=max_iou, gate=self.gate, fine=self._keeps_all)
-            for picture in batch.pictures
-        ]
+        return propose_read(batch.pixels, batch.sizes, batch.pictures, self.models, exact=self._keeps_all, gate=self.gate)
 
     @property
     def _keeps_all(self) -> bool:

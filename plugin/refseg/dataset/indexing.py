@@ -15,25 +15,27 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import require_flags, require_whole
+from ..checks import refused, require_flags, require_whole
 from ..errors import IndexNotFoundError
 from ..images import PLAIN, PixelSettings, pixel_settings
-from ..index import IndexedImage, Room, room_for
+from ..index import ImageFile, IndexedImage, Room, SkippedImage, room_for
 from ..models import Models, Preset, get_preset, load_models, require_model
 from ..notebook import BLUE, GREEN, ORANGE, facts, page, skips, stacked
 from ..printing import as_size, counted, listing
 from ..progress import Progress, Watcher, drain, duration
-from .builder import Builder, ImageFile, SkippedImage
+from .builder import Builder
 from .drawn_candidates import look_at_drawn
 from .file_states import file_state, still_held
 from .index import DatasetIndex, PlannedIndex, index_with_range, plan_index
 from .index_finding import open_index
 from .index_pixels import ids_and_paths, pixels_before
 from .index_place import IndexPlace
+from .many_workers import ManyWorkers
 from .views import image_view, require_samples, whole_of
 
 logger = logging.getLogger(__name__)
 
+ENGINES = LOCAL, RAY = "local", "ray"
 SAID_FROM = 100e6
 """Bytes of an index that are worth a word before the work."""
 
@@ -119,6 +121,8 @@ def build_index(
     pixel_range: tuple[float, float] | None = None,
     channels: Sequence[int] | None = None,
     insist: bool = False,
+    engine: str = "local",
+    cores: int | None = None,
     progress: bool | Watcher | None = None,
 ) -> IndexReport:
     """Compute and keep the candidates of every image of a view that the dataset's index does not hold yet.
@@ -144,6 +148,10 @@ def build_index(
         channels: which bands of TIFFs with more than three, counted from 0, are red, green and blue, or the only one; by
             default as before, else the first three.
         insist: begin even where there seems to be too little room for the candidates that are to come.
+        engine: "local" computes in this process; "ray" lets workers do so, on this machine's GPUs and cores or on the cluster
+            that Ray is connected to, see docs/scale.md. With "ray" `num_workers` is how many of them, by default as many as
+            there is room for.
+        cores: of a worker, with "ray" alone; by default what there is, shared out.
         progress: see `refseg.progress.drain`.
 
     Raises:
@@ -152,12 +160,19 @@ def build_index(
         IndexDamagedError: the index at this place cannot be read.
         IndexSpaceError: there is too little room; nothing was begun.
         IndexWriteError: no space or no right to write; what was written before is kept.
+        WorkersError: Ray is not installed, or a worker cannot load the models.
     """
     require_flags(tiles=tiles)
     place = IndexPlace(uri, exact, tiles, storage_options)
     pixels = pixel_settings(pixel_range, channels)
     work = iter_build_index(
-        view, model, place, pixels=pixels, content_hash=content_hash, num_workers=num_workers, insist=insist
+        *(view, model, place),
+        pixels=pixels,
+        content_hash=content_hash,
+        num_workers=num_workers,
+        insist=insist,
+        engine=engine,
+        cores=cores,
     )
     return drain(work, progress, "indexing")
 
@@ -172,6 +187,8 @@ def iter_build_index(
     num_workers: int | None = None,
     as_before: bool = True,
     insist: bool = False,
+    engine: str = "local",
+    cores: int | None = None,
 ) -> Generator[Progress, None, IndexReport]:
     """The generator behind build_index: yields after each batch; closing it writes what is done.
 
@@ -182,7 +199,10 @@ def iter_build_index(
     require_samples(view)
     require_model(model)
     require_flags(content_hash=content_hash, insist=insist)
-    require_whole(0, or_none=True, num_workers=num_workers)
+    if engine not in ENGINES:
+        raise refused("engine", " or ".join(map(repr, ENGINES)), engine)
+    require_whole(0 if engine == LOCAL else 1, or_none=True, num_workers=num_workers)
+    require_whole(1, or_none=True, cores=cores)
     place = place or IndexPlace()
     if isinstance(model, str) and place.uri is not None:
         _require_place(view, get_preset(model), place)
@@ -203,7 +223,11 @@ def iter_build_index(
         index = fitting
         images = images_of(view, index, content_hash=content_hash)
     before = dict(index.index.images)
-    builder = Builder(index, models, num_workers, skipped=list(images.gone))
+    builder: Builder | ManyWorkers
+    if engine == LOCAL:
+        builder = Builder(index, models, num_workers, skipped=list(images.gone))
+    else:
+        builder = ManyWorkers(index, models, num_workers, cores, place.storage_options, skipped=list(images.gone))
     total, done = len(images.held) + len(images.missing), len(images.held)
     if room.needed >= SAID_FROM:
         yield Progress(done, total, f"images, {room}")
@@ -222,7 +246,7 @@ def iter_build_index(
 
 
 def _report(
-    index: DatasetIndex, builder: Builder, images: ViewImages, before: Mapping[str, IndexedImage], seconds: float
+    index: DatasetIndex, builder: Builder | ManyWorkers, images: ViewImages, before: Mapping[str, IndexedImage], seconds: float
 ) -> IndexReport:
     for image in builder.skipped:
         logger.warning("Skipped %s: %s", image.filepath, image.reason)

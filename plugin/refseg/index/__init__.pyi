@@ -1,4 +1,9 @@
 from .candidate_index import CandidateIndex as CandidateIndex
+from .fragments import commit_candidates as commit_candidates
+from .fragments import names_since as names_since
+from .fragments import write_candidates as write_candidates
+from .image_files import ImageFile as ImageFile
+from .image_files import SkippedImage as SkippedImage
 from .leases import Leases as Leases
 from .looks import Look as Look
 from .search import Found as Found

@@ -30,6 +30,7 @@ from ..errors import IndexDamagedError, IndexMismatchError
 from ..failpoints import reach
 from ..printing import counted
 from .compacting import compact, tidy
+from .fragments import properties_of
 from .leases import Leases
 from .looks import Looks
 from .snapshot import read_snapshot
@@ -243,6 +244,19 @@ class CandidateIndex:
         self._write_images(rows)
         reach("index.images")
 
+    @property
+    def keys(self) -> frozenset[int]:
+        """Of all rows of the table of images, whether they count or not."""
+        return self._snapshot.named
+
+    def note_images(self, images: Sequence[IndexedImage], shards: Sequence[str]) -> None:
+        """Write the rows of images whose candidates are in the table already, and whose shards these are.
+
+        Raises:
+            IndexWriteError: no space or no right to write.
+        """
+        self._write_images(images, properties_of(shards))
+
     def forget(self, sample_ids: Collection[str]) -> None:
         """Let some images count as not indexed.
 
@@ -383,16 +397,22 @@ class CandidateIndex:
         delete_tables(self.uri, self._storage)
         self._snapshot = replace(self._snapshot, images={})
 
-    def _write_images(self, images: Sequence[IndexedImage]) -> None:
+    def _write_images(self, images: Sequence[IndexedImage], properties: dict[str, str] | None = None) -> None:
         self._sequence = max(self._sequence, self._snapshot.sequence) + 1
-        self._write("images", images_table(images, self.settings, self._sequence))
+        self._write("images", images_table(images, self.settings, self._sequence), properties)
 
-    def _write(self, name: str, table: pa.Table) -> None:
+    def _write(self, name: str, table: pa.Table, properties: dict[str, str] | None = None) -> None:
         held = self._table if name == "images" else self._candidates
         if any(field not in held.schema.names for field, _ in LATER_FIELDS[name]):
             add_later_columns(self.uri, name, self._storage)
         try:
-            lance.write_dataset(table, join_uri(self.uri, name), mode="append", storage_options=self._storage)
+            lance.write_dataset(
+                table,
+                join_uri(self.uri, name),
+                mode="append",
+                storage_options=self._storage,
+                transaction_properties=properties,
+            )
         except OSError as error:
             raise unwritable(self.uri, error) from error
 

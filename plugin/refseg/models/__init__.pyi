@@ -8,11 +8,13 @@ from .loaded import load_models as load_models
 from .loaded import parse_device as parse_device
 from .loaded import register_preset as register_preset
 from .loaded import require_model as require_model
+from .local_files import Files as Files
 from .local_files import files_for as files_for
 from .local_files import local_weights as local_weights
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset
 from .presets import get_preset as get_preset
+from .presets import registered as registered
 from .presets import same_models as same_models
 from .segmenters import PromptedSegmenter as PromptedSegmenter
 from .segmenters import Sam2Segmenter as Sam2Segmenter

@@ -20,7 +20,6 @@ from torch import Tensor
 from ..candidates import encode_patches, patch_similarity
 from ..checks import require_flags, require_names, require_whole
 from ..dataset import (
-    SkippedImage,
     check_name,
     image_view,
     name_of,
@@ -34,6 +33,7 @@ from ..dataset import (
 from ..dataset.sources import models_for
 from ..errors import DatasetError
 from ..images import IMAGES_A_BATCH, LoadedImage, encoder_pixels, load_batches, stack_pixels
+from ..index import SkippedImage
 from ..models import BatchKey, Models, in_batches
 from ..names import run_key_from
 from ..notebook import facts, page, skips

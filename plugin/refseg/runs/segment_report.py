@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..dataset import SkippedImage
+from ..index import SkippedImage
 from ..notebook import bars, facts, histogram, page, skips
 from ..printing import counted, left_out_line
 from ..progress import duration

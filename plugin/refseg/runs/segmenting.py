@@ -16,7 +16,6 @@ from ..checks import names_or_none, require_flags, require_names
 from ..dataset import (
     Builder,
     DatasetIndex,
-    SkippedImage,
     Source,
     SourceSettings,
     ViewImages,
@@ -30,6 +29,7 @@ from ..dataset import (
 )
 from ..errors import DatasetError
 from ..images import pixel_settings
+from ..index import SkippedImage
 from ..matching import Matcher, MatchSettings, make_matcher, settings_for
 from ..models import PRESETS, Models, Preset
 from ..progress import Progress, Report, Watcher, drain, told_otherwise
