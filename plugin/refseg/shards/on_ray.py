@@ -104,6 +104,8 @@ def compute_shards(
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # It tells of each plan that it begins; the driver tells how far it is.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     size = images_a_shard or min(IMAGES_A_SHARD, max(1, -(-len(images) // (SHARDS_A_WORKER * pool.most))))
     blocks = [block_of(list(images[start : start + size])) for start in range(0, len(images), size)]
     about = replace(about, cores=pool.cores)
