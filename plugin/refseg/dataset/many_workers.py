@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import IndexWriteError, WorkersError
 from ..index import ImageFile, Leases, SkippedImage
 from ..models import Models, files_for
+from ..printing import counted
 from ..shards import Committer, Shard, WorkerSettings, compute_shards, connected, pool_of
 from .index import DatasetIndex, record_index
 
@@ -21,7 +22,7 @@ DRIVER = "driver"
 SECONDS_A_LEASE = 3600.0
 """It is renewed whenever a shard comes, which may take a while. On the same machine one knows at once that a driver is gone."""
 SECONDS_ALIVE = 120.0
-"""A worker that was heard of within so long counts as alive; or within three times what a shard takes."""
+"""A worker that was heard of within so long counts as alive."""
 
 
 @dataclass
@@ -34,7 +35,6 @@ class ManyWorkers:
         num_workers: None for as many as there is room for.
         cores: of each; None to share out what there is.
         storage_options: for an object store, as Lance takes them.
-        images_a_batch: images that go through the models together; by default as suits the device.
         skipped: images that could not be read.
         num_computed: images computed.
     """
@@ -44,7 +44,6 @@ class ManyWorkers:
     num_workers: int | None = None
     cores: int | None = None
     storage_options: dict[str, str] | None = None
-    images_a_batch: int | None = None
     skipped: list[SkippedImage] = field(default_factory=list)
     num_computed: int = 0
     _committer: Committer | None = None
@@ -57,7 +56,7 @@ class ManyWorkers:
         """What progress is counted in, and how many workers were heard of lately."""
         since = time.monotonic() - SECONDS_ALIVE
         alive = sum(at >= since for at in self._heard_of.values())
-        return f"images, {alive} worker{'s' if alive != 1 else ''}" if alive else "images"
+        return f"images, {counted(alive, 'worker')}" if alive else "images"
 
     def compute(self, images: Sequence[ImageFile]) -> Generator[Sequence[ImageFile | SkippedImage], None, None]:
         """Images that are done, shard by shard; closing stops the workers.
@@ -86,7 +85,6 @@ class ManyWorkers:
             str(self.models.device) if self.models.device.type == "cpu" else None,
             str(self.models.dtype).removeprefix("torch."),
             self.storage_options,
-            images_a_batch=self.images_a_batch,
         )
         with connected() as ray:
             pool = pool_of(ray, self.num_workers, self.cores)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 
 from ..failpoints import reach
 from ..index import CandidateIndex, commit_candidates, names_since
@@ -111,8 +110,7 @@ class Committer:
         versions = [shard.version for shard in shards if shard.fragments]
         return names_since(self._index.uri, "candidates", min(versions), self._storage) if versions else set()
 
-    def _commit(self, shards: Iterable[Shard], with_candidates: list[Shard]) -> None:
-        shards = list(shards)
+    def _commit(self, shards: list[Shard], with_candidates: list[Shard]) -> None:
         written = [shard for shard in with_candidates if shard.fragments]
         if written:
             fragments = [text for shard in written for text in shard.fragments]

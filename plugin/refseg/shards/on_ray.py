@@ -55,6 +55,7 @@ def connected(num_cpus: int | None = None) -> Iterator[Any]:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Which GPUs a worker without any sees is left as it is; Ray warns where nobody says so.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
     except ImportError as error:
@@ -94,9 +95,7 @@ def pool_of(ray: Any, num_workers: int | None, cores: int | None) -> Pool:
     return Pool(most, most, each, 0)
 
 
-def compute_shards(
-    ray: Any, images: Sequence[ImageFile], about: WorkerSettings, pool: Pool, images_a_shard: int | None = None
-) -> Generator[Shard, None, None]:
+def compute_shards(ray: Any, images: Sequence[ImageFile], about: WorkerSettings, pool: Pool) -> Generator[Shard, None, None]:
     """Shards of all images, as workers finish them; closing stops the work.
 
     Raises:
@@ -106,7 +105,7 @@ def compute_shards(
     context.enable_progress_bars = False
     # It tells of each plan that it begins; the driver tells how far it is.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    size = images_a_shard or min(IMAGES_A_SHARD, max(1, -(-len(images) // (SHARDS_A_WORKER * pool.most))))
+    size = min(IMAGES_A_SHARD, max(1, -(-len(images) // (SHARDS_A_WORKER * pool.most))))
     blocks = [block_of(list(images[start : start + size])) for start in range(0, len(images), size)]
     about = replace(about, cores=pool.cores)
     # Ray Data starts an actor that died again, and gives it its block again.

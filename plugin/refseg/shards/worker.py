@@ -28,7 +28,6 @@ class WorkerSettings:
         dtype: in which the models run, such as "float32".
         storage_options: for an object store, as Lance takes them.
         cores: threads of PyTorch's, and of decoding.
-        images_a_batch: images that go through the models together; None for what suits the device.
     """
 
     uri: str
@@ -39,7 +38,6 @@ class WorkerSettings:
     dtype: str = "float32"
     storage_options: dict[str, str] | None = None
     cores: int | None = None
-    images_a_batch: int | None = None
 
 
 class Worker:
@@ -65,9 +63,7 @@ class Worker:
                 )
             if models.revisions != about.settings.revisions:
                 raise RefSegError(f"it has other weights of {about.preset.name!r} than the driver")
-            self._writer = ShardWriter(
-                about.uri, about.settings, models, about.storage_options, about.cores, about.images_a_batch
-            )
+            self._writer = ShardWriter(about.uri, about.settings, models, about.storage_options, about.cores)
         except Exception as error:
             # Raised here it would be tried again for ever, and told in a hundred lines.
             self._error = f"{os.uname().nodename}: {error}"

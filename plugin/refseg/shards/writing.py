@@ -31,7 +31,6 @@ class ShardWriter:
         models: that compute candidates.
         storage_options: for an object store, as Lance takes them.
         num_workers: threads that decode images.
-        images_a_batch: images that go through the models together; by default as suits the device.
     """
 
     uri: str
@@ -39,7 +38,6 @@ class ShardWriter:
     models: Models
     storage_options: dict[str, str] | None = None
     num_workers: int | None = None
-    images_a_batch: int | None = None
     builder: int = field(default_factory=lambda: secrets.randbits(62))
 
     def write(self, images: Sequence[ImageFile]) -> Shard:
@@ -55,7 +53,7 @@ class ShardWriter:
         batches = load_batches(
             [image.path for image in images],
             self.models.segmenter_side,
-            batch_size=self.images_a_batch or IMAGES_A_BATCH[device],
+            batch_size=IMAGES_A_BATCH[device],
             num_workers=self.num_workers,
             tiles=self.settings.tiles,
             device=device,
